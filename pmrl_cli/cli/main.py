@@ -1,0 +1,89 @@
+"""The ``pmrl`` command: the only place that turns errors into lines and exit codes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+import traceback
+from typing import Annotated, NoReturn
+
+import typer
+from typer.exceptions import TyperException
+
+from pmrl_cli import __version__
+from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect
+from pmrl_cli.errors import PmrlError
+
+__all__ = ["app", "run"]
+
+app = typer.Typer(
+    name="pmrl",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PMRL"},
+    rich_markup_mode="rich",
+)
+for module in (inspect, ingest, fit, diagnose, evaluate, export):
+    app.command(module.__name__.rpartition(".")[2])(module.command)
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"pmrl {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def pmrl(
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
+    ] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+) -> None:
+    """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
+
+    Exit codes: 0 done, 1 --fail-under not met, 2 command line, 3 data, 4 refused by policy, 5 memory, disk or
+    device, 6 diverged, 7 state mismatch, 70 a bug of ours, 130/143 interrupted.
+    """
+
+
+def _terminate(_signal: int, _frame: object) -> NoReturn:
+    # As an exception, so that temporaries are removed on the way out.
+    raise SystemExit(128 + signal.SIGTERM)
+
+
+def _fail(error: BaseException, message: str, code: int, details: dict[str, object]) -> int:
+    if "--debug" in sys.argv:
+        traceback.print_exception(error)
+    if "--json" in sys.argv:
+        typer.echo(json.dumps(details, ensure_ascii=False))
+    if message:  # empty where typer has shown the help instead
+        typer.echo(f"error: {message}", err=True)
+    return code
+
+
+def run() -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pmrl ... | head` ends as any filter does
+    signal.signal(signal.SIGTERM, _terminate)
+    try:
+        code = app(standalone_mode=False) or 0
+    except PmrlError as error:
+        code = _fail(error, str(error), error.exit_code, error.as_dict())
+    except TyperException as error:
+        message = " ".join(error.format_message().split())
+        code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
+    except MemoryError as error:
+        message = "not enough memory. Lower --max-memory or free some."
+        code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
+    except OSError as error:
+        message = f"{error.strerror or error}: {error.filename or 'input or output'}"
+        code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
+    except Exception as error:  # noqa: BLE001 - the one boundary
+        message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
+        code = _fail(error, message, 70, {"error": 70, "kind": "internal", "message": message})
+    sys.stdout.flush()
+    sys.exit(code if isinstance(code, int) else os.EX_OK)

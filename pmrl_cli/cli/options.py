@@ -1,0 +1,174 @@
+"""The options that commands share, and the config file that sets any of them.
+
+Precedence: flag, then environment (``PMRL_<COMMAND>_<OPTION>``), then ``--config FILE.toml``, then default.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+import tomllib
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pmrl_cli.errors import Place, UsageError
+
+__all__ = [
+    "ConfigFile",
+    "Device",
+    "FeatureColumn",
+    "Files",
+    "Force",
+    "IdColumn",
+    "Join",
+    "JoinOption",
+    "Json",
+    "LabelsFile",
+    "MaxMemory",
+    "NullPaths",
+    "OnBad",
+    "OnBadOption",
+    "Precision",
+    "PrecisionOption",
+    "Quiet",
+    "Seed",
+    "Threads",
+    "Verbose",
+    "expand_files",
+    "parse_bytes",
+]
+
+
+class Join(StrEnum):
+    """Which instances a joined data set keeps."""
+
+    inner = "inner"
+    outer = "outer"
+
+
+class OnBad(StrEnum):
+    """What happens to an instance with a bad row."""
+
+    error = "error"
+    drop = "drop"
+
+
+class Precision(StrEnum):
+    """Arithmetic of training."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+def _load_config(context: typer.Context, path: Path | None) -> Path | None:
+    if path is None:
+        return None
+    try:
+        with path.open("rb") as file:
+            values = tomllib.load(file)
+    except OSError as error:
+        what = "config file cannot be read"
+        raise UsageError(
+            what,
+            at=Place(str(path)),
+            found=error.strerror or "an I/O error",
+            expected="a TOML file",
+            next_step="Check the path after --config.",
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        what = "config file is not TOML"
+        raise UsageError(
+            what,
+            at=Place(str(path)),
+            found=str(error),
+            expected="lines like seed = 0",
+            next_step="Mend that line.",
+        ) from None
+    known = {p.name for p in context.command.params if p.name is not None} - {"files", "config", "help"}
+    unknown = sorted(set(values) - known)
+    if unknown:
+        what = "unknown config key"
+        raise UsageError(
+            what,
+            at=Place(str(path)),
+            found=", ".join(repr(key) for key in unknown),
+            expected=f"one of {', '.join(sorted(known))}",
+            next_step=f"See pmrl {context.command.name} --help.",
+        )
+    context.default_map = {**(context.default_map or {}), **values}
+    return path
+
+
+def parse_bytes(text: str | None) -> int | None:
+    """Return bytes from ``512M``, ``8G``, ``1.5GiB`` or a plain number (powers of 1024)."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        message = f"{text!r} is not a size such as 512M or 8G"
+        raise typer.BadParameter(message)
+    power = ["", "k", "m", "g", "t"].index(match[2].lower())
+    return int(float(match[1]) * 1024**power)
+
+
+def expand_files(files: list[str], *, null: bool) -> list[str]:
+    """Replace ``-`` by the paths on standard input, one a line (or NUL-separated with ``-0``)."""
+    expanded: list[str] = []
+    for item in files:
+        if item == "-":
+            text = os.fsdecode(sys.stdin.buffer.read())
+            expanded += [path for path in (text.split("\0") if null else text.splitlines()) if path]
+        else:
+            expanded.append(item)
+    if not expanded:
+        what = "no input"
+        raise UsageError(
+            what,
+            found="no path",
+            expected="feature files, a folder or a store",
+            next_step="Name them, for example features/*.h5.",
+        )
+    return expanded
+
+
+Files = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="FILES...",
+        help="Feature files, a folder, or a store; name=path, path:/dataset and path#column name things; "
+        "- reads paths from standard input.",
+        show_default=False,
+    ),
+]
+NullPaths = Annotated[bool, typer.Option("-0", "--null", help="Paths on standard input end in NUL.")]
+LabelsFile = Annotated[
+    Path | None,
+    typer.Option("--labels", help="Side table (Parquet, HDF5 or CSV) with an id column and labels or groups."),
+]
+IdColumn = Annotated[str | None, typer.Option("--id-column", help="Dataset or column that holds the ids.")]
+FeatureColumn = Annotated[
+    str | None, typer.Option("--feature-column", help="Dataset or column that holds the vectors.")
+]
+JoinOption = Annotated[Join, typer.Option("--join", help="Keep instances in all modalities, or in two or more.")]
+OnBadOption = Annotated[OnBad, typer.Option("--on-bad", help="Rows with NaN, Inf or no length: stop, or drop.")]
+Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
+Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on standard error.")]
+Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Progress as plain lines even off a terminal.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto, fp32 or bf16.")]
+Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")]
+MaxMemory = Annotated[
+    str | None,
+    typer.Option("--max-memory", help="Memory for feature arrays, e.g. 8G; beyond it they live on disk."),
+]
+Force = Annotated[bool, typer.Option("--force", help="Replace an output that pmrl did not write.")]
+ConfigFile = Annotated[
+    Path | None,
+    typer.Option("--config", help="TOML file of options.", callback=_load_config, is_eager=True),
+]

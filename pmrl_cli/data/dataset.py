@@ -1,0 +1,114 @@
+"""Dataset: k modalities joined by instance id, readable by block whatever lies underneath.
+
+Rows of every modality stand in instance order, so row i is instance i everywhere; a modality an instance
+lacks holds a row of zeros there and False in ``present``. The arrays are in memory or memory-mapped: a reader
+asks for rows and gets float32, and nothing downstream knows which of the two it was.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+__all__ = ["BLOCK_BYTES", "Dataset", "Features", "FloatArray", "Rows"]
+
+FloatArray = npt.NDArray[np.float32]
+Rows = slice | npt.NDArray[np.int64]
+
+BLOCK_BYTES = 16 * 2**20
+"""Bytes of float32 one block of all modalities may take: large enough to stream, small enough for cache."""
+
+
+@dataclass(frozen=True)
+class Features:
+    """The vectors of one modality.
+
+    Args:
+        name: the modality.
+        array: (n, d_m) float32 or float16, or uint16 holding bfloat16 bits; in memory or memory-mapped, C order.
+        bfloat16: True if ``array`` holds bfloat16 bits.
+        digest: SHA-256 (hex) of the rows as stored, in instance order; equal data has equal digests whatever
+            file format it came from. Empty where nobody needs it (arrays handed over in Python).
+    """
+
+    name: str
+    array: npt.NDArray[np.generic]
+    bfloat16: bool = False
+    digest: str = ""
+
+    @property
+    def dim(self) -> int:
+        """Columns d_m."""
+        return int(self.array.shape[1])
+
+    def read(self, rows: Rows) -> FloatArray:
+        """Return the rows asked for as a new (B, d_m) float32 array, C order."""
+        block = self.array[rows]
+        if self.bfloat16:
+            return (block.astype(np.uint32) << 16).view(np.float32)
+        return np.array(block, dtype=np.float32, order="C")
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """k modalities of n instances.
+
+    Args:
+        ids: (n,) Arrow large_string, unique.
+        modalities: the k modalities, ordered by the bytes of their names.
+        present: (n, k) bool; False where an instance lacks a modality (its row is zeros).
+        columns: side columns (labels, groups, a split) by name, each (n,) Arrow, null where the side file
+            has no row for an instance.
+        named_by_row: True if no file had ids and instances are known by their row number.
+        notes: what reading decided or dropped, one sentence each; commands show them.
+    """
+
+    ids: pa.LargeStringArray
+    modalities: tuple[Features, ...]
+    present: npt.NDArray[np.bool_]
+    columns: Mapping[str, pa.Array] = field(default_factory=dict)
+    named_by_row: bool = False
+    notes: tuple[str, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Names of the modalities, in order."""
+        return tuple(features.name for features in self.modalities)
+
+    @property
+    def dims(self) -> tuple[int, ...]:
+        """Columns of each modality, in order."""
+        return tuple(features.dim for features in self.modalities)
+
+    def select(self, names: Sequence[str]) -> Dataset:
+        """Return the dataset with only the modalities named, in the order given (all must be there)."""
+        index = [self.names.index(name) for name in names]
+        return Dataset(
+            self.ids,
+            tuple(self.modalities[i] for i in index),
+            self.present[:, index],
+            self.columns,
+            self.named_by_row,
+            self.notes,
+        )
+
+    def block_rows(self) -> int:
+        """Rows whose float32 vectors of all modalities fill ``BLOCK_BYTES`` (at least 1)."""
+        return max(1, BLOCK_BYTES // (4 * max(1, sum(self.dims))))
+
+    def blocks(self, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Rows]:
+        """Yield the rows of the dataset (or those of ``rows``, which must ascend) block by block."""
+        step = self.block_rows()
+        if rows is None:
+            for start in range(0, len(self), step):
+                yield slice(start, min(start + step, len(self)))
+        else:
+            for start in range(0, len(rows), step):
+                yield rows[start : start + step]

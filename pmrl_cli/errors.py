@@ -1,0 +1,152 @@
+"""The closed family of errors a user can meet, each with its exit code.
+
+Every error says what is wrong, where, what was found, what was expected and what to type next. The text is
+one line, lower case at its start, and never a traceback: ``cli.main`` prints it and leaves with ``exit_code``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+__all__ = [
+    "DataError",
+    "DivergedError",
+    "Place",
+    "PmrlError",
+    "PolicyError",
+    "ResourceError",
+    "StateError",
+    "UsageError",
+]
+
+_ID_LIMIT = 80
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where in the user's data something was found: as much of it as is known.
+
+    Args:
+        file: path as the user typed it (or its base name).
+        dataset: HDF5 dataset or Parquet column.
+        row: zero-based row in the file.
+        instance_id: the id on that row.
+    """
+
+    file: str
+    dataset: str | None = None
+    row: int | None = None
+    instance_id: str | None = None
+
+    def __str__(self) -> str:
+        text = self.file
+        if self.dataset is not None:
+            text += f":{self.dataset}"
+        if self.row is not None:
+            text += f" row {self.row}"
+        if self.instance_id is not None:
+            shown = self.instance_id
+            if len(shown) > _ID_LIMIT:
+                shown = shown[: _ID_LIMIT - 1] + "…"
+            text += f" (id {shown!r})"
+        return text
+
+
+class PmrlError(Exception):
+    """An error with a cause the user can act on; the base of the family.
+
+    Args:
+        what: what is wrong, a few lower-case words.
+        found: what was there.
+        expected: what should have been there.
+        next_step: the sentence that says what to type or do next, full stop included.
+        at: the first place it was found, if it has one.
+        others: further places (shown: four) of the same fault.
+        total: how many places there are in all, where more were found than are listed.
+    """
+
+    exit_code = 70
+    kind = "internal"
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        found: str,
+        expected: str,
+        next_step: str,
+        at: Place | None = None,
+        others: Sequence[Place] = (),
+        total: int | None = None,
+    ) -> None:
+        self.what = what
+        self.found = found
+        self.expected = expected
+        self.next_step = next_step
+        self.at = at
+        self.others = tuple(others[:4])
+        self.total = total if total is not None else (0 if at is None else 1 + len(others))
+        where = f"{at}: " if at is not None else ""
+        text = f"{what}: {where}{found}, expected {expected}. {next_step}"
+        if self.others:
+            text += f" Also at {'; '.join(str(place) for place in self.others)}."
+        if self.total > 1 + len(self.others):
+            text += f" ({self.total} in all.)"
+        super().__init__(text)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the error as the ``--json`` object: code, kind, message and the first place."""
+        place = self.at
+        return {
+            "error": self.exit_code,
+            "kind": self.kind,
+            "message": str(self),
+            "file": place.file if place else None,
+            "dataset": place.dataset if place else None,
+            "row": place.row if place else None,
+            "id": place.instance_id if place else None,
+            "total": self.total,
+        }
+
+
+class UsageError(PmrlError):
+    """The command line or the config file is wrong."""
+
+    exit_code = 2
+    kind = "usage"
+
+
+class DataError(PmrlError):
+    """The input data cannot be used as it is: unreadable, ambiguous, inconsistent, non-finite."""
+
+    exit_code = 3
+    kind = "data"
+
+
+class PolicyError(PmrlError):
+    """The input asks for something pmrl refuses to do: links, virtual datasets, pickles, unknown filters."""
+
+    exit_code = 4
+    kind = "policy"
+
+
+class ResourceError(PmrlError):
+    """Not enough memory, disk or GPU, or the device asked for is not there."""
+
+    exit_code = 5
+    kind = "resource"
+
+
+class DivergedError(PmrlError):
+    """Training produced a loss or gradient that is not finite."""
+
+    exit_code = 6
+    kind = "diverged"
+
+
+class StateError(PmrlError):
+    """Two states do not fit together: model and data, resume and config, a lock that is held."""
+
+    exit_code = 7
+    kind = "state"

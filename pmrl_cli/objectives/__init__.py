@@ -1,0 +1,100 @@
+"""Objectives: what training minimises. One file each, behind one protocol and one registry.
+
+To add one: write its file with a class that satisfies ``Objective``, add its line to ``REGISTRY``, add its test.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple, Protocol
+
+from pmrl_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+__all__ = ["REGISTRY", "Entry", "Loss", "Objective", "make_objective", "settings_of"]
+
+
+class Loss(NamedTuple):
+    """The value of an objective on one batch.
+
+    Args:
+        value: scalar to minimise, connected to the graph even when no instance contributes (then zero).
+        parts: detached scalars worth watching, by name (``spectrum``, ``instance``, a temperature).
+    """
+
+    value: Tensor
+    parts: dict[str, Tensor]
+
+
+class Objective(Protocol):
+    """A torch module from the embeddings of a batch to its loss.
+
+    ``__init__`` takes only keyword settings with numeric defaults (they are what ``--set`` can change). Trainable
+    settings (a learned temperature) are ``nn.Parameter``; everything random draws from torch's default generator.
+    """
+
+    def __call__(self, embeddings: Tensor, present: Tensor) -> Loss:
+        """Return the loss of a batch.
+
+        Args:
+            embeddings: (B, K, d) float32 or float64, unit length where present, anything finite elsewhere.
+            present: (B, K) bool.
+        """
+        ...
+
+
+class Entry(NamedTuple):
+    """One registry line: where the class lives, and what it is in a few words."""
+
+    module: str
+    cls: str
+    summary: str
+
+
+REGISTRY: Mapping[str, Entry] = {
+    "pmrl": Entry("pmrl_cli.objectives.pmrl", "Pmrl", "leading singular value and direction, sign-aware"),
+    "pmrl-paper": Entry("pmrl_cli.objectives.pmrl_paper", "PmrlPaper", "as published (arXiv 2507.17343)"),
+}
+
+
+def _class_of(name: str) -> type[nn.Module]:
+    if name not in REGISTRY:
+        what = "unknown objective"
+        raise UsageError(
+            what,
+            found=repr(name),
+            expected=f"one of {', '.join(sorted(REGISTRY))}",
+            next_step="Choose one with --objective.",
+        )
+    entry = REGISTRY[name]
+    cls: type[nn.Module] = getattr(import_module(entry.module), entry.cls)
+    return cls
+
+
+def settings_of(name: str) -> dict[str, float]:
+    """Return the settings of an objective with their defaults."""
+    parameters = inspect.signature(_class_of(name).__init__).parameters
+    return {key: p.default for key, p in parameters.items() if key != "self"}
+
+
+def make_objective(name: str, settings: Mapping[str, float]) -> nn.Module:
+    """Build the objective ``name`` with ``settings`` over its defaults.
+
+    Raises: UsageError for an unknown objective or setting.
+    """
+    cls = _class_of(name)
+    known = settings_of(name)
+    unknown = sorted(set(settings) - set(known))
+    if unknown:
+        what = "unknown setting of the objective"
+        raise UsageError(
+            what,
+            found=", ".join(unknown),
+            expected=f"one of {', '.join(sorted(known))}",
+            next_step=f"Mend --set for --objective {name}.",
+        )
+    return cls(**{key: type(known[key])(value) for key, value in settings.items()})
