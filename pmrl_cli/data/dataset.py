@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-__all__ = ["BLOCK_BYTES", "Dataset", "Features", "FloatArray", "Rows"]
+__all__ = ["BLOCK_BYTES", "Dataset", "EmbeddedBlock", "Features", "FloatArray", "Rows"]
 
 FloatArray = npt.NDArray[np.float32]
 Rows = slice | npt.NDArray[np.int64]
@@ -112,3 +112,20 @@ class Dataset:
         else:
             for start in range(0, len(rows), step):
                 yield rows[start : start + step]
+
+
+@dataclass(frozen=True)
+class EmbeddedBlock:
+    """The aligned embeddings of some consecutive instances.
+
+    Args:
+        ids: (B,) Arrow large_string.
+        embeddings: (B, k, d) float32, unit length where present, zero elsewhere.
+        present: (B, k) bool.
+        fused: (B, d) float32, unit length where any modality is present, else zero.
+    """
+
+    ids: pa.LargeStringArray
+    embeddings: FloatArray
+    present: npt.NDArray[np.bool_]
+    fused: FloatArray
