@@ -1,0 +1,248 @@
+"""The loop: AdamW on batches from the bank, held-out retrieval from step 0, the best weights kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+from torch import Tensor, nn
+
+from pmrl_cli.adapters import Adapters
+from pmrl_cli.errors import DivergedError
+from pmrl_cli.spectrum import spectrum
+from pmrl_cli.training.checkpoint import Checkpoint
+from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
+from pmrl_cli.training.settings import FitSettings
+
+__all__ = ["Batches", "Interrupted", "Progress", "Schedule", "Trained", "schedule", "train"]
+
+WEIGHT_DECAY = 0.1
+"""On the departure from the closed form and on the residual branch; temperatures are not decayed."""
+
+CHECKPOINT_SECONDS = 30.0
+"""A run that dies loses at most about this much work."""
+
+
+class Interrupted(Exception):  # noqa: N818 - not an error: the user asked
+    """Training stopped because it was asked to; its checkpoint is saved."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line of history: the state of training at an evaluation.
+
+    Args:
+        step: optimiser steps done.
+        epoch: passes over the training instances done.
+        loss: mean training loss since the previous line; NaN at step 0.
+        share: mean over validation instances of sigma_1^2 / k_i, in (0, 1].
+        mrr: held-out mean reciprocal rank, mean over ordered pairs of modalities.
+        r1: held-out recall at 1, likewise.
+        parts: means of the objective's parts since the previous line.
+    """
+
+    step: int
+    epoch: float
+    loss: float
+    share: float
+    mrr: float
+    r1: float
+    parts: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long and in what portions to train.
+
+    Args:
+        batch_size: instances a step.
+        steps: most steps.
+        every: steps between evaluations.
+    """
+
+    batch_size: int
+    steps: int
+    every: int
+
+
+def schedule(settings: FitSettings, instances: int) -> Schedule:
+    """Return the schedule for a number of training instances."""
+    # A power of two near half the instances: few enough that epochs have steps, many enough for negatives.
+    batch = settings.batch_size or min(1024, max(32, 2 ** int(math.log2(max(2, instances / 2)))))
+    batch = min(batch, instances)
+    epoch = max(1, instances // batch)
+    every = max(15, epoch // 4)
+    return Schedule(batch, settings.steps if settings.steps is not None else max(1200, 20 * epoch), every)
+
+
+class Batches:
+    """The order in which training instances are drawn: a fresh permutation an epoch, from (seed, epoch) alone.
+
+    A last batch that would be short is left out; the next permutation deals its instances elsewhere.
+
+    Args:
+        rows: (n,) row numbers of the training instances.
+        batch_size: B <= n.
+        seed: of the permutations.
+    """
+
+    def __init__(self, rows: Tensor, batch_size: int, seed: int) -> None:
+        self.rows = rows
+        self.batch_size = batch_size
+        self.per_epoch = len(rows) // batch_size
+        self._seed = seed
+
+    def after(self, step: int) -> Iterator[Tensor]:
+        """Yield (B,) row numbers for ever, from the batch that follows ``step`` steps."""
+        while True:
+            epoch, first = divmod(step, self.per_epoch)
+            generator = torch.Generator().manual_seed((self._seed << 32) + epoch)
+            order = self.rows[torch.randperm(len(self.rows), generator=generator)]
+            for index in range(first, self.per_epoch):
+                yield order[index * self.batch_size : (index + 1) * self.batch_size]
+                step += 1
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What training leaves.
+
+    Args:
+        adapters: with the best weights restored, on the CPU, in evaluation mode.
+        history: one line an evaluation, step 0 first.
+        best: the line whose weights were kept.
+        settings: the objective's trained settings (temperatures) at that line.
+    """
+
+    adapters: Adapters
+    history: tuple[Progress, ...]
+    best: Progress
+
+
+def _share(adapters: Adapters, scores: list[Tensor], present: Tensor) -> tuple[float, HeldOut]:
+    adapters.eval()
+    with torch.no_grad():
+        embeddings = adapters(scores)
+        squared = spectrum(embeddings, present).singular_values[:, 0].square()
+        share = float((squared / present.sum(dim=1).clamp_min(1)).mean())
+        quality = held_out_retrieval(embeddings, present)
+    adapters.train()
+    return share, quality
+
+
+def train(
+    adapters: Adapters,
+    objective: nn.Module,
+    scores: tuple[Tensor, ...],
+    present: Tensor,
+    *,
+    rows: Tensor,
+    validation: Tensor,
+    plan: Schedule,
+    settings: FitSettings,
+    device: torch.device,
+    bf16: bool,
+    checkpoint: Checkpoint,
+    report: Callable[[Progress, Schedule], None],
+    should_stop: Callable[[], bool],
+) -> Trained:
+    """Train the adapters and return them with their best weights.
+
+    Args:
+        adapters: at the closed-form start, on the CPU.
+        objective: the loss.
+        scores: per modality (n, p_m) whitened scores.
+        present: (n, K) bool.
+        rows: (n_train,) training row numbers.
+        validation: (n_validation,) row numbers ranked at each evaluation.
+        plan: schedule.
+        settings: of the fit.
+        device: where to train.
+        bf16: whether the adapters' products run in bfloat16.
+        checkpoint: state is loaded from it if it holds any, and saved to it.
+        report: called at each evaluation.
+        should_stop: asked after each step; True saves a checkpoint and raises.
+
+    Raises: DivergedError on a loss that is not finite; Interrupted.
+    """
+    adapters.to(device)
+    objective.to(device)
+    groups = [
+        {"params": list(adapters.parameters()), "weight_decay": WEIGHT_DECAY},
+        {"params": list(objective.parameters()), "weight_decay": 0.0},
+    ]
+    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, fused=True)
+    batches = Batches(rows, plan.batch_size, settings.seed)
+    held = [s[validation].to(device) for s in scores]
+    held_present = present[validation].to(device)
+    history: list[Progress] = []
+    best_state: dict[str, Tensor] = {}
+
+    def evaluate(step: int, sums: dict[str, float], count: int) -> Progress:
+        share, quality = _share(adapters, held, held_present)
+        means = {name: total / count for name, total in sums.items()} if count else {}
+        loss = means.pop("loss", math.nan)
+        line = Progress(step, step / batches.per_epoch, loss, share, quality.mrr, quality.r1, means)
+        history.append(line)
+        if line.mrr > max((h.mrr for h in history[:-1]), default=-math.inf) or not best_state:
+            best_state.clear()
+            best_state.update({name: t.detach().cpu().clone() for name, t in adapters.state_dict().items()})
+        report(line, plan)
+        return line
+
+    step = 0
+    sums: dict[str, float] = {}
+    since = 0
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        torch.manual_seed(settings.seed)
+        saved = checkpoint.load(adapters, objective, optimiser)
+        if saved is not None:
+            step, since, sums = saved.step, saved.since, saved.sums
+            history += [Progress(**line) for line in saved.history]
+            best_state.update(saved.best)
+        else:
+            evaluate(0, {}, 0)
+        last_save = time.monotonic()
+        adapters.train()
+        for batch in batches.after(step):
+            waited = (len(history) - 1) - max(range(len(history)), key=lambda i: history[i].mrr)
+            if step >= plan.steps or waited >= settings.patience:
+                break
+            taken = [s[batch].to(device, non_blocking=True) for s in scores]
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                embeddings = adapters(taken)
+            loss = objective(embeddings, present[batch].to(device))
+            value = float(loss.value.detach())
+            if not math.isfinite(value):
+                what = "training diverged"
+                raise DivergedError(
+                    what,
+                    found=f"loss {value} at step {step + 1}",
+                    expected="a finite loss",
+                    next_step=f"Lower --learning-rate (now {settings.learning_rate:g}).",
+                )
+            optimiser.zero_grad(set_to_none=True)
+            loss.value.backward()
+            optimiser.step()
+            step += 1
+            since += 1
+            for name, part in {"loss": loss.value, **loss.parts}.items():
+                sums[name] = sums.get(name, 0.0) + float(part.detach())
+            if step % plan.every == 0 or step == plan.steps:
+                evaluate(step, sums, since)
+                sums, since = {}, 0
+            stop = should_stop()
+            if stop or time.monotonic() - last_save > CHECKPOINT_SECONDS:
+                checkpoint.save(
+                    adapters, objective, optimiser, step=step, since=since, sums=sums,
+                    history=[asdict(line) for line in history], best=best_state,
+                )  # fmt: skip
+                last_save = time.monotonic()
+            if stop:
+                raise Interrupted
+    adapters.load_state_dict(best_state)
+    adapters.to("cpu").eval()
+    return Trained(adapters, tuple(history), max(history, key=lambda line: line.mrr))
