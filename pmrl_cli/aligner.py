@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SPLITS", "Aligner"]
 
-Arrays = Mapping[str, npt.ArrayLike]
+Arrays = Mapping[str, npt.NDArray[np.generic]]
 
 SPLITS = ("auto", "train", "validation", "test", "all")
 _PROJECTION = ("mean", "scale", "center", "basis")

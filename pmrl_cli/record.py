@@ -35,7 +35,7 @@ def _config(fitted: Fitted) -> dict[str, object]:
             {"name": name, "dim": len(projection.mean), "components": projection.basis.shape[1]}
             for name, projection in zip(fitted.names, fitted.projections, strict=True)
         ],
-        "dim": fitted.start.dim,
+        "dim": fitted.setting.dim,
         "adapter": settings.adapter,
         "hidden": HIDDEN if settings.adapter == "mlp" else 0,
         "objective": {
@@ -43,7 +43,14 @@ def _config(fitted: Fitted) -> dict[str, object]:
             "settings": {**settings_of(settings.objective), **settings.objective_settings},
             "learned": fitted.learned,
         },
-        "start": {"ridge": fitted.start.ridge, "power": fitted.start.power, "dim": fitted.start.dim},
+        "chosen": {
+            "ridge": fitted.setting.ridge,
+            "power": fitted.setting.power,
+            "dim": fitted.setting.dim,
+            "dropout": fitted.dropout,
+            "steps": fitted.best.step,
+            "refitted": fitted.refitted,
+        },
         "schedule": {
             "batch_size": fitted.plan.batch_size,
             "steps": fitted.plan.steps,
@@ -61,25 +68,29 @@ def _metrics(fitted: Fitted) -> dict[str, float]:
         "held_out.mrr": best.mrr,
         "held_out.r1": best.r1,
         "held_out.share": best.share,
-        "start.mrr": start.held_out.mrr,
-        "start.r1": start.held_out.r1,
+        "start.mrr": start.mrr,
+        "start.r1": start.r1,
         "instances.train": fitted.counts["train"],
         "instances.validation": fitted.counts["validation"],
         "instances.test": fitted.counts["test"],
-        "steps": fitted.history[-1].step,
     }
 
 
 def _card(fitted: Fitted) -> str:
-    best, start, settings = fitted.best, fitted.start, fitted.settings
+    best, start, settings = fitted.best, fitted.setting, fitted.settings
     rows = "\n".join(
         f"| {name} | {fitted.inputs[name]['rows']:,} | {len(projection.mean)} | {projection.basis.shape[1]} |"
         for name, projection in zip(fitted.names, fitted.projections, strict=True)
     )
+    again = (
+        "Then all of that was repeated with the validation instances trained on too."
+        if fitted.refitted
+        else "The validation instances did not train."
+    )
     test = (
         f"{fitted.counts['test']:,} instances were kept unseen: `pmrl evaluate FILES --model .` ranks those."
         if fitted.counts["test"]
-        else "No test instances were kept; validation chose the settings, so its figures are a little optimistic."
+        else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
     )
     return f"""# Alignment of {", ".join(fitted.names)}
 
@@ -94,8 +105,8 @@ vectors of one instance point the same way. Made by pmrl {__version__}.
 
 Objective `{settings.objective}` ({REGISTRY[settings.objective].summary}), `{settings.adapter}` adapters, started at
 ridge MAXVAR GCCA (ridge {start.ridge:g}, correlation power {start.power:g}; best of {start.tried} settings on
-validation), AdamW at {settings.learning_rate:g} on batches of {fitted.plan.batch_size}; {fitted.history[-1].step}
-steps were run and the weights of step {best.step} kept. `resolved.toml` refits it: `pmrl fit --config resolved.toml`.
+validation), AdamW at {settings.learning_rate:g} on batches of {fitted.plan.batch_size}, input dropout
+{fitted.dropout:g}, stopped at step {best.step}. {again} `pmrl fit FILES --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 
@@ -103,7 +114,7 @@ steps were run and the weights of step {best.step} kept. `resolved.toml` refits 
 
 | on validation | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|
-| closed-form start | {fitted.history[0].mrr:.4f} | {fitted.history[0].r1:.4f} | {fitted.history[0].share:.4f} |
+| closed-form start | {fitted.start.mrr:.4f} | {fitted.start.r1:.4f} | {fitted.start.share:.4f} |
 | this model | {best.mrr:.4f} | {best.r1:.4f} | {best.share:.4f} |
 
 Means over all ordered pairs of modalities, gallery = validation.

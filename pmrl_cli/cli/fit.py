@@ -70,10 +70,16 @@ def command(
     ] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Instances a step.")] = None,
     learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW.")] = 5e-4,
-    dropout: Annotated[float, typer.Option("--dropout", help="Share of input scores zeroed in training.")] = 0.5,
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", help="Share of input scores zeroed in training (default: chosen).")
+    ] = None,
     patience: Annotated[int, typer.Option("--patience", help="Evaluations without gain before stopping.")] = 8,
+    refit: Annotated[
+        bool | None,
+        typer.Option("--refit/--no-refit", help="Train again with the validation instances (default: if few)."),
+    ] = None,
     validation: Annotated[float, typer.Option("--validation", help="Share held out to choose and stop.")] = 0.2,
-    test: Annotated[float, typer.Option("--test", help="Share kept unseen for evaluate and diagnose.")] = 0.0,
+    test: Annotated[float, typer.Option("--test", help="Share kept unseen for evaluate and diagnose.")] = 0.1,
     labels: options.LabelsFile = None,
     group: Annotated[
         str | None, typer.Option("--group", help="Side column; a group stays on one side of the split.")
@@ -125,6 +131,7 @@ def command(
         learning_rate=learning_rate,
         dropout=dropout,
         patience=patience,
+        refit=refit,
         validation=validation,
         test=test,
         group=group,

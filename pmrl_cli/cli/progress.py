@@ -89,9 +89,12 @@ class FitProgress:
     def evaluation(self, line: Evaluation, plan: Schedule) -> None:
         """Show an evaluation."""
         better = line.mrr > self._best
-        self._best = max(self._best, line.mrr)
+        if better:
+            self._best = line.mrr
         loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.4f}"
-        text = f"{loss}  sigma1 {line.share:.3f}  R@1 {line.r1:.3f}  MRR {line.mrr:.4f}{' *' if better else ''}"
+        text = f"{line.stage}  {loss}"
+        if not math.isnan(line.mrr):
+            text += f"  sigma1 {line.share:.3f}  R@1 {line.r1:.3f}  MRR {line.mrr:.4f}{' *' if better else ''}"
         if self._live:
             self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
             return
@@ -105,5 +108,5 @@ class FitProgress:
         m = json.loads(texts["metrics.json"])
         self.note(
             f"held-out MRR {m['held_out.mrr']:.4f} (start {m['start.mrr']:.4f}), R@1 {m['held_out.r1']:.3f}, "
-            f"sigma1^2/k {m['held_out.share']:.3f}; weights of step {m['best.step']} of {m['steps']}"
+            f"sigma1^2/k {m['held_out.share']:.3f}; step {m['best.step']}"
         )

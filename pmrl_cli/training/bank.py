@@ -10,7 +10,6 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
-from pmrl_cli.data.split import TRAIN
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.gcca import Projection, fit_projection, inverse_deviation, standardise
@@ -92,7 +91,7 @@ def _fit_projections(
 
 def build_bank(
     dataset: Dataset,
-    parts: npt.NDArray[np.int8],
+    train: npt.NDArray[np.bool_],
     *,
     seed: int,
     scratch: Scratch,
@@ -100,11 +99,17 @@ def build_bank(
 ) -> Bank:
     """Fit the projections on the training instances and project every instance.
 
+    Args:
+        dataset: what is read.
+        train: (n,) bool, the instances that moments are taken over.
+        seed: of the hash that chooses rows where there are more than needed.
+        scratch: where the scores live.
+        report: told what is being done.
+
     Three sequential passes over the features: column moments, principal axes, scores with their cross moments.
 
     Raises: DataError if a modality has fewer than two training instances, or is constant over them.
     """
-    train = parts == TRAIN
     report("principal components")
     projections, variances = _fit_projections(dataset, train, seed)
     report("scores and cross moments")

@@ -60,8 +60,9 @@ class Checkpoint:
         if self._folder is None:
             return
         tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-        if torch.cuda.is_available() and torch.cuda.is_initialized():
-            tensors["random.cuda"] = torch.cuda.get_rng_state()
+        device = next(adapters.parameters()).device
+        if device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
         for prefix, state in (
             ("adapters", adapters.state_dict()),
             ("objective", objective.state_dict()),
@@ -124,6 +125,6 @@ class Checkpoint:
         optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
         torch.set_rng_state(tensors["random.cpu"])
         if "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"])
+            torch.cuda.set_rng_state(tensors["random.cuda"], next(adapters.parameters()).device)
         history = [{k: float("nan") if v is None else v for k, v in line.items()} for line in content["history"]]
         return Saved(content["step"], content["since"], content["sums"], history, under("best"))

@@ -25,14 +25,21 @@ from pmrl_cli.training.bank import Bank, build_bank
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.devices import choose_device, choose_precision
 from pmrl_cli.training.heldout import HELD_OUT_LIMIT
-from pmrl_cli.training.loop import Progress, Schedule, schedule, train
+from pmrl_cli.training.loop import Progress, Schedule, Trained, schedule, train
 from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.training.start import Start, choose_start
+from pmrl_cli.training.start import Setting, Start, choose_setting, solve_start
 
 __all__ = ["Fitted", "fit"]
 
 HIDDEN = 256
 """Width of the residual MLP."""
+
+
+FEW_INSTANCES = 20_000
+"""Up to this many training instances a fit tries both dropouts and is refitted with the validation instances: there
+a quarter more instances is worth several per cent of retrieval (docs/quality.md), and costs seconds."""
+
+DROPOUTS = (0.0, 0.5)
 
 
 @dataclass(frozen=True)
@@ -42,18 +49,20 @@ class Fitted:
     Args:
         names: modalities, in order.
         projections: per modality, features to whitened scores.
-        adapters: whitened scores to the shared space, best weights, CPU, evaluation mode.
+        adapters: whitened scores to the shared space, CPU, evaluation mode.
         settings: as asked.
-        plan: schedule that resulted.
-        start: the closed-form start.
-        history: evaluations, step 0 first.
-        best: the evaluation whose weights were kept.
-        learned: the objective's trained settings.
-        counts: instances per part (train, validation, test).
-        seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that chose.
+        plan: schedule of the candidates.
+        setting: closed-form setting that validation chose.
+        history: evaluations of every run, in order.
+        start: evaluation of the closed form.
+        best: evaluation of the weights that were kept, or that a refit repeated with all instances.
+        dropout: that validation chose.
+        refitted: whether validation instances trained in the end.
+        learned: the objective's own trained parameters.
+        counts: instances per part (train, validation, test) as dealt.
+        seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
         inputs: what was fitted, by modality: rows, dim, digest.
         ids_digest: SHA-256 of the ids in order.
-        device: where it ran.
     """
 
     names: tuple[str, ...]
@@ -61,27 +70,72 @@ class Fitted:
     adapters: Adapters
     settings: FitSettings
     plan: Schedule
-    start: Start
+    setting: Setting
     history: tuple[Progress, ...]
+    start: Progress
     best: Progress
+    dropout: float
+    refitted: bool
     learned: dict[str, float]
     counts: dict[str, int]
     seen: dict[str, npt.NDArray[np.uint64]]
     inputs: dict[str, dict[str, object]]
     ids_digest: str
-    device: str
 
 
-def _fingerprint(dataset: Dataset, settings: FitSettings, start: Start, ids_digest: str) -> dict[str, str]:
-    closed_form = hashlib.sha256()
-    for array in (*start.whiten, *start.maps):
-        closed_form.update(array.tobytes())
-    return {
-        **{f"data of {f.name}": f.digest for f in dataset.modalities},
-        "ids": ids_digest,
-        **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
-        "closed-form start (other threads or versions round otherwise)": closed_form.hexdigest(),
-    }
+@dataclass(frozen=True)
+class _Run:
+    """What the runs of one fit share."""
+
+    dataset: Dataset
+    settings: FitSettings
+    device: torch.device
+    folder: Path | None
+    fingerprint: dict[str, str]
+    report: Callable[[Progress, Schedule], None]
+    should_stop: Callable[[], bool]
+
+    def train(
+        self,
+        bank: Bank,
+        start: Start,
+        *,
+        stage: str,
+        dropout: float,
+        rows: npt.NDArray[np.int64],
+        validation: npt.NDArray[np.int64] | None,
+        plan: Schedule,
+    ) -> Trained:
+        """Train adapters from a start; the bank's scores are whitened already."""
+        closed_form = hashlib.sha256(b"".join(array.tobytes() for array in (*start.whiten, *start.maps)))
+        fingerprint = {
+            **self.fingerprint,
+            "closed-form start (other threads or versions round otherwise)": closed_form.hexdigest(),
+        }
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(self.settings.seed)
+            adapters = Adapters(
+                [torch.from_numpy(m) for m in start.maps],
+                hidden=HIDDEN if self.settings.adapter == "mlp" else 0,
+                dropout=dropout,
+            )
+            objective = make_objective(self.settings.objective, self.settings.objective_settings)
+        return train(
+            adapters,
+            objective,
+            tuple(torch.from_numpy(s) for s in bank.scores),
+            torch.from_numpy(self.dataset.present),
+            stage=stage,
+            rows=torch.from_numpy(rows),
+            validation=None if validation is None else torch.from_numpy(validation),
+            plan=plan,
+            settings=self.settings,
+            device=self.device,
+            bf16=choose_precision(self.settings.precision, self.device),
+            checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
+            report=self.report,
+            should_stop=self.should_stop,
+        )
 
 
 def _validation_rows(dataset: Dataset, parts: npt.NDArray[np.int8], seed: int) -> npt.NDArray[np.int64]:
@@ -92,7 +146,7 @@ def _validation_rows(dataset: Dataset, parts: npt.NDArray[np.int8], seed: int) -
     return rows
 
 
-def _whitened(bank: Bank, start: Start) -> tuple[Projection, ...]:
+def _whiten(bank: Bank, start: Start) -> tuple[Projection, ...]:
     # In place: the bank is ours, and a second copy of it would double the largest thing in memory.
     for scores, whiten in zip(bank.scores, start.whiten, strict=True):
         for first in range(0, len(scores), 65536):
@@ -116,33 +170,53 @@ def fit(
 ) -> Fitted:
     """Fit adapters to a data set.
 
+    Validation chooses the closed-form setting, the dropout and the number of steps; where instances are few, all of
+    that is then repeated, unjudged, with the validation instances trained on too.
+
     Args:
         dataset: two modalities or more.
         settings: with the data they determine the result.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_memory: bytes for working arrays; beyond it they live on disk.
         checkpoint: folder of the resumable state; None keeps none.
-        stage: told what is being done before training.
+        stage: told what is being done.
         report: called at each evaluation.
         should_stop: asked after each step.
 
     Raises: DataError for data that cannot be fitted; UsageError for settings; ResourceError for a device that is
         not there; StateError for a checkpoint of another fit; DivergedError; Interrupted.
     """
-    chosen = choose_device(device)
-    bf16 = choose_precision(settings.precision, chosen)
-    objective = make_objective(settings.objective, settings.objective_settings)
+    chosen_device = choose_device(device)
+    make_objective(settings.objective, settings.objective_settings)  # a wrong setting is told before the work
     if len(dataset.modalities) < 2:
         what = "alignment needs at least two modalities"
         raise DataError(
             what, found=f"only {', '.join(dataset.names)}", expected="two or more", next_step="Give another modality."
         )
+    ids_digest = hashlib.sha256("\0".join(dataset.ids.to_pylist()).encode()).hexdigest()
+    run = _Run(
+        dataset,
+        settings,
+        chosen_device,
+        checkpoint,
+        {
+            **{f"data of {f.name}": f.digest for f in dataset.modalities},
+            "ids": ids_digest,
+            **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
+        },
+        report,
+        should_stop,
+    )
     parts = split_instances(dataset, settings.split_rule)
-    bank = build_bank(dataset, parts, seed=settings.seed, scratch=Scratch(max_memory), report=stage)
+    trainable = dataset.present.sum(axis=1) >= 2
+    few = int((parts == TRAIN).sum()) <= FEW_INSTANCES
+    refit = few if settings.refit is None else settings.refit
+
+    bank = build_bank(dataset, parts == TRAIN, seed=settings.seed, scratch=Scratch(max_memory), report=stage)
     stage("closed-form start")
     validation = _validation_rows(dataset, parts, settings.seed)
-    start = choose_start(bank, validation, dim=settings.dim)
-    if math.isnan(start.held_out.mrr):
+    setting = choose_setting(bank, validation, dim=settings.dim)
+    if math.isnan(setting.held_out.mrr):
         what = "too few held-out instances"
         raise DataError(
             what,
@@ -150,56 +224,72 @@ def fit(
             expected="enough to choose by (tens or more)",
             next_step="Give more instances or raise --validation.",
         )
-    projections = _whitened(bank, start)
-    rows = np.flatnonzero((parts == TRAIN) & (dataset.present.sum(axis=1) >= 2))
+    start = solve_start(bank, setting)
+    projections = _whiten(bank, start)
+    rows = np.flatnonzero((parts == TRAIN) & trainable)
     plan = schedule(settings, len(rows))
-    ids_digest = hashlib.sha256("\0".join(dataset.ids.to_pylist()).encode()).hexdigest()
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(settings.seed)
-        adapters = Adapters(
-            [torch.from_numpy(m) for m in start.maps],
-            hidden=HIDDEN if settings.adapter == "mlp" else 0,
-            dropout=settings.dropout,
-        )
+    if settings.dropout is not None:
+        dropouts: tuple[float, ...] = (settings.dropout,)
+    else:
+        dropouts = DROPOUTS if few and plan.steps else DROPOUTS[:1]
     stage("training")
-    trained = train(
-        adapters,
-        objective,
-        tuple(torch.from_numpy(s) for s in bank.scores),
-        torch.from_numpy(dataset.present),
-        rows=torch.from_numpy(rows),
-        validation=torch.from_numpy(validation),
-        plan=plan,
-        settings=settings,
-        device=chosen,
-        bf16=bf16,
-        checkpoint=Checkpoint(checkpoint, _fingerprint(dataset, settings, start, ids_digest)),
-        report=report,
-        should_stop=should_stop,
-    )
+    tried = [
+        run.train(
+            bank, start, stage=f"dropout {dropout:g}", dropout=dropout, rows=rows, validation=validation, plan=plan
+        )
+        for dropout in dropouts
+    ]
+    index = max(range(len(tried)), key=lambda i: tried[i].best.mrr)
+    trained = tried[index]
+    history = [line for candidate in tried for line in candidate.history]
+    seen_in_training = parts == TRAIN
+
+    if refit:
+        seen_in_training = (parts == TRAIN) | (parts == VALIDATION)
+        del bank
+        bank = build_bank(dataset, seen_in_training, seed=settings.seed, scratch=Scratch(max_memory), report=stage)
+        start = solve_start(bank, setting)
+        projections = _whiten(bank, start)
+        rows = np.flatnonzero(seen_in_training & trainable)
+        # As many epochs as were best, of the now longer epoch.
+        steps = round(trained.best.epoch * (len(rows) // plan.batch_size))
+        stage("training")
+        refitted = run.train(
+            bank,
+            start,
+            stage="refit",
+            dropout=dropouts[index],
+            rows=rows,
+            validation=None,
+            plan=replace(plan, steps=steps),
+        )
+        history += refitted.history
+    final = refitted if refit else trained
     hashes = hash_ids(dataset.ids, 0)
     return Fitted(
         names=dataset.names,
         projections=projections,
-        adapters=trained.adapters,
+        adapters=final.adapters,
         settings=settings,
         plan=plan,
-        start=start,
-        history=trained.history,
+        setting=setting,
+        history=tuple(history),
+        start=tried[0].history[0],
         best=trained.best,
-        learned={name: float(p.detach()) for name, p in objective.named_parameters()},
+        dropout=dropouts[index],
+        refitted=refit,
+        learned=final.learned,
         counts={
             name: int((parts == part).sum())
             for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
         },
         seen={
-            "train": np.sort(hashes[parts == TRAIN]),
-            "validation": np.sort(hashes[parts == VALIDATION]),
+            "train": np.sort(hashes[seen_in_training]),
+            "validation": np.sort(hashes[(parts == VALIDATION) & ~seen_in_training]),
         },
         inputs={
             f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}
             for m, f in enumerate(dataset.modalities)
         },
         ids_digest=ids_digest,
-        device=str(chosen),
     )

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from itertools import combinations
 from typing import NamedTuple
 
+import numpy as np
 from torch import Tensor
 
-from pmrl_cli.retrieval.ranks import rank_both_ways
+from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.metrics import hits, reciprocal_ranks
+from pmrl_cli.retrieval.ranks import rank_batch
 
 __all__ = ["HELD_OUT_LIMIT", "HeldOut", "held_out_retrieval"]
 
@@ -27,18 +29,14 @@ def held_out_retrieval(embeddings: Tensor, present: Tensor) -> HeldOut:
     """Rank every modality against every other.
 
     Args:
-        embeddings: (N, K, d) unit vectors.
+        embeddings: (N, K, d) unit vectors where present.
         present: (N, K) bool.
     """
-    mrr: list[float] = []
-    r1: list[float] = []
-    for a, b in combinations(range(embeddings.shape[1]), 2):
-        both = present[:, a] & present[:, b]
-        if int(both.sum()) < 2:
-            continue
-        for ranks in rank_both_ways(embeddings[both, a], embeddings[both, b]):
-            mrr.append(float(ranks.reciprocal().mean()))
-            r1.append(float(ranks.hits(1).mean()))
-    if not mrr:
+    names = tuple(str(m) for m in range(embeddings.shape[1]))
+    batch = Batch(np.arange(len(embeddings)), embeddings, present)
+    ranks = [r for r in rank_batch(batch, names, fused=False).values() if r.gallery > 1]
+    if not ranks:
         return HeldOut(float("nan"), float("nan"))
+    mrr = [float(reciprocal_ranks(r).mean()) for r in ranks]
+    r1 = [float(hits(r, 1).mean()) for r in ranks]
     return HeldOut(sum(mrr) / len(mrr), sum(r1) / len(r1))

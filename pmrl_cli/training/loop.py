@@ -35,15 +35,17 @@ class Progress:
     """One line of history: the state of training at an evaluation.
 
     Args:
+        stage: which run of the fit this is: ``dropout 0``, ``dropout 0.5`` (candidates) or ``refit``.
         step: optimiser steps done.
         epoch: passes over the training instances done.
         loss: mean training loss since the previous line; NaN at step 0.
         share: mean over validation instances of sigma_1^2 / k_i, in (0, 1].
-        mrr: held-out mean reciprocal rank, mean over ordered pairs of modalities.
+        mrr: held-out mean reciprocal rank, mean over ordered pairs of modalities; NaN in a refit, as share and r1 are.
         r1: held-out recall at 1, likewise.
         parts: means of the objective's parts since the previous line.
     """
 
+    stage: str
     step: int
     epoch: float
     loss: float
@@ -70,8 +72,8 @@ class Schedule:
 
 def schedule(settings: FitSettings, instances: int) -> Schedule:
     """Return the schedule for a number of training instances."""
-    # A power of two near half the instances: few enough that epochs have steps, many enough for negatives.
-    batch = settings.batch_size or min(1024, max(32, 2 ** int(math.log2(max(2, instances / 2)))))
+    # A power of two, at most a quarter of the instances: epochs have steps, and batches have negatives.
+    batch = settings.batch_size or min(1024, max(32, 2 ** int(math.log2(max(2, instances / 4)))))
     batch = min(batch, instances)
     epoch = max(1, instances // batch)
     every = max(15, epoch // 4)
@@ -111,15 +113,16 @@ class Trained:
     """What training leaves.
 
     Args:
-        adapters: with the best weights restored, on the CPU, in evaluation mode.
+        adapters: with the best weights restored (a refit: the last), on the CPU, in evaluation mode.
         history: one line an evaluation, step 0 first.
         best: the line whose weights were kept.
-        settings: the objective's trained settings (temperatures) at that line.
+        learned: the objective's own trained parameters (log temperatures), by name, when training ended.
     """
 
     adapters: Adapters
     history: tuple[Progress, ...]
     best: Progress
+    learned: dict[str, float]
 
 
 def _share(adapters: Adapters, scores: list[Tensor], present: Tensor) -> tuple[float, HeldOut]:
@@ -139,8 +142,9 @@ def train(
     scores: tuple[Tensor, ...],
     present: Tensor,
     *,
+    stage: str,
     rows: Tensor,
-    validation: Tensor,
+    validation: Tensor | None,
     plan: Schedule,
     settings: FitSettings,
     device: torch.device,
@@ -156,8 +160,9 @@ def train(
         objective: the loss.
         scores: per modality (n, p_m) whitened scores.
         present: (n, K) bool.
+        stage: name of the run, for its history.
         rows: (n_train,) training row numbers.
-        validation: (n_validation,) row numbers ranked at each evaluation.
+        validation: (n_validation,) row numbers ranked at each evaluation; None runs all steps unjudged.
         plan: schedule.
         settings: of the fit.
         device: where to train.
@@ -176,22 +181,29 @@ def train(
     ]
     optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, fused=True)
     batches = Batches(rows, plan.batch_size, settings.seed)
-    held = [s[validation].to(device) for s in scores]
-    held_present = present[validation].to(device)
+    held = (
+        None if validation is None else ([s[validation].to(device) for s in scores], present[validation].to(device))
+    )
     history: list[Progress] = []
     best_state: dict[str, Tensor] = {}
 
     def evaluate(step: int, sums: dict[str, float], count: int) -> Progress:
-        share, quality = _share(adapters, held, held_present)
-        means = {name: total / count for name, total in sums.items()} if count else {}
+        share, quality = (math.nan, HeldOut(math.nan, math.nan)) if held is None else _share(adapters, *held)
+        # Sorted, so that a history read back from a checkpoint is the same to the byte.
+        means = {name: total / count for name, total in sorted(sums.items())} if count else {}
         loss = means.pop("loss", math.nan)
-        line = Progress(step, step / batches.per_epoch, loss, share, quality.mrr, quality.r1, means)
+        line = Progress(stage, step, step / batches.per_epoch, loss, share, quality.mrr, quality.r1, means)
         history.append(line)
-        if line.mrr > max((h.mrr for h in history[:-1]), default=-math.inf) or not best_state:
+        if held is None or line is _best(history):
             best_state.clear()
             best_state.update({name: t.detach().cpu().clone() for name, t in adapters.state_dict().items()})
         report(line, plan)
         return line
+
+    def save() -> None:
+        lines = [asdict(line) for line in history]
+        state = (adapters, objective, optimiser)
+        checkpoint.save(*state, step=step, since=since, sums=sums, history=lines, best=best_state)
 
     step = 0
     sums: dict[str, float] = {}
@@ -208,7 +220,7 @@ def train(
         last_save = time.monotonic()
         adapters.train()
         for batch in batches.after(step):
-            waited = (len(history) - 1) - max(range(len(history)), key=lambda i: history[i].mrr)
+            waited = 0 if held is None else len(history) - 1 - history.index(_best(history))
             if step >= plan.steps or waited >= settings.patience:
                 break
             taken = [s[batch].to(device, non_blocking=True) for s in scores]
@@ -236,13 +248,16 @@ def train(
                 sums, since = {}, 0
             stop = should_stop()
             if stop or time.monotonic() - last_save > CHECKPOINT_SECONDS:
-                checkpoint.save(
-                    adapters, objective, optimiser, step=step, since=since, sums=sums,
-                    history=[asdict(line) for line in history], best=best_state,
-                )  # fmt: skip
+                save()
                 last_save = time.monotonic()
             if stop:
                 raise Interrupted
+        save()  # so that a fit resumed in a later run finds this one done
     adapters.load_state_dict(best_state)
     adapters.to("cpu").eval()
-    return Trained(adapters, tuple(history), max(history, key=lambda line: line.mrr))
+    learned = {name: float(p.detach()) for name, p in objective.named_parameters()}
+    return Trained(adapters, tuple(history), history[-1] if held is None else _best(history), learned)
+
+
+def _best(history: list[Progress]) -> Progress:
+    return max(history, key=lambda line: line.mrr)

@@ -22,8 +22,11 @@ class FitSettings:
         steps: most optimiser steps; 0 stops at the closed-form start; None chooses by the number of instances.
         batch_size: instances a step; None chooses by their number.
         learning_rate: of AdamW.
-        dropout: share of an adapter's input scores zeroed in training.
+        dropout: share of an adapter's input scores zeroed in training; None tries 0 and 0.5 where there are few
+            instances and lets validation choose.
         patience: evaluations without a better held-out retrieval before training stops.
+        refit: after validation has chosen, train anew on train and validation together; None does so where there
+            are few instances.
         validation: share of instances (or groups) that choose and stop.
         test: share of instances (or groups) that fit never touches.
         group: side column whose instances stay on one side of every split.
@@ -39,10 +42,11 @@ class FitSettings:
     steps: int | None = None
     batch_size: int | None = None
     learning_rate: float = 5e-4
-    dropout: float = 0.5
+    dropout: float | None = None
     patience: int = 8
+    refit: bool | None = None
     validation: float = 0.2
-    test: float = 0.0
+    test: float = 0.1
     group: str | None = None
     split_column: str | None = None
     precision: str = "auto"
@@ -55,7 +59,7 @@ class FitSettings:
             (self.steps is None or self.steps >= 0, "steps", self.steps, "0 or more"),
             (self.batch_size is None or self.batch_size >= 2, "batch size", self.batch_size, "2 or more"),
             (self.learning_rate > 0, "learning rate", self.learning_rate, "more than 0"),
-            (0 <= self.dropout < 1, "dropout", self.dropout, "0 or more and less than 1"),
+            (self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "0 or more and less than 1"),
             (self.patience >= 1, "patience", self.patience, "1 or more"),
             (0 < self.validation < 1, "validation share", self.validation, "between 0 and 1"),
             (0 <= self.test < 1 - self.validation, "test share", self.test, "0 or more, leaving some to train"),

@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from pmrl_cli.gcca import gcca
 from pmrl_cli.training.bank import Bank
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
 
-__all__ = ["Start", "choose_start"]
+__all__ = ["Setting", "Start", "choose_setting", "solve_start"]
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 DIMS = (16, 32, 64, 128, 256)
@@ -22,16 +21,13 @@ POWERS = (0.5, 1.0, 2.0)
 
 
 @dataclass(frozen=True)
-class Start:
-    """The chosen closed-form solution.
+class Setting:
+    """What validation chooses of the closed form.
 
     Args:
         ridge: relative ridge of the whitening.
         power: exponent q of the correlations that weight the directions.
         dim: dimension d of the shared space.
-        whiten: per modality (p_m,) factors on the scores.
-        maps: per modality (p_m, d) from whitened scores to outputs of mean squared length d.
-        correlations: (d,) of the shared directions, in [0, 1].
         held_out: its retrieval on validation.
         tried: how many settings were compared.
     """
@@ -39,11 +35,23 @@ class Start:
     ridge: float
     power: float
     dim: int
+    held_out: HeldOut
+    tried: int
+
+
+@dataclass(frozen=True)
+class Start:
+    """A closed-form solution as training starts from it.
+
+    Args:
+        whiten: per modality (p_m,) factors on the scores.
+        maps: per modality (p_m, d) from whitened scores to outputs of mean squared length d.
+        correlations: (d,) of the shared directions, in [0, 1].
+    """
+
     whiten: tuple[npt.NDArray[np.float32], ...]
     maps: tuple[npt.NDArray[np.float32], ...]
     correlations: npt.NDArray[np.float64]
-    held_out: HeldOut
-    tried: int
 
 
 def _dims(asked: int | None, most: int) -> Sequence[int]:
@@ -52,8 +60,8 @@ def _dims(asked: int | None, most: int) -> Sequence[int]:
     return sorted({min(dim, most) for dim in DIMS})
 
 
-def choose_start(bank: Bank, validation: npt.NDArray[np.int64], *, dim: int | None) -> Start:
-    """Solve GCCA for every ridge and keep the setting with the best held-out mean reciprocal rank.
+def choose_setting(bank: Bank, validation: npt.NDArray[np.int64], *, dim: int | None) -> Setting:
+    """Solve GCCA for every ridge and return the setting with the best held-out mean reciprocal rank.
 
     One eigen-decomposition a ridge; dimensions and powers are read off it. Ties keep the earlier setting.
 
@@ -65,8 +73,7 @@ def choose_start(bank: Bank, validation: npt.NDArray[np.int64], *, dim: int | No
     dims = _dims(dim, sum(bank.cross.dims))
     present = torch.from_numpy(bank.present[validation])
     held = [torch.from_numpy(np.ascontiguousarray(scores[validation])) for scores in bank.scores]
-    best: Start | None = None
-    tried = 0
+    found: list[Setting] = []
     for ridge in RIDGES:
         solution = gcca(bank.cross, bank.variances, ridge=ridge, dim=max(dims))
         directions = [
@@ -74,31 +81,25 @@ def choose_start(bank: Bank, validation: npt.NDArray[np.int64], *, dim: int | No
             for scores, whiten, maps in zip(held, solution.whiten, solution.maps, strict=True)
         ]
         for power in POWERS:
-            weight = solution.correlations**power
+            weight = torch.from_numpy((solution.correlations**power).astype(np.float32))
             for d in dims:
-                tried += 1
-                weighted = torch.from_numpy(weight[:d].astype(np.float32))
-                embeddings = _unit(torch.stack([y[:, :d] * weighted for y in directions], dim=1))
-                quality = held_out_retrieval(embeddings, present)
-                if best is None or quality.mrr > best.held_out.mrr:
-                    maps = tuple((m[:, :d] * weight[:d]).astype(np.float32) for m in solution.maps)
-                    whiten = tuple(w.astype(np.float32) for w in solution.whiten)
-                    best = Start(ridge, power, d, whiten, maps, solution.correlations[:d], quality, tried)
-    assert best is not None
-    return _scaled(best, bank, tried)
+                weighted = torch.stack([y[:, :d] * weight[:d] for y in directions], dim=1)
+                embeddings = torch.nn.functional.normalize(weighted, dim=2)
+                found.append(Setting(ridge, power, d, held_out_retrieval(embeddings, present), 0))
+    return replace(max(found, key=lambda setting: setting.held_out.mrr), tried=len(found))
 
 
-def _unit(vectors: Tensor) -> Tensor:
-    return torch.nn.functional.normalize(vectors, dim=2)
+def solve_start(bank: Bank, setting: Setting) -> Start:
+    """Solve the closed form at a setting.
 
-
-def _scaled(start: Start, bank: Bank, tried: int) -> Start:
-    # Outputs of root mean square 1 per dimension: the residual branch, whose weights start at ordinary sizes,
-    # then moves an embedding neither negligibly nor at a stroke. Unit-length embeddings do not see the factor.
+    The maps are scaled to outputs of root mean square 1 per dimension: the residual branch, whose weights start at
+    ordinary sizes, then moves an embedding neither negligibly nor at a stroke. Unit-length embeddings do not see it.
+    """
+    solution = gcca(bank.cross, bank.variances, ridge=setting.ridge, dim=setting.dim)
+    weight = solution.correlations**setting.power
     maps = []
-    for whiten, variance, m in zip(start.whiten, bank.variances, start.maps, strict=True):
-        power = float(np.sum((variance * whiten**2)[:, None] * np.square(m, dtype=np.float64)))
-        maps.append((m * np.sqrt(start.dim / power) if power > 0 else m).astype(np.float32))
-    return Start(
-        start.ridge, start.power, start.dim, start.whiten, tuple(maps), start.correlations, start.held_out, tried
-    )
+    for whiten, variance, directions in zip(solution.whiten, bank.variances, solution.maps, strict=True):
+        weighted = directions * weight
+        power = float(np.sum((variance * whiten**2)[:, None] * weighted**2))
+        maps.append((weighted * np.sqrt(setting.dim / power) if power > 0 else weighted).astype(np.float32))
+    return Start(tuple(w.astype(np.float32) for w in solution.whiten), tuple(maps), solution.correlations)
