@@ -58,7 +58,8 @@ def read_batch(dataset: Dataset, rows: Rows) -> Batch:
 def check_one_space(dataset: Dataset) -> None:
     """Refuse modalities that do not share a space.
 
-    Raises: DataError unless there are at least two modalities, all of one dim, and at least one instance.
+    Raises: DataError unless there are at least two modalities, all of one dim, and at least one
+            instance that has two.
     """
     if len(dataset.names) < 2:
         what = "too few modalities"
@@ -76,11 +77,11 @@ def check_one_space(dataset: Dataset) -> None:
             expected="equal numbers of columns",
             next_step="Pass --model MODEL, or train one first with pmrl fit.",
         )
-    if len(dataset) == 0:
-        what = "no instance"
+    if not (dataset.present.sum(1) >= 2).any():
+        what = "no instance in two modalities"
         raise DataError(
             what,
-            found="0 instances",
-            expected="at least one instance in two modalities",
+            found=f"none of {len(dataset)} has two modalities",
+            expected="at least one",
             next_step="Check with pmrl inspect that the ids of the files agree.",
         )

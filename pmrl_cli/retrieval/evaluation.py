@@ -13,7 +13,7 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.retrieval.batches import check_one_space, read_batch
 from pmrl_cli.retrieval.columns import codes_of
-from pmrl_cli.retrieval.intervals import Array, Sample, bootstrap, interval
+from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import METRICS, chance, expected_rank, hits, reciprocal_ranks, tie_spread
 from pmrl_cli.retrieval.ranks import OTHERS, rank_dataset
@@ -78,7 +78,7 @@ def evaluate(
     group: str | None = None,
     seed: int = 0,
     max_queries: int = 20_000,
-    draws: int = 1000,
+    bootstrap: int = 1000,
 ) -> Evaluation:
     """Measure cross-modal retrieval in every direction, and from all other modalities fused.
 
@@ -88,7 +88,7 @@ def evaluate(
         group: side column of groups that are drawn together for the intervals; instances by default.
         seed: of the choice of queries and of the bootstrap.
         max_queries: above this many instances, that many chosen by the hash of their ids ask; the gallery is full.
-        draws: bootstrap resamples; 0 leaves the intervals out.
+        bootstrap: resamples of the queries; 0 leaves the intervals out.
 
     Raises: DataError if the modalities do not share a space or no instance has two; UsageError for an unknown
         column.
@@ -102,7 +102,7 @@ def evaluate(
     numbers, positions = np.unique(codes[queries], return_inverse=True)
     groups = np.full(len(dataset), -1)
     groups[queries] = positions
-    draws = draws if len(numbers) > 1 else 0
+    draws = bootstrap if len(numbers) > 1 else 0
     samples = {
         name: Sample(
             groups[ranks.rows],
@@ -111,7 +111,7 @@ def evaluate(
         )
         for name, ranks in ranked.items()
     }
-    resampled = bootstrap(samples, len(numbers), draws=draws, seed=seed)
+    resampled = resample(samples, len(numbers), draws=draws, seed=seed)
     directions: dict[str, dict[str, Measured]] = {
         name: {
             metric: Measured(value, chance(metric, ranked[name].gallery), resampled[name, metric])
@@ -119,9 +119,16 @@ def evaluate(
         }
         for name, sample in samples.items()
     }
-    found = _label_precision(dataset, label, queries, groups, len(numbers), draws=draws, seed=seed) if label else {}
-    for name, measured in found.items():
-        directions[name][LABEL_METRIC] = measured
+    if label is not None:
+        gallery = smallest_by_hash(dataset, queries, LABEL_GALLERY, seed)
+        asking = np.isin(gallery, smallest_by_hash(dataset, queries, LABEL_QUERIES, seed))
+        labels = codes_of(dataset, label, missing="none")
+        found = label_precision(read_batch(dataset, gallery), dataset.names, labels, asking)
+        samples = {name: Sample(groups[one.rows], {LABEL_METRIC: one.precision}) for name, one in found.items()}
+        resampled = resample(samples, len(numbers), draws=draws, seed=seed)
+        for name, one in found.items():
+            draws_of = resampled[name, LABEL_METRIC]
+            directions[name][LABEL_METRIC] = Measured(one.precision.mean(), one.chance.mean(), draws_of)
     fused = [name for name in ranked if name.startswith(f"{OTHERS}->")]
     return Evaluation(
         directions={
@@ -146,7 +153,7 @@ def evaluate(
             "group": group,
             "groups": len(numbers),
             "seed": seed,
-            "draws": draws,
+            "bootstrap": draws,
         },
     )
 
@@ -180,33 +187,3 @@ def _mean(directions: Sequence[Mapping[str, Measured]]) -> dict[str, Any] | None
                 np.mean([part.draws for part in parts], axis=0),
             ).as_dict()
     return means
-
-
-def _label_precision(
-    dataset: Dataset,
-    label: str,
-    queries: npt.NDArray[np.int64],
-    groups: npt.NDArray[np.int64],
-    count: int,
-    *,
-    draws: int,
-    seed: int,
-) -> dict[str, Measured]:
-    """Return the mean average precision of label retrieval by direction; one without a query is absent."""
-    labels = codes_of(dataset, label, missing="none")
-    gallery = smallest_by_hash(dataset, queries, LABEL_GALLERY, seed)
-    batch = read_batch(dataset, gallery)
-    asking = np.isin(gallery, smallest_by_hash(dataset, queries, LABEL_QUERIES, seed))
-    samples, expected = {}, {}
-    for source, first in enumerate(dataset.names):
-        for target, second in enumerate(dataset.names):
-            if source != target:
-                rows, precision, by_chance = label_precision(batch, labels[gallery], source, target, asking)
-                if len(rows):
-                    samples[f"{first}->{second}"] = Sample(groups[rows], {LABEL_METRIC: precision})
-                    expected[f"{first}->{second}"] = float(by_chance.mean())
-    resampled = bootstrap(samples, count, draws=draws, seed=seed)
-    return {
-        name: Measured(sample.values()[LABEL_METRIC], expected[name], resampled[name, LABEL_METRIC])
-        for name, sample in samples.items()
-    }

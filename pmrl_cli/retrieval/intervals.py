@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Sample", "bootstrap", "interval", "weighted_median"]
+__all__ = ["Array", "Sample", "interval", "resample", "weighted_median"]
 
 Array = npt.NDArray[np.float64]
 
@@ -41,7 +41,7 @@ class Sample(NamedTuple):
         }
 
 
-def bootstrap(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: int) -> dict[tuple[str, str], Array]:
+def resample(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: int) -> dict[tuple[str, str], Array]:
     """Return every metric of every direction under resampled groups.
 
     Args:

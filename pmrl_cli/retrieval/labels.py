@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import harmonic
 
-__all__ = ["average_precision", "chance_average_precision", "label_precision"]
+__all__ = ["LabelPrecision", "average_precision", "chance_average_precision", "label_precision"]
 
 Array = npt.NDArray[np.float64]
 
@@ -58,36 +59,56 @@ def chance_average_precision(relevant: npt.NDArray[np.int64], gallery: int) -> A
     return result
 
 
-def label_precision(
-    batch: Batch, labels: npt.NDArray[np.int64], source: int, target: int, queries: npt.NDArray[np.bool_]
-) -> tuple[npt.NDArray[np.int64], Array, Array]:
-    """Return the average precision of label retrieval from one modality to another.
+class LabelPrecision(NamedTuple):
+    """Label retrieval in one direction.
 
-    Candidates are the instances that have both modalities and a label; relevant are those with the query's label,
-    the query's own partner included.
+    Args:
+        rows: (q,) int64, ascending: the instances that ask.
+        precision: (q,) in (0, 1].
+        chance: (q,), the precision a random order is expected to have.
+    """
+
+    rows: npt.NDArray[np.int64]
+    precision: Array
+    chance: Array
+
+
+def label_precision(
+    batch: Batch, names: tuple[str, ...], labels: npt.NDArray[np.int64], asking: npt.NDArray[np.bool_]
+) -> dict[str, LabelPrecision]:
+    """Return the average precision of label retrieval between every two modalities.
+
+    Candidates are the instances of the batch that have both modalities and a label; relevant are those with the
+    query's label, the query's own partner included.
 
     Args:
         batch: the instances.
-        labels: (B,) int64, negative where an instance has none.
-        source: modality that asks.
-        target: modality that answers.
-        queries: (B,) bool, instances that may ask.
+        names: of the modalities.
+        labels: (n,) int64 by row of the data set, negative where an instance has none.
+        asking: (B,) bool, instances that may ask.
 
-    Returns: rows of the queries (q,), their average precision (q,) and its chance (q,).
+    Returns: by direction (``a->b``); one that nobody can ask is absent.
     """
-    usable = (batch.present[:, source] & batch.present[:, target]).numpy() & (labels >= 0)
-    asking = np.flatnonzero(usable & queries)
-    gallery_labels = labels[usable]
-    size = len(gallery_labels)
-    candidates = batch.embeddings[torch.from_numpy(usable), target]
-    counts = np.bincount(gallery_labels, minlength=1)
-    step = max(1, _SCORES // max(1, size))
-    values = [
-        average_precision(
-            (batch.embeddings[torch.from_numpy(piece), source] @ candidates.mT).numpy(),
-            labels[piece][:, None] == gallery_labels,
-        )
-        for piece in (asking[start : start + step] for start in range(0, len(asking), step))
-    ]
-    precision = np.concatenate(values) if values else np.empty(0)
-    return batch.rows[asking], precision, chance_average_precision(counts[labels[asking]], size)
+    labels = labels[batch.rows]
+    results = {}
+    for source, first in enumerate(names):
+        for target, second in enumerate(names):
+            usable = (batch.present[:, source] & batch.present[:, target]).numpy() & (labels >= 0)
+            queries = np.flatnonzero(usable & asking)
+            if source == target or len(queries) == 0:
+                continue
+            gallery = np.flatnonzero(usable)
+            candidates = batch.embeddings[gallery, target]
+            step = max(1, _SCORES // len(gallery))
+            values = [
+                average_precision(
+                    (batch.embeddings[piece, source] @ candidates.mT).numpy(),
+                    labels[piece][:, None] == labels[gallery],
+                )
+                for piece in (queries[start : start + step] for start in range(0, len(queries), step))
+            ]
+            relevant = np.bincount(labels[gallery])[labels[queries]]
+            results[f"{first}->{second}"] = LabelPrecision(
+                batch.rows[queries], np.concatenate(values), chance_average_precision(relevant, len(gallery))
+            )
+    return results
