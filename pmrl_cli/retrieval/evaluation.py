@@ -1,0 +1,189 @@
+"""``evaluate``: retrieval metrics of a data set whose modalities share a space."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.ids import hash_ids
+from pmrl_cli.retrieval.batches import check_one_space, read_batch
+from pmrl_cli.retrieval.columns import codes_of
+from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
+from pmrl_cli.retrieval.labels import label_precision
+from pmrl_cli.retrieval.metrics import METRICS, chance, expected_rank, hits, reciprocal_ranks, tie_spread
+from pmrl_cli.retrieval.ranks import OTHERS, rank_dataset
+
+__all__ = ["LABEL_GALLERY", "LABEL_METRIC", "LABEL_QUERIES", "Evaluation", "Measured", "evaluate", "smallest_by_hash"]
+
+LABEL_QUERIES = 2000
+"""Queries of label retrieval per data set: each needs its whole ranking sorted."""
+
+LABEL_GALLERY = 20_000
+"""Candidates of label retrieval: they are held in memory."""
+
+
+LABEL_METRIC = "label mAP"
+
+
+class Measured(NamedTuple):
+    """A metric: its value, what a random order gives, and its bootstrap draws."""
+
+    value: float
+    chance: float
+    draws: Array
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return value, chance and 95 % interval; the interval is None where there are too few draws."""
+        ci = interval(self.draws)
+        return {"value": self.value, "chance": self.chance, "ci": None if ci is None else list(ci)}
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What ``evaluate`` found.
+
+    Args:
+        directions: by direction (``a->b``, ``others->b``): ``gallery`` and ``queries`` (instances), ``tie_spread``
+            (how far ties leave R@1 open) and ``metrics``: ``{"value", "chance", "ci"}`` by name.
+        pairwise: the mean of each metric over the directions between two modalities.
+        fused: the same over the ``others->b`` directions; None for two modalities.
+        facts: instances, modalities, dim, queries, columns, seed and bootstrap draws.
+    """
+
+    directions: Mapping[str, Mapping[str, Any]]
+    pairwise: Mapping[str, Any] | None
+    fused: Mapping[str, Any] | None
+    facts: Mapping[str, Any]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the ``pmrl.evaluate/1`` object: JSON values only, null for what cannot be said."""
+        return {
+            "schema": "pmrl.evaluate/1",
+            **self.facts,
+            "directions": {name: dict(found) for name, found in self.directions.items()},
+            "pairwise": self.pairwise,
+            "fused": self.fused,
+        }
+
+
+def evaluate(
+    dataset: Dataset,
+    *,
+    label: str | None = None,
+    group: str | None = None,
+    seed: int = 0,
+    max_queries: int = 20_000,
+    bootstrap: int = 1000,
+) -> Evaluation:
+    """Measure cross-modal retrieval in every direction, and from all other modalities fused.
+
+    Args:
+        dataset: modalities of one dim; vectors of any length (they are compared by cosine).
+        label: side column of labels: adds the mean average precision of finding the query's label.
+        group: side column of groups that are drawn together for the intervals; instances by default.
+        seed: of the choice of queries and of the bootstrap.
+        max_queries: above this many instances, that many chosen by the hash of their ids ask; the gallery is full.
+        bootstrap: resamples of the queries; 0 leaves the intervals out.
+
+    Raises: DataError if the modalities do not share a space or no instance has two; UsageError for an unknown
+        column.
+    """
+    check_one_space(dataset)
+    rows = np.flatnonzero(dataset.present.sum(1) >= 2)
+    queries = smallest_by_hash(dataset, rows, max_queries, seed)
+    ranked = rank_dataset(dataset, queries)
+
+    codes = np.arange(len(dataset)) if group is None else codes_of(dataset, group, missing="apart")
+    numbers, positions = np.unique(codes[queries], return_inverse=True)
+    groups = np.full(len(dataset), -1)
+    groups[queries] = positions
+    draws = bootstrap if len(numbers) > 1 else 0
+    samples = {
+        name: Sample(
+            groups[ranks.rows],
+            {**{f"R@{cutoff}": hits(ranks, cutoff) for cutoff in (1, 5, 10)}, "MRR": reciprocal_ranks(ranks)},
+            {"median rank": expected_rank(ranks)},
+        )
+        for name, ranks in ranked.items()
+    }
+    resampled = resample(samples, len(numbers), draws=draws, seed=seed)
+    directions: dict[str, dict[str, Measured]] = {
+        name: {
+            metric: Measured(value, chance(metric, ranked[name].gallery), resampled[name, metric])
+            for metric, value in sample.values().items()
+        }
+        for name, sample in samples.items()
+    }
+    if label is not None:
+        gallery = smallest_by_hash(dataset, queries, LABEL_GALLERY, seed)
+        asking = np.isin(gallery, smallest_by_hash(dataset, queries, LABEL_QUERIES, seed))
+        labels = codes_of(dataset, label, missing="none")
+        found = label_precision(read_batch(dataset, gallery), dataset.names, labels, asking)
+        samples = {name: Sample(groups[one.rows], {LABEL_METRIC: one.precision}) for name, one in found.items()}
+        resampled = resample(samples, len(numbers), draws=draws, seed=seed)
+        for name, one in found.items():
+            draws_of = resampled[name, LABEL_METRIC]
+            directions[name][LABEL_METRIC] = Measured(one.precision.mean(), one.chance.mean(), draws_of)
+    fused = [name for name in ranked if name.startswith(f"{OTHERS}->")]
+    return Evaluation(
+        directions={
+            name: {
+                "gallery": ranks.gallery,
+                "queries": len(ranks.rows),
+                "tie_spread": tie_spread(ranks),
+                "metrics": {metric: measured.as_dict() for metric, measured in directions[name].items()},
+            }
+            for name, ranks in ranked.items()
+        },
+        pairwise=_mean([directions[name] for name in ranked if name not in fused]),
+        fused=_mean([directions[name] for name in fused]),
+        facts={
+            "instances": len(dataset),
+            "instances_in_two": len(rows),
+            "modalities": list(dataset.names),
+            "dim": dataset.dims[0],
+            "queries": len(queries),
+            "label": label,
+            "label_queries": min(LABEL_QUERIES, len(queries)) if label else 0,
+            "group": group,
+            "groups": len(numbers),
+            "seed": seed,
+            "bootstrap": draws,
+        },
+    )
+
+
+def smallest_by_hash(dataset: Dataset, rows: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return, ascending, the ``limit`` of ``rows`` whose ids hash smallest: a uniform choice that order cannot move.
+
+    Args:
+        dataset: where the ids are.
+        rows: (n,) ascending.
+        limit: how many to keep at most.
+        seed: of the hash.
+    """
+    if len(rows) <= limit:
+        return rows
+    hashes = hash_ids(dataset.ids.take(rows), seed)
+    return np.sort(rows[np.argsort(hashes, kind="stable")[:limit]])
+
+
+def _mean(directions: Sequence[Mapping[str, Measured]]) -> dict[str, Any] | None:
+    """Return the mean over directions of each metric, None without a direction."""
+    if not directions:
+        return None
+    means = {}
+    for metric in (*METRICS, LABEL_METRIC):
+        parts = [direction[metric] for direction in directions if metric in direction]
+        if parts:
+            means[metric] = Measured(
+                float(np.mean([part.value for part in parts])),
+                float(np.mean([part.chance for part in parts])),
+                np.mean([part.draws for part in parts], axis=0),
+            ).as_dict()
+    return means

@@ -1,0 +1,114 @@
+"""Mean average precision of finding instances with the query's label in another modality."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.metrics import harmonic
+
+__all__ = ["LabelPrecision", "average_precision", "chance_average_precision", "label_precision"]
+
+Array = npt.NDArray[np.float64]
+
+_GRID = 2**19
+"""Scores are compared on a grid of 2^-19 (1.9e-6), coarser than float32 rounding, so that copies tie."""
+
+_SCORES = 2**23  # scores held at once
+
+
+def average_precision(scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_]) -> Array:
+    """Return the average precision of each ranking; tied candidates share the precision below the last of them.
+
+    Args:
+        scores: (q, N) cosines.
+        relevant: (q, N), at least one True per row.
+
+    Returns: (q,) in (0, 1].
+
+    Source: scikit-learn's ``average_precision_score`` (the step-wise sum over distinct scores).
+    """
+    # One integer holds score and relevance: a plain descending sort is then all the ranking there is.
+    grid = np.rint(np.clip(scores, -1, 1) * _GRID).astype(np.int32)
+    keys = np.sort(-(2 * grid + relevant), axis=1)
+    keys *= -1
+    found = np.cumsum(keys & 1, axis=1)
+    last_of_ties = np.ones(keys.shape, dtype=bool)
+    last_of_ties[:, :-1] = keys[:, :-1] >> 1 != keys[:, 1:] >> 1
+    at_ends = np.maximum.accumulate(np.where(last_of_ties, found, 0), axis=1)
+    gained = np.diff(at_ends, axis=1, prepend=0)
+    precision = found / np.arange(1, keys.shape[1] + 1)
+    result: Array = (gained * precision).sum(1) / found[:, -1]
+    return result
+
+
+def chance_average_precision(relevant: npt.NDArray[np.int64], gallery: int) -> Array:
+    """Return the expected average precision of a random order: (q,).
+
+    Args:
+        relevant: (q,) relevant candidates per query, at least 1.
+        gallery: candidates N.
+    """
+    total = harmonic(gallery)[-1]
+    if gallery == 1:
+        return np.ones(len(relevant))
+    result: Array = ((relevant - 1) * (gallery - total) / (gallery - 1) + total) / gallery
+    return result
+
+
+class LabelPrecision(NamedTuple):
+    """Label retrieval in one direction.
+
+    Args:
+        rows: (q,) int64, ascending: the instances that ask.
+        precision: (q,) in (0, 1].
+        chance: (q,), the precision a random order is expected to have.
+    """
+
+    rows: npt.NDArray[np.int64]
+    precision: Array
+    chance: Array
+
+
+def label_precision(
+    batch: Batch, names: tuple[str, ...], labels: npt.NDArray[np.int64], asking: npt.NDArray[np.bool_]
+) -> dict[str, LabelPrecision]:
+    """Return the average precision of label retrieval between every two modalities.
+
+    Candidates are the instances of the batch that have both modalities and a label; relevant are those with the
+    query's label, the query's own partner included.
+
+    Args:
+        batch: the instances.
+        names: of the modalities.
+        labels: (n,) int64 by row of the data set, negative where an instance has none.
+        asking: (B,) bool, instances that may ask.
+
+    Returns: by direction (``a->b``); one that nobody can ask is absent.
+    """
+    labels = labels[batch.rows]
+    results = {}
+    for source, first in enumerate(names):
+        for target, second in enumerate(names):
+            usable = (batch.present[:, source] & batch.present[:, target]).numpy() & (labels >= 0)
+            queries = np.flatnonzero(usable & asking)
+            if source == target or len(queries) == 0:
+                continue
+            gallery = np.flatnonzero(usable)
+            candidates = batch.embeddings[gallery, target]
+            step = max(1, _SCORES // len(gallery))
+            values = [
+                average_precision(
+                    (batch.embeddings[piece, source] @ candidates.mT).numpy(),
+                    labels[piece][:, None] == labels[gallery],
+                )
+                for piece in (queries[start : start + step] for start in range(0, len(queries), step))
+            ]
+            relevant = np.bincount(labels[gallery])[labels[queries]]
+            results[f"{first}->{second}"] = LabelPrecision(
+                batch.rows[queries], np.concatenate(values), chance_average_precision(relevant, len(gallery))
+            )
+    return results
