@@ -7,6 +7,7 @@ store do not depend on how the instances were cut into blocks.
 from __future__ import annotations
 
 import hashlib
+import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -20,11 +21,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.errors import UsageError
-from pmrl_cli.files.atomic import MANIFEST, atomic_folder, write_json
+from pmrl_cli.errors import Place, UsageError
+from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, is_pmrl_folder, write_json
+from pmrl_cli.files.model_folder import sha256_of
 from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, VectorTable, vector_type
 
-__all__ = ["FORMATS", "FUSED", "ROWS_PER_FILE", "write_export", "write_stream"]
+__all__ = ["FORMATS", "FUSED", "ROWS_PER_FILE", "check_output", "write_export", "write_stream"]
 
 FUSED = "fused"
 ROWS_PER_FILE = 262_144
@@ -82,7 +84,7 @@ def write_export(
 
     Args:
         blocks: the instances in order; (B, k, d) embeddings each.
-        out: the folder; an earlier output of pmrl is replaced.
+        out: the folder; an earlier export there is replaced.
         names: the k modalities, in the order of the blocks.
         counts: k numbers, the instances that have each modality.
         rows: instances that have at least one.
@@ -90,7 +92,7 @@ def write_export(
         format: one of ``FORMATS``.
         dtype: ``float32`` or ``float16``.
         rows_per_file: rows of one Parquet file, at least 1.
-        force: replace ``out`` even if pmrl did not write it.
+        force: replace ``out`` whatever it is.
         provenance: what it was made from, for the manifest: no time, host or absolute path.
 
     Returns: the manifest.
@@ -101,6 +103,7 @@ def write_export(
         ValueError: the blocks hold other numbers of instances than announced.
     """
     _check_names(names)
+    check_output(out, force=force)
     plan = _Plan(tuple(names), tuple(int(n) for n in counts), rows, dim, np.dtype(dtype), rows_per_file)
     with atomic_folder(out, force=force) as folder:
         manifest: dict[str, object] = {
@@ -114,7 +117,7 @@ def write_export(
             **_WRITERS[format](folder, _with_any(blocks), plan),
         }
         files = sorted(path for path in folder.rglob("*") if path.is_file())
-        manifest["files"] = {path.relative_to(folder).as_posix(): _sha256(path) for path in files}
+        manifest["files"] = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
         write_json(folder / MANIFEST, manifest)
     return manifest
 
@@ -141,6 +144,26 @@ def write_stream(
     _stream(sink, _with_any(blocks), plan)
 
 
+def check_output(out: Path, *, force: bool) -> None:
+    """Refuse a folder that is not an earlier export, before any work is done: it may be the model or its input.
+
+    Raises: UsageError as above.
+    """
+    check_replaceable(out, force=force)
+    if force or not is_pmrl_folder(out):
+        return
+    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
+    if "file_format" not in manifest:
+        what = "output exists"
+        raise UsageError(
+            what,
+            at=Place(str(out)),
+            found=f"a {manifest['format']}",
+            expected="a new path or an earlier export",
+            next_step="Choose another -o, or replace it with --force.",
+        )
+
+
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if _NAME.fullmatch(name) is None or name in _RESERVED:
@@ -163,11 +186,6 @@ def _with_any(blocks: Iterable[EmbeddedBlock]) -> Iterator[EmbeddedBlock]:
             yield EmbeddedBlock(
                 block.ids.filter(pa.array(kept)), block.embeddings[kept], block.present[kept], block.fused[kept]
             )
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _check_count(name: str, written: int, announced: int) -> None:

@@ -291,6 +291,15 @@ def test_the_result_replaces_an_earlier_export_of_another_format(tmp_path):
     assert not list(out.glob("*.h5"))
 
 
+def test_a_model_or_store_is_not_replaced_by_an_export(tmp_path):
+    out = tmp_path / "model"
+    out.mkdir()
+    (out / "manifest.json").write_text('{"format": "pmrl.model"}', encoding="utf-8")
+    with pytest.raises(UsageError, match=r"output exists: .*model: a pmrl\.model, expected a new path or an earlier"):
+        Space(10).export(out)
+    assert [path.name for path in out.iterdir()] == ["manifest.json"]
+
+
 def test_what_pmrl_did_not_write_needs_force(tmp_path):
     space, out = Space(10), tmp_path / "aligned"
     out.mkdir()
