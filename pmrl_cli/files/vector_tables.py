@@ -19,6 +19,9 @@ __all__ = ["Hdf5File", "ParquetParts", "VectorTable", "vector_type"]
 _GROUP_ROWS = 8192
 """Rows of one Parquet row group: a random batch reads little, and a group of 512 float32 (16 MiB) fits in cache."""
 
+_CHUNK_BYTES = 2**20
+"""Bytes of one HDF5 chunk: with each its checksum."""
+
 Vectors = npt.NDArray[np.float32] | npt.NDArray[np.float16]
 
 
@@ -107,7 +110,7 @@ class ParquetParts:
 
 
 class Hdf5File:
-    """Datasets ``embedding`` (n, d), contiguous so that it can be memory-mapped, and ``id`` (n,), UTF-8.
+    """Datasets ``embedding`` (n, d) and ``id`` (n,), UTF-8, in chunks of rows whose checksum every reader verifies.
 
     Args:
         path: the file.
@@ -118,10 +121,19 @@ class Hdf5File:
 
     def __init__(self, path: Path, rows: int, dim: int, dtype: np.dtype[np.floating]) -> None:
         self._path = path
-        self._file = h5py.File(path, "w", libver="latest")
-        self._embedding = self._file.create_dataset("embedding", (rows, dim), dtype, track_times=False)
+        # The cache holds a chunk that two blocks share until it is whole, so that it is written once.
+        self._file = h5py.File(path, "w", libver="latest", rdcc_nbytes=4 * _CHUNK_BYTES)
+        self._embedding = self._create("embedding", (rows, dim), dtype)
         self._ids: list[pa.LargeStringArray] = []
         self._start = 0
+
+    def _create(self, name: str, shape: tuple[int, ...], dtype: np.dtype[np.generic]) -> h5py.Dataset:
+        row_bytes = dtype.itemsize * int(np.prod(shape[1:], dtype=int))
+        chunk_rows = min(shape[0], max(1, _CHUNK_BYTES // row_bytes))
+        if chunk_rows == 0:  # nothing to check, and HDF5 has no empty chunk
+            return self._file.create_dataset(name, shape, dtype, track_times=False)
+        chunks = (chunk_rows, *shape[1:])
+        return self._file.create_dataset(name, shape, dtype, chunks=chunks, fletcher32=True, track_times=False)
 
     def write(self, ids: pa.LargeStringArray, vectors: Vectors) -> None:
         """Append rows: (B,) ids, (B, d) vectors.
@@ -152,7 +164,7 @@ class Hdf5File:
         # The ids come last because their type holds the length of the longest.
         length = max((pc.max(pc.binary_length(ids)).as_py() or 1 for ids in self._ids if len(ids)), default=1)
         text = h5py.string_dtype("utf-8", length)
-        dataset = self._file.create_dataset("id", (self._start,), text, track_times=False)
+        dataset = self._create("id", (self._start,), text)
         start = 0
         for ids in self._ids:
             encoded = [i.encode() for i in ids.to_pylist()]

@@ -104,14 +104,20 @@ def test_hdf5_holds_each_modality_of_each_instance_in_order(tmp_path_factory, id
             np.testing.assert_array_equal(file["embedding"][:], expected)
 
 
-def test_hdf5_vectors_can_be_memory_mapped(tmp_path):
-    space = Space(50)
-    space.export(tmp_path / "aligned", format="h5")
-    path = tmp_path / "aligned" / "image.h5"
-    with h5py.File(path) as file:
-        offset, shape = file["embedding"].id.get_offset(), file["embedding"].shape
-    mapped = np.memmap(path, np.float32, "r", offset, shape)
-    np.testing.assert_array_equal(mapped, space.tables()["image"][1])
+def test_a_flipped_bit_in_hdf5_vectors_or_ids_is_noticed_by_its_checksum(tmp_path):
+    out = tmp_path / "aligned"
+    Space(200).export(out, format="h5")
+    path = out / "image.h5"
+    good = path.read_bytes()
+    for name in ("embedding", "id"):
+        with h5py.File(path) as file:
+            chunk = file[name].id.get_chunk_info(0)
+        data = bytearray(good)
+        data[chunk.byte_offset + chunk.size // 2] ^= 1
+        path.write_bytes(data)
+        with h5py.File(path) as file, pytest.raises(OSError, match="filter returned failure during read"):
+            file[name][:]
+        path.write_bytes(good)
 
 
 def test_the_store_keeps_instances_in_step_and_digests_their_rows(tmp_path):
@@ -207,6 +213,7 @@ def test_the_bytes_do_not_depend_on_the_blocks(tmp_path_factory, cuts, format_, 
     space, folder = Space(100), tmp_path_factory.mktemp("export")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vector_tables, "_GROUP_ROWS", 16)
+        patch.setattr(vector_tables, "_CHUNK_BYTES", 10 * 4 * DIM)
         for name, its_cuts in (("whole", ()), ("cut", cuts)):
             space.export(folder / name, its_cuts, format=format_, rows_per_file=rows_per_file)
     assert files_of(folder / "whole") == files_of(folder / "cut")
