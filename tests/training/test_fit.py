@@ -55,7 +55,7 @@ def test_a_fit_never_ends_below_its_start_and_keeps_the_best_weights(objective, 
 
 
 def test_training_takes_what_the_closed_form_cannot():
-    fitted = fit(simulate(n=1500, noise=0.1), settings_for(steps=300))
+    fitted = fit(simulate(n=1500, noise=0.1), settings_for(learning_rate=2e-3))
     assert fitted.best.mrr > fitted.start.mrr + 0.02
 
 
