@@ -62,10 +62,10 @@ class _Direction(NamedTuple):
         return present[:, self.source] & present[:, self.target]
 
 
-def _directions(count: int) -> list[_Direction]:
+def _directions(count: int, *, fused: bool) -> list[_Direction]:
     pairs = [_Direction(a, b) for a in range(count) for b in range(count) if a != b]
     # With two modalities "the others" are one modality: the same question again.
-    return pairs + ([_Direction(None, b) for b in range(count)] if count > 2 else [])
+    return pairs + ([_Direction(None, b) for b in range(count)] if fused and count > 2 else [])
 
 
 def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64]) -> dict[str, Ranks]:
@@ -88,23 +88,29 @@ def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64]) -> dict[str, 
     return _rank(pieces, gallery, dataset.names)
 
 
-def rank_batch(batch: Batch, names: tuple[str, ...]) -> dict[str, Ranks]:
-    """Rank the partners of all instances of a batch within it; as ``rank_dataset``."""
-    return _rank(batch.split(_QUERIES), lambda: batch.split(_CANDIDATES), names)
+def rank_batch(batch: Batch, names: tuple[str, ...], *, fused: bool = True) -> dict[str, Ranks]:
+    """Rank the partners of all instances of a batch within it; as ``rank_dataset``.
+
+    Args:
+        batch: the instances, on any device.
+        names: of the modalities.
+        fused: also ask with the other modalities (``others->b``).
+    """
+    return _rank(batch.split(_QUERIES), lambda: batch.split(_CANDIDATES), names, fused=fused)
 
 
 def _rank(
-    queries: Iterable[Batch], gallery: Callable[[], Iterable[Batch]], names: tuple[str, ...]
+    queries: Iterable[Batch], gallery: Callable[[], Iterable[Batch]], names: tuple[str, ...], *, fused: bool = True
 ) -> dict[str, Ranks]:
-    directions = _directions(len(names))
+    directions = _directions(len(names), fused=fused)
     found: dict[_Direction, list[Ranks]] = {direction: [] for direction in directions}
     for batch in queries:
         asked = {direction: _Asked(batch, direction) for direction in directions}
-        if len(names) > 2:
-            fused = leave_one_out_directions(batch.embeddings, batch.present)
+        if any(direction.source is None for direction in directions):
+            others = leave_one_out_directions(batch.embeddings, batch.present)
             for direction in directions:
                 if direction.source is None:
-                    asked[direction].ask(fused[:, direction.target])
+                    asked[direction].ask(others[:, direction.target])
         for block in gallery():
             for one in asked.values():
                 one.count(block)
