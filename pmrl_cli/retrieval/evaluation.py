@@ -15,10 +15,19 @@ from pmrl_cli.retrieval.batches import check_one_space, read_batch
 from pmrl_cli.retrieval.columns import codes_of
 from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
-from pmrl_cli.retrieval.metrics import METRICS, chance, expected_rank, hits, reciprocal_ranks, tie_spread
+from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, reciprocal_ranks, tie_spread
 from pmrl_cli.retrieval.ranks import OTHERS, rank_dataset
 
-__all__ = ["LABEL_GALLERY", "LABEL_METRIC", "LABEL_QUERIES", "Evaluation", "Measured", "evaluate", "smallest_by_hash"]
+__all__ = [
+    "LABEL_GALLERY",
+    "LABEL_METRIC",
+    "LABEL_QUERIES",
+    "Evaluation",
+    "Measured",
+    "evaluate",
+    "mean_over",
+    "smallest_by_hash",
+]
 
 LABEL_QUERIES = 2000
 """Queries of label retrieval per data set: each needs its whole ranking sorted."""
@@ -27,7 +36,7 @@ LABEL_GALLERY = 20_000
 """Candidates of label retrieval: they are held in memory."""
 
 
-LABEL_METRIC = "label mAP"
+LABEL_METRIC = "label_mAP"
 
 
 class Measured(NamedTuple):
@@ -107,7 +116,7 @@ def evaluate(
         name: Sample(
             groups[ranks.rows],
             {**{f"R@{cutoff}": hits(ranks, cutoff) for cutoff in (1, 5, 10)}, "MRR": reciprocal_ranks(ranks)},
-            {"median rank": expected_rank(ranks)},
+            {"median_rank": expected_rank(ranks)},
         )
         for name, ranks in ranked.items()
     }
@@ -128,7 +137,7 @@ def evaluate(
         resampled = resample(samples, len(numbers), draws=draws, seed=seed)
         for name, one in found.items():
             draws_of = resampled[name, LABEL_METRIC]
-            directions[name][LABEL_METRIC] = Measured(one.precision.mean(), one.chance.mean(), draws_of)
+            directions[name][LABEL_METRIC] = Measured(float(one.precision.mean()), float(one.chance.mean()), draws_of)
     fused = [name for name in ranked if name.startswith(f"{OTHERS}->")]
     return Evaluation(
         directions={
@@ -140,8 +149,8 @@ def evaluate(
             }
             for name, ranks in ranked.items()
         },
-        pairwise=_mean([directions[name] for name in ranked if name not in fused]),
-        fused=_mean([directions[name] for name in fused]),
+        pairwise=_as_dicts(mean_over([directions[name] for name in ranked if name not in fused])),
+        fused=_as_dicts(mean_over([directions[name] for name in fused])),
         facts={
             "instances": len(dataset),
             "instances_in_two": len(rows),
@@ -173,17 +182,19 @@ def smallest_by_hash(dataset: Dataset, rows: npt.NDArray[np.int64], limit: int, 
     return np.sort(rows[np.argsort(hashes, kind="stable")[:limit]])
 
 
-def _mean(directions: Sequence[Mapping[str, Measured]]) -> dict[str, Any] | None:
-    """Return the mean over directions of each metric, None without a direction."""
-    if not directions:
-        return None
+def _as_dicts(measured: Mapping[str, Measured] | None) -> dict[str, Any] | None:
+    return None if measured is None else {metric: one.as_dict() for metric, one in measured.items()}
+
+
+def mean_over(directions: Sequence[Mapping[str, Measured]]) -> dict[str, Measured] | None:
+    """Return the mean over directions of each metric (over those that have it), None without a direction."""
+    metrics = dict.fromkeys(metric for direction in directions for metric in direction)
     means = {}
-    for metric in (*METRICS, LABEL_METRIC):
+    for metric in metrics:
         parts = [direction[metric] for direction in directions if metric in direction]
-        if parts:
-            means[metric] = Measured(
-                float(np.mean([part.value for part in parts])),
-                float(np.mean([part.chance for part in parts])),
-                np.mean([part.draws for part in parts], axis=0),
-            ).as_dict()
-    return means
+        means[metric] = Measured(
+            float(np.mean([part.value for part in parts])),
+            float(np.mean([part.chance for part in parts])),
+            np.mean([part.draws for part in parts], axis=0),
+        )
+    return means or None

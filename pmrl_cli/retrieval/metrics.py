@@ -12,7 +12,6 @@ import numpy.typing as npt
 from pmrl_cli.retrieval.ranks import Ranks
 
 __all__ = [
-    "METRICS",
     "chance",
     "expected_rank",
     "harmonic",
@@ -23,9 +22,6 @@ __all__ = [
 ]
 
 Array = npt.NDArray[np.float64]
-
-METRICS = ("R@1", "R@5", "R@10", "MRR", "median rank")
-"""The metrics of a direction, in the order they are shown."""
 
 
 def hits(ranks: Ranks, cutoff: int) -> Array:
@@ -101,6 +97,6 @@ def chance(metric: str, gallery: int) -> float:
     """Return the value of a metric for a random order of ``gallery`` candidates: K/N, H_N/N, (N + 1)/2."""
     if metric == "MRR":
         return float(harmonic(gallery)[-1] / gallery)
-    if metric == "median rank":
+    if metric == "median_rank":
         return (gallery + 1) / 2
     return min(1.0, int(metric.removeprefix("R@")) / gallery)

@@ -89,7 +89,13 @@ def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64]) -> dict[str, 
 
 
 def rank_batch(batch: Batch, names: tuple[str, ...], *, fused: bool = True) -> dict[str, Ranks]:
-    """Rank the partners of all instances of a batch within it; as ``rank_dataset``, with or without the fused queries."""
+    """Rank the partners of all instances of a batch within it; as ``rank_dataset``.
+
+    Args:
+        batch: the instances, on any device.
+        names: of the modalities.
+        fused: also ask with the other modalities (``others->b``).
+    """
     return _rank(batch.split(_QUERIES), lambda: batch.split(_CANDIDATES), names, fused=fused)
 
 
@@ -100,7 +106,7 @@ def _rank(
     found: dict[_Direction, list[Ranks]] = {direction: [] for direction in directions}
     for batch in queries:
         asked = {direction: _Asked(batch, direction) for direction in directions}
-        if fused and len(names) > 2:
+        if any(direction.source is None for direction in directions):
             others = leave_one_out_directions(batch.embeddings, batch.present)
             for direction in directions:
                 if direction.source is None:

@@ -21,7 +21,7 @@ def test_pairwise_is_the_mean_over_directions_and_its_interval_holds_it():
     for metric, number in found["pairwise"].items():
         assert number["value"] == pytest.approx(np.mean([d["metrics"][metric]["value"] for d in pairs]))
         assert number["ci"][0] <= number["value"] <= number["ci"][1]
-    assert set(found["fused"]) == {"R@1", "R@5", "R@10", "MRR", "median rank"}
+    assert set(found["fused"]) == {"R@1", "R@5", "R@10", "MRR", "median_rank"}
     assert found["fused"]["MRR"]["value"] > found["pairwise"]["MRR"]["value"]  # two witnesses beat one
 
 
@@ -78,7 +78,7 @@ def test_a_row_without_label_neither_asks_nor_answers():
     labels = [f"c{i % 3}" if i < 40 else None for i in range(60)]
     with_nulls = dataset_of({f.name: f.array for f in data.modalities}, label=labels)
     without = dataset_of({f.name: f.array[:40] for f in data.modalities}, label=labels[:40])
-    first, second = (plain(evaluate(d, label="label"))["pairwise"]["label mAP"] for d in (with_nulls, without))
+    first, second = (plain(evaluate(d, label="label"))["pairwise"]["label_mAP"] for d in (with_nulls, without))
     assert first["value"] == pytest.approx(second["value"])
 
 

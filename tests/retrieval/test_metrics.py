@@ -34,7 +34,7 @@ def test_a_collapsed_space_scores_chance():
     collapsed = ranks_of(np.zeros(6, int), np.full(6, 5), 6)
     assert hits(collapsed, 1).mean() == pytest.approx(1 / 6)
     assert reciprocal_ranks(collapsed).mean() == pytest.approx(chance("MRR", 6))
-    assert np.median(expected_rank(collapsed)) == chance("median rank", 6)
+    assert np.median(expected_rank(collapsed)) == chance("median_rank", 6)
     assert tie_spread(collapsed) == 1
 
 
@@ -44,7 +44,7 @@ def test_chance_is_the_mean_over_all_orders_of_six():
     assert chance("R@5", 6) == pytest.approx(np.mean([p <= 5 for p in places]))
     assert chance("R@10", 6) == 1
     assert chance("MRR", 6) == pytest.approx(np.mean([1 / p for p in places]))
-    assert chance("median rank", 6) == pytest.approx(np.mean(places))
+    assert chance("median_rank", 6) == pytest.approx(np.mean(places))
     assert harmonic(3) == pytest.approx([0, 1, 1.5, 11 / 6])
 
 

@@ -1,0 +1,151 @@
+"""Retrieval within the reservoir: the ranks of ``pmrl_cli.retrieval`` in units that galleries of any size share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured
+from pmrl_cli.retrieval.intervals import Sample, resample
+from pmrl_cli.retrieval.labels import label_precision
+from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, hits_in_gallery, reciprocal_ranks, tie_spread
+from pmrl_cli.retrieval.ranks import Ranks, rank_batch
+
+__all__ = ["ReservoirRetrieval", "centring", "retrieve"]
+
+_STANDARD_GALLERIES = (1000, 100, 10)
+_SHORTEST = 1e-6  # a unit vector minus the mean that is shorter than this is rounding
+
+
+class ReservoirRetrieval(NamedTuple):
+    """Retrieval in every direction.
+
+    Args:
+        ranks: by direction.
+        measured: by direction, then metric: ``R@1``, ``R@5``, ``R@10``, ``MRR``, ``AUC`` (the chance that the
+            partner beats another candidate, 1 - FOSCTTM), ``R@1_standard`` (R@1 in the standard gallery) and
+            ``label_mAP`` where there are labels.
+        tie_spread: by direction, how far ties leave R@1 open.
+        standard_gallery: candidates of the standard gallery: the largest of 1000, 100 and 10 that every direction
+            fills; None if none is.
+    """
+
+    ranks: Mapping[str, Ranks]
+    measured: Mapping[str, Mapping[str, Measured]]
+    tie_spread: Mapping[str, float]
+    standard_gallery: int | None
+
+
+def retrieve(
+    batch: Batch,
+    names: tuple[str, ...],
+    groups: npt.NDArray[np.int64],
+    labels: npt.NDArray[np.int64] | None,
+    *,
+    seed: int,
+    draws: int,
+) -> ReservoirRetrieval:
+    """Rank the reservoir within itself.
+
+    Args:
+        batch: the reservoir.
+        names: of the modalities.
+        groups: by row of the data set, what the bootstrap draws.
+        labels: by row of the data set, negative for none; or None.
+        seed: of the bootstrap.
+        draws: of the bootstrap.
+    """
+    ranked = rank_batch(batch, names)
+    smallest = min(ranks.gallery for ranks in ranked.values())
+    standard = next((size for size in _STANDARD_GALLERIES if size <= smallest), None)
+    _, codes = np.unique(groups[batch.rows], return_inverse=True)
+    count = int(codes.max()) + 1
+    draws = draws if count > 1 else 0
+
+    def groups_of(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        return codes[np.searchsorted(batch.rows, rows)]
+
+    samples, expected = {}, {}
+    for name, ranks in ranked.items():
+        values = {f"R@{cutoff}": hits(ranks, cutoff) for cutoff in (1, 5, 10)}
+        values["MRR"] = reciprocal_ranks(ranks)
+        expected[name] = {metric: chance(metric, ranks.gallery) for metric in values}
+        if ranks.gallery > 1:
+            values["AUC"] = 1 - (expected_rank(ranks) - 1) / (ranks.gallery - 1)
+            expected[name]["AUC"] = 0.5
+        if standard is not None:
+            values["R@1_standard"] = hits_in_gallery(ranks, 1, standard)
+            expected[name]["R@1_standard"] = 1 / standard
+        samples[name] = Sample(groups_of(ranks.rows), values)
+    drawn = resample(samples, count, draws=draws, seed=seed)
+    measured = {
+        name: {
+            metric: Measured(value, expected[name][metric], drawn[name, metric])
+            for metric, value in sample.values().items()
+        }
+        for name, sample in samples.items()
+    }
+    if labels is not None:
+        found = label_precision(batch, names, labels, np.ones(len(batch.rows), dtype=bool))
+        samples = {name: Sample(groups_of(one.rows), {LABEL_METRIC: one.precision}) for name, one in found.items()}
+        drawn = resample(samples, count, draws=draws, seed=seed)
+        for name, one in found.items():
+            precision = Measured(float(one.precision.mean()), float(one.chance.mean()), drawn[name, LABEL_METRIC])
+            measured[name][LABEL_METRIC] = precision
+    return ReservoirRetrieval(ranked, measured, {n: tie_spread(r) for n, r in ranked.items()}, standard)
+
+
+def centring(
+    batch: Batch, names: tuple[str, ...], groups: npt.NDArray[np.int64], *, seed: int, draws: int
+) -> dict[str, Measured]:
+    """Return what subtracting every modality's mean would do to pairwise R@1, measured on instances held out.
+
+    The reservoir is halved by group; each half is centred by the means of the other and ranked within itself.
+
+    Args:
+        batch: the reservoir.
+        names: of the modalities.
+        groups: by row of the data set.
+        seed: of the bootstrap.
+        draws: of the bootstrap.
+
+    Returns: ``before``, ``after`` and ``gain``; empty where the halves are too small to ask.
+    """
+    _, codes = np.unique(groups[batch.rows], return_inverse=True)
+    in_first = np.random.default_rng(seed).permutation(int(codes.max()) + 1)[codes] % 2 == 0
+    samples: dict[str, Sample] = {}
+    sizes = []
+    for half, chosen in enumerate((in_first, ~in_first)):
+        own, other = _part(batch, chosen), _part(batch, ~chosen)
+        if len(own.rows) == 0 or len(other.rows) == 0:
+            return {}
+        total = other.embeddings.sum(0) / other.present.sum(0).clamp_min(1)[:, None]
+        moved = (own.embeddings - total).masked_fill(~own.present[..., None], 0)
+        moved /= moved.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST)
+        before = rank_batch(own, names, fused=False)
+        after = rank_batch(Batch(own.rows, moved, own.present), names, fused=False)
+        for name, ranks in before.items():
+            values = {"before": hits(ranks, 1), "after": hits(after[name], 1)}
+            values["gain"] = values["after"] - values["before"]
+            samples[f"{name} {half}"] = Sample(codes[np.searchsorted(batch.rows, ranks.rows)], values)
+            sizes.append(ranks.gallery)
+    if not samples:
+        return {}
+    drawn = resample(samples, int(codes.max()) + 1, draws=draws, seed=seed)
+    expected = float(np.mean([1 / size for size in sizes]))
+    return {
+        metric: Measured(
+            float(np.mean([sample.values()[metric] for sample in samples.values()])),
+            0.0 if metric == "gain" else expected,
+            np.mean([drawn[name, metric] for name in samples], axis=0),
+        )
+        for metric in ("before", "after", "gain")
+    }
+
+
+def _part(batch: Batch, chosen: npt.NDArray[np.bool_]) -> Batch:
+    return Batch(batch.rows[chosen], batch.embeddings[chosen], batch.present[chosen])
