@@ -40,11 +40,11 @@ def measure(folder: Path, settings: dict[str, object], seed: int) -> dict[str, f
     seconds = time.perf_counter() - started
     rows, _ = aligner.rows(dataset, "test")
     result = evaluate(aligner.embed_dataset(dataset, rows), bootstrap=0).as_dict()
-    summary = result["summary"]
+    fused = result["fused"]
     return {
-        "MRR": summary["pairs"]["MRR"]["value"],
-        "R@1": summary["pairs"]["R@1"]["value"],
-        "fused MRR": summary["fused"]["MRR"]["value"] if "fused" in summary else np.nan,
+        "MRR": result["pairwise"]["MRR"]["value"],
+        "R@1": result["pairwise"]["R@1"]["value"],
+        "fused MRR": fused["MRR"]["value"] if fused else np.nan,
         "seconds": seconds,
     }
 
