@@ -20,10 +20,10 @@ from pmrl_cli import Aligner, evaluate, read_dataset
 
 METHODS: dict[str, dict[str, object]] = {
     "gcca": {"steps": 0, "refit": False},
-    "gcca, refitted": {"steps": 0},
-    "pmrl, not refitted": {"refit": False},
+    "gcca refitted": {"steps": 0},
+    "pmrl not refitted": {"refit": False},
     "pmrl": {},
-    "pmrl-paper, not refitted": {"objective": "pmrl-paper", "refit": False},
+    "pmrl-paper not refitted": {"objective": "pmrl-paper", "refit": False},
     "pmrl-paper": {"objective": "pmrl-paper"},
 }
 
@@ -64,10 +64,8 @@ def main() -> None:
             runs = [measure(folder, METHODS[method], seed) for seed in range(arguments.seeds)]
             mean = {key: float(np.mean([run[key] for run in runs])) for key in runs[0]}
             fused = "" if np.isnan(mean["fused MRR"]) else f"{mean['fused MRR']:.4f}"
-            print(
-                f"| {folder.name} | {method} | {mean['MRR']:.4f} | {mean['R@1']:.4f} | {fused} | {mean['seconds']:.1f} |",
-                flush=True,
-            )
+            figures = f"{mean['MRR']:.4f} | {mean['R@1']:.4f} | {fused} | {mean['seconds']:.1f}"
+            print(f"| {folder.name} | {method} | {figures} |", flush=True)
 
 
 if __name__ == "__main__":

@@ -7,7 +7,7 @@ closed-form map, which weight decay then pulls towards: what is decayed is the d
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Self, cast
 
 import torch
 from torch import Tensor, nn
@@ -79,6 +79,10 @@ class Adapters(nn.Module):
         """Return (B, K, d) unit embeddings for K (B, p_m) scores; rows of absent modalities are to be masked."""
         outputs = torch.stack([adapter(s) for adapter, s in zip(self.each, scores, strict=True)], dim=1)
         return functional.normalize(outputs.float(), dim=2)
+
+    def merged(self) -> list[dict[str, Tensor]]:
+        """Return per modality the weights as they are stored."""
+        return [cast("Adapter", adapter).merged() for adapter in self.each]
 
     @staticmethod
     def merged_keys(*, hidden: int) -> tuple[str, ...]:

@@ -316,10 +316,10 @@ class Aligner:
         space = self._fitted()
         folder = Path(path)
         tensors: dict[str, torch.Tensor] = {}
-        for name, projection, adapter in zip(space.names, space.projections, space.adapters.each, strict=True):
+        for name, projection, weights in zip(space.names, space.projections, space.adapters.merged(), strict=True):
             for key in _PROJECTION:
                 tensors[f"{name}.projection.{key}"] = torch.from_numpy(getattr(projection, key))
-            for key, tensor in adapter.merged().items():
+            for key, tensor in weights.items():
                 tensors[f"{name}.adapter.{key}"] = tensor
         with atomic_folder(folder, force=force) as temporary:
             write_tensors(temporary / "model.safetensors", tensors)

@@ -58,7 +58,7 @@ def command(
     objective: Annotated[
         str, typer.Option("--objective", help="pmrl, or pmrl-paper: exactly as published.")
     ] = "pmrl",
-    set: Annotated[  # noqa: A002 - the option's name, which config files share
+    set: Annotated[
         list[str] | None, typer.Option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
     ] = None,
     adapter: Annotated[str, typer.Option("--adapter", help="linear, or mlp: linear plus a residual MLP.")] = "mlp",

@@ -40,7 +40,7 @@ class Progress:
         epoch: passes over the training instances done.
         loss: mean training loss since the previous line; NaN at step 0.
         share: mean over validation instances of sigma_1^2 / k_i, in (0, 1].
-        mrr: held-out mean reciprocal rank, mean over ordered pairs of modalities; NaN in a refit, as share and r1 are.
+        mrr: held-out mean reciprocal rank, mean over ordered pairs of modalities; NaN (like share, r1) in a refit.
         r1: held-out recall at 1, likewise.
         parts: means of the objective's parts since the previous line.
     """
