@@ -42,17 +42,17 @@ def digest_ids(ids: pa.LargeStringArray) -> str:
     return digest.hexdigest()
 
 
-def _manifest(path: Path) -> Any:
+def _manifest(path: Path) -> dict[str, Any]:
     with reading(str(path / MANIFEST)):
-        return json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
 
 
 def folder_format(path: Path) -> str | None:
     """Return the ``format`` of a folder that pmrl wrote, None for any other folder."""
     if not (path / MANIFEST).is_file():
         return None
-    manifest = _manifest(path)
-    name = manifest.get("format") if isinstance(manifest, dict) else None
+    name = _manifest(path).get("format")
     return name if isinstance(name, str) and name.startswith("pmrl.") else None
 
 
