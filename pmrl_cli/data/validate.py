@@ -72,7 +72,7 @@ class BadRows:
             self.places.append(place)
             self.found.append(_describe(row))
 
-    def error(self, next_step: str) -> DataError:
+    def error(self, *, next_step: str) -> DataError:
         """Return the error that names them (at least one must have been added)."""
         what, found, expected = self.found[0]
         return DataError(
@@ -97,14 +97,8 @@ def _describe(row: FloatArray) -> tuple[str, str, str]:
     return "zero vector", f"0 in all {len(row)} columns", "a vector with a direction"
 
 
-def _first_places(rows: npt.NDArray[np.int64], file: str, dataset: str | None, ids: pa.Array | None) -> list[Place]:
-    return [
-        Place(file, dataset, int(row), None if ids is None else str(ids[int(row)].as_py())) for row in rows[:SHOWN]
-    ]
-
-
-def _id_error(what: str, rows: npt.NDArray[np.int64], file: str, dataset: str | None, found: str) -> DataError:
-    places = _first_places(rows, file, dataset, None)
+def _id_error(rows: npt.NDArray[np.int64], file: str, dataset: str | None, *, what: str, found: str) -> DataError:
+    places = [Place(file, dataset, int(row)) for row in rows[:SHOWN]]
     return DataError(
         what,
         at=places[0],
@@ -141,7 +135,7 @@ def text_ids(values: pa.Array, *, file: str, dataset: str | None = None) -> pa.L
         )
     if values.null_count:
         rows = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
-        raise _id_error("missing id", rows, file, dataset, "null")
+        raise _id_error(rows, file, dataset, what="missing id", found="null")
     if binary:
         values = values.cast(pa.large_binary())
     try:
@@ -149,10 +143,10 @@ def text_ids(values: pa.Array, *, file: str, dataset: str | None = None) -> pa.L
     except pa.ArrowInvalid:
         rows = np.array([i for i, value in enumerate(values.to_pylist()) if not _is_utf8(value)], dtype=np.int64)
         found = repr(values[int(rows[0])].as_py()[:40])
-        raise _id_error("id is not UTF-8 text", rows, file, dataset, found) from None
+        raise _id_error(rows, file, dataset, what="id is not UTF-8 text", found=found) from None
     empty = np.flatnonzero(pc.equal(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False))
     if len(empty):
-        raise _id_error("empty id", empty, file, dataset, "''")
+        raise _id_error(empty, file, dataset, what="empty id", found="''")
     return ids
 
 
@@ -305,5 +299,7 @@ def _missing_rows(name: str, array: npt.NDArray[np.generic], ids: pa.LargeString
             at = start + int(row)
             bad_rows.add(Place(name, row=at, instance_id=ids[at].as_py()), block[row])
     if bad_rows.total:
-        raise bad_rows.error("Leave these rows out, or set them wholly to NaN where the modality is missing.")
+        raise bad_rows.error(
+            next_step="Leave these rows out, or set them wholly to NaN where the modality is missing."
+        )
     return missing
