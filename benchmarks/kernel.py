@@ -71,9 +71,7 @@ def main() -> None:
     torch.manual_seed(0)
 
     authors_batch = min(AUTHORS_BATCH, options.batch)
-    print(
-        f"ms of CPU, 1 thread, B={options.batch}, d={options.dim}, median of {options.repeats}, torch {torch.__version__}"
-    )
+    print(f"ms of CPU, 1 thread, B={options.batch}, d={options.dim}, median of {options.repeats}")
     print(f"authors: measured at B={authors_batch}, scaled")
     print(f"{'K':>2} {'kernel':>8} {'lifted':>8} {'reduced':>8} {'authors':>8} {'floor':>7}", end="")
     print(f" {'reduced/kernel':>15} {'authors/kernel':>15} {'kernel/floor':>13}")
