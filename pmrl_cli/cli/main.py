@@ -18,6 +18,11 @@ from pmrl_cli.errors import PmrlError
 
 __all__ = ["app", "run"]
 
+# Read by OpenMP when torch is loaded, later: threads that spin for the next piece of work make a training step on a
+# machine with other work many times slower (docs/speed.md); sleeping costs a tenth on an idle one.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+os.environ.setdefault("GOMP_SPINCOUNT", "0")
+
 app = typer.Typer(
     name="pmrl",
     no_args_is_help=True,

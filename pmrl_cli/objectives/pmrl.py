@@ -78,9 +78,9 @@ class Pmrl(nn.Module):
     def __init__(
         self,
         *,
-        spectrum_weight: float = 1.0,
+        spectrum_weight: float = 0.1,
         instance_weight: float = 1.0,
-        pairwise_weight: float = 0.0,
+        pairwise_weight: float = 1.0,
         temperature_instance: float = 0.1,
     ) -> None:
         super().__init__()

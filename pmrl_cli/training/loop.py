@@ -77,7 +77,7 @@ def schedule(settings: FitSettings, instances: int) -> Schedule:
     batch = min(batch, instances)
     epoch = max(1, instances // batch)
     every = max(15, epoch // 4)
-    return Schedule(batch, settings.steps if settings.steps is not None else max(1200, 20 * epoch), every)
+    return Schedule(batch, settings.steps if settings.steps is not None else max(2400, 20 * epoch), every)
 
 
 class Batches:
