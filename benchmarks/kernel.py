@@ -2,8 +2,8 @@
 
     python benchmarks/kernel.py
 
-Every variant takes raw adapter outputs, B x K x d, and gives the gradient of the published objective's use of them:
--log softmax(sigma / .05)_1 plus a linear function of the leading direction. Process CPU time on one thread,
+Every variant takes raw adapter outputs, B x K x d, and gives the gradient of -log softmax(sigma / .05)_1 and of a
+linear function of the leading direction: what the published objective takes. Process CPU time on one thread,
 variants interleaved in one process, medians; each timed run follows an untimed one of its own, so that no variant
 pays for memory that another gave back. The authors' path (``stack(dim=-1)``, ``full_matrices=True``) runs on
 a sub-batch and is scaled, since its U alone takes B x d x d floats. The floor is one read of the vectors and one
@@ -16,6 +16,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -27,36 +28,43 @@ TEMPERATURE = 0.05
 AUTHORS_BATCH = 64
 
 
-def loss_of(singular_values: Tensor, direction: Tensor, towards: Tensor) -> Tensor:
-    return -(singular_values / TEMPERATURE).log_softmax(1)[:, 0].mean() + (direction * towards).sum()
+def kernel(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    return spectrum(vectors)[:2]
 
 
-def kernel(vectors: Tensor, towards: Tensor) -> Tensor:
-    singular_values, direction, _ = spectrum(vectors)
-    return loss_of(singular_values, direction, towards)
+def lifted_kernel(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    return spectrum(vectors, lifted=True)[:2]
 
 
-def lifted_kernel(vectors: Tensor, towards: Tensor) -> Tensor:
-    singular_values, direction, _ = spectrum(vectors, lifted=True)
-    return loss_of(singular_values, direction, towards)
+def reduced_svd(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    columns = normalize(vectors, dim=-1).mT
+    u, singular_values, _ = torch.linalg.svd(columns, full_matrices=False)  # noqa: TID251 - what we compare with
+    return singular_values, u[..., 0]
 
 
-def reduced_svd(vectors: Tensor, towards: Tensor) -> Tensor:
-    u, singular_values, _ = torch.linalg.svd(  # noqa: TID251 - it is what we compare with
-        normalize(vectors, dim=-1).mT, full_matrices=False
-    )
-    return loss_of(singular_values, u[..., 0], towards)
-
-
-def authors_svd(vectors: Tensor, towards: Tensor) -> Tensor:
+def authors_svd(vectors: Tensor) -> tuple[Tensor, Tensor]:
     columns = torch.stack([normalize(one, dim=-1) for one in vectors.unbind(1)], dim=-1)
-    u, singular_values, _ = torch.linalg.svd(columns, full_matrices=True)  # noqa: TID251 - it is what we compare with
-    return loss_of(singular_values, u[..., 0], towards)
+    u, singular_values, _ = torch.linalg.svd(columns, full_matrices=True)  # noqa: TID251 - what we compare with
+    return singular_values, u[..., 0]
 
 
-def cpu_ms(step: Callable[[], object]) -> float:
+def step(
+    variant: Callable[[Tensor], tuple[Tensor, Tensor]], vectors: Tensor, towards: Tensor
+) -> Callable[[], object]:
+    """Forward and backward of -log softmax(sigma / .05)_1, and of a given gradient of the leading direction."""
+    one = torch.ones(())
+
+    def forward_and_backward() -> object:
+        singular_values, direction = variant(vectors)
+        loss = -(singular_values / TEMPERATURE).log_softmax(1)[:, 0].mean()
+        return torch.autograd.grad((loss, direction), vectors, (one, towards))
+
+    return forward_and_backward
+
+
+def cpu_ms(call: Callable[[], object]) -> float:
     start = time.process_time()
-    step()
+    call()
     return 1e3 * (time.process_time() - start)
 
 
@@ -81,18 +89,18 @@ def main() -> None:
         towards = torch.randn(options.batch, options.dim) / options.batch
         few, few_towards = vectors[:authors_batch].detach().requires_grad_(), towards[:authors_batch]
         source, target = vectors.detach(), torch.empty(shape)
-        steps: dict[str, Callable[[], object]] = {
-            "kernel": lambda v=vectors, t=towards: torch.autograd.grad(kernel(v, t), v),
-            "lifted": lambda v=vectors, t=towards: torch.autograd.grad(lifted_kernel(v, t), v),
-            "reduced": lambda v=vectors, t=towards: torch.autograd.grad(reduced_svd(v, t), v),
-            "authors": lambda v=few, t=few_towards: torch.autograd.grad(authors_svd(v, t), v),
-            "floor": lambda s=source, t=target: t.copy_(s),
+        steps = {
+            "kernel": step(kernel, vectors, towards),
+            "lifted": step(lifted_kernel, vectors, towards),
+            "reduced": step(reduced_svd, vectors, towards),
+            "authors": step(authors_svd, few, few_towards),
+            "floor": partial(target.copy_, source),
         }
         times: dict[str, list[float]] = {name: [] for name in steps}
         for _ in range(options.repeats):
-            for name, step in steps.items():
-                step()
-                times[name].append(cpu_ms(step))
+            for name, call in steps.items():
+                call()
+                times[name].append(cpu_ms(call))
         ms = {name: statistics.median(series) for name, series in times.items()}
         ms["authors"] *= options.batch / authors_batch
         print(f"{modalities:2d} {ms['kernel']:8.2f} {ms['lifted']:8.2f} {ms['reduced']:8.2f}", end="")

@@ -62,7 +62,7 @@ def spectrum(vectors: Tensor, present: Tensor | None = None, *, lifted: bool = F
     vector of length zero counts as absent. Values and gradients are those of the sub-matrix of the present
     modalities, whatever stands in the other rows, NaN included. Sums are in float32 for float32, bfloat16 and
     float16 vectors, even under autocast, and in float64 for float64; NaN or Inf in a present row makes the results
-    of its instance NaN. Twice differentiable it is not.
+    of its instance NaN. It has no second derivative.
 
     Args:
         vectors: (B, K, d) floating point, any length: they are normalised here.
@@ -205,8 +205,15 @@ class _SubsetSpectra(torch.autograd.Function):
         grad_direction: Tensor | None,
         grad_loadings: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
+        """Return dL/dvectors.
+
+        With r = Z v1 = |r| u, its gradient h = (g_u - u (u.g_u)) / |r| and that of the loadings q = Z'h + g_v, the
+        relation R gets N = sym(sum_j v_j (v_j.q) / (lambda_1 - lambda_j) v1') + V diag(g_sigma / (2 sigma)) V' and
+        dL/dZ = h v1' + 2 Z N, or Z N when lifted (R holds half the Gram). But for the share of g_u in h this is Z
+        times a K x K matrix, ``mixed``. Normalisation then takes z (z . dL/dz) off every column.
+        """
         vectors, inverse, gram, member, eigenvalues, eigenvectors, loadings, scaled, cancelled = ctx.saved_tensors
-        relation_share = 1 if ctx.lifted else 2  # dR = Z'dZ + dZ'Z, halved when lifted
+        relation_share = 1 if ctx.lifted else 2
         to_loadings = torch.zeros_like(loadings)
         mixed = torch.zeros_like(gram)
         along = torch.zeros_like(inverse)  # z_m . dL/dz_m, which normalisation removes

@@ -39,19 +39,13 @@ def symmetric_info_nce(first: Tensor, second: Tensor, present: Tensor, temperatu
     Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018; both ways
         as in Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
     """
-    if present.all():
-        logits = first @ second.mT / temperature
-        return (logits.logsumexp(1) + logits.logsumexp(0)) / 2 - logits.diagonal()
-    lacks_first, lacks_second = (~present).unbind(1)
-    logits = (
-        first.masked_fill(lacks_first[:, None], 0) @ second.masked_fill(lacks_second[:, None], 0).mT / temperature
-    )
-    # Not -inf: where no candidate is left, its gradient is NaN.
-    nowhere = torch.finfo(logits.dtype).min
-    forward = logits.masked_fill(lacks_second, nowhere).logsumexp(1)
-    backward = logits.masked_fill(lacks_first[:, None], nowhere).logsumexp(0)
-    loss = (forward + backward) / 2 - logits.diagonal()
-    return loss.masked_fill(lacks_first | lacks_second, 0)
+    has_first, has_second = present.unbind(1)
+    both = present.all(1)
+    logits = first[has_first] @ second[has_second].mT / temperature
+    forward = logits.logsumexp(1)[both[has_first]]
+    backward = logits.logsumexp(0)[both[has_second]]
+    loss = (forward + backward) / 2 - (first[both] * second[both]).sum(1) / temperature
+    return loss.new_zeros(len(both)).masked_scatter(both, loss)
 
 
 def pairwise_contrast(embeddings: Tensor, present: Tensor, temperature: Tensor | float) -> Tensor:

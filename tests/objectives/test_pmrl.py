@@ -44,6 +44,7 @@ def spectrum_gradient_at(cosine, name):
 
 def test_spectrum_part_is_the_formula_with_missing_modalities():
     embeddings, present = draw(30, 5, 8)
+    present[:3] = torch.eye(5, dtype=torch.bool)[:3]
     losses, temperatures = spectrum_loss(spectrum(embeddings, present, lifted=True), present)
     wanted, wanted_temperatures = reference.spectrum_loss(embeddings.numpy(), present.numpy(), TEMPERATURE_FLOOR)
     contributes = present.sum(1).numpy() > 1
@@ -94,7 +95,6 @@ def test_instance_part_contrasts_lifted_directions_of_the_drawn_subsets():
 def test_spectrum_part_is_0_aligned_and_1_orthogonal_for_every_arity(modalities, others):
     """Whatever temperature the rest of the batch sets."""
     batch = torch.zeros(3, 8, 10, dtype=torch.float64)
-    batch[0, :modalities] = equicorrelated(0.0, modalities, 1)[0, :, :1]
     batch[0, :modalities, 0] = 1.0
     batch[1, :modalities] = torch.eye(10, dtype=torch.float64)[:modalities]
     batch[2] = batch[0, 0] if others == "aligned" else torch.eye(10, dtype=torch.float64)[:8]
@@ -188,8 +188,9 @@ def spectrum_part(embeddings, present, held=None):
     total = 0.0
     for i in contributes.nonzero()[:, 0].tolist():
         k, tau = int(present[i].sum()), temperature[i]
-        at = [spectra.singular_values[i, :k], equicorrelated(1 - 1e-12, k), equicorrelated(0.0, k)]
-        at[1:] = [spectrum(vectors, lifted=True).singular_values[0] for vectors in at[1:]]
+        aligned_values, orthogonal_values = torch.zeros(k), torch.full((k,), math.sqrt(1 / 2))
+        aligned_values[0], orthogonal_values[0] = math.sqrt(k), math.sqrt((k + 1) / 2)
+        at = [spectra.singular_values[i, :k], aligned_values, orthogonal_values]
         loss, aligned, orthogonal = (-(s / math.sqrt(k) / tau).log_softmax(0)[0] for s in at)
         total = total + (loss - aligned) / (orthogonal - aligned)
     return total / contributes.sum()
