@@ -284,14 +284,6 @@ def _check_shards(name: str, arrays: Sequence[_Array]) -> None:
                 expected=f"{first.vectors.dim} as in {first.contents.file}",
                 next_step="If they are two modalities, name them with name=path.",
             )
-    if not sum(rows):
-        raise DataError(
-            what="no rows",
-            at=Place(first.contents.file, first.vectors.name),
-            found="0 rows",
-            expected="at least one instance",
-            next_step="Write the features again.",
-        )
     nameless = all(array.guessed and not id_columns(array.contents, array.vectors, None) for array in arrays)
     # real shards are of one length but for the last
     if nameless and len(arrays) > PER_SAMPLE and len(set(rows[:-1])) > 1:

@@ -24,7 +24,7 @@ _SUFFIX = re.compile(
     r"[-_.](train|val|valid|validation|dev|test|features?|feats?|embs?|embeddings?|vectors?|vecs?|representations?)$",
     re.IGNORECASE,
 )
-_GENERIC = {"part", "shard", *(name.lower() for name in FEATURE_NAMES)}
+_GENERIC = {"part", "shard", *FEATURE_NAMES} - {"X"}
 
 
 def natural_key(text: str) -> tuple[tuple[str, int], ...]:
