@@ -166,6 +166,7 @@ def reading(file: str, dataset: str | None = None) -> Iterator[None]:
     except (
         OSError,
         RuntimeError,
+        SystemError,  # what h5py makes of an error inside a visit
         KeyError,
         ValueError,  # with UnicodeDecodeError and ArrowInvalid
         TypeError,

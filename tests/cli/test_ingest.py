@@ -59,11 +59,10 @@ def test_labels_and_outer_join(files):
         (["image.h5", "linked.h5", "-o", "store"], 4, "an external link to another file"),
     ],
 )
-def test_exit_codes(files, monkeypatch, arguments, code, message):
-    monkeypatch.chdir(files)
-    with h5py.File("linked.h5", "w") as file:
+def test_exit_codes(files, arguments, code, message):
+    with h5py.File(files / "linked.h5", "w") as file:
         file["features"] = h5py.ExternalLink("image.h5", "/features")
-    done = run(*arguments)
+    done = run(*(argument if argument.startswith("-") else files / argument for argument in arguments))
     assert done.returncode == code
     assert done.stdout == ""
     assert done.stderr.startswith("error: ")
