@@ -101,4 +101,5 @@ def _without_shared_parts(names: Sequence[str]) -> list[str]:
     back = 0
     while front + back < spare and len({part[-1 - back].strip("-_.") for part in parts}) == 1:
         back += 1
-    return ["".join(part[front : len(part) - back]).strip("-_.") for part in parts]
+    short = ["".join(part[front : len(part) - back]).strip("-_.") for part in parts]
+    return short if len(set(short)) == len(set(names)) else list(names)  # a-b and a_b stay two

@@ -1,6 +1,7 @@
 """Discovery: explicit wins, names decide, doubt is refused with the flag to type."""
 
 import os
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -121,6 +122,13 @@ def test_side_tables_follow_the_ids(make, tmp_path):
     assert data.columns["group"].to_pylist() == ["g1", "g2", None, None]
     make.h5("side.h5", {"ids": IDS, "split": ["train", "test", "test", "train"]})
     assert read_dataset([x, y, str(tmp_path / "side.h5")]).columns["split"].to_pylist()[1] == "test"
+
+
+def test_a_side_table_may_be_named_and_lie_in_the_folder(make, tmp_path, monkeypatch):
+    make.two()
+    table = make.parquet("labels.parquet", {"id": ["i1"], "label": [5]})
+    monkeypatch.chdir(tmp_path)
+    assert read_dataset(["."], labels=Path(table)).columns["label"].to_pylist() == [None, 5, None, None]
 
 
 def test_csv_ids_keep_their_zeros(make, tmp_path):

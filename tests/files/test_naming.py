@@ -21,6 +21,7 @@ from pmrl_cli.files.naming import array_names, modality_names, natural_key, neve
         (["img_emb/img_emb_0.npy", "text_emb/text_emb_0.npy"], ["img", "text"]),
         (["view1.h5", "view2.h5"], ["view1", "view2"]),
         (["set_image_features.h5"], ["set_image"]),
+        (["a-b.h5", "a_b.h5"], ["a-b", "a_b"]),
     ],
 )
 def test_modality_names(files, names):
