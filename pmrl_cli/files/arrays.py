@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import zipfile
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -43,8 +43,12 @@ def probe_npz(path: Path) -> Contents:
     """
 
     def opener(name: str) -> Opener:
-        # the archive is closed with its member: ZipExtFile holds the only other reference to the file
-        return lambda: zipfile.ZipFile(path).open(name)
+        @contextmanager
+        def opened() -> Iterator[IO[bytes]]:
+            with zipfile.ZipFile(path) as archive, archive.open(name) as file:
+                yield file
+
+        return opened
 
     with reading(str(path)), zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]

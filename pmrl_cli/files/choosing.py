@@ -39,26 +39,34 @@ def choose_vectors(contents: Contents, wanted: str | None, *, flagged: bool, alo
         found = [v for v in contents.vectors if v.name is not None and wanted in (v.name, base_name(v.name))]
         if len(found) != 1:
             raise _candidates(contents, "no such array" if not found else "ambiguous array", list(contents.vectors))
-        return Choice((_floating(contents, found[0]),))
+        return Choice((_usable(contents, found[0]),))
     usable = [vectors for vectors in contents.vectors if vectors.name is None or not never_features(vectors.name)]
     floats = [vectors for vectors in usable if vectors.dtype in FLOATS]
     if len(floats) == 1:
-        return Choice((floats[0],))
+        return Choice((_usable(contents, floats[0]),))
     if not floats:
         if usable:
-            _floating(contents, usable[0])
+            _usable(contents, usable[0])
         raise _nothing(contents)
     listed = [vectors for vectors in floats if base_name(vectors.name or "") in FEATURE_NAMES]
     if len(listed) == 1:
         others = ", ".join(vectors.name or "" for vectors in floats if vectors is not listed[0])
-        return Choice((listed[0],), f"took {listed[0].name} by its name, not {others}.")
+        return Choice((_usable(contents, listed[0]),), f"took {listed[0].name} by its name, not {others}.")
     # /image/features and /text/features, or image_embedding and text_embedding: one modality each
     if alone and len({base_name(vectors.name or "") for vectors in listed}) <= 1:
         return Choice(tuple(listed or floats))
     raise _candidates(contents, "several arrays could be the features", floats)
 
 
-def _floating(contents: Contents, vectors: Vectors) -> Vectors:
+def _usable(contents: Contents, vectors: Vectors) -> Vectors:
+    if not vectors.rows:
+        raise DataError(
+            what="no rows",
+            at=Place(contents.file, vectors.name),
+            found="0 rows",
+            expected="at least one instance",
+            next_step="Write the features again, or leave the file out.",
+        )
     if vectors.dtype not in FLOATS:
         raise DataError(
             what="integer features",
@@ -101,9 +109,10 @@ def _candidates(contents: Contents, what: str, candidates: Sequence[Vectors]) ->
 
 
 def is_side_table(contents: Contents, id_column: str | None) -> bool:
-    """Return whether a file holds ids and scalar columns but no vectors."""
+    """Return whether a file holds ids and scalar columns and nothing that is, or was meant as, vectors."""
     usable = [vectors for vectors in contents.vectors if vectors.name is None or not never_features(vectors.name)]
-    return not usable and bool(id_columns(contents, None, id_column))
+    meant = [column for column in contents.columns if base_name(column.name) in FEATURE_NAMES]
+    return not (usable or meant or contents.others) and bool(id_columns(contents, None, id_column))
 
 
 def _matches(column: Column, name: str) -> bool:

@@ -123,20 +123,18 @@ def discover(
     """
     items, notes = expand(files, report)
     probed = _probe_all(items, report)
-    side_files = [labels] if labels is not None else []
-    side_files += [
-        item.path
-        for item, contents in probed
-        if item.dataset is None and not item.path.is_dir() and is_side_table(contents, id_column)
-    ]
-    side_files += [item.path for item, contents in probed if item.path.is_dir() and _has_side_columns(contents)]
-    feature_items = [
-        (item, contents) for item, contents in probed if item.path.is_dir() or item.path not in side_files
-    ]
+    side_files = {labels.resolve(): labels} if labels is not None else {}
+    feature_items: list[tuple[Item, Contents]] = []
+    for item, contents in probed:
+        store = item.path.is_dir()
+        if len(contents.columns) > 1 if store else item.dataset is None and is_side_table(contents, id_column):
+            side_files.setdefault(item.path.resolve(), item.path)
+        if store or item.path.resolve() not in side_files:
+            feature_items.append((item, contents))
     arrays = _choose_all(feature_items, feature_column, id_column, notes, report)
     modalities, named_by_row = _modalities(arrays, id_column, notes, report)
-    for contents in dict.fromkeys(array.contents.file for array in arrays):
-        notes += next(array.contents.notes for array in arrays if array.contents.file == contents)
+    for contents in {array.contents.file: array.contents for array in arrays}.values():
+        notes += contents.notes
     if len(modalities) < min_modalities:
         names = ", ".join(modality.name for modality in modalities)
         report(
@@ -147,7 +145,7 @@ def discover(
                 next_step="Name features of another modality too, or give one its name with name=path.",
             )
         )
-    side = _side_tables(dict.fromkeys(side_files), id_column, report)
+    side = _side_tables(side_files.values(), id_column, report)
     return Plan(modalities, side, named_by_row, tuple(notes))
 
 
@@ -162,10 +160,6 @@ def _probe_all(items: Iterable[Item], report: Report) -> list[tuple[Item, Conten
                 report(error)
     pairs = [(item, known[item.path]) for item in items]
     return [(item, contents) for item, contents in pairs if contents is not None]
-
-
-def _has_side_columns(contents: Contents) -> bool:
-    return len(contents.columns) > 1
 
 
 def _has_floats(contents: Contents) -> bool:
@@ -228,10 +222,9 @@ def _modalities(
     arrays: Sequence[_Array], id_column: str | None, notes: list[str], report: Report
 ) -> tuple[tuple[Modality, ...], bool]:
     usable: list[_Array] = []
-    columns: list[Column | None] = []
     for array in arrays:
         try:
-            choose_ids([(array.contents, array.vectors)], id_column)
+            choose_ids([(array.contents, array.vectors)], id_column)  # each alone, to report every misfit
             usable.append(array)
         except PmrlError as error:
             report(error)
@@ -239,8 +232,8 @@ def _modalities(
     nameless = [array for array, column in zip(usable, columns, strict=True) if column is None]
     if nameless and len(nameless) < len(usable):
         report(_some_without_ids(nameless))
+        usable = [array for array, column in zip(usable, columns, strict=True) if column is not None]
         columns = [column for column in columns if column is not None]
-        usable = [array for array in usable if array not in nameless]
     groups: dict[str, list[tuple[_Array, Column | None]]] = {}
     for pair in zip(usable, columns, strict=True):
         groups.setdefault(pair[0].name or "", []).append(pair)
@@ -284,14 +277,6 @@ def _check_shards(name: str, arrays: Sequence[_Array]) -> None:
                 expected=f"{first.vectors.dim} as in {first.contents.file}",
                 next_step="If they are two modalities, name them with name=path.",
             )
-    if not sum(rows):
-        raise DataError(
-            what="no rows",
-            at=Place(first.contents.file, first.vectors.name),
-            found="0 rows",
-            expected="at least one instance",
-            next_step="Write the features again.",
-        )
     nameless = all(array.guessed and not id_columns(array.contents, array.vectors, None) for array in arrays)
     # real shards are of one length but for the last
     if nameless and len(arrays) > PER_SAMPLE and len(set(rows[:-1])) > 1:

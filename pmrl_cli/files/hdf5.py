@@ -43,7 +43,14 @@ def probe_hdf5(path: Path) -> Contents:
     others: list[str] = []
     slow: list[str] = []
     with reading(str(path)), h5py.File(path) as file:
-        file.visititems_links(lambda name, link: _refuse_link(path, name, link))
+        # visititems follows no links while indexing a path does; with no external link anywhere, soft links stay
+        # inside. An error raised within the visit would come out as a SystemError, so it is raised after.
+        outward: list[str] = []
+        file.visititems_links(
+            lambda name, link: outward.append(name) if isinstance(link, h5py.ExternalLink) else None
+        )
+        if outward:
+            raise _refusal(path, outward[0], "an external link to another file")
         datasets: list[tuple[str, Any]] = []
         file.visititems(lambda name, item: datasets.append((name, item)) if isinstance(item, h5py.Dataset) else None)
         for name, dataset in sorted(datasets, key=lambda pair: pair[0].encode(errors="surrogateescape")):
@@ -103,12 +110,6 @@ def _arrow(values: npt.NDArray[np.generic]) -> pa.Array:
     return pa.array(values.tolist(), pa.large_binary())
 
 
-def _refuse_link(path: Path, name: str, link: object) -> None:
-    # visititems follows no links while indexing a path does; with no external link anywhere, soft links stay inside
-    if isinstance(link, h5py.ExternalLink):
-        raise _refusal(path, name, "an external link to another file")
-
-
 def _refuse_storage(path: Path, name: str, dataset: h5py.Dataset) -> None:
     created = dataset.id.get_create_plist()
     if created.get_layout() == h5py.h5d.VIRTUAL:
@@ -130,5 +131,5 @@ def _refusal(path: Path, name: str, found: str, expected: str = "values stored i
         at=Place(str(path), f"/{name}"),
         found=found,
         expected=expected,
-        next_step="Write the values into a plain file, for example with h5repack.",
+        next_step="Copy the values themselves into a plain HDF5 file.",
     )

@@ -24,7 +24,7 @@ _SUFFIX = re.compile(
     r"[-_.](train|val|valid|validation|dev|test|features?|feats?|embs?|embeddings?|vectors?|vecs?|representations?)$",
     re.IGNORECASE,
 )
-_GENERIC = {"part", "shard", *(name.lower() for name in FEATURE_NAMES)}
+_GENERIC = {"part", "shard", *FEATURE_NAMES} - {"X"}
 
 
 def natural_key(text: str) -> tuple[tuple[str, int], ...]:
@@ -101,4 +101,5 @@ def _without_shared_parts(names: Sequence[str]) -> list[str]:
     back = 0
     while front + back < spare and len({part[-1 - back].strip("-_.") for part in parts}) == 1:
         back += 1
-    return ["".join(part[front : len(part) - back]).strip("-_.") for part in parts]
+    short = ["".join(part[front : len(part) - back]).strip("-_.") for part in parts]
+    return short if len(set(short)) == len(set(names)) else list(names)  # a-b and a_b stay two

@@ -111,6 +111,8 @@ class NpyWriter:
 
     def put(self, positions: npt.NDArray[np.int64], block: npt.NDArray[Any]) -> None:
         """Write row i of ``block`` (B, d) as row ``positions[i]``."""
+        if not len(positions):
+            return
         order = np.argsort(positions, kind="stable")
         positions, block = positions[order], np.ascontiguousarray(block[order], dtype=self.dtype)
         for start, stop in _runs(positions):

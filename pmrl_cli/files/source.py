@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 import numpy.typing as npt
@@ -166,10 +167,12 @@ def reading(file: str, dataset: str | None = None) -> Iterator[None]:
     except (
         OSError,
         RuntimeError,
+        SystemError,  # what h5py makes of an error inside a visit
         KeyError,
         ValueError,  # with UnicodeDecodeError and ArrowInvalid
         TypeError,
         EOFError,
+        TokenError,  # numpy reads npy headers with a tokenizer
         pa.ArrowException,
         zipfile.BadZipFile,
         zlib.error,

@@ -1,0 +1,73 @@
+"""``pmrl inspect``: everything found and everything wrong, in one run."""
+
+import json
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+
+
+@pytest.fixture
+def files(tmp_path):
+    for name, dim in (("image", 3), ("text", 2)):
+        with h5py.File(tmp_path / f"{name}.h5", "w") as file:
+            file["features"] = np.arange(1, 4 * dim + 1, dtype=np.float32).reshape(4, dim)
+            file["ids"] = ["a", "b", "c", f"only in {name}"]
+    return tmp_path
+
+
+def run(*arguments, stdin=None, **environment):
+    command = [sys.executable, "-m", "pmrl_cli", "inspect", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, check=False, text=True, input=stdin, env=environment or None)
+
+
+def test_the_table_fits_eighty_columns_and_tells_the_overlap(files):
+    done = run(files)
+    assert done.returncode == 0
+    assert max(map(len, done.stdout.splitlines())) <= 80
+    assert "\x1b" not in done.stdout
+    assert "inner join: 3 instances" in done.stdout
+    assert [line.split() for line in done.stdout.splitlines() if line.startswith(" image")] == [
+        ["image", "1", "4", "3", "float32", "/ids", "0", "0"],
+        ["image", "4", "3", "3", "1"],
+    ]
+
+
+def test_all_problems_of_all_files_at_once(files):
+    (files / "broken.h5").write_bytes(b"no")
+    with h5py.File(files / "audio.h5", "w") as file:
+        values = np.ones((3, 4), np.float32)
+        values[1, 2] = np.nan
+        file["features"] = values
+        file["ids"] = ["a", "b", "c"]
+    with h5py.File(files / "linked.h5", "w") as file:
+        file["features"] = h5py.ExternalLink("image.h5", "/features")
+    done = run("--json", files)
+    assert done.returncode == 4, "the most severe"
+    report = json.loads(done.stdout)
+    assert report["schema"] == "pmrl.inspect/1"
+    assert [(problem["error"], problem["message"].split(":")[0]) for problem in report["problems"]] == [
+        (3, "file cannot be read"),
+        (4, "refused"),
+        (3, "non-finite value"),
+    ]
+    assert (report["problems"][2]["row"], report["problems"][2]["id"]) == (1, "b")
+    assert done.stderr.count("error: ") == 3
+    assert [entry["bad"] for entry in report["modalities"]] == [1, 0, 0]
+    assert report["instances"] == 3
+
+
+def test_bad_rows_that_would_be_dropped_are_no_problem(files):
+    with h5py.File(files / "zero.h5", "w") as file:
+        file["features"] = np.zeros((3, 4), np.float32)
+        file["ids"] = ["a", "b", "c"]
+    assert run(files).returncode == 3
+    assert run("--on-bad", "drop", files).returncode == 0
+
+
+def test_paths_from_standard_input(files):
+    paths = [str(files / "image.h5"), str(files / "text.h5")]
+    assert run("-", stdin="\n".join(paths)).returncode == 0
+    assert run("-", "-0", stdin="\0".join(paths)).stdout == run(*paths).stdout
