@@ -85,7 +85,7 @@ def judge(
         *_ties(retrieval),
     ]
     if not any(finding.severity != "info" for finding in findings):
-        findings.append(_level(retrieval))
+        findings.insert(0, _level(retrieval))
     return sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 
