@@ -1,10 +1,174 @@
-"""``pmrl export``."""
+"""``pmrl export``: aligned and fused embeddings back to disk, or down a pipe."""
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pmrl_cli.cli import options
+from pmrl_cli.cli.options import OnBad
+from pmrl_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pmrl_cli.data.dataset import EmbeddedBlock
+
 __all__ = ["command"]
 
+STDOUT = "-"
 
-def command() -> None:
-    """Placeholder until the room is built."""
-    raise NotImplementedError
+
+class Format(StrEnum):
+    """How embeddings are written."""
+
+    parquet = "parquet"
+    h5 = "h5"
+    npy = "npy"
+    arrow = "arrow"
+
+
+class DType(StrEnum):
+    """Numbers of an exported embedding."""
+
+    float32 = "float32"
+    float16 = "float16"
+
+
+def _check_stream(format: Format | None, *, json: bool) -> None:
+    what = "cannot stream"
+    if format not in (None, Format.arrow):
+        raise UsageError(
+            what,
+            found=f"--format {format} with -o -",
+            expected="--format arrow",
+            next_step="Parquet ends in an index, HDF5 is written back and forth and npy is several files, so none "
+            "fits a pipe: name a folder with -o.",
+        )
+    if json:
+        raise UsageError(
+            what,
+            found="--json with -o -",
+            expected="one of them, for both write to standard output",
+            next_step="Leave --json out.",
+        )
+    if sys.stdout.isatty():
+        raise UsageError(
+            what,
+            found="a terminal as standard output",
+            expected="a pipe or a file",
+            next_step="Add | COMMAND or > FILE, or name a folder with -o.",
+        )
+
+
+def _shown(blocks: Iterator[EmbeddedBlock], instances: int, *, quiet: bool) -> Iterator[EmbeddedBlock]:
+    """Pass blocks on and show, on a terminal, how many of the instances are done."""
+    from rich.console import Console
+    from rich.progress import Progress
+
+    hidden = quiet or not sys.stderr.isatty()
+    with Progress(console=Console(stderr=True), transient=True, disable=hidden) as bar:
+        task = bar.add_task("exporting", total=instances)
+        for block in blocks:
+            yield block
+            bar.advance(task, len(block.ids))
+
+
+def command(
+    files: options.Files,
+    model: Annotated[Path, typer.Option("--model", help="Model folder that pmrl fit wrote.", show_default=False)],
+    output: Annotated[
+        str,
+        typer.Option("-o", "--output", help="Folder, or - for an Arrow IPC stream.", show_default=False),
+    ],
+    format: Annotated[
+        Format | None, typer.Option("--format", help="Default: parquet for a folder, arrow for -.")
+    ] = None,
+    dtype: Annotated[DType, typer.Option("--dtype", help="float32 or float16.")] = DType.float32,
+    rows_per_file: Annotated[
+        int | None, typer.Option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
+    ] = None,
+    on_bad: options.OnBadOption = OnBad.error,
+    id_column: options.IdColumn = None,
+    feature_column: options.FeatureColumn = None,
+    null: options.NullPaths = False,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    max_memory: options.MaxMemory = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    config: options.ConfigFile = None,
+) -> None:
+    """Write the aligned embeddings of every instance, and one fused vector each, and print the folder.
+
+    Every instance counts, also those with a single modality.
+    """
+    streaming = output == STDOUT
+    if streaming:
+        _check_stream(format, json=json)
+
+    import torch
+
+    from pmrl_cli.aligner import Aligner
+    from pmrl_cli.files.atomic import MANIFEST, to_json
+    from pmrl_cli.files.exports import ROWS_PER_FILE, check_output, write_export, write_stream
+    from pmrl_cli.files.model_folder import sha256_of
+    from pmrl_cli.files.reading import read_dataset
+
+    if not streaming:
+        check_output(Path(output), force=force)
+    if threads is not None:
+        torch.set_num_threads(threads)
+    aligner = Aligner.load(model, device=device)
+    dataset = read_dataset(
+        options.expand_files(files, null=null),
+        join="outer",
+        min_modalities=1,
+        on_bad=on_bad.value,
+        id_column=id_column,
+        feature_column=feature_column,
+        max_memory=options.parse_bytes(max_memory),
+    )
+    if not quiet:
+        for sentence in dataset.notes:
+            typer.echo(f"note: {sentence}", err=True)
+    blocks = _shown(aligner.embed(dataset), len(dataset), quiet=quiet)
+    if streaming:
+        write_stream(blocks, sys.stdout.buffer, names=dataset.names, dim=aligner.dim, dtype=dtype.value)
+        return
+    counts = dict(zip(dataset.names, dataset.present.sum(axis=0).tolist(), strict=True))
+    rows = int(dataset.present.any(axis=1).sum())
+    file_format = (format or Format.parquet).value
+    write_export(
+        blocks,
+        Path(output),
+        names=dataset.names,
+        counts=list(counts.values()),
+        rows=rows,
+        dim=aligner.dim,
+        format=file_format,
+        dtype=dtype.value,
+        rows_per_file=rows_per_file or ROWS_PER_FILE,
+        force=force,
+        provenance={
+            "inputs": {features.name: features.digest for features in dataset.modalities},
+            "model": sha256_of(model / MANIFEST),
+        },
+    )
+    if json:
+        summary = {
+            "schema": "pmrl.export/1",
+            "output": output,
+            "file_format": file_format,
+            "dim": aligner.dim,
+            "dtype": dtype.value,
+            "instances": rows,
+            "modalities": counts,
+        }
+        typer.echo(to_json(summary), nl=False)
+    else:
+        typer.echo(output)

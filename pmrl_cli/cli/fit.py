@@ -1,10 +1,209 @@
-"""``pmrl fit``."""
+"""``pmrl fit``: feature files in, a model folder out."""
 
 from __future__ import annotations
+
+import os
+import platform
+import shutil
+import signal
+import sys
+import time
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pmrl_cli.cli import options
+from pmrl_cli.cli.options import Join, OnBad, Precision
+from pmrl_cli.errors import UsageError
 
 __all__ = ["command"]
 
 
-def command() -> None:
-    """Placeholder until the room is built."""
-    raise NotImplementedError
+class _StopRequest:
+    """Turns SIGINT and SIGTERM into a question the training loop asks; a second signal ends at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+        self.training = False
+
+    def __call__(self, number: int, _frame: object) -> None:
+        if not self.training or self.signal is not None:
+            raise SystemExit(128 + number)
+        self.signal = number
+
+    def asked(self) -> bool:
+        return self.signal is not None
+
+
+def _settings(pairs: list[str]) -> dict[str, float]:
+    settings: dict[str, float] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            settings[key] = float(value)
+        except ValueError:
+            what = "--set is not KEY=NUMBER"
+            raise UsageError(
+                what, found=repr(pair), expected="for example temperature=0.1", next_step="Mend that --set."
+            ) from None
+    return settings
+
+
+def command(
+    files: options.Files,
+    output: Annotated[
+        Path, typer.Option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
+    ] = Path("model"),
+    objective: Annotated[
+        str, typer.Option("--objective", help="pmrl, or pmrl-paper: exactly as published.")
+    ] = "pmrl",
+    set: Annotated[
+        list[str] | None, typer.Option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
+    ] = None,
+    adapter: Annotated[str, typer.Option("--adapter", help="linear, or mlp: linear plus a residual MLP.")] = "mlp",
+    dim: Annotated[
+        int | None, typer.Option("--dim", help="Dimension of the shared space (default: chosen on validation).")
+    ] = None,
+    steps: Annotated[
+        int | None, typer.Option("--steps", help="Most training steps; 0 keeps the closed-form start.")
+    ] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Instances a step.")] = None,
+    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW.")] = 5e-4,
+    dropout: Annotated[
+        float | None, typer.Option("--dropout", help="Share of input scores zeroed in training (default: chosen).")
+    ] = None,
+    patience: Annotated[int, typer.Option("--patience", help="Evaluations without gain before stopping.")] = 8,
+    refit: Annotated[
+        bool | None,
+        typer.Option("--refit/--no-refit", help="Train again with the validation instances (default: if few)."),
+    ] = None,
+    validation: Annotated[float, typer.Option("--validation", help="Share held out to choose and stop.")] = 0.2,
+    test: Annotated[float, typer.Option("--test", help="Share kept unseen for evaluate and diagnose.")] = 0.1,
+    labels: options.LabelsFile = None,
+    group: Annotated[
+        str | None, typer.Option("--group", help="Side column; a group stays on one side of the split.")
+    ] = None,
+    split_column: Annotated[
+        str | None, typer.Option("--split-column", help="Side column that says train, validation or test.")
+    ] = None,
+    join: options.JoinOption = Join.outer,
+    on_bad: options.OnBadOption = OnBad.error,
+    id_column: options.IdColumn = None,
+    feature_column: options.FeatureColumn = None,
+    null: options.NullPaths = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    precision: options.PrecisionOption = Precision.auto,
+    threads: options.Threads = None,
+    max_memory: options.MaxMemory = None,
+    restart: Annotated[bool, typer.Option("--restart", help="Discard an unfinished run of this output.")] = False,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    verbose: options.Verbose = False,
+    config: options.ConfigFile = None,
+) -> None:
+    """Train adapters that align the modalities, and print the model folder.
+
+    Interrupted (Ctrl-C, SIGTERM), it saves its state beside the output and leaves with 130 or 143; the same command
+    continues, bit for bit.
+    """
+    import torch
+
+    from pmrl_cli.aligner import Aligner
+    from pmrl_cli.cli.progress import FitProgress
+    from pmrl_cli.files.atomic import check_replaceable, to_json
+    from pmrl_cli.files.reading import read_dataset
+    from pmrl_cli.training.loop import Interrupted
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    check_replaceable(output, force=force)
+    aligner = Aligner(
+        device=device,
+        objective=objective,
+        objective_settings=_settings(set or []),
+        adapter=adapter,
+        dim=dim,
+        steps=steps,
+        batch_size=batch_size,
+        learning_rate=learning_rate,
+        dropout=dropout,
+        patience=patience,
+        refit=refit,
+        validation=validation,
+        test=test,
+        group=group,
+        split_column=split_column,
+        precision=precision.value,
+        seed=seed,
+    )
+    unfinished = output.with_name(f"{output.name}.unfinished")
+    if restart:
+        shutil.rmtree(unfinished, ignore_errors=True)
+    stop = _StopRequest()
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
+    started = time.time()
+    progress = FitProgress(quiet=quiet, verbose=verbose)
+    budget = options.parse_bytes(max_memory)
+    try:
+        with progress:
+            dataset = read_dataset(
+                options.expand_files(files, null=null),
+                join=join.value,
+                on_bad=on_bad.value,
+                id_column=id_column,
+                feature_column=feature_column,
+                labels=labels,
+                max_memory=budget,
+            )
+            progress.dataset(dataset)
+
+            def stage(name: str) -> None:
+                stop.training = name == "training"
+                progress.stage(name)
+
+            aligner.fit(
+                dataset,
+                max_memory=budget,
+                checkpoint=unfinished,
+                stage=stage,
+                report=progress.evaluation,
+                should_stop=stop.asked,
+            )
+            stop.training = False
+    except Interrupted:
+        progress.note(f"interrupted: state saved in {unfinished}; the same command continues")
+        raise typer.Exit(128 + (stop.signal or signal.SIGINT)) from None
+    run = {
+        "seconds": round(time.time() - started, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "command": sys.argv[1:],
+    }
+    reading = {
+        "join": join.value,
+        "on_bad": on_bad.value,
+        "id_column": id_column,
+        "feature_column": feature_column,
+    }
+    aligner.save(output, force=force, run=run, reading=reading)
+    shutil.rmtree(unfinished, ignore_errors=True)
+    progress.result(aligner.texts)
+    if json:
+        import json as json_module
+
+        typer.echo(
+            to_json(
+                {"schema": "pmrl.fit/1", "model": str(output), **json_module.loads(aligner.texts["metrics.json"])}
+            ),
+            nl=False,
+        )
+    else:
+        typer.echo(str(output))

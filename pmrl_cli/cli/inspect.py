@@ -2,9 +2,106 @@
 
 from __future__ import annotations
 
+from json import dumps
+from typing import TYPE_CHECKING
+
+import typer
+
+from pmrl_cli.cli.options import (
+    ConfigFile,
+    FeatureColumn,
+    Files,
+    IdColumn,
+    Join,
+    JoinOption,
+    Json,
+    LabelsFile,
+    NullPaths,
+    OnBad,
+    OnBadOption,
+    Quiet,
+    expand_files,
+)
+
+if TYPE_CHECKING:
+    from pmrl_cli.files.inspection import Inspection
+
 __all__ = ["command"]
 
+_WIDTH = 80
 
-def command() -> None:
-    """Placeholder until the room is built."""
-    raise NotImplementedError
+
+def command(
+    files: Files,
+    null: NullPaths = False,
+    labels: LabelsFile = None,
+    id_column: IdColumn = None,
+    feature_column: FeatureColumn = None,
+    join: JoinOption = Join.inner,
+    on_bad: OnBadOption = OnBad.error,
+    json: Json = False,
+    quiet: Quiet = False,
+    config: ConfigFile = None,
+) -> None:
+    """Show what FILES hold: modalities, rows, ids, overlap, bad rows; and all that is wrong with them.
+
+    Nothing is written. Leaves with 0 if the other commands would take these files, else with the code of the most
+    severe problem.
+    """
+    from pmrl_cli.files.inspection import inspect_files
+
+    found = inspect_files(
+        expand_files(files, null=null),
+        join=join.value,
+        on_bad=on_bad.value,
+        id_column=id_column,
+        feature_column=feature_column,
+        labels=labels,
+    )
+    if json:
+        content = {
+            "schema": "pmrl.inspect/1",
+            "modalities": found.modalities,
+            "instances": found.instances,
+            "join": join.value,
+            "columns": found.columns,
+            "notes": found.notes,
+            "problems": [problem.as_dict() for problem in found.problems],
+        }
+        typer.echo(dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
+    elif found.modalities:
+        _show(found, join.value)
+    if not quiet:
+        for note in found.notes:
+            typer.echo(f"note: {note}", err=True)
+    for problem in found.problems:
+        typer.echo(f"error: {problem}", err=True)
+    raise typer.Exit(found.exit_code)
+
+
+def _show(found: Inspection, join: str) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(highlight=False, markup=False)
+    if not console.is_terminal or console.width > _WIDTH:
+        console.width = _WIDTH
+    arrays = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    overlap = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    arrays.add_column("modality", overflow="fold")
+    overlap.add_column("modality", overflow="fold")
+    for name in ("files", "rows", "dim", "dtype", "ids", "missing", "bad"):
+        arrays.add_column(name, justify="left" if name in ("dtype", "ids") else "right", overflow="fold")
+    for name in ("rows", "in all", "in two or more", "only here"):
+        overlap.add_column(name, justify="right")
+    for entry in found.modalities:
+        shown = {**entry, "ids": "row number" if entry["ids"] is None else entry["ids"]}
+        keys = ("modality", "files", "rows", "dim", "dtype", "ids", "missing", "bad")
+        arrays.add_row(*("?" if shown[key] is None else str(shown[key]) for key in keys))
+        overlap.add_row(*(str(entry[key]) for key in ("modality", "rows", "joined", "shared", "alone")))
+    console.print(arrays)
+    console.print(overlap)
+    console.print(f"{join} join: {found.instances} instances")
+    if found.columns:
+        console.print(f"side columns: {', '.join(found.columns)}")

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from pmrl_cli.errors import Place, UsageError
 
-__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "is_pmrl_folder", "write_json"]
+__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "is_pmrl_folder", "to_json", "write_json"]
 
 MANIFEST = "manifest.json"
 
@@ -107,7 +107,11 @@ def check_replaceable(path: Path, *, force: bool) -> None:
     )
 
 
+def to_json(content: object) -> str:
+    """Return JSON with sorted keys and no NaN, ending in a newline."""
+    return json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+
+
 def write_json(path: Path, content: object) -> None:
-    """Write JSON with sorted keys and no NaN, ending in a newline."""
-    text = json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False)
-    path.write_text(text + "\n", encoding="utf-8")
+    """Write JSON as ``to_json`` gives it."""
+    path.write_text(to_json(content), encoding="utf-8")

@@ -1,0 +1,377 @@
+"""Aligner: fit, transform, fuse, save and load; the Python face of pmrl."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pmrl_cli.adapters import Adapters
+from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray
+from pmrl_cli.data.ids import hash_ids
+from pmrl_cli.data.validate import dataset_from_arrays
+from pmrl_cli.errors import DataError, Place, StateError, UsageError
+from pmrl_cli.files.atomic import atomic_folder
+from pmrl_cli.files.model_folder import read_model, to_toml, write_model
+from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.tensors import read_tensors, write_tensors
+from pmrl_cli.gcca import Projection
+from pmrl_cli.record import texts_of
+from pmrl_cli.spectrum import spectrum
+from pmrl_cli.training.devices import choose_device
+from pmrl_cli.training.fit import fit
+from pmrl_cli.training.settings import FitSettings
+
+if TYPE_CHECKING:
+    from pmrl_cli.diagnosis import Diagnosis
+    from pmrl_cli.training.loop import Progress, Schedule
+
+__all__ = ["SPLITS", "Aligner"]
+
+Arrays = Mapping[str, npt.NDArray[np.generic]]
+
+SPLITS = ("auto", "train", "validation", "test", "all")
+_PROJECTION = ("mean", "scale", "center", "basis")
+
+
+@dataclass(frozen=True)
+class _Space:
+    """Everything that embedding and saving need."""
+
+    names: tuple[str, ...]
+    projections: tuple[Projection, ...]
+    adapters: Adapters
+    seen: dict[str, npt.NDArray[np.uint64]]
+    texts: dict[str, str]
+    inputs: dict[str, object]
+    origin: str
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the shared space."""
+        return int(json.loads(self.texts["config.json"])["dim"])
+
+
+class Aligner:
+    """Maps the features of k modalities into one space, trained so that an instance's vectors agree.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        **settings: those of ``pmrl_cli.training.settings.FitSettings``: objective, adapter, dim, steps, seed, ...
+
+    Example:
+        >>> aligner = Aligner(dim=32, seed=0).fit({"image": images, "text": texts})
+        >>> aligner.transform({"image": new_images})["image"]
+    """
+
+    def __init__(self, *, device: str = "auto", **settings: Any) -> None:  # noqa: ANN401 - FitSettings checks them
+        self.device = device
+        self.settings = _with(FitSettings(), settings)
+        self._space: _Space | None = None
+
+    def get_params(self, deep: bool = True) -> dict[str, object]:  # noqa: FBT001, FBT002 - scikit-learn's signature
+        """Return the settings by name, as scikit-learn does (``deep`` changes nothing: none is an estimator)."""
+        return {"device": self.device, **self.settings.as_dict()}
+
+    def set_params(self, **params: Any) -> Self:  # noqa: ANN401 - FitSettings checks them
+        """Change settings by name, as scikit-learn does.
+
+        Raises: UsageError for an unknown one.
+        """
+        self.device = params.pop("device", self.device)
+        self.settings = _with(self.settings, params)
+        return self
+
+    def fit(
+        self,
+        features: Arrays | Dataset,
+        ids: Sequence[str] | None = None,
+        *,
+        columns: Mapping[str, Sequence[object]] | None = None,
+        max_memory: int | None = None,
+        checkpoint: Path | None = None,
+        stage: Callable[[str], None] = lambda _: None,
+        report: Callable[[Progress, Schedule], None] = lambda *_: None,
+        should_stop: Callable[[], bool] = lambda: False,
+    ) -> Self:
+        """Train on paired features.
+
+        Args:
+            features: per modality an (n, d_m) array whose row i is instance i (an all-NaN row: missing), or a
+                data set from ``read_dataset``.
+            ids: n unique strings that decide the split; row numbers if None.
+            columns: side columns by name, n values each (for ``group`` or ``split_column``).
+            max_memory: bytes for working arrays; beyond it they live on disk.
+            checkpoint: folder of the resumable state.
+            stage: told what is being done before training.
+            report: called at each evaluation.
+            should_stop: asked after each step; True saves the checkpoint and raises ``Interrupted``.
+
+        Raises: PmrlError of the kind that fits (see ``pmrl_cli.errors``).
+        """
+        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
+        fitted = fit(
+            dataset,
+            self.settings,
+            device=self.device,
+            max_memory=max_memory,
+            checkpoint=checkpoint,
+            stage=stage,
+            report=report,
+            should_stop=should_stop,
+        )
+        self._space = _Space(
+            fitted.names,
+            fitted.projections,
+            fitted.adapters,
+            fitted.seen,
+            texts_of(fitted),
+            {"ids": fitted.ids_digest, "modalities": fitted.inputs},
+            "this fit",
+        )
+        return self
+
+    def _fitted(self) -> _Space:
+        if self._space is None:
+            what = "aligner is not fitted"
+            raise UsageError(what, found="no weights", expected="a fit", next_step="Call fit or Aligner.load first.")
+        return self._space
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the shared space."""
+        return self._fitted().dim
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Modalities the model maps, in order."""
+        return self._fitted().names
+
+    @property
+    def texts(self) -> dict[str, str]:
+        """The model folder's text files by name (config, metrics, history, card, ...)."""
+        return dict(self._fitted().texts)
+
+    def _indices(self, dataset: Dataset) -> list[int]:
+        space = self._fitted()
+        unknown = [name for name in dataset.names if name not in space.names]
+        if unknown:
+            what = "modality the model does not know"
+            raise StateError(
+                what,
+                at=Place(space.origin),
+                found=", ".join(unknown),
+                expected=f"some of {', '.join(space.names)}",
+                next_step=f"Name the file's modality, as in {space.names[0]}=FILE, or leave it out.",
+            )
+        indices = [space.names.index(name) for name in dataset.names]
+        for index, features in zip(indices, dataset.modalities, strict=True):
+            expected = len(space.projections[index].mean)
+            if features.dim != expected:
+                what = "dimension differs from the model"
+                raise StateError(
+                    what,
+                    at=Place(space.origin),
+                    found=f"modality {features.name!r} with {features.dim} columns",
+                    expected=f"{expected}, as the model was fitted on",
+                    next_step="Give the features of the same encoder, or fit again.",
+                )
+        return indices
+
+    def embed(self, dataset: Dataset, rows: npt.NDArray[np.int64] | None = None) -> Iterator[EmbeddedBlock]:
+        """Yield the aligned embeddings of a data set block by block, in its order.
+
+        Args:
+            dataset: some of the model's modalities, each with the dimension it was fitted on.
+            rows: ascending row numbers, or None for all.
+
+        Raises: StateError for a modality or dimension the model does not know.
+        """
+        space = self._fitted()
+        indices = self._indices(dataset)
+        device = choose_device(self.device)
+        each = [space.adapters.each[i].to(device) for i in indices]
+        for block in dataset.blocks(rows):
+            present = dataset.present[block]
+            mask = torch.from_numpy(present).to(device)
+            with torch.inference_mode():
+                outputs = [
+                    adapter(torch.from_numpy(space.projections[i].scores(features.read(block))).to(device))
+                    for adapter, i, features in zip(each, indices, dataset.modalities, strict=True)
+                ]
+                unit = torch.nn.functional.normalize(torch.stack(outputs, dim=1), dim=2) * mask[:, :, None]
+                fused = spectrum(unit, mask, lifted=True).leading_direction
+            ids = dataset.ids[block] if isinstance(block, slice) else dataset.ids.take(block)
+            yield EmbeddedBlock(ids, unit.cpu().numpy(), present, fused.cpu().numpy())
+
+    def embed_dataset(
+        self, dataset: Dataset, rows: npt.NDArray[np.int64] | None = None, *, max_memory: int | None = None
+    ) -> Dataset:
+        """Return the rows of a data set in the shared space, as a data set (side columns kept).
+
+        Args:
+            dataset: as for ``embed``.
+            rows: ascending row numbers, or None for all.
+            max_memory: bytes the embeddings may take in memory; beyond it they live on disk.
+        """
+        taken = np.arange(len(dataset)) if rows is None else rows
+        scratch = Scratch(max_memory)
+        arrays = [scratch.empty((len(taken), self.dim)) for _ in dataset.modalities]
+        start = 0
+        for block in self.embed(dataset, taken):
+            stop = start + len(block.ids)
+            for m, array in enumerate(arrays):
+                array[start:stop] = block.embeddings[:, m]
+            start = stop
+        return Dataset(
+            dataset.ids.take(taken),
+            tuple(Features(name, array) for name, array in zip(dataset.names, arrays, strict=True)),
+            dataset.present[taken],
+            {name: column.take(taken) for name, column in dataset.columns.items()},
+            dataset.named_by_row,
+            dataset.notes,
+        )
+
+    def rows(self, dataset: Dataset, split: str = "auto") -> tuple[npt.NDArray[np.int64], str]:
+        """Return which instances of a data set to judge the model on, and a sentence that says so.
+
+        ``train`` and ``validation`` are the instances that trained and that chose; ``test`` those fit never saw;
+        ``auto`` is test if there are two or more, else validation (then a little optimistic: they chose).
+
+        Raises: DataError if the part asked for is empty; UsageError for another word.
+        """
+        if split not in SPLITS:
+            what = "unknown split"
+            raise UsageError(what, found=repr(split), expected=f"one of {', '.join(SPLITS)}", next_step="Choose one.")
+        seen = self._fitted().seen
+        hashes = hash_ids(dataset.ids, 0)
+        train, validation = (np.isin(hashes, seen[part]) for part in ("train", "validation"))
+        parts = {"train": train, "validation": validation, "test": ~(train | validation)}
+        sentences = {
+            "train": "instances the adapters trained on",
+            "validation": "validation instances: they chose the settings, so a little optimistic",
+            "test": "instances that fit never saw",
+            "all": "all instances, those the adapters trained on among them",
+        }
+        chosen = split
+        if split == "auto":
+            chosen = "test" if parts["test"].sum() >= 2 else "validation" if validation.any() else "train"
+        rows = np.arange(len(dataset)) if chosen == "all" else np.flatnonzero(parts[chosen])
+        if len(rows) == 0:
+            what = "no instance in the split"
+            raise DataError(
+                what,
+                found=f"no {chosen} instance among {len(dataset)}",
+                expected="some",
+                next_step="Choose another --split.",
+            )
+        return rows, f"{len(rows):,} of {len(dataset):,} instances: {sentences[chosen]}"
+
+    def transform(self, features: Arrays | Dataset) -> dict[str, FloatArray]:
+        """Return per modality the (n, d) float32 unit embeddings; a missing row is all NaN.
+
+        Args:
+            features: some or all of the model's modalities, as for ``fit``.
+        """
+        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, None, None)
+        blocks = list(self.embed(dataset))
+        stacked = np.concatenate([b.embeddings for b in blocks])
+        stacked[~dataset.present] = np.nan
+        return {name: np.ascontiguousarray(stacked[:, m]) for m, name in enumerate(dataset.names)}
+
+    def fuse(self, features: Arrays | Dataset) -> FloatArray:
+        """Return (n, d) float32 unit vectors: the leading direction of each instance's present embeddings."""
+        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, None, None)
+        return np.concatenate([block.fused for block in self.embed(dataset)])
+
+    def diagnose(self, features: Arrays | Dataset, ids: Sequence[str] | None = None, **options: Any) -> Diagnosis:  # noqa: ANN401 - passed on
+        """Diagnose the alignment of features in the shared space; see ``pmrl_cli.diagnosis.diagnose``."""
+        from pmrl_cli.diagnosis import diagnose
+
+        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, None)
+        return diagnose(self.embed_dataset(dataset), **options)
+
+    def save(
+        self,
+        path: str | Path,
+        *,
+        force: bool = False,
+        run: Mapping[str, object] | None = None,
+        reading: Mapping[str, object] | None = None,
+    ) -> Path:
+        """Write the model folder (replacing an earlier output of pmrl, or anything with ``force``).
+
+        Args:
+            path: the folder.
+            force: replace what pmrl did not write.
+            run: times, host and versions for ``run.json``, the one file that differs between equal fits.
+            reading: how the files were read, for ``resolved.toml``.
+        """
+        space = self._fitted()
+        folder = Path(path)
+        tensors: dict[str, torch.Tensor] = {}
+        for name, projection, weights in zip(space.names, space.projections, space.adapters.merged(), strict=True):
+            for key in _PROJECTION:
+                tensors[f"{name}.projection.{key}"] = torch.from_numpy(getattr(projection, key))
+            for key, tensor in weights.items():
+                tensors[f"{name}.adapter.{key}"] = tensor
+        with atomic_folder(folder, force=force) as temporary:
+            write_tensors(temporary / "model.safetensors", tensors)
+            write_tensors(
+                temporary / "seen.safetensors", {part: torch.from_numpy(h) for part, h in space.seen.items()}
+            )
+            texts = dict(space.texts)
+            if reading is not None:
+                texts["resolved.toml"] += to_toml(reading)
+            if run is not None:
+                texts["run.json"] = json.dumps(run, indent=2, sort_keys=True) + "\n"
+            write_model(temporary, texts=texts, inputs=space.inputs)
+        return folder
+
+    @classmethod
+    def load(cls, path: str | Path, *, device: str = "auto") -> Self:
+        """Read a model folder, its bytes checked against its manifest.
+
+        Raises: DataError if it is no model; StateError if it changed or is from a newer pmrl.
+        """
+        folder = Path(path)
+        texts, manifest = read_model(folder)
+        config = json.loads(texts["config.json"])
+        names = tuple(str(m["name"]) for m in config["modalities"])
+        keys = Adapters.merged_keys(hidden=int(config["hidden"]))
+        expected = {f"{n}.projection.{key}" for n in names for key in _PROJECTION}
+        expected |= {f"{n}.adapter.{key}" for n in names for key in keys}
+        tensors = read_tensors(folder / "model.safetensors", expected)
+        aligner = cls(device=device, **config["settings"])
+        aligner._space = _Space(
+            names,
+            tuple(Projection(*(tensors[f"{n}.projection.{key}"].numpy() for key in _PROJECTION)) for n in names),
+            Adapters.from_merged([{key: tensors[f"{n}.adapter.{key}"] for key in keys} for n in names]),
+            {
+                part: tensor.numpy()
+                for part, tensor in read_tensors(folder / "seen.safetensors", {"train", "validation"}).items()
+            },
+            texts,
+            manifest["inputs"],
+            str(folder),
+        )
+        return aligner
+
+
+def _with(settings: FitSettings, changes: Mapping[str, object]) -> FitSettings:
+    unknown = sorted(set(changes) - set(settings.as_dict()))
+    if unknown:
+        what = "unknown setting"
+        raise UsageError(
+            what,
+            found=", ".join(unknown),
+            expected=f"some of {', '.join(sorted(settings.as_dict()))}",
+            next_step="Mend its name.",
+        )
+    return replace(settings, **changes)  # type: ignore[arg-type]

@@ -1,0 +1,112 @@
+"""How a fit shows where it is: a live bar on a terminal, plain lines elsewhere, nothing when quiet."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+import time
+from types import TracebackType
+from typing import TYPE_CHECKING, Self
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+if TYPE_CHECKING:
+    from pmrl_cli.data.dataset import Dataset
+    from pmrl_cli.training.loop import Progress as Evaluation
+    from pmrl_cli.training.loop import Schedule
+
+__all__ = ["FitProgress"]
+
+PLAIN_SECONDS = 10.0
+"""Off a terminal, evaluations are shown at most this often unless --verbose."""
+
+
+class FitProgress:
+    """Progress of one fit on standard error.
+
+    Args:
+        quiet: show nothing.
+        verbose: off a terminal, show every evaluation.
+    """
+
+    def __init__(self, *, quiet: bool, verbose: bool) -> None:
+        self._quiet = quiet
+        self._verbose = verbose
+        self._live = not quiet and sys.stderr.isatty()
+        self._last = -math.inf
+        self._best = -math.inf
+        console = Console(stderr=True)
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            TextColumn("{task.completed:.0f}/{task.total:.0f}" if console.width >= 60 else ""),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+        )
+        self._bar = Progress(*columns, console=console, transient=True, disable=not self._live)
+        self._task = self._bar.add_task("reading", total=None, visible=self._live)
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def note(self, text: str) -> None:
+        """Show one line."""
+        if self._quiet:
+            return
+        if self._live:
+            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        else:
+            typer.echo(text, err=True)
+
+    def dataset(self, dataset: Dataset) -> None:
+        """Show what was read."""
+        counts = dataset.present.sum(axis=0)
+        each = ", ".join(
+            f"{f.name} {f.dim}d x {count:,}" for f, count in zip(dataset.modalities, counts, strict=True)
+        )
+        self.note(f"{len(dataset):,} instances: {each}")
+        for sentence in dataset.notes:
+            self.note(f"note: {sentence}")
+
+    def stage(self, name: str) -> None:
+        """Show what is being done before training."""
+        if self._live:
+            self._bar.update(self._task, description=name)
+        elif self._verbose:
+            self.note(name)
+
+    def evaluation(self, line: Evaluation, plan: Schedule) -> None:
+        """Show an evaluation."""
+        better = line.mrr > self._best
+        if better:
+            self._best = line.mrr
+        loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.4f}"
+        text = f"{line.stage}  {loss}"
+        if not math.isnan(line.mrr):
+            text += f"  sigma1 {line.share:.3f}  R@1 {line.r1:.3f}  MRR {line.mrr:.4f}{' *' if better else ''}"
+        if self._live:
+            self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
+            return
+        now = time.monotonic()
+        if self._verbose or now - self._last > PLAIN_SECONDS:
+            self._last = now
+            self.note(f"step {line.step} of at most {plan.steps}  {text}")
+
+    def result(self, texts: dict[str, str]) -> None:
+        """Show what the fit reached on validation."""
+        m = json.loads(texts["metrics.json"])
+        self.note(
+            f"held-out MRR {m['held_out.mrr']:.4f} (start {m['start.mrr']:.4f}), R@1 {m['held_out.r1']:.3f}, "
+            f"sigma1^2/k {m['held_out.share']:.3f}; step {m['best.step']}"
+        )

@@ -1,0 +1,305 @@
+"""The checks every id and every row of features passes, whether it came from a file or from Python."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmrl_cli.data.dataset import Dataset, Features, FloatArray
+from pmrl_cli.errors import DataError, Place
+
+__all__ = [
+    "BadRows",
+    "check_unique",
+    "dataset_from_arrays",
+    "row_faults",
+    "text_ids",
+    "zero_rows",
+]
+
+SHOWN = 5
+"""Offenders that an error lists by place; the rest are counted."""
+
+NO_ID_HINT = "Mend the ids, or choose another column with --id-column."
+
+
+def row_faults(block: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
+    """Find the rows of a block that are missing or bad.
+
+    A row is missing if every value is NaN; it is bad if it holds some NaN or Inf, or is a zero vector (which has
+    no direction and cannot be brought to unit length).
+
+    Args:
+        block: (B, d) float32.
+
+    Returns: (B,) bool missing, (B,) bool bad.
+    """
+    missing = np.zeros(len(block), dtype=np.bool_)
+    bad = np.zeros(len(block), dtype=np.bool_)
+    # One pass over the data tells clean rows by their sum of squares; overflow or underflow only makes a row
+    # suspect, and suspects are looked at exactly.
+    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+        squares = np.einsum("ij,ij->i", block, block)
+    suspects = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))
+    if len(suspects):
+        rows = block[suspects]
+        missing[suspects] = np.isnan(rows).all(axis=1)
+        bad[suspects] = ~np.isnan(rows).all(axis=1) & (~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1))
+    return missing, bad
+
+
+class BadRows:
+    """Bad rows seen so far: the first five with what is wrong, and how many in all."""
+
+    def __init__(self) -> None:
+        self.places: list[Place] = []
+        self.found: list[tuple[str, str, str]] = []
+        self.total = 0
+
+    def add(self, place: Place, row: FloatArray) -> None:
+        """Record one bad row.
+
+        Args:
+            place: where it stands.
+            row: (d,) float32, its values.
+        """
+        self.total += 1
+        if len(self.places) < SHOWN:
+            self.places.append(place)
+            self.found.append(_describe(row))
+
+    def error(self, *, next_step: str) -> DataError:
+        """Return the error that names them (at least one must have been added)."""
+        what, found, expected = self.found[0]
+        return DataError(
+            what,
+            at=self.places[0],
+            others=self.places[1:],
+            total=self.total,
+            found=found,
+            expected=expected,
+            next_step=next_step,
+        )
+
+
+def _describe(row: FloatArray) -> tuple[str, str, str]:
+    parts = [
+        f"{name} in {count} of {len(row)} columns"
+        for name, count in (("NaN", int(np.isnan(row).sum())), ("Inf", int(np.isinf(row).sum())))
+        if count
+    ]
+    if parts:
+        return "non-finite value", " and ".join(parts), "finite float32"
+    return "zero vector", f"0 in all {len(row)} columns", "a vector with a direction"
+
+
+def _id_error(rows: npt.NDArray[np.int64], file: str, dataset: str | None, *, what: str, found: str) -> DataError:
+    places = [Place(file, dataset, int(row)) for row in rows[:SHOWN]]
+    return DataError(
+        what,
+        at=places[0],
+        others=places[1:],
+        total=len(rows),
+        found=found,
+        expected="one text or integer id per row",
+        next_step=NO_ID_HINT,
+    )
+
+
+def text_ids(values: pa.Array, *, file: str, dataset: str | None = None) -> pa.LargeStringArray:
+    """Return ids as text: bytes decoded as UTF-8, integers as decimal text, nothing folded or trimmed.
+
+    Args:
+        values: (n,) Arrow array of strings, binary or integers.
+        file: named in errors, as is ``dataset``.
+        dataset: HDF5 dataset or column of the ids.
+
+    Raises: DataError for another type, nulls, empty ids or bytes that are not UTF-8.
+    """
+    if pa.types.is_dictionary(values.type):
+        values = values.cast(values.type.value_type)
+    kind = values.type
+    textual = pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)
+    binary = pa.types.is_binary(kind) or pa.types.is_large_binary(kind) or pa.types.is_fixed_size_binary(kind)
+    if not (textual or binary or pa.types.is_integer(kind)):
+        raise DataError(
+            what="ids are of a type that cannot name instances",
+            at=Place(file, dataset),
+            found=str(kind),
+            expected="text or integers",
+            next_step=NO_ID_HINT,
+        )
+    if values.null_count:
+        rows = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
+        raise _id_error(rows, file, dataset, what="missing id", found="null")
+    if binary:
+        values = values.cast(pa.large_binary())
+    try:
+        ids = values.cast(pa.large_string())
+    except pa.ArrowInvalid:
+        rows = np.array([i for i, value in enumerate(values.to_pylist()) if not _is_utf8(value)], dtype=np.int64)
+        found = repr(values[int(rows[0])].as_py()[:40])
+        raise _id_error(rows, file, dataset, what="id is not UTF-8 text", found=found) from None
+    empty = np.flatnonzero(pc.equal(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False))
+    if len(empty):
+        raise _id_error(empty, file, dataset, what="empty id", found="''")
+    return ids
+
+
+def _is_utf8(value: bytes) -> bool:
+    try:
+        value.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def check_unique(ids: pa.LargeStringArray, places: Sequence[tuple[str, str | None, int]]) -> None:
+    """Refuse ids that name two rows.
+
+    Args:
+        ids: (n,) Arrow large_string.
+        places: file, dataset and row count of each shard that ``ids`` concatenates.
+
+    Raises: DataError naming both rows of the first duplicate, four more, and the count.
+    """
+    if pc.count_distinct(ids).as_py() == len(ids):
+        return
+    first_row = pc.index_in(ids, value_set=ids).to_numpy(zero_copy_only=False)
+    repeats = np.flatnonzero(first_row != np.arange(len(ids)))
+    bounds = np.cumsum([0, *(rows for _, _, rows in places)])
+
+    def place(row: int) -> Place:
+        shard = int(np.searchsorted(bounds, row, side="right")) - 1
+        file, dataset, _ = places[shard]
+        return Place(file, dataset, row - int(bounds[shard]), ids[row].as_py())
+
+    raise DataError(
+        what="duplicate id",
+        at=place(int(repeats[0])),
+        others=[place(int(row)) for row in repeats[1:SHOWN]],
+        total=len(repeats),
+        found=f"the id of {place(int(first_row[repeats[0]]))} again",
+        expected="each id once per modality",
+        next_step="Remove the repeats, or choose another column with --id-column.",
+    )
+
+
+def zero_rows(array: npt.NDArray[np.generic], rows: npt.NDArray[np.bool_]) -> None:
+    """Set the rows marked True to zeros in place, as absent rows are stored."""
+    if rows.any():
+        array[rows] = 0
+
+
+def dataset_from_arrays(
+    features: Mapping[str, npt.NDArray[np.generic]],
+    ids: Sequence[str] | None = None,
+    columns: Mapping[str, Sequence[object]] | None = None,
+) -> Dataset:
+    """Return a data set over arrays in memory, under the same rules as files.
+
+    Args:
+        features: per modality (n, d_m) float16, float32 or float64; a row that is all NaN is missing. Arrays of
+            float32 and float16 without missing rows are used as they are, not copied.
+        ids: (n,) unique texts or integers; without them instances are known by their row number.
+        columns: side columns, each (n,).
+
+    Raises: DataError for arrays of another shape or type, unequal rows, bad ids, NaN or Inf inside a row, or a
+        zero vector.
+    """
+    if not features:
+        raise DataError(
+            what="no modality",
+            found="no array",
+            expected="at least one array of features",
+            next_step="Pass a dict from modality to array.",
+        )
+    names = sorted(features, key=str.encode)
+    rows = {name: _rows_of_array(name, features[name]) for name in names}
+    if len(set(rows.values())) > 1:
+        raise DataError(
+            what="modalities differ in rows",
+            found=", ".join(f"{name} {count}" for name, count in rows.items()),
+            expected="the same instances in every array",
+            next_step="Give an instance without a modality a row of NaN there.",
+        )
+    n = rows[names[0]]
+    instance_ids = _python_ids(ids, n)
+    present = np.ones((n, len(names)), dtype=np.bool_)
+    modalities = []
+    for column, name in enumerate(names):
+        array = features[name]
+        with np.errstate(over="ignore"):
+            stored = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
+        missing = _missing_rows(name, stored, instance_ids)
+        if missing.any():
+            stored = np.array(stored, copy=True)
+            zero_rows(stored, missing)
+        present[:, column] = ~missing
+        modalities.append(Features(name, np.ascontiguousarray(stored)))
+    side = {key: pa.array(values) for key, values in (columns or {}).items()}
+    for key, values in side.items():
+        _check_length(f"column {key!r}", len(values), n)
+    return Dataset(instance_ids, tuple(modalities), present, side, named_by_row=ids is None)
+
+
+def _rows_of_array(name: str, array: npt.NDArray[np.generic]) -> int:
+    if array.ndim != 2 or array.dtype not in (np.float16, np.float32, np.float64) or 0 in array.shape:
+        raise DataError(
+            what="array cannot be features",
+            at=Place(name),
+            found=f"{array.dtype} of shape {array.shape}",
+            expected="float16, float32 or float64 of shape (rows, columns), none of them 0",
+            next_step="Convert it first.",
+        )
+    return len(array)
+
+
+def _python_ids(ids: Sequence[str] | None, n: int) -> pa.LargeStringArray:
+    if ids is None:
+        return pa.array(np.arange(n)).cast(pa.large_string())
+    try:
+        values = pa.array(ids)
+    except (pa.ArrowInvalid, pa.ArrowTypeError):
+        raise DataError(
+            what="ids of mixed type",
+            at=Place("ids"),
+            found=" and ".join(sorted({type(value).__name__ for value in ids})),
+            expected="all text or all integers",
+            next_step="Convert them to text.",
+        ) from None
+    _check_length("ids", len(values), n)
+    text = text_ids(values, file="ids")
+    check_unique(text, [("ids", None, n)])
+    return text
+
+
+def _check_length(what: str, found: int, expected: int) -> None:
+    if found != expected:
+        raise DataError(
+            what=f"{what} and rows differ in number",
+            found=str(found),
+            expected=str(expected),
+            next_step="Give one per row.",
+        )
+
+
+def _missing_rows(name: str, array: npt.NDArray[np.generic], ids: pa.LargeStringArray) -> npt.NDArray[np.bool_]:
+    missing = np.zeros(len(array), dtype=np.bool_)
+    bad_rows = BadRows()
+    step = max(1, 2**22 // array.shape[1])
+    for start in range(0, len(array), step):
+        block = array[start : start + step].astype(np.float32, copy=False)
+        missing[start : start + step], bad = row_faults(block)
+        for row in np.flatnonzero(bad):
+            at = start + int(row)
+            bad_rows.add(Place(name, row=at, instance_id=ids[at].as_py()), block[row])
+    if bad_rows.total:
+        raise bad_rows.error(
+            next_step="Leave these rows out, or set them wholly to NaN where the modality is missing."
+        )
+    return missing

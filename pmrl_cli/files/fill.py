@@ -1,0 +1,233 @@
+"""Streaming: every row of every modality is read once, checked, and written where its instance stands."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from hashlib import sha256
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmrl_cli.data.join import Joined, join_ids, rows_of
+from pmrl_cli.data.validate import BadRows, row_faults
+from pmrl_cli.errors import DataError, Place
+from pmrl_cli.files.discovery import Modality, Plan, SideTable
+from pmrl_cli.files.npy import RowStore, digest_rows
+from pmrl_cli.files.source import BFLOAT16, to_float32
+
+__all__ = ["Filled", "Scan", "element_type", "fill_all", "join_plan", "scan", "side_columns"]
+
+
+@dataclass(frozen=True)
+class Scan:
+    """What streaming one modality found.
+
+    Args:
+        missing: (n,) bool, instances whose vector is null or all NaN.
+        bad: (n,) bool, instances whose vector cannot be used.
+        bad_rows: the bad rows by place.
+        digest: SHA-256 (hex) of the rows as stored; None where they did not come in instance order.
+    """
+
+    missing: npt.NDArray[np.bool_]
+    bad: npt.NDArray[np.bool_]
+    bad_rows: BadRows
+    digest: str | None
+
+
+@dataclass(frozen=True)
+class Filled:
+    """What is known of the joined data set once its row stores are filled.
+
+    Args:
+        ids: (n,) Arrow large_string.
+        present: (n, k) bool.
+        digests: SHA-256 (hex) of each modality.
+        columns: side columns, each (n,).
+        notes: what was decided or dropped.
+    """
+
+    ids: pa.LargeStringArray
+    present: npt.NDArray[np.bool_]
+    digests: tuple[str, ...]
+    columns: dict[str, pa.Array]
+    notes: tuple[str, ...]
+
+
+def element_type(modality: Modality) -> np.dtype[np.generic]:
+    """Return the type the modality's rows are stored in: bfloat16 as its bits."""
+    return np.dtype("uint16" if modality.dtype == BFLOAT16 else modality.dtype)
+
+
+def join_plan(plan: Plan, how: str, min_modalities: int) -> Joined:
+    """Join the modalities of a plan.
+
+    Raises: DataError if no instance is left, with the rows and three ids of each modality.
+    """
+    joined = join_ids([modality.ids for modality in plan.modalities], how, min_modalities)
+    if not len(joined.ids):
+        found = "; ".join(
+            f"{modality.name} {modality.rows} rows ({', '.join(repr(i[:40]) for i in modality.ids[:3].to_pylist())})"
+            for modality in plan.modalities
+        )
+        raise DataError(
+            what="no instance in common",
+            found=found,
+            expected="ids that the modalities share",
+            next_step="Write ids alike in all files, or choose their column with --id-column.",
+        )
+    return joined
+
+
+def scan(
+    modality: Modality, positions: npt.NDArray[np.int64] | None, instances: int, target: RowStore | None
+) -> Scan:
+    """Stream one modality into its row store, or only check it.
+
+    Args:
+        modality: what to read.
+        positions: (rows,) instance of each row or -1; None if row i is instance i.
+        instances: n.
+        target: receives the rows, zeros where missing or bad; None to check only.
+    """
+    missing = np.zeros(instances, dtype=np.bool_)
+    bad = np.zeros(instances, dtype=np.bool_)
+    bad_rows = BadRows()
+    digest = sha256()
+    in_order = True
+    expected = row = 0
+    with ThreadPoolExecutor(1) as hasher:
+        for shard in modality.shards:
+            first = row
+            for block, null in shard.blocks():
+                rows = np.arange(row, row + len(block))
+                row += len(block)
+                where = rows if positions is None else positions[rows]
+                if positions is not None and (kept := where >= 0).sum() < len(where):
+                    block, rows, where = block[kept], rows[kept], where[kept]
+                    null = None if null is None else null[kept]
+                values = to_float32(block, shard.dtype)
+                row_missing, row_bad = row_faults(values)
+                if null is not None:
+                    row_missing, row_bad = row_missing | null, row_bad & ~null
+                for at in np.flatnonzero(row_bad):
+                    source = int(rows[at])
+                    place = Place(shard.file, shard.name, source - first, modality.ids[source].as_py())
+                    bad_rows.add(place, values[at])
+                missing[where[row_missing]] = True
+                bad[where[row_bad]] = True
+                if target is None or not len(where):
+                    continue
+                stored = values if target.dtype == np.float32 else block
+                if (void := row_missing | row_bad).any():
+                    stored = np.where(void[:, None], stored.dtype.type(0), stored)
+                stored = np.ascontiguousarray(stored, dtype=target.dtype)
+                in_order = in_order and where[0] == expected and bool((np.diff(where) == 1).all())
+                if in_order:
+                    expected += len(where)
+                    hashed = hasher.submit(digest.update, stored.reshape(-1).view(np.uint8).data)
+                    target.write_rows(int(where[0]), stored)
+                    hashed.result()  # the reader reuses the block
+                else:
+                    target.put(where, stored)
+    whole = in_order and expected == instances and target is not None
+    return Scan(missing, bad, bad_rows, digest.hexdigest() if whole else None)
+
+
+def fill_all(
+    plan: Plan,
+    joined: Joined,
+    targets: Sequence[RowStore],
+    *,
+    how: str,
+    on_bad: str,
+    min_modalities: int,
+    progress: Callable[[str], None] = lambda name: None,
+) -> Filled:
+    """Stream every modality into its row store, then drop the instances that cannot stay.
+
+    Dropping moves rows together in place: it costs a second pass, and only where there is something to drop.
+
+    Args:
+        plan: what to read.
+        joined: its join.
+        targets: one row store of n rows per modality.
+        how: ``inner`` keeps instances with every modality, ``outer`` those with ``min_modalities``.
+        on_bad: ``error`` or ``drop``.
+        min_modalities: for ``outer``.
+        progress: told the name of each modality as its turn comes.
+
+    Raises: DataError for bad rows unless they are dropped, and if nothing is left.
+    """
+    present = joined.present.copy()
+    bad = np.zeros(present.shape, dtype=np.bool_)
+    digests: list[str | None] = []
+    for column, (modality, target) in enumerate(zip(plan.modalities, targets, strict=True)):
+        progress(modality.name)
+        result = scan(modality, joined.positions[column], len(joined.ids), target)
+        if result.bad_rows.total and on_bad == "error":
+            raise result.bad_rows.error(next_step="Drop these instances with --on-bad drop.")
+        present[result.missing, column] = False
+        bad[:, column] = result.bad
+        digests.append(result.digest)
+    least = present.shape[1] if how == "inner" else min_modalities
+    usable = present.sum(axis=1) >= least
+    keep = usable & ~bad.any(axis=1)
+    notes = [*plan.notes, _join_note(plan, joined, how), *_drop_notes(plan, usable, bad)]
+    ids = joined.ids
+    if not keep.all():
+        if not keep.any():
+            raise DataError(
+                what="no instance left",
+                found=f"{len(keep)} instances joined, all of them missing a modality or bad",
+                expected="at least one",
+                next_step="See pmrl inspect for what is wrong with them.",
+            )
+        for target in targets:
+            target.shrink(keep)
+        ids, present, digests = ids.filter(pa.array(keep)), present[keep], [None] * len(targets)
+    columns = side_columns(plan.side, ids)
+    final = tuple(digest or digest_rows(target) for digest, target in zip(digests, targets, strict=True))
+    return Filled(ids, present, final, columns, tuple(notes))
+
+
+def _join_note(plan: Plan, joined: Joined, how: str) -> str:
+    by = "row" if plan.named_by_row else "id"
+    rows = ", ".join(f"{modality.name} {modality.rows}" for modality in plan.modalities)
+    return f"{how} join by {by}: {len(joined.ids)} instances of {rows} rows."
+
+
+def _drop_notes(plan: Plan, usable: npt.NDArray[np.bool_], bad: npt.NDArray[np.bool_]) -> list[str]:
+    notes = []
+    if lost := int((~usable).sum()):
+        notes.append(f"dropped {lost} instances whose vector is null or all NaN in too many modalities.")
+    if dropped := int((usable & bad.any(axis=1)).sum()):
+        counts = zip(plan.modalities, bad.sum(axis=0).tolist(), strict=True)
+        rows = ", ".join(f"{modality.name} {count}" for modality, count in counts if count)
+        notes.append(f"dropped {dropped} instances with a bad row ({rows}).")
+    return notes
+
+
+def side_columns(tables: Sequence[SideTable], ids: pa.LargeStringArray) -> dict[str, pa.Array]:
+    """Return the side columns in instance order, null where a table has no row for an instance.
+
+    Raises: DataError if a table names none of the instances.
+    """
+    columns: dict[str, pa.Array] = {}
+    for table in tables:
+        rows = rows_of(table.ids, ids)
+        if (rows < 0).all():
+            raise DataError(
+                what="side table names none of the instances",
+                at=Place(table.file),
+                found=", ".join(repr(i) for i in table.ids[:3].to_pylist()) or "no row",
+                expected=f"ids such as {', '.join(repr(i) for i in ids[:3].to_pylist())}",
+                next_step="Write ids alike in all files, or leave the table out.",
+            )
+        index = pa.array(rows, mask=rows < 0)
+        columns |= {name: pc.take(values, index) for name, values in table.columns.items()}
+    return columns

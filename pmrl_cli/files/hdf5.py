@@ -1,0 +1,134 @@
+"""HDF5 feature files, and what pmrl refuses in them.
+
+HDF5 can make a file read other files (external links, external storage, virtual datasets) and run plugins
+(dynamic filters). A file that does is refused before any of it is opened.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pmrl_cli.errors import Place, PolicyError
+from pmrl_cli.files.source import Block, Column, Contents, Vectors, reading, rows_per_block
+
+__all__ = ["probe_hdf5"]
+
+_FILTERS = {
+    h5py.h5z.FILTER_DEFLATE: "gzip",
+    h5py.h5z.FILTER_SHUFFLE: "shuffle",
+    h5py.h5z.FILTER_FLETCHER32: "fletcher32",
+    h5py.h5z.FILTER_LZF: "lzf",
+}
+_BOMB_BYTES = 4 * 2**30
+_BOMB_RATIO = 1000
+_CHUNK_BAND_BYTES = 64 * 2**20
+_COLUMN_ROWS = 2**18
+
+
+def probe_hdf5(path: Path) -> Contents:
+    """Return what an HDF5 file holds: its 2-D arrays and 1-D columns in all groups.
+
+    Raises: DataError if it cannot be read; PolicyError for external links, external storage, virtual datasets,
+        unknown filters or a declared size out of proportion to what is stored.
+    """
+    vectors: list[Vectors] = []
+    columns: list[Column] = []
+    others: list[str] = []
+    slow: list[str] = []
+    with reading(str(path)), h5py.File(path) as file:
+        file.visititems_links(lambda name, link: _refuse_link(path, name, link))
+        datasets: list[tuple[str, Any]] = []
+        file.visititems(lambda name, item: datasets.append((name, item)) if isinstance(item, h5py.Dataset) else None)
+        for name, dataset in sorted(datasets, key=lambda pair: pair[0].encode(errors="surrogateescape")):
+            kind = dataset.dtype
+            if dataset.ndim == 2 and kind.kind in "fiu" and dataset.shape[1] > 0:
+                _refuse_storage(path, name, dataset)
+                vectors.append(_vectors(path, name, dataset))
+                if dataset.compression == "gzip":
+                    slow.append(name)
+            elif dataset.ndim == 1 and (kind.kind in "SUiufb" or h5py.check_string_dtype(kind) is not None):
+                _refuse_storage(path, name, dataset)
+                columns.append(_column(path, name, dataset))
+            else:
+                others.append(f"{name} ({kind} of shape {dataset.shape})")
+    size = sum(v.rows * v.dim * 4 for v in vectors if v.name in slow)
+    notes = (f"{path.name}: gzip reads about ten times slower than plain storage.",) if size > 2**30 else ()
+    return Contents(str(path), tuple(vectors), tuple(columns), tuple(others), notes)
+
+
+def _vectors(path: Path, name: str, dataset: h5py.Dataset) -> Vectors:
+    rows, dim = (int(size) for size in dataset.shape)
+    native = dataset.dtype.newbyteorder("=")
+    step = rows_per_block(dim, native.itemsize)
+    if dataset.chunks is not None and dataset.chunks[0] * dim * native.itemsize <= _CHUNK_BAND_BYTES:
+        # whole chunks, or each would be read and unpacked twice
+        step = -(-step // dataset.chunks[0]) * dataset.chunks[0]
+    step = max(1, min(step, rows))
+
+    def blocks() -> Iterator[Block]:
+        with reading(str(path), f"/{name}"), h5py.File(path) as file:
+            source = file[name]
+            buffer = np.empty((step, dim), dtype=native)
+            for start in range(0, rows, step):
+                count = min(step, rows - start)
+                source.read_direct(buffer, np.s_[start : start + count], np.s_[:count])
+                yield buffer[:count], None
+
+    return Vectors(str(path), f"/{name}", rows, dim, native.name, blocks)
+
+
+def _column(path: Path, name: str, dataset: h5py.Dataset) -> Column:
+    rows = int(dataset.shape[0])
+    text = dataset.dtype.kind in "SU" or h5py.check_string_dtype(dataset.dtype) is not None
+
+    def load(*, text: bool = False) -> pa.Array:
+        with reading(str(path), f"/{name}"), h5py.File(path) as file:
+            source = file[name]
+            parts = [_arrow(source[start : start + _COLUMN_ROWS]) for start in range(0, rows, _COLUMN_ROWS)]
+            return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
+
+    return Column(f"/{name}", rows, text or dataset.dtype.kind in "iu", load)
+
+
+def _arrow(values: npt.NDArray[np.generic]) -> pa.Array:
+    if values.dtype.kind not in "OS":
+        return pa.array(values.astype(values.dtype.newbyteorder("=")))
+    return pa.array(values.tolist(), pa.large_binary())
+
+
+def _refuse_link(path: Path, name: str, link: object) -> None:
+    # visititems follows no links while indexing a path does; with no external link anywhere, soft links stay inside
+    if isinstance(link, h5py.ExternalLink):
+        raise _refusal(path, name, "an external link to another file")
+
+
+def _refuse_storage(path: Path, name: str, dataset: h5py.Dataset) -> None:
+    created = dataset.id.get_create_plist()
+    if created.get_layout() == h5py.h5d.VIRTUAL:
+        raise _refusal(path, name, "a virtual dataset")
+    if created.get_external_count():
+        raise _refusal(path, name, "external storage in another file")
+    for index in range(created.get_nfilters()):
+        code = created.get_filter(index)[0]
+        if code not in _FILTERS:
+            raise _refusal(path, name, f"filter {code}", f"one of {', '.join(sorted(_FILTERS.values()))}")
+    declared, stored = int(dataset.nbytes), int(dataset.id.get_storage_size())
+    if declared > _BOMB_BYTES and declared > _BOMB_RATIO * stored:
+        raise _refusal(path, name, f"{declared} declared bytes over {stored} stored", "stored values")
+
+
+def _refusal(path: Path, name: str, found: str, expected: str = "values stored in the file itself") -> PolicyError:
+    return PolicyError(
+        what="refused",
+        at=Place(str(path), f"/{name}"),
+        found=found,
+        expected=expected,
+        next_step="Write the values into a plain file, for example with h5repack.",
+    )

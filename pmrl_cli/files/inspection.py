@@ -1,0 +1,116 @@
+"""The dry run of discovery: what FILES hold and everything that is wrong with them, nothing written."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pmrl_cli.data.join import Joined, join_ids
+from pmrl_cli.errors import PmrlError
+from pmrl_cli.files.discovery import Modality, Plan, discover
+from pmrl_cli.files.fill import join_plan, scan, side_columns
+
+__all__ = ["Inspection", "inspect_files"]
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was found.
+
+    Args:
+        modalities: per modality: name, files, rows, dim, dtype, ids, missing, bad, joined, shared, alone (rows whose
+            id all, at least one other, or no other modality has).
+        instances: how many the join keeps before bad rows are dropped.
+        columns: names of the side columns.
+        notes: what was decided, one sentence each.
+        problems: every error, in the order found.
+    """
+
+    modalities: tuple[dict[str, Any], ...]
+    instances: int
+    columns: tuple[str, ...]
+    notes: tuple[str, ...]
+    problems: tuple[PmrlError, ...]
+
+    @property
+    def exit_code(self) -> int:
+        """The code of the most severe problem, 0 without any."""
+        return max((problem.exit_code for problem in self.problems), default=0)
+
+
+def inspect_files(
+    files: Sequence[str],
+    *,
+    join: str = "inner",
+    on_bad: str = "error",
+    id_column: str | None = None,
+    feature_column: str | None = None,
+    labels: Path | None = None,
+) -> Inspection:
+    """Look at FILES as ``read_dataset`` would, keep every error and go on.
+
+    All rows are read once to find missing and bad ones.
+
+    Args:
+        files: as for ``read_dataset``, as are the options.
+        join: ``inner`` or ``outer``.
+        on_bad: ``drop`` makes bad rows a count, not a problem.
+        id_column: dataset or column of the ids.
+        feature_column: dataset or column of the vectors.
+        labels: side table.
+    """
+    problems: list[PmrlError] = []
+    plan = discover(files, problems.append, id_column=id_column, feature_column=feature_column, labels=labels)
+    joined = _attempt_join(plan, join, problems)
+    found = []
+    if plan.modalities:
+        everyone = join_ids([modality.ids for modality in plan.modalities], "outer", 1).present
+        in_how_many = everyone.sum(axis=1)
+        for column, modality in enumerate(plan.modalities):
+            mine = in_how_many[everyone[:, column]]
+            entry = _entry(modality, on_bad, problems)
+            entry["joined"] = int((mine == len(plan.modalities)).sum())
+            entry["shared"] = int((mine > 1).sum())
+            entry["alone"] = int((mine == 1).sum())
+            found.append(entry)
+    columns: tuple[str, ...] = tuple(name for table in plan.side for name in table.columns)
+    if joined is not None:
+        for table in plan.side:
+            try:
+                side_columns([table], joined.ids)
+            except PmrlError as error:
+                problems.append(error)
+    return Inspection(tuple(found), 0 if joined is None else len(joined.ids), columns, plan.notes, tuple(problems))
+
+
+def _attempt_join(plan: Plan, how: str, problems: list[PmrlError]) -> Joined | None:
+    if len(plan.modalities) < 2:
+        return None
+    try:
+        return join_plan(plan, how, 2)
+    except PmrlError as error:
+        problems.append(error)
+        return None
+
+
+def _entry(modality: Modality, on_bad: str, problems: list[PmrlError]) -> dict[str, Any]:
+    entry: dict[str, Any] = {
+        "modality": modality.name,
+        "files": len(modality.shards),
+        "rows": modality.rows,
+        "dim": modality.dim,
+        "dtype": modality.dtype,
+        "ids": modality.id_name,
+        "missing": None,
+        "bad": None,
+    }
+    try:
+        result = scan(modality, None, modality.rows, None)
+    except PmrlError as error:
+        problems.append(error)
+        return entry
+    if result.bad_rows.total and on_bad == "error":
+        problems.append(result.bad_rows.error(next_step="Drop these instances with --on-bad drop."))
+    return {**entry, "missing": int(result.missing.sum()), "bad": result.bad_rows.total}

@@ -1,0 +1,192 @@
+"""The STORE: a folder of npy files that opens by memory map, described by its manifest."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pmrl_cli.data.dataset import Dataset, Features
+from pmrl_cli.errors import DataError, Place, StateError
+from pmrl_cli.files.arrays import probe_npy
+from pmrl_cli.files.atomic import MANIFEST
+from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, reading
+
+__all__ = ["EXPORT", "STORE", "STORE_VERSION", "digest_ids", "folder_format", "open_store", "probe_store"]
+
+STORE = "pmrl.store"
+EXPORT = "pmrl.export"
+STORE_VERSION = 1
+
+IDS = "ids.parquet"
+PRESENT = "present.npy"
+
+
+def digest_ids(ids: pa.LargeStringArray) -> str:
+    """Return the SHA-256 (hex) of the ids in order: their lengths in bytes, then their UTF-8 bytes."""
+    compact = pa.concat_arrays([ids])  # a slice keeps the buffers of the whole
+    digest = sha256(pc.binary_length(compact).to_numpy(zero_copy_only=False).astype("<i8").data)
+    offsets = np.frombuffer(compact.buffers()[1], dtype=np.int64)[: len(compact) + 1]
+    if len(compact):
+        digest.update(memoryview(compact.buffers()[2])[offsets[0] : offsets[-1]])
+    return digest.hexdigest()
+
+
+def _manifest(path: Path) -> dict[str, Any]:
+    with reading(str(path / MANIFEST)):
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
+    return content if isinstance(content, dict) else {}
+
+
+def folder_format(path: Path) -> str | None:
+    """Return the ``format`` of a folder that pmrl wrote, None for any other folder."""
+    if not (path / MANIFEST).is_file():
+        return None
+    name = _manifest(path).get("format")
+    return name if isinstance(name, str) and name.startswith("pmrl.") else None
+
+
+@dataclass(frozen=True)
+class _Store:
+    """What a manifest says, checked against the files it names."""
+
+    rows: int
+    modalities: list[dict[str, Any]]
+    named_by_row: bool
+    notes: tuple[str, ...]
+
+
+def _damaged(path: Path, found: str, expected: str) -> DataError:
+    return DataError(
+        what="store is damaged",
+        at=Place(str(path)),
+        found=found,
+        expected=expected,
+        next_step="Write it again with pmrl ingest.",
+    )
+
+
+def _read_store(path: Path) -> _Store:
+    manifest = _manifest(path)
+    version = manifest.get("format_version")
+    if version != STORE_VERSION:
+        raise StateError(
+            what="store of another version",
+            at=Place(str(path)),
+            found=f"format version {version}",
+            expected=f"{STORE_VERSION}",
+            next_step="Write it again with this version of pmrl ingest.",
+        )
+    try:
+        store = _Store(
+            int(manifest["rows"]),
+            [{key: entry[key] for key in ("name", "dtype", "dim", "digest")} for entry in manifest["modalities"]],
+            bool(manifest["ids"]["named_by_row"]),
+            tuple(manifest["notes"]),
+        )
+    except (KeyError, TypeError, ValueError):
+        raise _damaged(path / MANIFEST, "a manifest without its entries", "one written by pmrl ingest") from None
+    for entry in store.modalities:
+        file = path / f"{entry['name']}.npy"
+        arrays = probe_npy(file).vectors
+        dtype = "uint16" if entry["dtype"] == BFLOAT16 else entry["dtype"]
+        wanted = f"{store.rows} x {entry['dim']} {dtype}"
+        found = f"{arrays[0].rows} x {arrays[0].dim} {arrays[0].dtype}" if arrays else "no 2-D array"
+        if found != wanted:
+            raise _damaged(file, found, f"{wanted} as the manifest says")
+    return store
+
+
+def _present(path: Path, store: _Store) -> npt.NDArray[np.bool_]:
+    file = path / PRESENT
+    with reading(str(file)):
+        present: npt.NDArray[np.bool_] = np.load(file, allow_pickle=False)
+    wanted = (store.rows, len(store.modalities))
+    if present.dtype != np.bool_ or present.shape != wanted:
+        raise _damaged(file, f"{present.dtype} of shape {present.shape}", f"bool of shape {wanted}")
+    return present
+
+
+def _ids_table(path: Path, store: _Store) -> pa.Table:
+    file = path / IDS
+    with reading(str(file)):
+        table = pq.read_table(file)
+    if len(table) != store.rows or table.column_names[:1] != ["id"]:
+        raise _damaged(file, f"{len(table)} rows of {', '.join(table.column_names)}", f"{store.rows} rows with id")
+    return table
+
+
+def _combined(table: pa.Table, name: str) -> pa.Array:
+    column = table.column(name)
+    return pa.concat_arrays(column.chunks) if column.num_chunks else pa.array([], column.type)
+
+
+def open_store(path: Path) -> Dataset:
+    """Open a STORE by memory map; nothing is read but ids, presence and side columns.
+
+    Raises: DataError if files are missing, cut short or not what the manifest says; StateError for another
+        version of the format.
+    """
+    store = _read_store(path)
+    table = _ids_table(path, store)
+    modalities = tuple(
+        Features(
+            entry["name"],
+            np.load(path / f"{entry['name']}.npy", mmap_mode="r", allow_pickle=False),
+            entry["dtype"] == BFLOAT16,
+            entry["digest"],
+        )
+        for entry in store.modalities
+    )
+    return Dataset(
+        _combined(table, "id").cast(pa.large_string()),
+        modalities,
+        _present(path, store),
+        {name: _combined(table, name) for name in table.column_names[1:]},
+        store.named_by_row,
+        store.notes,
+    )
+
+
+def probe_store(path: Path) -> Contents:
+    """Return what a STORE holds, to be joined with other files: an absent modality is a null row there.
+
+    Raises: as ``open_store``.
+    """
+    store = _read_store(path)
+    present = _present(path, store)
+    table = _ids_table(path, store)
+    vectors = []
+    for index, entry in enumerate(store.modalities):
+        source = probe_npy(path / f"{entry['name']}.npy").vectors[0]
+        blocks = partial(_with_absent, source.blocks, ~present[:, index])
+        vectors.append(Vectors(str(path), entry["name"], source.rows, source.dim, entry["dtype"], blocks))
+    columns = [
+        Column(name, store.rows, name == "id" and not store.named_by_row, _loader(table, name))
+        for name in table.column_names
+    ]
+    return Contents(str(path), tuple(vectors), tuple(columns), notes=store.notes)
+
+
+def _loader(table: pa.Table, name: str) -> Callable[..., pa.Array]:
+    def load(*, text: bool = False) -> pa.Array:
+        return _combined(table, name)
+
+    return load
+
+
+def _with_absent(blocks: Callable[[], Iterator[Block]], absent: npt.NDArray[np.bool_]) -> Iterator[Block]:
+    start = 0
+    for block, _ in blocks():
+        yield block, absent[start : start + len(block)]
+        start += len(block)

@@ -1,0 +1,128 @@
+"""FILES to a ``Dataset``: discovery, join and streaming in one call."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import NoReturn
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.data.dataset import Dataset, Features
+from pmrl_cli.errors import PmrlError, ResourceError
+from pmrl_cli.files.discovery import Plan, discover, read_side_table
+from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan, side_columns
+from pmrl_cli.files.manifest import STORE, folder_format, open_store
+from pmrl_cli.files.npy import MemoryRows, NpyWriter
+from pmrl_cli.files.source import BFLOAT16
+
+__all__ = ["available_memory", "check_disk", "raise_first", "read_dataset"]
+
+
+def raise_first(error: PmrlError) -> NoReturn:
+    """Report an error by raising it."""
+    raise error
+
+
+def read_dataset(
+    files: Sequence[str],
+    *,
+    join: str = "inner",
+    on_bad: str = "error",
+    id_column: str | None = None,
+    feature_column: str | None = None,
+    labels: Path | None = None,
+    max_memory: int | None = None,
+    min_modalities: int = 2,
+) -> Dataset:
+    """Read FILES as one data set.
+
+    A single STORE opens by memory map at once, as it was joined when it was written. Anything else is joined and
+    streamed into arrays: in memory if they fit ``max_memory``, else in temporary files that are memory-mapped and
+    unlinked at once.
+
+    Args:
+        files: ``path``, ``name=path``, ``path:/dataset``, ``path#column``, folders, stores or exports.
+        join: ``inner`` or ``outer``.
+        on_bad: ``error`` or ``drop`` for rows with NaN or Inf inside, or of no length.
+        id_column: dataset or column of the ids, None to go by the names.
+        feature_column: dataset or column of the vectors, None to go by the names.
+        labels: side table with labels or groups.
+        max_memory: bytes the arrays may take (default: half of the memory available).
+        min_modalities: ``outer`` keeps instances with at least so many; fewer modalities in all are an error.
+
+    Raises: DataError, PolicyError, UsageError or StateError for what the files hold; ResourceError if neither
+        memory nor disk has room.
+    """
+    if len(files) == 1 and Path(files[0]).is_dir() and folder_format(Path(files[0])) == STORE:
+        store = open_store(Path(files[0]))
+        if labels is None:
+            return store
+        columns = side_columns([read_side_table(labels, id_column)], store.ids)
+        return replace(store, columns={**store.columns, **columns})
+    plan = discover(
+        files,
+        raise_first,
+        id_column=id_column,
+        feature_column=feature_column,
+        labels=labels,
+        min_modalities=min_modalities,
+    )
+    joined = join_plan(plan, join, min_modalities)
+    needed = len(joined.ids) * sum(modality.dim * element_type(modality).itemsize for modality in plan.modalities)
+    if needed <= (max_memory if max_memory is not None else available_memory() // 2):
+        rows = [MemoryRows(element_type(modality), len(joined.ids), modality.dim) for modality in plan.modalities]
+        filled = fill_all(plan, joined, rows, how=join, on_bad=on_bad, min_modalities=min_modalities)
+        return _dataset(plan, filled, [store.array for store in rows])
+    with tempfile.TemporaryDirectory(prefix="pmrl-") as name, ExitStack() as stack:
+        folder = Path(name)
+        check_disk(folder, needed)
+        paths = [folder / f"{index}.npy" for index in range(len(plan.modalities))]
+        writers = [
+            stack.enter_context(NpyWriter(path, element_type(modality), len(joined.ids), modality.dim))
+            for path, modality in zip(paths, plan.modalities, strict=True)
+        ]
+        filled = fill_all(plan, joined, writers, how=join, on_bad=on_bad, min_modalities=min_modalities)
+        return _dataset(plan, filled, [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths])
+
+
+def _dataset(plan: Plan, filled: Filled, arrays: Sequence[npt.NDArray[np.generic]]) -> Dataset:
+    modalities = tuple(
+        Features(modality.name, array, modality.dtype == BFLOAT16, digest)
+        for modality, array, digest in zip(plan.modalities, arrays, filled.digests, strict=True)
+    )
+    return Dataset(filled.ids, modalities, filled.present, filled.columns, plan.named_by_row, filled.notes)
+
+
+def available_memory() -> int:
+    """Return the bytes of memory that programs can still take."""
+    table = Path("/proc/meminfo")
+    for line in table.read_text(encoding="ascii").splitlines() if table.exists() else ():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+
+
+def check_disk(folder: Path, needed: int) -> None:
+    """Refuse to begin what the disk cannot hold.
+
+    Args:
+        folder: an existing folder on that disk.
+        needed: bytes to be written.
+
+    Raises: ResourceError.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise ResourceError(
+            what="not enough disk",
+            found=f"{free / 2**30:.1f} GiB free in {folder}",
+            expected=f"{needed / 2**30:.1f} GiB",
+            next_step="Free some, choose another place, or raise --max-memory.",
+        )

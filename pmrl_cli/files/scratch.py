@@ -1,0 +1,42 @@
+"""Working arrays that fit a memory budget: in memory while it lasts, then in files that vanish with the process."""
+
+from __future__ import annotations
+
+import tempfile
+from math import prod
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Scratch", "available_memory"]
+
+
+def available_memory() -> int:
+    """Return the bytes the kernel would hand out without swapping (MemAvailable)."""
+    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+        if line.startswith("MemAvailable:"):
+            return int(line.split()[1]) * 1024
+    message = "/proc/meminfo has no MemAvailable"
+    raise OSError(message)
+
+
+class Scratch:
+    """Hands out float32 arrays within a budget.
+
+    Args:
+        max_memory: bytes that arrays may take in memory; None is half of what is available now.
+    """
+
+    def __init__(self, max_memory: int | None = None) -> None:
+        self._left = available_memory() // 2 if max_memory is None else max_memory
+
+    def empty(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
+        """Return an uninitialised float32 array; past the budget it is a memory map of a deleted file."""
+        size = 4 * prod(shape)
+        if size <= self._left or size == 0:
+            self._left -= size
+            return np.empty(shape, dtype=np.float32)
+        with tempfile.TemporaryFile() as file:
+            # The mapping keeps the deleted file alive; the kernel writes its pages back when memory is short.
+            return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)

@@ -1,0 +1,179 @@
+"""What a feature file holds, whatever its format: arrays that can be streamed by block, and columns.
+
+Every format has one ``probe`` that returns ``Contents`` without reading a value, so discovery can choose among
+all files before any of them is read.
+"""
+
+from __future__ import annotations
+
+import stat
+import zipfile
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+from safetensors import SafetensorError
+
+from pmrl_cli.errors import DataError, Place
+
+__all__ = [
+    "BFLOAT16",
+    "FLOATS",
+    "READ_BYTES",
+    "Block",
+    "Column",
+    "Contents",
+    "Vectors",
+    "check_regular",
+    "reading",
+    "rows_per_block",
+    "to_float32",
+]
+
+Block = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]
+"""Consecutive rows in the file's own type, and which of them are null (None: none can be). The array is valid
+until the next block is asked for."""
+
+BFLOAT16 = "bfloat16"
+FLOATS = ("float16", "float32", "float64", BFLOAT16)
+
+READ_BYTES = 8 * 2**20
+"""Bytes one block of one array may take."""
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """One array of features in one file.
+
+    Args:
+        file: path as the user typed it.
+        name: HDF5 dataset, column or member; None where the file is the array.
+        rows: n, at least 0.
+        dim: d_m.
+        dtype: one of ``FLOATS``, or an integer type (which discovery refuses by name).
+        blocks: streams all rows in file order.
+    """
+
+    file: str
+    name: str | None
+    rows: int
+    dim: int
+    dtype: str
+    blocks: Callable[[], Iterator[Block]]
+
+    def __str__(self) -> str:
+        return f"{self.name or Path(self.file).name} ({self.rows} x {self.dim} {self.dtype})"
+
+
+@dataclass(frozen=True)
+class Column:
+    """One scalar per row: ids, a label, a group.
+
+    Args:
+        name: as in the file; HDF5 datasets by full path.
+        rows: n.
+        nameable: True for text and integers, which can be ids.
+        load: reads it as an Arrow array; ``text=True`` keeps what is written (leading zeros of a CSV).
+    """
+
+    name: str
+    rows: int
+    nameable: bool
+    load: Callable[..., pa.Array]
+
+
+@dataclass(frozen=True)
+class Contents:
+    """What one file holds.
+
+    Args:
+        file: path as the user typed it.
+        vectors: arrays that could be features, of floats or integers.
+        columns: scalar columns.
+        others: what else was seen and why it cannot be features, one phrase each.
+        notes: sentences worth showing (slow compression).
+    """
+
+    file: str
+    vectors: tuple[Vectors, ...] = ()
+    columns: tuple[Column, ...] = ()
+    others: tuple[str, ...] = ()
+    notes: tuple[str, ...] = field(default=())
+
+
+def rows_per_block(dim: int, itemsize: int) -> int:
+    """Rows whose vectors fill ``READ_BYTES`` (at least 1)."""
+    return max(1, READ_BYTES // max(1, dim * itemsize))
+
+
+def to_float32(block: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.float32]:
+    """Return a block as float32; a value beyond float32 becomes Inf, which the row check refuses.
+
+    Args:
+        block: (B, d) of the type ``dtype`` says; bfloat16 as uint16 bits.
+        dtype: one of ``FLOATS``.
+    """
+    if dtype == BFLOAT16:
+        return (block.astype(np.uint32) << 16).view(np.float32)
+    with np.errstate(over="ignore"):
+        return block.astype(np.float32, copy=False)
+
+
+def check_regular(path: Path) -> None:
+    """Refuse what is not a regular file before it is opened: opening a FIFO would wait for ever.
+
+    Raises: DataError.
+    """
+    try:
+        mode = path.stat().st_mode
+    except OSError as error:
+        raise _unreadable(str(path), None, error.strerror or "an I/O error") from None
+    if not stat.S_ISREG(mode):
+        found = "a folder" if stat.S_ISDIR(mode) else "a FIFO, socket or device"
+        raise DataError(
+            what="not a file",
+            at=Place(str(path)),
+            found=found,
+            expected="a regular file",
+            next_step="Name a feature file.",
+        )
+
+
+def _unreadable(file: str, dataset: str | None, found: str) -> DataError:
+    return DataError(
+        what="file cannot be read",
+        at=Place(file, dataset),
+        found=found,
+        expected="a whole, readable file of its kind",
+        next_step="Check it, or write it again.",
+    )
+
+
+@contextmanager
+def reading(file: str, dataset: str | None = None) -> Iterator[None]:
+    """Turn what the format libraries raise on a damaged or unreadable file into one DataError.
+
+    The list is what HDF5, Arrow, zip and safetensors were seen to raise on damaged files; OSError alone is not
+    enough.
+    """
+    try:
+        yield
+    except (
+        OSError,
+        RuntimeError,
+        KeyError,
+        ValueError,  # with UnicodeDecodeError and ArrowInvalid
+        TypeError,
+        EOFError,
+        pa.ArrowException,
+        zipfile.BadZipFile,
+        zlib.error,
+        SafetensorError,
+    ) as error:
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise _unreadable(file, dataset, " ".join(reason.split())[:120]) from error

@@ -1,0 +1,137 @@
+"""``ingest``: join FILES and write them as a STORE, which opens by memory map."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pmrl_cli.errors import DataError, Place, UsageError
+from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, write_json
+from pmrl_cli.files.discovery import Plan, discover
+from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan
+from pmrl_cli.files.manifest import IDS, PRESENT, STORE, STORE_VERSION, digest_ids, open_store
+from pmrl_cli.files.npy import NpyWriter
+from pmrl_cli.files.reading import check_disk, raise_first
+from pmrl_cli.files.specs import parse_spec
+
+__all__ = ["NpyWriter", "ingest_store", "open_store"]
+
+_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+
+
+def ingest_store(
+    files: Sequence[str],
+    out: Path,
+    *,
+    force: bool = False,
+    join: str = "inner",
+    on_bad: str = "error",
+    id_column: str | None = None,
+    feature_column: str | None = None,
+    labels: Path | None = None,
+    min_modalities: int = 2,
+    progress: Callable[[str], None] = lambda name: None,
+) -> dict[str, Any]:
+    """Join FILES and write a STORE.
+
+    Rows are streamed: whatever the size, memory holds the ids and a few blocks.
+
+    Args:
+        files: as for ``read_dataset``, as are the options not named here.
+        out: the STORE to write; it appears under its name when it is complete.
+        force: replace ``out`` even if pmrl did not write it.
+        join: ``inner`` or ``outer``.
+        on_bad: ``error`` or ``drop``.
+        id_column: dataset or column of the ids.
+        feature_column: dataset or column of the vectors.
+        labels: side table.
+        min_modalities: least number of modalities.
+        progress: told each modality as its turn comes.
+
+    Returns: the manifest as written.
+
+    Raises: as ``read_dataset``; UsageError if ``out`` exists and is not pmrl's, or is one of the inputs; DataError
+        for a modality that cannot be a file name.
+    """
+    check_replaceable(out, force=force)
+    for text in files:
+        if out.exists() and parse_spec(text).path.resolve() == out.resolve():
+            raise UsageError(
+                what="output is an input",
+                at=Place(str(out)),
+                found="the same path",
+                expected="another one",
+                next_step="Choose another -o.",
+            )
+    plan = discover(
+        files,
+        raise_first,
+        id_column=id_column,
+        feature_column=feature_column,
+        labels=labels,
+        min_modalities=min_modalities,
+    )
+    for modality in plan.modalities:
+        if _FILE_NAME.fullmatch(modality.name) is None or f"{modality.name}.npy" == PRESENT:
+            raise DataError(
+                what="modality name cannot be a file name",
+                at=Place(modality.shards[0].file, modality.shards[0].name),
+                found=repr(modality.name[:80]),
+                expected="1 to 64 of A-Z a-z 0-9 . _ -, not first a dot, and not 'present'",
+                next_step="Name it with name=path.",
+            )
+    joined = join_plan(plan, join, min_modalities)
+    needed = len(joined.ids) * sum(modality.dim * element_type(modality).itemsize for modality in plan.modalities)
+    with atomic_folder(out, force=force) as folder:
+        check_disk(folder, needed)
+        with ExitStack() as stack:
+            writers = [
+                stack.enter_context(
+                    NpyWriter(folder / f"{modality.name}.npy", element_type(modality), len(joined.ids), modality.dim)
+                )
+                for modality in plan.modalities
+            ]
+            filled = fill_all(
+                plan, joined, writers, how=join, on_bad=on_bad, min_modalities=min_modalities, progress=progress
+            )
+        names = ["id", *filled.columns]
+        pq.write_table(
+            pa.Table.from_arrays([filled.ids, *filled.columns.values()], names),
+            folder / IDS,
+            write_page_checksum=True,
+        )
+        np.save(folder / PRESENT, filled.present, allow_pickle=False)
+        manifest = _manifest(plan, filled)
+        write_json(folder / MANIFEST, manifest)
+    return manifest
+
+
+def _manifest(plan: Plan, filled: Filled) -> dict[str, Any]:
+    rows = len(filled.ids)
+    return {
+        "format": STORE,
+        "format_version": STORE_VERSION,
+        "rows": rows,
+        "modalities": [
+            {
+                "name": modality.name,
+                "dtype": modality.dtype,
+                "dim": modality.dim,
+                "rows": int(count),
+                "digest": digest,
+            }
+            for modality, count, digest in zip(
+                plan.modalities, filled.present.sum(axis=0), filled.digests, strict=True
+            )
+        ],
+        "ids": {"digest": digest_ids(filled.ids), "named_by_row": plan.named_by_row},
+        "columns": list(filled.columns),
+        "notes": list(filled.notes),
+    }

@@ -1,0 +1,61 @@
+"""The safetensors door: named torch tensors to bytes and back, nothing executed, nothing unexpected accepted."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pmrl_cli.errors import DataError, Place
+
+__all__ = ["read_tensors", "write_tensors"]
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Write tensors by name; equal tensors give equal bytes."""
+    save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, path)
+
+
+def read_tensors(path: Path, expected: set[str] | None = None) -> dict[str, Tensor]:
+    """Read tensors by name.
+
+    Args:
+        path: a safetensors file.
+        expected: the names that must be there, no more and no fewer; None accepts any.
+
+    Raises: DataError if the file cannot be read, its names differ, or a floating tensor is not finite.
+    """
+    what = "unreadable tensors"
+    try:
+        tensors = load_file(path)
+    except (SafetensorError, OSError, ValueError) as error:
+        raise DataError(
+            what,
+            at=Place(str(path)),
+            found=str(error).splitlines()[0],
+            expected="a complete safetensors file",
+            next_step="Fit again, or restore the file.",
+        ) from None
+    if expected is not None and set(tensors) != expected:
+        difference = ", ".join(sorted(set(tensors) ^ expected)[:5])
+        raise DataError(
+            what,
+            at=Place(str(path)),
+            found=f"names that differ: {difference}",
+            expected="exactly the tensors its config names",
+            next_step="Fit again, or restore the file.",
+        )
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            raise DataError(
+                what,
+                at=Place(str(path), name),
+                found="values that are not finite",
+                expected="finite weights",
+                next_step="Fit again, or restore the file.",
+            )
+    return tensors

@@ -1,0 +1,118 @@
+"""The pieces of contrast that objectives share: masked symmetric InfoNCE, its learned temperature, masked means."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+__all__ = ["LearnedTemperature", "masked_mean", "pairwise_contrast", "random_subsets", "symmetric_info_nce"]
+
+
+def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of ``values`` where ``mask`` is True; a zero connected to the graph if it is nowhere True.
+
+    Args:
+        values: any shape, finite wherever ``mask`` is False.
+        mask: bool, the same shape.
+
+    Returns: scalar.
+    """
+    return (values * mask).sum() / mask.sum().clamp_min(1)
+
+
+def symmetric_info_nce(first: Tensor, second: Tensor, present: Tensor, temperature: Tensor | float) -> Tensor:
+    """Return, for every instance, InfoNCE from ``first`` to ``second`` and back, averaged.
+
+    The negatives of an instance are all other instances of the batch that have the vector searched for. One B x B
+    matrix product serves both directions.
+
+    Args:
+        first: (B, d) unit length where present, anything finite elsewhere.
+        second: (B, d) likewise.
+        present: (B, 2) bool: has ``first``, has ``second``.
+        temperature: scalar > 0, divides the cosines.
+
+    Returns: (B,) in nats, 0 where an instance lacks either vector. To be averaged over ``present.all(1)``.
+
+    Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018; both ways
+        as in Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+    """
+    if present.all():
+        logits = first @ second.mT / temperature
+        return (logits.logsumexp(1) + logits.logsumexp(0)) / 2 - logits.diagonal()
+    lacks_first, lacks_second = (~present).unbind(1)
+    logits = (
+        first.masked_fill(lacks_first[:, None], 0) @ second.masked_fill(lacks_second[:, None], 0).mT / temperature
+    )
+    # Not -inf: where no candidate is left, its gradient is NaN.
+    nowhere = torch.finfo(logits.dtype).min
+    forward = logits.masked_fill(lacks_second, nowhere).logsumexp(1)
+    backward = logits.masked_fill(lacks_first[:, None], nowhere).logsumexp(0)
+    loss = (forward + backward) / 2 - logits.diagonal()
+    return loss.masked_fill(lacks_first | lacks_second, 0)
+
+
+def pairwise_contrast(embeddings: Tensor, present: Tensor, temperature: Tensor | float) -> Tensor:
+    """Return symmetric InfoNCE over all pairs of modalities, the mean over pairs of present modalities.
+
+    Args:
+        embeddings: (B, K, d) unit length where present, anything finite elsewhere.
+        present: (B, K) bool.
+        temperature: scalar > 0.
+
+    Returns: scalar, a zero connected to the graph if no instance has two modalities.
+
+    Source: Tian, Krishnan, Isola, "Contrastive Multiview Coding", ECCV 2020 (full graph).
+    """
+    modalities = embeddings.unbind(1)
+    pairs = torch.combinations(torch.arange(len(modalities))).tolist()
+    if not pairs:
+        return embeddings[:0].sum()
+    losses = [symmetric_info_nce(modalities[m], modalities[n], present[:, [m, n]], temperature) for m, n in pairs]
+    both = torch.stack([present[:, m] & present[:, n] for m, n in pairs])
+    return masked_mean(torch.stack(losses), both)
+
+
+def random_subsets(modalities: int) -> Tensor:
+    """Draw two disjoint non-empty subsets of the modalities from torch's default generator.
+
+    Two sizes are drawn (the first uniform, the second uniform over what is left), then their members. Two
+    modalities give the two single ones.
+
+    Args:
+        modalities: K >= 2.
+
+    Returns: (2, K) bool, on the CPU.
+    """
+    order = torch.randperm(modalities)
+    size = int(torch.randint(1, modalities, ()))
+    end = size + int(torch.randint(1, modalities - size + 1, ()))
+    subsets = torch.zeros(2, modalities, dtype=torch.bool)
+    subsets[0, order[:size]] = True
+    subsets[1, order[size:end]] = True
+    return subsets
+
+
+class LearnedTemperature(nn.Module):
+    """A trainable temperature, kept in [LOW, HIGH].
+
+    The parameter is its logarithm and is put back into range on every use, so that it never rests where its
+    gradient is zero.
+
+    Args:
+        start: temperature at first.
+    """
+
+    LOW, HIGH = 0.01, 1.0
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        self.log = nn.Parameter(torch.tensor(math.log(start)))
+
+    def forward(self) -> Tensor:
+        """Return the temperature, a scalar in [LOW, HIGH]."""
+        with torch.no_grad():
+            self.log.clamp_(math.log(self.LOW), math.log(self.HIGH))
+        return self.log.exp()

@@ -1,0 +1,57 @@
+"""PMRL as published: the leading singular value by softmax, and the instance contrast of leading directions."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from pmrl_cli.objectives import Loss
+from pmrl_cli.objectives.contrast import masked_mean
+from pmrl_cli.spectrum import spectrum
+
+__all__ = ["PmrlPaper"]
+
+
+class PmrlPaper(nn.Module):
+    """Principled multimodal representation learning, exactly the published value.
+
+    The spectrum part is -log softmax(sigma / temperature_spectrum)_1, the instance part
+    log(1 + sum_{j != i} exp((u_i . u_j - 1) / temperature_instance)), each the mean over instances; the loss is
+    their sum. It was written for complete instances: here one that lacks modalities contributes with those it has,
+    and one that has none does not.
+
+    Args:
+        temperature_spectrum: divides the singular values, > 0.
+        temperature_instance: divides the cosines of leading directions, > 0.
+
+    Source: Liu, Xia, Ng, Chua, "Principled Multimodal Representation Learning", 2025 (arXiv 2507.17343), and the
+        code published with it; departs: missing modalities, and the sign of u is fixed (there it is arbitrary).
+    """
+
+    def __init__(self, *, temperature_spectrum: float = 0.05, temperature_instance: float = 0.1) -> None:
+        super().__init__()
+        self.temperature_spectrum = temperature_spectrum
+        self.temperature_instance = temperature_instance
+
+    def forward(self, embeddings: Tensor, present: Tensor) -> Loss:
+        """Return the loss of a batch.
+
+        Args:
+            embeddings: (B, K, d), unit length where present, anything finite elsewhere.
+            present: (B, K) bool.
+        """
+        singular_values, direction, _ = spectrum(embeddings, present)
+        count = present.sum(1)
+        rank = torch.arange(present.shape[1], device=present.device)
+        logits = singular_values / self.temperature_spectrum
+        # Every instance keeps one logit, so that an empty one is a finite zero to be masked.
+        logits = logits.masked_fill(rank >= count.clamp_min(1)[:, None], -torch.inf)
+        spectrum_part = masked_mean(logits.logsumexp(1) - logits[:, 0], count > 0)
+
+        cosines = direction @ direction.mT
+        others = (count > 0)[:, None] & (count > 0) & ~torch.eye(len(count), dtype=torch.bool, device=count.device)
+        closeness = ((cosines - 1) / self.temperature_instance).exp() * others
+        instance_part = masked_mean(closeness.sum(1).log1p(), count > 0)
+
+        parts = {"spectrum": spectrum_part.detach(), "instance": instance_part.detach()}
+        return Loss(spectrum_part + instance_part, parts)

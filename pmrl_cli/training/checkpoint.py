@@ -1,0 +1,130 @@
+"""The resumable state of a training run: weights, optimiser, random state, history, best weights.
+
+A checkpoint belongs to one (data, settings, start): its fingerprint says which, and another is refused with the
+difference named. Saved through the atomic door; safetensors and JSON only.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from pmrl_cli.errors import Place, StateError
+from pmrl_cli.files.atomic import atomic_file, write_json
+from pmrl_cli.files.tensors import read_tensors, write_tensors
+
+__all__ = ["Checkpoint", "Saved"]
+
+
+@dataclass(frozen=True)
+class Saved:
+    """What a checkpoint held beside the weights: see ``train``."""
+
+    step: int
+    since: int
+    sums: dict[str, float]
+    history: list[dict[str, Any]]
+    best: dict[str, Tensor]
+
+
+class Checkpoint:
+    """One file of state in a folder.
+
+    Args:
+        folder: where it lives; None keeps no checkpoint.
+        fingerprint: what the run depends on, by name; a saved state with another one is refused.
+    """
+
+    def __init__(self, folder: Path | None, fingerprint: dict[str, str]) -> None:
+        self._folder = folder
+        self._fingerprint = fingerprint
+
+    def save(
+        self,
+        adapters: nn.Module,
+        objective: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        *,
+        step: int,
+        since: int,
+        sums: dict[str, float],
+        history: list[dict[str, Any]],
+        best: dict[str, Tensor],
+    ) -> None:
+        """Write the state; an earlier one is replaced only by a complete one."""
+        if self._folder is None:
+            return
+        tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
+        device = next(adapters.parameters()).device
+        if device.type == "cuda":
+            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+        for prefix, state in (
+            ("adapters", adapters.state_dict()),
+            ("objective", objective.state_dict()),
+            ("best", best),
+        ):
+            tensors |= {f"{prefix}.{name}": tensor for name, tensor in state.items()}
+        for index, state in optimiser.state_dict()["state"].items():
+            tensors |= {f"optimiser.{index}.{name}": tensor for name, tensor in state.items()}
+        state_file = f"state-{step}.safetensors"
+        with atomic_file(self._folder / state_file) as temporary:
+            write_tensors(temporary, tensors)
+        # The JSON names the tensors it goes with: whichever of the two a crash interrupts, the pair stays whole.
+        content = {
+            "fingerprint": self._fingerprint,
+            "tensors": state_file,
+            "step": step,
+            "since": since,
+            "sums": sums,
+            "history": [{k: None if v != v else v for k, v in line.items()} for line in history],
+        }
+        with atomic_file(self._folder / "checkpoint.json") as temporary:
+            write_json(temporary, content)
+        for old in self._folder.glob("state-*.safetensors"):
+            if old.name != state_file:
+                old.unlink()
+
+    def load(self, adapters: nn.Module, objective: nn.Module, optimiser: torch.optim.Optimizer) -> Saved | None:
+        """Restore a saved state into the three and return the rest; None if there is none.
+
+        Raises: StateError if it was saved for other data, settings or start.
+        """
+        if self._folder is None or not (self._folder / "checkpoint.json").exists():
+            return None
+        content = json.loads((self._folder / "checkpoint.json").read_text(encoding="utf-8"))
+        differing = sorted(
+            name
+            for name in content["fingerprint"].keys() | self._fingerprint.keys()
+            if content["fingerprint"].get(name) != self._fingerprint.get(name)
+        )
+        if differing:
+            what = "unfinished run of another fit"
+            raise StateError(
+                what,
+                at=Place(str(self._folder)),
+                found=f"a checkpoint whose {', '.join(differing)} differ",
+                expected="the same data and settings",
+                next_step="Start afresh with --restart, or choose another -o.",
+            )
+        tensors = read_tensors(self._folder / content["tensors"])
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
+
+        adapters.load_state_dict(under("adapters"))
+        objective.load_state_dict(under("objective"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in under("optimiser").items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        torch.set_rng_state(tensors["random.cpu"])
+        if "random.cuda" in tensors:
+            torch.cuda.set_rng_state(tensors["random.cuda"], next(adapters.parameters()).device)
+        history = [{k: float("nan") if v is None else v for k, v in line.items()} for line in content["history"]]
+        return Saved(content["step"], content["since"], content["sums"], history, under("best"))

@@ -1,0 +1,80 @@
+"""What a fit is asked to do; together with the data it determines every byte of the model."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass, field
+
+from pmrl_cli.data.split import SplitRule
+from pmrl_cli.errors import UsageError
+
+__all__ = ["FitSettings"]
+
+
+@dataclass(frozen=True)
+class FitSettings:
+    """Settings of a fit; None lets the data decide.
+
+    Args:
+        objective: name in the registry.
+        objective_settings: settings of that objective over its defaults.
+        adapter: ``linear`` or ``mlp``.
+        dim: dimension of the shared space; None chooses it on validation.
+        steps: most optimiser steps; 0 stops at the closed-form start; None chooses by the number of instances.
+        batch_size: instances a step; None chooses by their number.
+        learning_rate: of AdamW.
+        dropout: share of an adapter's input scores zeroed in training; None tries 0 and 0.5 where there are few
+            instances and lets validation choose.
+        patience: evaluations without a better held-out retrieval before training stops.
+        refit: after validation has chosen, train anew on train and validation together; None does so where there
+            are few instances.
+        validation: share of instances (or groups) that choose and stop.
+        test: share of instances (or groups) that fit never touches.
+        group: side column whose instances stay on one side of every split.
+        split_column: side column that states the split.
+        precision: ``fp32``, ``bf16`` or ``auto`` (bf16 where a GPU has it, else fp32).
+        seed: of split, initialisation, order and dropout.
+    """
+
+    objective: str = "pmrl"
+    objective_settings: dict[str, float] = field(default_factory=dict)
+    adapter: str = "mlp"
+    dim: int | None = None
+    steps: int | None = None
+    batch_size: int | None = None
+    learning_rate: float = 5e-4
+    dropout: float | None = None
+    patience: int = 8
+    refit: bool | None = None
+    validation: float = 0.2
+    test: float = 0.1
+    group: str | None = None
+    split_column: str | None = None
+    precision: str = "auto"
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        checks = (
+            (self.adapter in ("linear", "mlp"), "adapter", self.adapter, "linear or mlp"),
+            (self.dim is None or self.dim >= 1, "dim", self.dim, "1 or more"),
+            (self.steps is None or self.steps >= 0, "steps", self.steps, "0 or more"),
+            (self.batch_size is None or self.batch_size >= 2, "batch size", self.batch_size, "2 or more"),
+            (self.learning_rate > 0, "learning rate", self.learning_rate, "more than 0"),
+            (self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "0 or more and less than 1"),
+            (self.patience >= 1, "patience", self.patience, "1 or more"),
+            (0 < self.validation < 1, "validation share", self.validation, "between 0 and 1"),
+            (0 <= self.test < 1 - self.validation, "test share", self.test, "0 or more, leaving some to train"),
+            (self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, "auto, fp32 or bf16"),
+        )
+        for good, name, found, expected in checks:
+            if not good:
+                what = f"{name} out of range"
+                raise UsageError(what, found=repr(found), expected=expected, next_step="Mend the setting.")
+
+    @property
+    def split_rule(self) -> SplitRule:
+        """How the instances are dealt."""
+        return SplitRule(self.seed, self.validation, self.test, self.group, self.split_column)
+
+    def as_dict(self) -> dict[str, object]:
+        """Return the settings by name."""
+        return asdict(self)

@@ -1,0 +1,199 @@
+"""``pmrl fit`` as typed: what it prints, writes, refuses, and how it continues."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+FEATURES = [str(path) for path in sorted((ROOT / "sample_data" / "features").iterdir())]
+QUICK = ("--steps", "30", "--dim", "16", "--dropout", "0", "--threads", "1")
+
+
+def start(*arguments, cwd, **options):
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | options.pop("env", {})
+    return subprocess.Popen(
+        [sys.executable, "-m", "pmrl_cli", *map(str, arguments)],
+        cwd=cwd,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        **options,
+    )
+
+
+def pmrl(*arguments, cwd, code=0, **options):
+    process = start(*arguments, cwd=cwd, **options)
+    out, err = process.communicate(timeout=120)
+    assert process.returncode == code, err.decode()
+    assert b"Traceback" not in err
+    return out.decode(), err.decode()
+
+
+def contents(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.name != "run.json"}
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("fit")
+    out, err = pmrl("fit", *FEATURES, *QUICK, "-o", "runs/a", cwd=folder)
+    return folder, out, err
+
+
+def test_standard_output_is_the_path_and_nothing_else(fitted):
+    folder, out, err = fitted
+    assert out == "runs/a\n"
+    assert "left 32d" in err
+    assert "held-out MRR" in err
+    assert not (folder / "runs/a.unfinished").exists()
+
+
+def test_the_model_folder_is_whole_and_its_figures_agree(fitted):
+    model = fitted[0] / "runs/a"
+    names = {path.name for path in model.iterdir()}
+    assert names == {
+        "model.safetensors", "seen.safetensors", "config.json", "resolved.toml", "metrics.json", "history.csv",
+        "README.md", "manifest.json", "run.json",
+    }  # fmt: skip
+    metrics = json.loads((model / "metrics.json").read_text())
+    assert metrics["held_out.mrr"] >= metrics["start.mrr"]
+    assert f"{metrics['held_out.mrr']:.4f}" in (model / "README.md").read_text()
+    history = (model / "history.csv").read_text().splitlines()
+    assert history[0].startswith("stage,step,epoch,loss,share,mrr,r1")
+    assert str(metrics["held_out.mrr"]) in "".join(history)
+
+
+def test_resolved_settings_refit_byte_for_byte(fitted):
+    folder = fitted[0]
+    pmrl("fit", *FEATURES, "--config", "runs/a/resolved.toml", "--threads", "1", "-o", "runs/b", cwd=folder)
+    assert contents(folder / "runs/a") == contents(folder / "runs/b")
+
+
+def test_hash_seed_locale_and_time_zone_change_no_byte(fitted, tmp_path):
+    odd = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Kathmandu"}
+    pmrl("fit", *FEATURES, *QUICK, "-o", "m", cwd=tmp_path, env=odd)
+    assert contents(fitted[0] / "runs/a") == contents(tmp_path / "m")
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_it_saves_its_state_and_the_same_command_continues(fitted, tmp_path, number):
+    arguments = ("fit", *FEATURES, *QUICK, "-o", "m", "-v")
+    process = start(*arguments, cwd=tmp_path)
+    for line in process.stderr:
+        if b"step 15 " in line:
+            break
+    asked = time.monotonic()
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    if process.returncode == 0:
+        pytest.skip("it was done before the signal arrived")
+    assert process.returncode == 128 + number
+    assert time.monotonic() - asked < 5
+    assert (tmp_path / "m.unfinished").is_dir()
+    assert not (tmp_path / "m").exists()
+    pmrl(*arguments, cwd=tmp_path)
+    assert contents(fitted[0] / "runs/a") == contents(tmp_path / "m")
+    assert not (tmp_path / "m.unfinished").exists()
+
+
+def test_an_unfinished_run_of_other_settings_is_refused_until_restart(tmp_path):
+    process = start("fit", *FEATURES, *QUICK, "-o", "m", "-v", cwd=tmp_path)
+    for line in process.stderr:
+        if b"step 0 " in line:
+            break
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    other = ("fit", *FEATURES, *QUICK, "--seed", "1", "-o", "m")
+    _, err = pmrl(*other, cwd=tmp_path, code=7)
+    assert "setting seed" in err
+    assert "--restart" in err
+    pmrl(*other, "--restart", cwd=tmp_path)
+
+
+def test_a_flag_wins_over_the_environment_which_wins_over_the_config(tmp_path):
+    (tmp_path / "c.toml").write_text("dim = 8\nseed = 5\nvalidation = 0.3\nsteps = 0\n")
+    options = ("--config", "c.toml", "--dim", "4", "-o", "m", "-q")
+    _, err = pmrl("fit", *FEATURES, *options, cwd=tmp_path, env={"PMRL_FIT_DIM": "6", "PMRL_FIT_SEED": "9"})
+    assert err == ""
+    settings = json.loads((tmp_path / "m/config.json").read_text())["settings"]
+    assert (settings["dim"], settings["seed"], settings["validation"]) == (4, 9, 0.3)
+
+
+def test_json_is_one_object_with_the_metrics(tmp_path):
+    out, _ = pmrl("fit", *FEATURES, "--steps", "0", "--json", "-o", "m", cwd=tmp_path)
+    summary = json.loads(out)
+    assert summary["schema"] == "pmrl.fit/1"
+    assert summary["model"] == "m"
+    assert 0 < summary["held_out.mrr"] <= 1
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (("--objective", "infinity"), 2, "unknown objective: 'infinity', expected one of pmrl, pmrl-paper"),
+        (("--set", "tau=1"), 2, "unknown setting of the objective: tau"),
+        (("--set", "tau"), 2, "--set is not KEY=NUMBER"),
+        (("--adapter", "tree"), 2, "expected linear or mlp"),
+        (("--validation", "1.5"), 2, "validation share out of range"),
+        (("--config", "absent.toml"), 2, "config file cannot be read: absent.toml"),
+        (("--group", "owner"), 2, "unknown side column: 'owner'"),
+        (("--device", "cuda:77"), 5, "device is not there"),
+        (("--device", "abacus"), 2, "unknown device: 'abacus'"),
+        (("--max-memory", "lots"), 2, "is not a size such as 512M or 8G"),
+    ],
+)
+def test_a_wrong_option_is_one_line_and_its_exit_code(tmp_path, options, code, words):
+    out, err = pmrl("fit", *FEATURES, *options, "-o", "m", cwd=tmp_path, code=code)
+    assert out == ""
+    assert err.splitlines()[-1].startswith("error: ")
+    assert words in err
+    assert not (tmp_path / "m").exists()
+
+
+def test_an_unknown_config_key_names_those_there_are(tmp_path):
+    (tmp_path / "c.toml").write_text("sede = 1\n")
+    _, err = pmrl("fit", *FEATURES, "--config", "c.toml", cwd=tmp_path, code=2)
+    assert "unknown config key: c.toml: 'sede', expected one of" in err
+    assert "seed" in err
+
+
+def test_what_pmrl_did_not_write_is_replaced_only_by_force(tmp_path):
+    (tmp_path / "m").mkdir()
+    (tmp_path / "m/thesis.txt").write_text("mine")
+    _, err = pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", cwd=tmp_path, code=2)
+    assert "--force" in err
+    assert (tmp_path / "m/thesis.txt").read_text() == "mine"
+    pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", "--force", cwd=tmp_path)
+    pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", "--seed", "1", cwd=tmp_path)  # now it is pmrl's own
+    assert json.loads((tmp_path / "m/config.json").read_text())["settings"]["seed"] == 1
+
+
+def test_the_pipeline_works_as_typed(tmp_path):
+    (tmp_path / "features").symlink_to(ROOT / "sample_data" / "features")
+    (tmp_path / "pmrl").write_text(f'#!/bin/sh\nexec {sys.executable} -m pmrl_cli "$@"\n')
+    (tmp_path / "pmrl").chmod(0o755)
+    script = """
+        set -e
+        S=$(pmrl ingest features/* -o store)
+        M=$(echo "$S" | pmrl fit - --steps 0 -q -o model)
+        pmrl export "$S" --model "$M" -o - | python -c '
+import sys, pyarrow as pa
+table = pa.ipc.open_stream(sys.stdin.buffer).read_all()
+print(table.num_rows, *table.column_names)
+'
+    """
+    environment = {
+        **os.environ,
+        "PATH": f"{tmp_path}:{Path(sys.executable).parent}:{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+    }
+    done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, timeout=120)
+    assert done.returncode == 0, done.stderr.decode()
+    assert done.stdout.decode() == "1797 id left right spectrum fused\n"

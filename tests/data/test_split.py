@@ -1,0 +1,72 @@
+"""Splits by hash: stable, grouped, of the stated shares."""
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pmrl_cli.data.dataset import Dataset, Features
+from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, SplitRule, split_instances
+from pmrl_cli.errors import DataError, UsageError
+
+
+def make(ids, **columns):
+    array = np.ones((len(ids), 2), dtype=np.float32)
+    return Dataset(
+        pa.array(ids, pa.large_string()),
+        (Features("a", array), Features("b", array)),
+        np.ones((len(ids), 2), dtype=bool),
+        {name: pa.array(values) for name, values in columns.items()},
+    )
+
+
+IDS = [f"id-{i}" for i in range(5000)]
+
+
+def test_shares_are_met_within_sampling_error():
+    parts = split_instances(make(IDS), SplitRule(0, 0.2, 0.3))
+    shares = np.bincount(parts, minlength=3) / len(IDS)
+    np.testing.assert_allclose(shares, [0.5, 0.2, 0.3], atol=0.03)
+
+
+def test_adding_removing_and_reordering_instances_moves_nobody():
+    rule = SplitRule(3, 0.2, 0.2)
+    before = dict(zip(IDS, split_instances(make(IDS), rule), strict=True))
+    others = [*reversed(IDS[::3]), "new-1", "new-2"]
+    after = dict(zip(others, split_instances(make(others), rule), strict=True))
+    assert all(after[i] == before[i] for i in IDS[::3])
+
+
+def test_test_instances_do_not_depend_on_the_validation_share():
+    small, large = (split_instances(make(IDS), SplitRule(0, v, 0.2)) for v in (0.1, 0.4))
+    assert ((small == TEST) == (large == TEST)).all()
+
+
+def test_seeds_deal_differently():
+    first, second = (split_instances(make(IDS), SplitRule(seed, 0.5)) for seed in (0, 1))
+    assert 0.4 < (first == second).mean() < 0.6
+
+
+def test_groups_stay_together_and_a_null_group_is_its_own():
+    groups = [f"g{i % 50}" if i % 10 else None for i in range(len(IDS))]
+    parts = split_instances(make(IDS, owner=groups), SplitRule(0, 0.3, 0.2, group="owner"))
+    for g in set(groups) - {None}:
+        assert len({p for p, other in zip(parts, groups, strict=True) if other == g}) == 1
+    alone = parts[[i for i, g in enumerate(groups) if g is None]]
+    assert len(set(alone)) == 3
+
+
+def test_a_split_column_is_followed_and_lacks_only_validation_dealt_by_hash():
+    words = ["test" if i % 4 == 0 else "Train" for i in range(len(IDS))]
+    parts = split_instances(make(IDS, split=words), SplitRule(0, 0.2, column="split"))
+    assert ((parts == TEST) == (np.arange(len(IDS)) % 4 == 0)).all()
+    assert 0.15 < (parts[parts != TEST] == VALIDATION).mean() < 0.25
+    stated = ["dev" if i % 2 else "train" for i in range(len(IDS))]
+    parts = split_instances(make(IDS, split=stated), SplitRule(0, 0.2, column="split"))
+    assert (parts == np.where(np.arange(len(IDS)) % 2, VALIDATION, TRAIN)).all()
+
+
+def test_other_words_and_columns_are_errors_that_name_them():
+    with pytest.raises(DataError, match="holdout in column 'split'"):
+        split_instances(make(["x", "y"], split=["train", "holdout"]), SplitRule(0, 0.2, column="split"))
+    with pytest.raises(UsageError, match=r"'fold'.*one of: split"):
+        split_instances(make(["x"], split=["train"]), SplitRule(0, 0.2, column="fold"))

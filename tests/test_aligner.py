@@ -1,0 +1,125 @@
+"""The Python face: what is saved is what was fitted, and what does not fit the model is refused."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pmrl_cli import Aligner
+from pmrl_cli.errors import DataError, StateError, UsageError
+from pmrl_cli.spectrum import spectrum
+
+
+def features(n=200, seed=0):
+    rng = np.random.default_rng(seed)
+    latent = rng.normal(size=(n, 5))
+    arrays = {
+        name: (latent @ rng.normal(size=(5, d)) + 0.3 * rng.normal(size=(n, d))).astype(np.float32)
+        for name, d in (("audio", 9), ("image", 12), ("text", 7))
+    }
+    arrays["text"][::7] = np.nan
+    return arrays
+
+
+@pytest.fixture(scope="module")
+def aligner():
+    return Aligner(steps=20, dropout=0.0, seed=0).fit(features())
+
+
+def test_embeddings_are_unit_where_present_and_nan_where_missing(aligner):
+    embeddings = aligner.transform(features())
+    assert {name: e.shape for name, e in embeddings.items()} == dict.fromkeys(features(), (200, aligner.dim))
+    np.testing.assert_allclose(np.linalg.norm(embeddings["image"], axis=1), 1, atol=1e-5)
+    assert (np.isnan(embeddings["text"]).all(1) == (np.arange(200) % 7 == 0)).all()
+
+
+def test_partial_input_gives_the_same_embeddings_as_whole(aligner):
+    whole = aligner.transform(features())
+    part = aligner.transform({"text": features()["text"]})
+    np.testing.assert_allclose(part["text"], whole["text"], atol=1e-6)
+
+
+def test_fusion_is_the_leading_direction_of_what_is_present(aligner):
+    import torch
+
+    embeddings = aligner.transform(features())
+    stacked = torch.from_numpy(np.stack([embeddings[name] for name in sorted(embeddings)], axis=1))
+    present = ~torch.isnan(stacked).any(2)
+    expected = spectrum(torch.nan_to_num(stacked), present, lifted=True).leading_direction
+    np.testing.assert_allclose(aligner.fuse(features()), expected.numpy(), atol=1e-5)
+
+
+def test_a_loaded_model_embeds_and_saves_the_same_bytes(aligner, tmp_path):
+    aligner.save(tmp_path / "a")
+    loaded = Aligner.load(tmp_path / "a")
+    for name, embedding in aligner.transform(features()).items():
+        np.testing.assert_array_equal(loaded.transform(features())[name], embedding)
+    loaded.save(tmp_path / "b")
+    for path in sorted((tmp_path / "a").iterdir()):
+        assert path.read_bytes() == (tmp_path / "b" / path.name).read_bytes(), path.name
+    assert loaded.get_params() == aligner.get_params()
+
+
+def test_training_brought_the_modalities_together(aligner):
+    embeddings = aligner.transform(features())
+    cosines = (embeddings["audio"] * embeddings["image"]).sum(1)
+    shuffled = (embeddings["audio"] * np.roll(embeddings["image"], 1, axis=0)).sum(1)
+    assert cosines.mean() > shuffled.mean() + 0.5
+
+
+def test_parameters_follow_scikit_learn():
+    aligner = Aligner(dim=8)
+    assert aligner.set_params(dim=16, seed=3).get_params()["dim"] == 16
+    assert Aligner(**aligner.get_params()).get_params() == aligner.get_params()
+    with pytest.raises(UsageError, match="depth"):
+        aligner.set_params(depth=2)
+    with pytest.raises(UsageError, match="adapter out of range: 'tree', expected linear or mlp"):
+        Aligner(adapter="tree")
+
+
+def test_what_the_model_does_not_know_is_refused_by_name(aligner):
+    with pytest.raises(StateError, match="touch.*expected some of audio, image, text"):
+        aligner.transform({"touch": np.ones((3, 4), dtype=np.float32)})
+    with pytest.raises(StateError, match="'audio' with 4 columns, expected 9"):
+        aligner.transform({"audio": np.ones((3, 4), dtype=np.float32)})
+    with pytest.raises(UsageError, match="not fitted"):
+        Aligner().transform(features())
+
+
+@pytest.mark.parametrize("name", ["model.safetensors", "config.json", "seen.safetensors"])
+def test_a_changed_byte_is_found_on_loading(aligner, tmp_path, name):
+    path = aligner.save(tmp_path / "m") / name
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    with pytest.raises(StateError, match=f"changed since it was written.*{name}"):
+        Aligner.load(tmp_path / "m")
+
+
+def test_other_folders_and_newer_formats_are_refused(aligner, tmp_path):
+    with pytest.raises(DataError, match="not a model"):
+        Aligner.load(tmp_path)
+    manifest = aligner.save(tmp_path / "m") / "manifest.json"
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 2}))
+    with pytest.raises(StateError, match="format 2, expected format 1"):
+        Aligner.load(tmp_path / "m")
+
+
+def test_unseen_instances_are_those_no_part_of_the_fit_touched():
+    from pmrl_cli.data.validate import dataset_from_arrays
+
+    data = features()
+    ids = [f"i{i}" for i in range(200)]
+    dataset = dataset_from_arrays(data, ids)
+    aligner = Aligner(steps=0, test=0.25, refit=False).fit(dataset)
+    parts = {split: aligner.rows(dataset, split)[0] for split in ("train", "validation", "test", "all")}
+    assert sorted(np.concatenate([parts["train"], parts["validation"], parts["test"]])) == list(range(200))
+    assert (aligner.rows(dataset, "auto")[0] == parts["test"]).all()
+    fresh = dataset_from_arrays(data, [f"new{i}" for i in range(200)])
+    assert len(aligner.rows(fresh, "auto")[0]) == 200
+    untested = Aligner(steps=0, test=0.0, refit=False).fit(dataset)
+    rows, sentence = untested.rows(dataset, "auto")
+    assert (rows == untested.rows(dataset, "validation")[0]).all()
+    assert "optimistic" in sentence
+    with pytest.raises(DataError, match="no test instance"):
+        untested.rows(dataset, "test")

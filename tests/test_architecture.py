@@ -1,0 +1,100 @@
+"""Who may import whom: the rooms of the house and the arrows between them."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGE = ROOT / "pmrl_cli"
+
+# Each room and the rooms it may import. Every room may import ``errors``; ``cli`` may import every room.
+ARROWS = {
+    "errors": set(),
+    "spectrum": set(),
+    "moments": set(),
+    "gcca": {"moments"},
+    "adapters": set(),
+    "objectives": {"spectrum"},
+    "data": set(),
+    "files": {"data"},
+    "retrieval": {"spectrum", "moments", "gcca", "data"},
+    "diagnosis": {"spectrum", "moments", "gcca", "data", "retrieval"},
+    "training": {"objectives", "adapters", "gcca", "moments", "data", "spectrum", "files", "retrieval"},
+    "record": {"training", "objectives", "files"},
+    "aligner": {"training", "data", "files", "objectives", "adapters", "spectrum", "gcca", "record", "diagnosis"},
+}
+
+# Libraries that only some rooms may touch. In ``cli`` they stay inside functions: see the last test.
+OWNERS = {
+    "h5py": {"files"},
+    "pyarrow": {"files", "data", "cli"},
+    "torch": {"spectrum", "adapters", "objectives", "training", "aligner", "retrieval", "diagnosis", "cli"},
+    "typer": {"cli"},
+    "rich": {"cli"},
+}
+
+# The one door between files and tensors: safetensors of model weights.
+TENSORS = PACKAGE / "files" / "tensors.py"
+
+
+def modules() -> list[Path]:
+    return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.stem.startswith("__"))
+
+
+def room_of(path: Path) -> str:
+    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+
+
+def imports(path: Path) -> Iterator[str]:
+    """Dotted names that a module imports anywhere in it, those for type checkers only left out."""
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    for_types = {
+        id(node)
+        for block in ast.walk(tree)
+        if isinstance(block, ast.If) and ast.unparse(block.test) == "TYPE_CHECKING"
+        for child in block.body
+        for node in ast.walk(child)
+    }
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_rooms_import_only_along_the_arrows(path):
+    room = room_of(path)
+    for name in imports(path):
+        top, _, rest = name.partition(".")
+        imported = rest.split(".")[0]
+        if top == "pmrl_cli" and imported not in {room, "errors", "__version__"}:
+            assert imported != "cli", f"{room} imports cli"
+            assert room == "cli" or imported in ARROWS[room], f"{room} imports {imported}"
+        if top in OWNERS and not (top == "torch" and path == TENSORS):
+            assert room in OWNERS[top], f"{room} imports {top}"
+
+
+@pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_only_the_command_line_ends_the_process(path):
+    if room_of(path) == "cli":
+        return
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
+    assert not names & {"sys.exit", "os._exit", "SystemExit", "exit", "quit", "sys.stdout", "sys.stderr"}
+
+
+def test_the_command_line_starts_without_the_heavy_libraries():
+    heavy = {"torch", "pyarrow", "h5py"}
+    code = "import sys, pmrl_cli.cli.main; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    assert not heavy & set(ran.stdout.split())

@@ -1,0 +1,94 @@
+"""The closed form against MAXVAR's own definition over instances."""
+
+import numpy as np
+import pytest
+
+from pmrl_cli.gcca import CLIP, fit_projection, gcca, inverse_deviation, standardise
+from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
+
+
+def solve(views, present, ridge, dim):
+    variances = []
+    scores = []
+    for m, view in enumerate(views):
+        second = SecondMoment(view.shape[1])
+        second.add(view[present[:, m]])
+        axes, variance = second.principal_axes(view.shape[1])
+        scores.append((view - second.mean) @ axes * present[:, [m]])
+        variances.append(variance)
+    cross = CrossMoments([s.shape[1] for s in scores])
+    cross.add(scores, present)
+    return gcca(cross, variances, ridge=ridge, dim=dim), scores, variances
+
+
+def test_eigenvalues_are_those_of_the_sum_of_ridge_projections_over_instances():
+    # MAXVAR: eigenvectors of sum_m X_m (X_m^T X_m + r I)^-1 X_m^T, an n x n matrix.
+    rng = np.random.default_rng(0)
+    views = [rng.normal(size=(40, d)) for d in (5, 7, 3)]
+    ridge = 0.2
+    solution, scores, variances = solve(views, np.ones((40, 3), dtype=bool), ridge, 6)
+    total = np.zeros((40, 40))
+    for x, v in zip(scores, variances, strict=True):
+        total += x @ np.linalg.inv(x.T @ x + 40 * ridge * v.mean() * np.eye(len(v))) @ x.T
+    expected = np.sort(np.linalg.eigvalsh(total))[::-1][:6]
+    np.testing.assert_allclose(solution.correlations, np.clip((expected - 1) / 2, 0, 1), atol=1e-10)
+
+
+def test_modalities_that_are_rotations_of_one_another_agree_completely():
+    rng = np.random.default_rng(1)
+    shared = rng.normal(size=(200, 6))
+    views = [shared @ np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(3)]
+    solution, scores, _ = solve(views, np.ones((200, 3), dtype=bool), 1e-9, 6)
+    np.testing.assert_allclose(solution.correlations, 1, atol=1e-6)
+    outputs = [(s * w) @ m for s, w, m in zip(scores, solution.whiten, solution.maps, strict=True)]
+    np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)
+    np.testing.assert_allclose(outputs[0], outputs[2], atol=1e-6)
+
+
+def test_unrelated_modalities_have_no_correlation_beyond_sampling():
+    rng = np.random.default_rng(2)
+    views = [rng.normal(size=(5000, 4)) for _ in range(3)]
+    solution, _, _ = solve(views, np.ones((5000, 3), dtype=bool), 1e-6, 4)
+    assert solution.correlations.max() < 0.05
+
+
+def test_a_modality_missing_at_random_does_not_turn_the_shared_directions():
+    rng = np.random.default_rng(3)
+    shared = rng.normal(size=(4000, 2)) * [2.0, 1.0]
+    views = [np.hstack([shared, rng.normal(size=(4000, 3))]) for _ in range(3)]
+    present = np.ones((4000, 3), dtype=bool)
+    present[rng.permutation(4000)[:2000], 2] = False
+    solution, scores, _ = solve(views, present, 1e-6, 2)
+    whole, _, _ = solve(views, np.ones((4000, 3), dtype=bool), 1e-6, 2)
+    outputs = [(s * w) @ m for s, w, m in zip(scores, solution.whiten, solution.maps, strict=True)]
+    rows = present[:, 2]
+    for m in (0, 1, 2):
+        explained = np.linalg.lstsq(shared[rows], outputs[m][rows], rcond=None)[1]
+        assert explained.sum() < 0.05 * np.square(outputs[m][rows]).sum()
+    assert (solution.correlations <= whole.correlations + 1e-9).all()
+
+
+def test_projection_standardises_clips_and_rotates():
+    rng = np.random.default_rng(4)
+    rows = rng.normal(size=(300, 5)) * [1, 5, 0, 2, 1] + [0, 3, 9, 0, 0]
+    rows[0, 0] = 1e6
+    columns = ColumnMoments(5)
+    columns.add(rows)
+    scale = inverse_deviation(columns)
+    assert scale[2] == 0  # the constant column says nothing
+    second = SecondMoment(5)
+    second.add(standardise(rows, columns.mean, scale))
+    projection, variances = fit_projection(columns, second, 5)
+    scores = projection.scores(rows.astype(np.float32))
+    np.testing.assert_allclose(scores.mean(0), 0, atol=1e-4)
+    np.testing.assert_allclose(np.cov(scores.T, bias=True), np.diag(variances), atol=1e-4)
+    standard = (rows - rows.mean(0)) / np.where(rows.std(0) > 0, rows.std(0), np.inf)
+    clipped = np.clip(standard, -CLIP, CLIP)
+    np.testing.assert_allclose(scores, (clipped - clipped.mean(0)) @ projection.basis, atol=1e-4)
+
+
+@pytest.mark.parametrize("value", [0.0, 1.0, -1e30])
+def test_constant_columns_get_no_weight_at_any_level(value):
+    columns = ColumnMoments(1)
+    columns.add(np.full((10, 1), value))
+    assert inverse_deviation(columns)[0] == 0
