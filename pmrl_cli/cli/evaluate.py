@@ -1,10 +1,128 @@
-"""``pmrl evaluate``."""
+"""``pmrl evaluate``: cross-modal retrieval with chance values and intervals."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from pmrl_cli.cli import options, space
+from pmrl_cli.cli.options import Join, OnBad
+
 __all__ = ["command"]
 
+METRICS = {
+    "R@1": "R@1",
+    "R@5": "R@5",
+    "R@10": "R@10",
+    "MRR": "MRR",
+    "median_rank": "median rank",
+    "label_mAP": "label mAP",
+}
+"""Metrics by key, as the screen names them."""
 
-def command() -> None:
-    """Placeholder until the room is built."""
-    raise NotImplementedError
+SHORT = {metric: f"pairwise.{metric}" for metric in METRICS} | {
+    f"fused.{metric}": f"fused.{metric}" for metric in METRICS if metric != "label_mAP"
+}
+
+MOST_DIRECTIONS = 16  # four modalities have 12 and 4 fused
+
+
+def command(
+    files: options.Files,
+    model: space.Model = None,
+    split: space.SplitOption = space.Split.auto,
+    labels: options.LabelsFile = None,
+    label: space.Label = None,
+    group: space.Group = None,
+    queries: Annotated[
+        int, typer.Option("--queries", min=1, help="At most this many instances ask; all are in the gallery.")
+    ] = 20_000,
+    fail_under: space.FailUnder = None,
+    join: options.JoinOption = Join.outer,
+    on_bad: options.OnBadOption = OnBad.error,
+    id_column: options.IdColumn = None,
+    feature_column: options.FeatureColumn = None,
+    null: options.NullPaths = False,
+    seed: options.Seed = 0,
+    device: options.Device = "auto",
+    threads: options.Threads = None,
+    max_memory: options.MaxMemory = None,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    config: options.ConfigFile = None,
+) -> None:
+    """Ask with each modality for the same instance in each other one: how high does it rank?
+
+    A direction a->b asks with a for b; others->b asks with the leading direction of all other modalities. Every
+    number stands beside its chance value (a random order) and a 95 % bootstrap interval over queries or groups.
+    """
+    gates = space.parse_gates(fail_under)
+    found = space.read_space(
+        options.expand_files(files, null=null),
+        model=model,
+        split=split,
+        label=label,
+        group=group,
+        device=device,
+        threads=threads,
+        max_memory=max_memory,
+        quiet=quiet,
+        join=join.value,
+        on_bad=on_bad.value,
+        id_column=id_column,
+        feature_column=feature_column,
+        labels=labels,
+    )
+    from pmrl_cli.retrieval import evaluate
+
+    evaluation = evaluate(found.dataset, label=found.label, group=found.group, seed=seed, max_queries=queries)
+    result = {**evaluation.as_dict(), "scope": found.instances}
+    if not json:
+        _show(result)
+    space.finish(result, gates, SHORT, as_json=json)
+
+
+def _show(result: Mapping[str, Any]) -> None:
+    """Print the screen."""
+    console = space.screen()
+    unit = f"{result['groups']:,} groups ({result['group']})" if result["group"] else "queries"
+    console.print(f"pmrl evaluate   {len(result['modalities'])} modalities · {result['dim']} dims", style="bold")
+    console.print(result["scope"])
+    if result["queries"] < result["instances_in_two"]:
+        console.print(f"{result['queries']:,} of them, chosen by hash, ask; all are in the gallery")
+    console.print()
+    console.print(_means(result))
+    console.print()
+    console.print(_directions(result))
+    console.print(f"95% CI: {result['bootstrap']:,} bootstrap draws of {unit}, gallery fixed")
+
+
+def _means(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, whose import waits
+    table = space.grid("mean over directions", "value", "chance", "95% CI", first=24)
+    for metric, name in METRICS.items():
+        if metric in result["pairwise"]:
+            table.add_row(name, *_cells(result["pairwise"][metric]))
+    for metric in ("R@1", "MRR"):
+        if result["fused"] is not None:
+            table.add_row(f"{metric}, others for one", *_cells(result["fused"][metric]))
+    return table
+
+
+def _directions(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, whose import waits
+    directions = result["directions"]
+    names = list(directions)
+    if len(names) > MOST_DIRECTIONS:
+        weakest = sorted(names, key=lambda name: directions[name]["metrics"]["MRR"]["value"])[:MOST_DIRECTIONS]
+        names = [name for name in names if name in weakest]
+    title = "direction" if len(names) == len(directions) else f"weakest {len(names)} of {len(directions)}"
+    table = space.grid(title, "R@1", "chance", "95% CI", "MRR", "chance", "95% CI", first=22)
+    for name in names:
+        metrics = directions[name]["metrics"]
+        table.add_row(name, *_cells(metrics["R@1"]), *_cells(metrics["MRR"]))
+    return table
+
+
+def _cells(number: Mapping[str, Any]) -> list[str]:
+    return [space.number_text(number["value"]), space.number_text(number["chance"]), space.ci_text(number["ci"])]

@@ -84,8 +84,9 @@ def judge(
         *_gap(pair, retrieval),
         *_ties(retrieval),
     ]
-    if not any(finding.severity != "info" for finding in findings):
-        findings.append(_level(retrieval))
+    nothing_wrong = all(finding.severity == "info" or finding.code == "N_SMALL" for finding in findings)
+    if nothing_wrong and "AUC" in retrieval["pairwise"]:
+        findings.insert(0, _level(retrieval))
     return sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 

@@ -8,6 +8,8 @@ over the instances that have b and at least one other.
 Scores are float32 cosines. The same pair of vectors scores differently in different matrix products, by some 1e-7:
 a comparison without tolerance lets 45 % of exact copies count themselves. So the partner is excluded by its
 position, and scores within ``TIE_BAND`` of the partner's tie with it.
+
+Where everyone asks, the scores of ``a->b`` are those of ``b->a`` transposed: one product serves both.
 """
 
 from __future__ import annotations
@@ -32,8 +34,8 @@ TIE_BAND = 2e-6
 OTHERS = "others"
 """Source of a fused query, in the name of a direction."""
 
-_QUERIES = 2048
-_CANDIDATES = 4096
+_QUERIES = 2048  # with 512 candidates, 4 MB of scores: they stay in cache
+_CANDIDATES = 512
 
 
 class Ranks(NamedTuple):
@@ -61,6 +63,9 @@ class _Direction(NamedTuple):
             return present[:, self.target] & (present.sum(1) > 1)
         return present[:, self.source] & present[:, self.target]
 
+    def opposite(self) -> _Direction:
+        return self if self.source is None else _Direction(self.target, self.source)
+
 
 def _directions(count: int, *, fused: bool) -> list[_Direction]:
     pairs = [_Direction(a, b) for a in range(count) for b in range(count) if a != b]
@@ -85,7 +90,8 @@ def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64]) -> dict[str, 
         for rows in dataset.blocks():
             yield from read_batch(dataset, rows).split(_CANDIDATES)
 
-    return _rank(pieces, gallery, dataset.names)
+    everyone = len(queries) == int((dataset.present.sum(1) > 1).sum())
+    return _rank(pieces, gallery, dataset.names, fused=True, mirror_size=len(dataset) if everyone else 0)
 
 
 def rank_batch(batch: Batch, names: tuple[str, ...], *, fused: bool = True) -> dict[str, Ranks]:
@@ -96,33 +102,65 @@ def rank_batch(batch: Batch, names: tuple[str, ...], *, fused: bool = True) -> d
         names: of the modalities.
         fused: also ask with the other modalities (``others->b``).
     """
-    return _rank(batch.split(_QUERIES), lambda: batch.split(_CANDIDATES), names, fused=fused)
+    size = int(batch.rows[-1]) + 1 if len(batch.rows) else 0
+    return _rank(batch.split(_QUERIES), lambda: batch.split(_CANDIDATES), names, fused=fused, mirror_size=size)
 
 
 def _rank(
-    queries: Iterable[Batch], gallery: Callable[[], Iterable[Batch]], names: tuple[str, ...], *, fused: bool = True
+    queries: Iterable[Batch],
+    gallery: Callable[[], Iterable[Batch]],
+    names: tuple[str, ...],
+    *,
+    fused: bool,
+    mirror_size: int,
 ) -> dict[str, Ranks]:
+    """Rank; ``mirror_size`` is one more than the largest row if everyone asks, else 0."""
     directions = _directions(len(names), fused=fused)
-    found: dict[_Direction, list[Ranks]] = {direction: [] for direction in directions}
+    mirrors = {
+        direction: _Mirror(mirror_size)
+        for direction in directions
+        if mirror_size and direction.source is not None and direction.source > direction.target
+    }
+    found: dict[_Direction, list[Ranks]] = {direction: [] for direction in directions if direction not in mirrors}
     for batch in queries:
-        asked = {direction: _Asked(batch, direction) for direction in directions}
-        if any(direction.source is None for direction in directions):
+        asked = {direction: _Asked(batch, direction) for direction in found}
+        if fused and len(names) > 2:
             others = leave_one_out_directions(batch.embeddings, batch.present)
-            for direction in directions:
+            for direction, one in asked.items():
                 if direction.source is None:
-                    asked[direction].ask(others[:, direction.target])
+                    one.ask(others[:, direction.target])
         for block in gallery():
-            for one in asked.values():
-                one.count(block)
+            for direction, one in asked.items():
+                one.count(block, mirrors.get(direction.opposite()))
         for direction, one in asked.items():
             found[direction].append(one.ranks())
     results = {}
-    for (source, target), parts in found.items():
+    for direction in directions:
+        parts = found[direction.opposite() if direction in mirrors else direction]
         if parts and parts[0].gallery:
-            name = f"{OTHERS if source is None else names[source]}->{names[target]}"
             rows, greater, tied = (np.concatenate([part[i] for part in parts]) for i in range(3))
-            results[name] = Ranks(rows, greater, tied, parts[0].gallery)
+            if direction in mirrors:
+                greater, tied = mirrors[direction].counts(rows)
+            source = OTHERS if direction.source is None else names[direction.source]
+            results[f"{source}->{names[direction.target]}"] = Ranks(rows, greater, tied, parts[0].gallery)
     return results
+
+
+class _Mirror:
+    """What was counted for a direction from the scores of the opposite one, by row of the data set."""
+
+    def __init__(self, size: int) -> None:
+        self.greater = np.zeros(size, dtype=np.int64)
+        self.not_less = np.zeros(size, dtype=np.int64)
+
+    def counts(self, rows: npt.NDArray[np.int64]) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+        """Return how many were greater and how many tied."""
+        return self.greater[rows], self.not_less[rows] - self.greater[rows]
+
+
+def _own_scores(queries: Tensor, partners: Tensor) -> Tensor:
+    """Return the (q,) scores of the partners, free of the rounding of a float32 product."""
+    return (queries.double() * partners.double()).sum(1).float()
 
 
 class _Asked:
@@ -142,10 +180,15 @@ class _Asked:
     def ask(self, vectors: Tensor) -> None:
         """Set the queries: the eligible of (B, d) unit vectors."""
         self.queries = vectors[self.members]
-        self.own = (self.queries.double() * self.partners.double()).sum(1, keepdim=True).float()
+        self.own = _own_scores(self.queries, self.partners)[:, None]
 
-    def count(self, block: Batch) -> None:
-        """Compare the partners' scores with those of the eligible instances of a block."""
+    def count(self, block: Batch, mirror: _Mirror | None) -> None:
+        """Compare the partners' scores with those of the eligible instances of a block.
+
+        Args:
+            block: of the gallery.
+            mirror: takes the counts of the opposite direction, where the block asks and these queries answer.
+        """
         eligible = self.direction.eligible(block.present)
         size = int(eligible.sum())
         self.gallery += size
@@ -162,6 +205,10 @@ class _Asked:
         flags = torch.empty_like(scores)
         self.greater += torch.gt(scores, self.own + TIE_BAND, out=flags).sum(1).long()
         self.not_less += torch.ge(scores, self.own - TIE_BAND, out=flags).sum(1).long()
+        if mirror is not None:
+            own = _own_scores(block.embeddings[eligible, self.direction.source], candidates)
+            mirror.greater[rows] += torch.gt(scores, own + TIE_BAND, out=flags).sum(0).long().cpu().numpy()
+            mirror.not_less[rows] += torch.ge(scores, own - TIE_BAND, out=flags).sum(0).long().cpu().numpy()
 
     def ranks(self) -> Ranks:
         """Return what was counted."""

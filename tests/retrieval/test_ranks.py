@@ -76,11 +76,11 @@ def test_a_batch_in_memory_ranks_like_the_data_set_it_came_from():
 def test_some_queries_get_the_ranks_they_have_when_all_ask():
     data = simulate(120, 2, 8, noise=1.0, seed=4)
     some = np.array([3, 17, 50, 119])
-    full = rank_dataset(data, np.arange(len(data)))["m0->m1"]
-    part = rank_dataset(data, some)["m0->m1"]
-    np.testing.assert_array_equal(part.rows, some)
-    np.testing.assert_array_equal(part.greater, full.greater[some])
-    assert part.gallery == 120
+    full, part = rank_dataset(data, np.arange(len(data))), rank_dataset(data, some)
+    for direction in ("m0->m1", "m1->m0"):  # where all ask, the second is read off the scores of the first
+        np.testing.assert_array_equal(part[direction].rows, some)
+        np.testing.assert_array_equal(part[direction].greater, full[direction].greater[some])
+        assert part[direction].gallery == 120
 
 
 def test_reordering_the_instances_reorders_the_ranks():

@@ -146,7 +146,7 @@ def test_two_dimensions_in_use_of_sixty_four_are_too_few():
 
 
 def test_few_instances_or_groups_are_said():
-    assert "N_SMALL" in codes(plain(diagnose(simulate(60, 2, 8))))
+    assert codes(plain(diagnose(simulate(60, 2, 8)))) == {"N_SMALL", "HEALTHY"}  # the level is said all the same
     assert "N_SMALL" in codes(plain(diagnose(simulate(400, 2, 8, group_size=20), group="group")))
     assert "N_SMALL" not in codes(plain(diagnose(simulate(400, 2, 8, group_size=20))))
 
@@ -228,3 +228,11 @@ def test_evidence_names_statistics_that_are_there():
 def test_spaces_of_different_dims_are_refused():
     with pytest.raises(DataError, match="modalities are not in one space"):
         diagnose(dataset_of({"a": np.ones((9, 4)), "b": np.ones((9, 5))}))
+
+
+def test_one_or_two_instances_have_a_diagnosis_without_claims():
+    for count in (1, 2):
+        found = plain(diagnose(dataset_of({m: np.random.default_rng(0).normal(size=(count, 4)) for m in "abc"})))
+        assert found["verdict"]["code"] == "N_SMALL"
+        assert found["pair"]["a|b"]["z"]["value"] is None
+        assert found["modality"]["a"]["dimension"]["status"] == "n_too_small"

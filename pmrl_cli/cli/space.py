@@ -1,0 +1,249 @@
+"""What ``pmrl evaluate`` and ``pmrl diagnose`` share: the space they judge, gates, and numbers on a screen."""
+
+from __future__ import annotations
+
+import json
+import math
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+
+import typer
+
+from pmrl_cli.cli import options
+from pmrl_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
+
+    from pmrl_cli.data.dataset import Dataset
+
+__all__ = [
+    "WIDTH",
+    "FailUnder",
+    "Gate",
+    "Group",
+    "Label",
+    "Model",
+    "Space",
+    "Split",
+    "SplitOption",
+    "ci_text",
+    "finish",
+    "grid",
+    "number_text",
+    "parse_gates",
+    "read_space",
+    "screen",
+]
+
+WIDTH = 80
+_FIXED = 1e-3  # numbers below it need an exponent to say anything
+
+
+class Split(StrEnum):
+    """Which instances a model is judged on."""
+
+    auto = "auto"
+    train = "train"
+    validation = "validation"
+    test = "test"
+    all = "all"
+
+
+Model = Annotated[
+    Path | None, typer.Option("--model", help="Model folder that pmrl fit wrote; else the features share a space.")
+]
+SplitOption = Annotated[
+    Split,
+    typer.Option("--split", help="Instances to judge the model on; auto: those fit never saw, else validation."),
+]
+Label = Annotated[
+    str | None, typer.Option("--label", help="Side column of labels: adds label retrieval (default: label).")
+]
+Group = Annotated[
+    str | None, typer.Option("--group", help="Side column of groups that are not independent (default: group).")
+]
+FailUnder = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--fail-under", metavar="KEY=VALUE", help="Exit 1 if KEY is under VALUE; dotted paths of --json; repeatable."
+    ),
+]
+
+
+class Space(NamedTuple):
+    """Modalities in one space.
+
+    Args:
+        dataset: vectors of one dim, and the side columns.
+        instances: a sentence on which instances these are.
+        label: side column of labels, if any.
+        group: side column of groups, if any.
+    """
+
+    dataset: Dataset
+    instances: str
+    label: str | None
+    group: str | None
+
+
+def read_space(
+    files: list[str],
+    *,
+    model: Path | None,
+    split: Split,
+    label: str | None,
+    group: str | None,
+    device: str,
+    threads: int | None,
+    max_memory: str | None,
+    quiet: bool,
+    **reading: Any,  # noqa: ANN401 - read_dataset names and checks them
+) -> Space:
+    """Read the files and, with a model, embed the instances it is to be judged on.
+
+    Raises: UsageError for --split without --model; whatever reading and embedding raise.
+    """
+    if model is None and split not in (Split.auto, Split.all):
+        what = "--split without --model"
+        raise UsageError(
+            what, found=f"--split {split.value}", expected="a model, which knows", next_step="Pass --model MODEL."
+        )
+    from pmrl_cli.files.reading import read_dataset
+
+    budget = options.parse_bytes(max_memory)
+    dataset = read_dataset(files, max_memory=budget, **reading)
+    if not quiet:
+        for note in dataset.notes:
+            typer.echo(f"note: {note}", err=True)
+    if threads is not None:
+        import torch
+
+        torch.set_num_threads(threads)
+    instances = f"all {len(dataset):,} instances, compared as they are"
+    if model is not None:
+        from pmrl_cli.aligner import Aligner
+
+        aligner = Aligner.load(model, device=device)
+        rows, instances = aligner.rows(dataset, split.value)
+        dataset = aligner.embed_dataset(dataset, rows, max_memory=budget)
+    return Space(
+        dataset,
+        instances,
+        label or ("label" if "label" in dataset.columns else None),
+        group or ("group" if "group" in dataset.columns else None),
+    )
+
+
+class Gate(NamedTuple):
+    """One --fail-under: the key must not be under the value."""
+
+    key: str
+    value: float
+
+
+def parse_gates(texts: Sequence[str] | None) -> list[Gate]:
+    """Read the --fail-under options.
+
+    Raises: UsageError for one that is not KEY=NUMBER.
+    """
+    gates = []
+    for text in texts or ():
+        key, _, value = text.rpartition("=")
+        try:
+            gate = Gate(key.strip(), float(value))
+        except ValueError:
+            gate = Gate("", math.nan)
+        if not gate.key or math.isnan(gate.value):
+            what = "--fail-under is not KEY=NUMBER"
+            raise UsageError(
+                what, found=repr(text), expected="for example R@1=0.5", next_step="Mend that --fail-under."
+            )
+        gates.append(gate)
+    return gates
+
+
+def _numbers(node: object, path: str = "") -> Iterator[tuple[str, float | None]]:
+    """Yield every number of a result by its dotted path; a statistic is its value."""
+    if isinstance(node, Mapping):
+        if "value" in node:
+            yield path, node["value"]
+            return
+        for key, child in node.items():
+            yield from _numbers(child, f"{path}.{key}" if path else str(key))
+    elif isinstance(node, int | float) and not isinstance(node, bool):
+        yield path, float(node)
+
+
+def finish(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping[str, str], *, as_json: bool) -> None:
+    """Print the JSON if asked for, then leave with exit code 1 if a gate is not met.
+
+    Args:
+        result: JSON values.
+        gates: from ``parse_gates``.
+        short: dotted path by the short name that the screen shows.
+        as_json: print the result on standard output.
+
+    Raises: UsageError for a gate on an unknown key; typer.Exit(1) if a gate is not met.
+    """
+    known = dict(_numbers(result))
+    for gate in gates:
+        if short.get(gate.key, gate.key) not in known:
+            what = "unknown key of --fail-under"
+            names = ", ".join(name for name, path in short.items() if path in known)
+            raise UsageError(
+                what,
+                found=repr(gate.key),
+                expected=f"one of {names}, or a dotted path of --json such as {next(iter(known))}",
+                next_step="Mend that --fail-under.",
+            )
+    if as_json:
+        typer.echo(json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False))
+    unmet = 0
+    for gate in gates:
+        value = known[short.get(gate.key, gate.key)]
+        if value is None or value < gate.value:
+            typer.echo(f"not met: {gate.key} is {number_text(value)}, under {gate.value:g}", err=True)
+            unmet += 1
+    if unmet:
+        raise typer.Exit(1)
+
+
+def number_text(value: float | None) -> str:
+    """Return a number in at most seven characters, ``-`` for none."""
+    if value is None:
+        return "-"
+    size = abs(value)
+    if 0 < size < _FIXED:
+        return f"{value:.0e}"
+    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 10_000 else f"{value:.0f}"
+
+
+def ci_text(ci: Sequence[float] | None) -> str:
+    """Return an interval, ``-`` for none."""
+    if ci is None:
+        return "-"
+    small = max(map(abs, ci)) < _FIXED
+    return " .. ".join(number_text(bound) if small or abs(bound) >= _FIXED else f"{bound:.3f}" for bound in ci)
+
+
+def screen() -> Console:
+    """Return a console of 80 columns on standard output; no colour off a terminal or under NO_COLOR."""
+    from rich.console import Console
+
+    return Console(file=sys.stdout, width=WIDTH, highlight=False, markup=False, emoji=False)
+
+
+def grid(*headings: str, first: int) -> Table:
+    """Return a table without lines: a left column of at most ``first`` characters, the others to the right."""
+    from rich.table import Table
+
+    table = Table(box=None, padding=(0, 1, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(headings[0], no_wrap=True, overflow="ellipsis", min_width=first, max_width=first)
+    for heading in headings[1:]:
+        table.add_column(heading, justify="right", no_wrap=True)
+    return table

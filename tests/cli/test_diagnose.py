@@ -1,0 +1,73 @@
+import json
+import re
+
+import numpy as np
+import pytest
+
+from pmrl_cli.errors import UsageError
+from tests.run_command import CommandRunner
+from tests.simulate import dataset_of, simulate
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    return CommandRunner(monkeypatch, capsys)
+
+
+@pytest.mark.parametrize("modalities", [2, 3, 4, 6])
+@pytest.mark.parametrize("kind", ["healthy", "gap", "small"])
+def test_the_screen_fits_and_shows_value_chance_and_interval(run, modalities, kind):
+    options = {"healthy": {}, "gap": {"offset": 30.0, "noise": 2.0}, "small": {"n": 40, "missing": 0.3}}[kind]
+    data = simulate(**{"n": 300, "modalities": modalities, "dim": 16, **options})
+    code, out, err = run("diagnose", data)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "…" not in out
+    assert "\x1b" not in out
+    if modalities <= 4:
+        assert len(lines) <= 34
+    result = json.loads(run("diagnose", data, "--json")[1])
+    assert f"VERDICT  {result['verdict']['code']}  [{result['verdict']['severity']}]" in lines
+    assert any(line.startswith("WHY") for line in lines)
+    assert any(line.startswith("DO") for line in lines)
+    number = result["alignment"]["A"]
+    low, high = number["ci"]
+    shown = next(line for line in lines if line.startswith("adjusted alignment A")).split()[3:]
+    assert shown == [f"{number['value']:.3f}", "0.000", f"{low:.3f}", "..", f"{high:.3f}"]
+
+
+def test_more_findings_than_lines_are_named(run):
+    generator = np.random.default_rng(0)
+    z, point = generator.normal(size=(40, 64)), np.ones((40, 64)) + 1e-2 * generator.normal(size=(40, 64))
+    _, out, _ = run("diagnose", dataset_of({"a": z, "b": -z, "c": point, "d": point[::-1]}))
+    lines = out.splitlines()
+    assert len(lines) <= 34
+    assert re.fullmatch(r"and \d more \(--json\): [A-Z_, ]*N_SMALL[A-Z_, ]*", lines[-1])
+
+
+def test_a_collapse_has_no_adjusted_alignment_and_says_why(run):
+    code, out, _ = run("diagnose", dataset_of({"a": np.ones((60, 4)), "b": np.ones((60, 4))}))
+    assert code == 0
+    line = next(line for line in out.splitlines() if line.startswith("adjusted alignment A"))
+    assert line.split()[3:] == ["-", "0.000", "-", "collapsed"]
+    assert "COLLAPSE" in out
+
+
+def test_gates_take_short_names_and_paths_and_an_unanswered_one_is_not_met(run):
+    data = simulate(250, 3, 16, noise=0.1)
+    assert run("diagnose", data, "--fail-under", "A=0.5", "--fail-under", "pair.m0|m1.adj=0.5")[0] == 0
+    code, _, err = run("diagnose", data, "--fail-under", "A=0.999999")
+    assert code == 1
+    assert err.startswith("not met: A is 0.9")
+    collapsed = dataset_of({"a": np.ones((60, 4)), "b": np.ones((60, 4))})
+    assert run("diagnose", collapsed, "--fail-under", "A=-9")[::2] == (1, "not met: A is -, under -9\n")
+    with pytest.raises(UsageError, match="unknown key of --fail-under: 'alignment', expected one of A, rho, signed"):
+        run("diagnose", data, "--fail-under", "alignment=0.5")
+
+
+def test_json_is_one_sorted_object(run):
+    _, out, _ = run("diagnose", simulate(60, 2, 8), "--json", "--seed", "3")
+    result = json.loads(out)
+    assert (result["schema"], result["seed"]) == ("pmrl.diagnose/1", 3)
+    assert out == json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"

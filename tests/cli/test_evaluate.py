@@ -1,0 +1,128 @@
+import json
+
+import numpy as np
+import pytest
+
+from pmrl_cli.errors import DataError, UsageError
+from tests.run_command import CommandRunner
+from tests.simulate import dataset_of, simulate
+
+
+@pytest.fixture
+def run(monkeypatch, capsys):
+    return CommandRunner(monkeypatch, capsys)
+
+
+class HalfModel:
+    """Stands in for an Aligner: judges the second half, whose modalities it makes equal."""
+
+    @classmethod
+    def load(cls, path, *, device):
+        return cls()
+
+    def rows(self, dataset, split):
+        half = np.arange(len(dataset) // 2, len(dataset))
+        return half, f"{len(half)} of {len(dataset)} instances: {split}"
+
+    def embed_dataset(self, dataset, rows, *, max_memory):
+        first = dataset.modalities[0].array[rows]
+        labels = dataset.columns["label"].take(rows).to_pylist()
+        return dataset_of(dict.fromkeys(dataset.names, first), ids=[f"id{i}" for i in rows], label=labels)
+
+
+@pytest.mark.parametrize("modalities", [2, 3, 4, 6])
+def test_the_screen_fits_and_shows_value_chance_and_interval(run, modalities):
+    data = simulate(150, modalities, 8, noise=1.0, missing=0.2)
+    code, out, err = run("evaluate", data)
+    assert (code, err) == (0, "")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert len(lines) <= 34
+    assert "…" not in out
+    assert "\x1b" not in out
+    _, as_json, _ = run("evaluate", data, "--json")
+    result = json.loads(as_json)
+    number = result["pairwise"]["MRR"]
+    low, high = number["ci"]
+    shown = next(line for line in lines if line.startswith("MRR ")).split()
+    assert shown[1:] == [f"{number['value']:.3f}", f"{number['chance']:.3f}", f"{low:.3f}", "..", f"{high:.3f}"]
+    if modalities <= 4:
+        assert all(any(line.startswith(name) for line in lines) for name in result["directions"])
+    else:
+        assert any(line.startswith("weakest 16 of 36") for line in lines)
+
+
+def test_long_names_of_modalities_are_cut_and_not_wrapped(run):
+    data = dataset_of({f"a_modality_with_a_very_long_name_{i}": np.eye(40) for i in range(3)})
+    _, out, _ = run("evaluate", data)
+    assert max(map(len, out.splitlines())) <= 80
+    assert len(out.splitlines()) <= 34
+
+
+def test_json_is_one_sorted_object_and_nothing_else(run):
+    _, out, _ = run("evaluate", simulate(60, 3, 8), "--json")
+    result = json.loads(out)
+    assert result["schema"] == "pmrl.evaluate/1"
+    assert out == json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
+    assert result["label"] == "label"  # found in the side columns without being named
+    assert result["group"] == "group"
+
+
+def test_missing_modalities_take_part_unless_asked_otherwise(run):
+    run("evaluate", simulate(40, 2, 4))
+    assert run.asked["join"] == "outer"
+    assert run.asked["files"] == ["a.h5", "b.h5"]
+    run("evaluate", simulate(40, 2, 4), "--join", "inner", "--on-bad", "drop")
+    assert (run.asked["join"], run.asked["on_bad"]) == ("inner", "drop")
+
+
+def test_a_gate_that_holds_is_silent_and_one_that_does_not_exits_1(run):
+    data = simulate(100, 3, 16, noise=0.1)
+    assert run("evaluate", data, "--fail-under", "R@1=0.5", "--fail-under", "fused.MRR=0.5")[::2] == (0, "")
+    code, out, err = run("evaluate", data, "--fail-under", "directions.m0->m1.metrics.R@1=1.01", "--json")
+    assert code == 1
+    assert json.loads(out)["schema"] == "pmrl.evaluate/1"  # the answer is printed all the same
+    assert err == "not met: directions.m0->m1.metrics.R@1 is 1.000, under 1.01\n"
+
+
+def test_a_gate_on_an_unknown_key_names_the_known_ones(run):
+    with pytest.raises(UsageError, match=r"'recall', expected one of R@1, R@5, R@10, MRR, .*fused\.R@1"):
+        run("evaluate", simulate(40, 3, 4), "--fail-under", "recall=1")
+
+
+@pytest.mark.parametrize("text", ["R@1", "R@1=high", "=1", "R@1=nan"])
+def test_a_gate_that_is_no_key_and_number_is_refused_before_reading(run, text):
+    with pytest.raises(UsageError, match="--fail-under is not KEY=NUMBER"):
+        run("evaluate", None, "--fail-under", text)
+
+
+def test_a_model_judges_the_instances_of_its_split_in_its_space(run):
+    data = simulate(80, 2, 8, noise=5.0)
+    _, out, _ = run("evaluate", data, "--model", "m", "--split", "test", "--json", model=HalfModel)
+    result = json.loads(out)
+    assert result["scope"] == "40 of 80 instances: test"
+    assert result["instances"] == 40
+    assert result["pairwise"]["R@1"]["value"] == 1
+    _, out, _ = run("evaluate", data, "--model", "m", model=HalfModel)
+    assert "40 of 80 instances: auto" in out
+
+
+def test_a_split_needs_a_model(run):
+    with pytest.raises(UsageError, match="--split without --model"):
+        run("evaluate", None, "--split", "test")
+
+
+def test_spaces_of_different_dims_need_a_model(run):
+    with pytest.raises(DataError, match=r"a has 3 columns, b has 4 columns.*Pass --model MODEL"):
+        run("evaluate", dataset_of({"a": np.ones((5, 3)), "b": np.ones((5, 4))}))
+
+
+def test_notes_of_reading_go_to_standard_error_unless_quiet(run):
+    data = simulate(40, 2, 4)
+    data = type(data)(data.ids, data.modalities, data.present, notes=("instances are known by row number",))
+    assert run("evaluate", data)[2] == "note: instances are known by row number\n"
+    assert run("evaluate", data, "-q")[2] == ""
+
+
+def test_fewer_queries_are_said_on_the_screen(run):
+    assert "30 of them, chosen by hash, ask" in run("evaluate", simulate(100, 2, 4), "--queries", "30")[1]
