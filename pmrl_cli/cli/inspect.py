@@ -37,7 +37,7 @@ def command(
     labels: LabelsFile = None,
     id_column: IdColumn = None,
     feature_column: FeatureColumn = None,
-    join: JoinOption = Join.inner,
+    join: JoinOption = Join.outer,
     on_bad: OnBadOption = OnBad.error,
     json: Json = False,
     quiet: Quiet = False,

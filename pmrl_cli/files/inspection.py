@@ -43,7 +43,7 @@ class Inspection:
 def inspect_files(
     files: Sequence[str],
     *,
-    join: str = "inner",
+    join: str = "outer",
     on_bad: str = "error",
     id_column: str | None = None,
     feature_column: str | None = None,

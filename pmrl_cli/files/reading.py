@@ -33,7 +33,7 @@ def raise_first(error: PmrlError) -> NoReturn:
 def read_dataset(
     files: Sequence[str],
     *,
-    join: str = "inner",
+    join: str = "outer",
     on_bad: str = "error",
     id_column: str | None = None,
     feature_column: str | None = None,

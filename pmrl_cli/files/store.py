@@ -31,7 +31,7 @@ def ingest_store(
     out: Path,
     *,
     force: bool = False,
-    join: str = "inner",
+    join: str = "outer",
     on_bad: str = "error",
     id_column: str | None = None,
     feature_column: str | None = None,

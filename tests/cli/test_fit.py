@@ -196,4 +196,4 @@ print(table.num_rows, *table.column_names)
     }
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.decode() == "1797 id left right spectrum fused\n"
+    assert done.stdout.decode() == "1789 id left right spectrum fused\n"

@@ -29,7 +29,7 @@ def run(*arguments):
 def test_prints_the_path_and_tells_the_overlap_apart(files):
     done = run(files / "image.h5", files / "text.h5", "-o", files / "store")
     assert (done.returncode, done.stdout) == (0, f"{files / 'store'}\n")
-    assert "note: inner join by id: 3 instances of image 4, text 4 rows." in done.stderr
+    assert "note: outer join by id: 3 instances of image 4, text 4 rows." in done.stderr
     assert open_store(files / "store").ids.to_pylist() == ["a", "b", "c"]
 
 

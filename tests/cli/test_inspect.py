@@ -28,7 +28,7 @@ def test_the_table_fits_eighty_columns_and_tells_the_overlap(files):
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "\x1b" not in done.stdout
-    assert "inner join: 3 instances" in done.stdout
+    assert "outer join: 3 instances" in done.stdout
     assert [line.split() for line in done.stdout.splitlines() if line.startswith(" image")] == [
         ["image", "1", "4", "3", "float32", "/ids", "0", "0"],
         ["image", "4", "3", "3", "1"],

@@ -12,7 +12,7 @@ from pmrl_cli.objectives.pmrl import TEMPERATURE_FLOOR, spectrum_loss
 from pmrl_cli.spectrum import spectrum
 from tests.reference import objectives as reference
 
-SPECTRUM_ONLY = {"instance_weight": 0.0, "pairwise_weight": 0.0}
+SPECTRUM_ONLY = {"spectrum_weight": 1.0, "instance_weight": 0.0, "pairwise_weight": 0.0}
 
 
 def draw(batch, modalities, dim, *, shared=1.0, seed=0):
@@ -157,7 +157,7 @@ def test_plain_spectrum_part_would_call_the_opposite_modality_perfect():
 def test_gradient_is_that_of_finite_differences(modalities):
     embeddings, present = draw(6, modalities, 7)
     present[0] = True
-    objective = make_objective("pmrl", {"pairwise_weight": 1.0}).double()
+    objective = make_objective("pmrl", {"spectrum_weight": 1.0}).double()
     _, parts = objective(embeddings, present)
     embeddings.requires_grad_()
 
