@@ -17,7 +17,7 @@ Array = npt.NDArray[np.float64]
 _GRID = 2**19
 """Scores are compared on a grid of 2^-19 (1.9e-6), coarser than float32 rounding, so that copies tie."""
 
-_SCORES = 2**23  # scores held at once
+_SCORES = 2**18  # scores held at once
 
 
 def average_precision(scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.bool_]) -> Array:
@@ -35,13 +35,17 @@ def average_precision(scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.
     grid = np.rint(np.clip(scores, -1, 1) * _GRID).astype(np.int32)
     keys = np.sort(-(2 * grid + relevant), axis=1)
     keys *= -1
-    found = np.cumsum(keys & 1, axis=1)
+    found = np.cumsum(keys & 1, axis=1, dtype=np.int32)
     last_of_ties = np.ones(keys.shape, dtype=bool)
-    last_of_ties[:, :-1] = keys[:, :-1] >> 1 != keys[:, 1:] >> 1
-    at_ends = np.maximum.accumulate(np.where(last_of_ties, found, 0), axis=1)
-    gained = np.diff(at_ends, axis=1, prepend=0)
-    precision = found / np.arange(1, keys.shape[1] + 1)
-    result: Array = (gained * precision).sum(1) / found[:, -1]
+    np.not_equal(keys[:, :-1] >> 1, keys[:, 1:] >> 1, out=last_of_ties[:, :-1])
+    row, end = np.nonzero(last_of_ties)
+    at_ends = found[row, end]
+    gained = np.diff(at_ends, prepend=0)
+    first_of_row = np.diff(row, prepend=-1) > 0
+    gained[first_of_row] = at_ends[first_of_row]
+    hit = gained > 0
+    precision = at_ends[hit] / (end[hit] + 1)
+    result: Array = np.bincount(row[hit], gained[hit] * precision, len(keys)) / found[:, -1]
     return result
 
 
