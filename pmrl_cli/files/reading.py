@@ -16,10 +16,11 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import PmrlError, ResourceError
-from pmrl_cli.files.discovery import Plan, discover, read_side_table
+from pmrl_cli.files.discovery import Plan, discover
 from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan, side_columns
 from pmrl_cli.files.manifest import STORE, folder_format, open_store
 from pmrl_cli.files.npy import MemoryRows, NpyWriter
+from pmrl_cli.files.side import read_side_table
 from pmrl_cli.files.source import BFLOAT16
 
 __all__ = ["available_memory", "check_disk", "raise_first", "read_dataset"]
