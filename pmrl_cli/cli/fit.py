@@ -160,6 +160,8 @@ def command(
                 max_memory=budget,
             )
             progress.dataset(dataset)
+            if unfinished.exists():
+                progress.note(f"continuing the run in {unfinished}")
 
             def stage(name: str) -> None:
                 stop.training = name == "training"

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
@@ -39,15 +39,9 @@ class FitProgress:
         self._last = -math.inf
         self._best = -math.inf
         console = Console(stderr=True)
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
-            BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}" if console.width >= 60 else ""),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
+        bar = (BarColumn(bar_width=None),) if console.width >= 100 else ()
+        count = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), *bar, *count)
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._live)
         self._task = self._bar.add_task("reading", total=None, visible=self._live)
 
@@ -91,10 +85,10 @@ class FitProgress:
         better = line.mrr > self._best
         if better:
             self._best = line.mrr
-        loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.4f}"
+        loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.3f}"
         text = f"{line.stage}  {loss}"
         if not math.isnan(line.mrr):
-            text += f"  sigma1 {line.share:.3f}  R@1 {line.r1:.3f}  MRR {line.mrr:.4f}{' *' if better else ''}"
+            text += f"  sigma1 {line.share:.3f}  R@1 {line.r1:.3f}{' *' if better else ''}"
         if self._live:
             self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
             return

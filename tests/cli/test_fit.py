@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -173,6 +175,32 @@ def test_what_pmrl_did_not_write_is_replaced_only_by_force(tmp_path):
     pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", "--force", cwd=tmp_path)
     pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", "--seed", "1", cwd=tmp_path)  # now it is pmrl's own
     assert json.loads((tmp_path / "m/config.json").read_text())["settings"]["seed"] == 1
+
+
+def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path):
+    primary, secondary = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pmrl_cli", "fit", *FEATURES, *QUICK, "-o", "m"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=secondary,
+    )
+    os.close(secondary)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(primary, 65536)
+        except OSError:  # the other side is closed
+            break
+    assert process.wait() == 0
+    assert process.stdout.read() == b"m\n"
+    text = shown.decode()
+    assert re.search(r"sigma1 0\.\d+  R@1 0\.\d+", text)
+    assert "/30" in text
+    assert "left" in text
+    assert "\x1b[" not in fitted[2]
 
 
 def test_the_pipeline_works_as_typed(tmp_path):
