@@ -194,8 +194,9 @@ def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path):
             shown += os.read(primary, 65536)
         except OSError:  # the other side is closed
             break
-    assert process.wait() == 0
-    assert process.stdout.read() == b"m\n"
+    os.close(primary)
+    out, _ = process.communicate()
+    assert (process.returncode, out) == (0, b"m\n")
     text = shown.decode()
     assert re.search(r"sigma1 0\.\d+  R@1 0\.\d+", text)
     assert "/30" in text
