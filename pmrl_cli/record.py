@@ -47,6 +47,7 @@ def _config(fitted: Fitted) -> dict[str, object]:
             "ridge": fitted.setting.ridge,
             "power": fitted.setting.power,
             "dim": fitted.setting.dim,
+            "given": fitted.setting.given,
             "dropout": fitted.dropout,
             "steps": fitted.best.step,
             "refitted": fitted.refitted,
@@ -82,6 +83,11 @@ def _card(fitted: Fitted) -> str:
         f"| {name} | {fitted.inputs[name]['rows']:,} | {len(projection.mean)} | {projection.basis.shape[1]} |"
         for name, projection in zip(fitted.names, fitted.projections, strict=True)
     )
+    origin = (
+        "the features as they are, centred"
+        if start.given
+        else f"ridge MAXVAR GCCA (ridge {start.ridge:g}, correlation power {start.power:g})"
+    )
     again = (
         "Then all of that was repeated with the validation instances trained on too."
         if fitted.refitted
@@ -104,9 +110,9 @@ vectors of one instance point the same way. Made by pmrl {__version__}.
 ## How
 
 Objective `{settings.objective}` ({REGISTRY[settings.objective].summary}), `{settings.adapter}` adapters, started at
-ridge MAXVAR GCCA (ridge {start.ridge:g}, correlation power {start.power:g}; best of {start.tried} settings on
-validation), AdamW at {settings.learning_rate:g} on batches of {fitted.plan.batch_size}, input dropout
-{fitted.dropout:g}, stopped at step {best.step}. {again} `pmrl fit FILES --config resolved.toml` makes it again.
+{origin} (the best of {start.tried} starts on validation).
+AdamW at {settings.learning_rate:g} on batches of {fitted.plan.batch_size}, input dropout {fitted.dropout:g}, stopped
+at step {best.step}. {again} `pmrl fit FILES --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 

@@ -27,7 +27,7 @@ from pmrl_cli.training.devices import choose_device, choose_precision
 from pmrl_cli.training.heldout import HELD_OUT_LIMIT
 from pmrl_cli.training.loop import Progress, Schedule, Trained, schedule, train
 from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.training.start import Setting, Start, choose_setting, solve_start
+from pmrl_cli.training.start import Setting, Start, choose_setting, given_setting, solve_start
 
 __all__ = ["Fitted", "fit"]
 
@@ -212,10 +212,19 @@ def fit(
     few = int((parts == TRAIN).sum()) <= FEW_INSTANCES
     refit = few if settings.refit is None else settings.refit
 
-    bank = build_bank(dataset, parts == TRAIN, seed=settings.seed, scratch=Scratch(max_memory), report=stage)
+    def bank_of(train: npt.NDArray[np.bool_], *, given: bool) -> Bank:
+        scratch = Scratch(max_memory)
+        return build_bank(dataset, train, seed=settings.seed, scratch=scratch, given=given, report=stage)
+
+    train_only = parts == TRAIN
+    bank = bank_of(train_only, given=False)
     stage("closed-form start")
     validation = _validation_rows(dataset, parts, settings.seed)
     setting = choose_setting(bank, validation, dim=settings.dim)
+    given = given_setting(dataset, train_only, validation, dim=settings.dim)
+    if given is not None and given.held_out.mrr > setting.held_out.mrr:
+        setting = replace(given, tried=setting.tried + 1)
+        bank = bank_of(train_only, given=True)
     if math.isnan(setting.held_out.mrr):
         what = "too few held-out instances"
         raise DataError(
@@ -242,12 +251,12 @@ def fit(
     index = max(range(len(tried)), key=lambda i: tried[i].best.mrr)
     trained = tried[index]
     history = [line for candidate in tried for line in candidate.history]
-    seen_in_training = parts == TRAIN
+    seen_in_training = train_only
 
     if refit:
         seen_in_training = (parts == TRAIN) | (parts == VALIDATION)
         del bank
-        bank = build_bank(dataset, seen_in_training, seed=settings.seed, scratch=Scratch(max_memory), report=stage)
+        bank = bank_of(seen_in_training, given=setting.given)
         start = solve_start(bank, setting)
         projections = _whiten(bank, start)
         rows = np.flatnonzero(seen_in_training & trainable)

@@ -70,6 +70,20 @@ def test_no_steps_leave_the_closed_form_of_all_instances():
     assert fitted.best.step == 0
 
 
+def test_features_in_one_space_already_start_as_they_are():
+    # Few instances of many dimensions that nearly coincide: nothing learned from them beats leaving them alone.
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(60, 200))
+    arrays = [(shared + 0.8 * rng.normal(size=shared.shape)).astype(np.float32) for _ in range(2)]
+    ids = pa.array([f"i{i}" for i in range(60)], pa.large_string())
+    both = np.ones((60, 2), dtype=bool)
+    data = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1])), both)
+    fitted = fit(data, settings_for(steps=0))
+    assert fitted.setting.given
+    other = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1][:, :150])), both)
+    assert not fit(other, settings_for(steps=0)).setting.given
+
+
 def test_a_refit_trains_everyone_that_was_not_kept_for_test_as_long_as_was_best():
     data = simulate(noise=0.1)
     fitted = fit(data, settings_for(refit=True, test=0.3, steps=60))
