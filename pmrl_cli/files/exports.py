@@ -22,7 +22,7 @@ import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.errors import Place, UsageError
-from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, is_pmrl_folder, write_json
+from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, format_of, write_json
 from pmrl_cli.files.model_folder import sha256_of
 from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, VectorTable, vector_type
 
@@ -33,6 +33,7 @@ ROWS_PER_FILE = 262_144
 """Rows of one Parquet file: 512 MiB of 512 float32."""
 
 _FORMAT_VERSION = 1
+_REPLACEABLE = ("pmrl.export", "pmrl.store")
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 _RESERVED = frozenset({FUSED, "id", "present", MANIFEST})
 """What a modality may not be called, for a file or column of every export is called so."""
@@ -105,7 +106,7 @@ def write_export(
     _check_names(names)
     check_output(out, force=force)
     plan = _Plan(tuple(names), tuple(int(n) for n in counts), rows, dim, np.dtype(dtype), rows_per_file)
-    with atomic_folder(out, force=force) as folder:
+    with atomic_folder(out, formats=_REPLACEABLE, force=force) as folder:
         manifest: dict[str, object] = {
             "dim": dim,
             "dtype": dtype,
@@ -149,8 +150,8 @@ def check_output(out: Path, *, force: bool) -> None:
 
     Raises: UsageError as above.
     """
-    check_replaceable(out, force=force)
-    if force or not is_pmrl_folder(out):
+    check_replaceable(out, formats=_REPLACEABLE, force=force)
+    if force or not format_of(out):
         return
     manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
     if "file_format" not in manifest:

@@ -51,11 +51,8 @@ def _axes_rows(dataset: Dataset, rows: npt.NDArray[np.int64], dim: int, seed: in
     return np.sort(rows[np.argsort(hashes, kind="stable")[:AXES_ROWS]])
 
 
-def _fit_projections(
-    dataset: Dataset, train: npt.NDArray[np.bool_], seed: int
-) -> tuple[list[Projection], list[npt.NDArray[np.float64]]]:
+def _fit_projections(dataset: Dataset, train: npt.NDArray[np.bool_], seed: int) -> list[Projection]:
     projections: list[Projection] = []
-    variances: list[npt.NDArray[np.float64]] = []
     for m, features in enumerate(dataset.modalities):
         rows = np.flatnonzero(train & dataset.present[:, m])
         if len(rows) < 2:
@@ -85,25 +82,21 @@ def _fit_projections(
                 next_step="Leave the modality out, or check what wrote it.",
             )
         projections.append(projection)
-        variances.append(variance)
-    return projections, variances
+    return projections
 
 
-def given_projections(
-    dataset: Dataset, train: npt.NDArray[np.bool_]
-) -> tuple[list[Projection], list[npt.NDArray[np.float64]]]:
+def given_projections(dataset: Dataset, train: npt.NDArray[np.bool_]) -> list[Projection]:
     """Return projections that leave features as they are, but centred and divided by one number per modality.
 
-    That number is their root mean square deviation, so that scores have variance 1 on average.
+    That number is their root mean square deviation, so that scores have variance 1 on average. No modality may be
+    constant.
     """
     projections: list[Projection] = []
-    variances: list[npt.NDArray[np.float64]] = []
     for m, features in enumerate(dataset.modalities):
         columns = ColumnMoments(features.dim)
         for block in dataset.blocks(np.flatnonzero(train & dataset.present[:, m])):
             columns.add(features.read(block))
-        variance = columns.deviation**2
-        scale = variance.mean() ** -0.5
+        scale = np.mean(columns.deviation**2) ** -0.5
         zeros = np.zeros(features.dim, dtype=np.float32)
         projections.append(
             Projection(
@@ -113,8 +106,7 @@ def given_projections(
                 np.eye(features.dim, dtype=np.float32),
             )
         )
-        variances.append(variance * scale**2)
-    return projections, variances
+    return projections
 
 
 def build_bank(
@@ -141,16 +133,20 @@ def build_bank(
     Raises: DataError if a modality has fewer than two training instances, or is constant over them.
     """
     report("principal components")
-    projections, variances = given_projections(dataset, train) if given else _fit_projections(dataset, train, seed)
+    projections = given_projections(dataset, train) if given else _fit_projections(dataset, train, seed)
     report("scores and cross moments")
-    widths = [len(v) for v in variances]
+    widths = [projection.basis.shape[1] for projection in projections]
     scores = tuple(scratch.empty((len(dataset), width)) for width in widths)
     cross = CrossMoments([] if given else widths)
+    columns = [ColumnMoments(width) for width in widths]
     for block in dataset.blocks():
         present = dataset.present[block]
+        chosen = train[block]
         for m, features in enumerate(dataset.modalities):
             scores[m][block] = projections[m].scores(features.read(block)) * present[:, [m]]
+            columns[m].add(scores[m][block][chosen & present[:, m]])
         if not given:
-            chosen = train[block]
             cross.add([s[block][chosen] for s in scores], present[chosen])
+    # Of all training instances: those the axes were found on may be a sample, on which they are too large.
+    variances = [moments.deviation**2 for moments in columns]
     return Bank(tuple(projections), tuple(variances), cross, scores, dataset.present)

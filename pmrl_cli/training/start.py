@@ -25,6 +25,9 @@ RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 DIMS = (16, 32, 64, 128, 256)
 POWERS = (0.5, 1.0, 2.0)
 
+GIVEN_DIM = 2048
+"""Features as given are tried up to this many columns: contrastive encoders have fewer, and their maps are dense."""
+
 
 @dataclass(frozen=True)
 class Setting:
@@ -70,17 +73,23 @@ def _judge(outputs: Sequence[Tensor], present: Tensor) -> HeldOut:
     return held_out_retrieval(torch.nn.functional.normalize(torch.stack(list(outputs), dim=1), dim=2), present)
 
 
+def _weights(correlations: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
+    # Where nothing correlates, all directions are as good: weighting them by 0 would map everything to the origin.
+    return correlations**power if correlations.any() else np.ones_like(correlations)
+
+
 def given_setting(
     dataset: Dataset, train: npt.NDArray[np.bool_], validation: npt.NDArray[np.int64], *, dim: int | None
 ) -> Setting | None:
     """Return the setting that leaves features as they are, centred, judged on validation.
 
-    None where the modalities differ in their number of columns, or ``dim`` asks for another one.
+    None where the modalities differ in their number of columns, have more than ``GIVEN_DIM``, or ``dim`` asks for
+    another one.
     """
     dims = set(dataset.dims)
-    if len(dims) > 1 or dim not in (None, *dims):
+    if len(dims) > 1 or max(dims) > GIVEN_DIM or dim not in (None, *dims):
         return None
-    projections, _ = given_projections(dataset, train)
+    projections = given_projections(dataset, train)
     present = dataset.present[validation]
     outputs = [
         torch.from_numpy(projection.scores(features.read(validation)) * present[:, [m]])
@@ -110,7 +119,7 @@ def choose_setting(bank: Bank, validation: npt.NDArray[np.int64], *, dim: int | 
             for scores, whiten, maps in zip(held, solution.whiten, solution.maps, strict=True)
         ]
         for power in POWERS:
-            weight = torch.from_numpy((solution.correlations**power).astype(np.float32))
+            weight = torch.from_numpy(_weights(solution.correlations, power).astype(np.float32))
             for d in dims:
                 quality = _judge([y[:, :d] * weight[:d] for y in directions], present)
                 found.append(Setting(ridge, power, d, given=False, held_out=quality, tried=0))
@@ -127,7 +136,7 @@ def solve_start(bank: Bank, setting: Setting) -> Start:
         identity = tuple(np.eye(setting.dim, dtype=np.float32) for _ in bank.projections)
         return Start(tuple(np.ones(setting.dim, dtype=np.float32) for _ in bank.projections), identity)
     solution = gcca(bank.cross, bank.variances, ridge=setting.ridge, dim=setting.dim)
-    weight = solution.correlations**setting.power
+    weight = _weights(solution.correlations, setting.power)
     maps = []
     for whiten, variance, directions in zip(solution.whiten, bank.variances, solution.maps, strict=True):
         weighted = directions * weight

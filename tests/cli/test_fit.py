@@ -12,6 +12,8 @@ from pathlib import Path
 
 import pytest
 
+from pmrl_cli.files.atomic import held
+
 ROOT = Path(__file__).parents[2]
 FEATURES = [str(path) for path in sorted((ROOT / "sample_data" / "features").iterdir())]
 QUICK = ("--steps", "30", "--dim", "16", "--dropout", "0", "--threads", "1")
@@ -147,6 +149,10 @@ def test_json_is_one_object_with_the_metrics(tmp_path):
         (("--config", "absent.toml"), 2, "config file cannot be read: absent.toml"),
         (("--group", "owner"), 2, "unknown side column: 'owner'"),
         (("--device", "cuda:77"), 5, "device is not there"),
+        (("--device", "cpu:"), 2, "unknown device: 'cpu:'"),
+        (("--seed", "4294967296"), 2, "seed out of range"),
+        (("--set", "temperature_instance=0"), 2, "temperature out of range: 0, expected 0.01 to 1"),
+        (("--steps", "1", "--learning-rate", "1e30", "--dropout", "0"), 6, "training diverged"),
         (("--device", "abacus"), 2, "unknown device: 'abacus'"),
         (("--max-memory", "lots"), 2, "is not a size such as 512M or 8G"),
     ],
@@ -157,6 +163,26 @@ def test_a_wrong_option_is_one_line_and_its_exit_code(tmp_path, options, code, w
     assert err.splitlines()[-1].startswith("error: ")
     assert words in err
     assert not (tmp_path / "m").exists()
+
+
+def test_two_fits_of_one_output_do_not_meet(tmp_path):
+    with held(tmp_path / "m.unfinished"):
+        _, err = pmrl("fit", *FEATURES, *QUICK, "-o", "m", cwd=tmp_path, code=7)
+    assert f"a lock held by process {os.getpid()}" in err
+    pmrl("fit", *FEATURES, *QUICK, "-o", "m", cwd=tmp_path)  # a lock nobody holds is no lock
+    (tmp_path / "n.unfinished").mkdir()
+    (tmp_path / "n.unfinished/thesis.txt").write_text("mine")
+    _, err = pmrl("fit", *FEATURES, "--restart", "-o", "n", cwd=tmp_path, code=2)
+    assert "files of somebody else" in err
+
+
+def test_other_outputs_links_and_the_folder_one_stands_in_are_not_replaced(tmp_path):
+    pmrl("ingest", *FEATURES, "-o", "store", cwd=tmp_path)
+    (tmp_path / "link").symlink_to("store")
+    for output, words in (("store", "a pmrl.store"), ("link", "a symbolic link"), (".", "no name of its own")):
+        _, err = pmrl("fit", *FEATURES, "--steps", "0", "-o", output, cwd=tmp_path, code=2)
+        assert words in err
+    assert (tmp_path / "store/left.npy").exists()
 
 
 def test_an_unknown_config_key_names_those_there_are(tmp_path):
