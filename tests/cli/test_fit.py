@@ -16,7 +16,7 @@ from pmrl_cli.files.atomic import held
 
 ROOT = Path(__file__).parents[2]
 FEATURES = [str(path) for path in sorted((ROOT / "sample_data" / "features").iterdir())]
-QUICK = ("--steps", "30", "--dim", "16", "--dropout", "0", "--threads", "1")
+QUICK = ("--steps", "150", "--dim", "16", "--dropout", "0", "--threads", "1")
 
 
 def start(*arguments, cwd, **options):
@@ -225,7 +225,7 @@ def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path):
     assert (process.returncode, out) == (0, b"m\n")
     text = shown.decode()
     assert re.search(r"sigma1 0\.\d+  R@1 0\.\d+", text)
-    assert "/30" in text
+    assert "/150" in text
     assert "left" in text
     assert "\x1b[" not in fitted[2]
 
