@@ -115,11 +115,14 @@ def command(
     from pmrl_cli.cli.progress import FitProgress
     from pmrl_cli.files.atomic import check_replaceable, to_json
     from pmrl_cli.files.reading import read_dataset
+    from pmrl_cli.files.specs import check_not_input
     from pmrl_cli.training.loop import Interrupted
 
     if threads is not None:
         torch.set_num_threads(threads)
-    check_replaceable(output, force=force)
+    check_replaceable(output, force=force, kind="pmrl.model")
+    paths = options.expand_files(files, null=null)
+    check_not_input(output, paths)
     aligner = Aligner(
         device=device,
         objective=objective,
@@ -151,7 +154,7 @@ def command(
     try:
         with progress:
             dataset = read_dataset(
-                options.expand_files(files, null=null),
+                paths,
                 join=join.value,
                 on_bad=on_bad.value,
                 id_column=id_column,

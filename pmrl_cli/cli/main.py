@@ -60,6 +60,14 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
+def _usage_message(error: TyperException) -> str:
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    if not message or context is None:
+        return message
+    return f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} See {context.command_path} --help."
+
+
 def _fail(error: BaseException, message: str, code: int, details: dict[str, object]) -> int:
     if "--debug" in sys.argv:
         traceback.print_exception(error)
@@ -79,13 +87,17 @@ def run() -> NoReturn:
     except PmrlError as error:
         code = _fail(error, str(error), error.exit_code, error.as_dict())
     except TyperException as error:
-        message = " ".join(error.format_message().split())
+        message = _usage_message(error)
         code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
     except MemoryError as error:
         message = "not enough memory. Lower --max-memory or free some."
         code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except OSError as error:
-        message = f"{error.strerror or error}: {error.filename or 'input or output'}"
+        where = f"{error.filename}: " if error.filename else ""
+        message = (
+            f"cannot read or write: {where}{error.strerror or error}, expected a disk and permissions that allow it. "
+            "Check the path, its permissions and the room on the disk."
+        )
         code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except Exception as error:  # noqa: BLE001 - the one boundary
         message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."

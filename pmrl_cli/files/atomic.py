@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pmrl_cli.errors import Place, UsageError
+from pmrl_cli.errors import Place, ResourceError, UsageError
 
 __all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "is_pmrl_folder", "to_json", "write_json"]
 
@@ -88,22 +88,52 @@ def atomic_folder(path: Path, *, force: bool) -> Iterator[Path]:
             old.unlink()
 
 
-def check_replaceable(path: Path, *, force: bool) -> None:
-    """Refuse an output that exists and is not pmrl's own, before any work is done.
+def check_replaceable(path: Path, *, force: bool, kind: str | None = None) -> None:
+    """Refuse an output that cannot be written, or that exists and is not pmrl's own, before any work is done.
 
-    Raises: UsageError as above.
+    Args:
+        path: the final file or folder.
+        force: replace ``path`` whatever it is.
+        kind: ``pmrl.model``, ``pmrl.store`` or ``pmrl.export``: replace only an earlier one of these, for a store
+            may be the input of a model. None: replace whatever pmrl wrote.
+
+    Raises: UsageError as above; ResourceError if no folder can hold ``path``.
     """
-    if force or not path.exists() or is_pmrl_folder(path):
+    _check_writable(path)
+    if force or not path.exists() or (path.is_dir() and not any(path.iterdir())):
         return
-    if path.is_dir() and not any(path.iterdir()):
+    ours = _kind(path) if is_pmrl_folder(path) else None
+    if ours is not None and kind in (None, ours):
         return
     what = "output exists"
     raise UsageError(
         what,
         at=Place(str(path)),
-        found="something that pmrl did not write",
-        expected="a new path or an earlier output of pmrl",
+        found="something that pmrl did not write" if ours is None else f"a {ours}",
+        expected=f"a new path or an earlier {kind or 'output of pmrl'}",
         next_step="Choose another -o, or replace it with --force.",
+    )
+
+
+def _kind(folder: Path) -> str:
+    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    # an export as npy is a store, too
+    return "pmrl.export" if "file_format" in manifest else str(manifest["format"])
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return
+    what = "output cannot be written"
+    raise ResourceError(
+        what,
+        at=Place(str(path)),
+        found=f"{folder} is {'a folder without leave to write' if folder.is_dir() else 'no folder'}",
+        expected="a folder one can write in",
+        next_step="Choose another -o, or change the permissions.",
     )
 
 

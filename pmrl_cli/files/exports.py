@@ -7,7 +7,6 @@ store do not depend on how the instances were cut into blocks.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -21,8 +20,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.errors import Place, UsageError
-from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, is_pmrl_folder, write_json
+from pmrl_cli.errors import UsageError
+from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, write_json
+from pmrl_cli.files.manifest import EXPORT, STORE, STORE_VERSION, digest_ids
 from pmrl_cli.files.model_folder import sha256_of
 from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, VectorTable, vector_type
 
@@ -110,7 +110,7 @@ def write_export(
             "dim": dim,
             "dtype": dtype,
             "file_format": format,
-            "format": "pmrl.export",
+            "format": EXPORT,
             "format_version": _FORMAT_VERSION,
             "provenance": dict(provenance),
             "rows": rows,
@@ -147,21 +147,9 @@ def write_stream(
 def check_output(out: Path, *, force: bool) -> None:
     """Refuse a folder that is not an earlier export, before any work is done: it may be the model or its input.
 
-    Raises: UsageError as above.
+    Raises: UsageError, ResourceError as ``check_replaceable``.
     """
-    check_replaceable(out, force=force)
-    if force or not is_pmrl_folder(out):
-        return
-    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    if "file_format" not in manifest:
-        what = "output exists"
-        raise UsageError(
-            what,
-            at=Place(str(out)),
-            found=f"a {manifest['format']}",
-            expected="a new path or an earlier export",
-            next_step="Choose another -o, or replace it with --force.",
-        )
+    check_replaceable(out, force=force, kind=EXPORT)
 
 
 def _check_names(names: Sequence[str]) -> None:
@@ -267,7 +255,8 @@ def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> 
             ids.append(block.ids)
             written += len(block.ids)
         _check_count("any modality", written, plan.rows)
-    table = pa.table([pa.chunked_array(ids, pa.large_string()).cast(pa.string())], schema=schema).combine_chunks()
+    everyone = pa.chunked_array(ids, pa.large_string())
+    table = pa.table([everyone.cast(pa.string())], schema=schema).combine_chunks()
     pq.write_table(table, folder / "ids.parquet", compression="none", use_dictionary=False, write_page_checksum=True)
     modalities = [
         {
@@ -279,7 +268,15 @@ def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> 
         }
         for name, file in zip(plan.names, vectors, strict=True)
     ]
-    return {"format": "pmrl.store", "modalities": modalities}
+    digest = digest_ids(pa.concat_arrays(everyone.chunks) if ids else pa.array([], pa.large_string()))
+    return {
+        "format": STORE,
+        "format_version": STORE_VERSION,
+        "modalities": modalities,
+        "ids": {"digest": digest, "named_by_row": False},
+        "columns": [],
+        "notes": [],
+    }
 
 
 def _stream(sink: BinaryIO, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> int:
