@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Self
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
@@ -43,7 +51,7 @@ class FitProgress:
             SpinnerColumn(),
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
-            TextColumn("{task.completed:.0f}/{task.total:.0f}" if console.width >= 60 else ""),
+            *((MofNCompleteColumn(),) if console.width >= 60 else ()),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
