@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import traceback
+from inspect import cleandoc
 from typing import Annotated, NoReturn
 
 import typer
@@ -31,8 +33,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PMRL"},
     rich_markup_mode="rich",
 )
+
+
+def _flowed(text: str) -> str:
+    """Join the lines of each paragraph, or the help breaks where the docstring does."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
+
+
 for module in (inspect, ingest, fit, diagnose, evaluate, export):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
+    app.command(module.__name__.rpartition(".")[2], help=_flowed(module.command.__doc__ or ""))(module.command)
+
+_HELP = """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
+
+Exit codes: 0 done, 1 --fail-under not met, 2 command line, 3 data, 4 refused by policy, 5 memory, disk or
+device, 6 diverged, 7 state mismatch, 70 a bug of ours, 130/143 interrupted.
+"""
 
 
 def _version(value: bool) -> None:
@@ -41,18 +56,14 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_flowed(_HELP))
 def pmrl(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
-
-    Exit codes: 0 done, 1 --fail-under not met, 2 command line, 3 data, 4 refused by policy, 5 memory, disk or
-    device, 6 diverged, 7 state mismatch, 70 a bug of ours, 130/143 interrupted.
-    """
+    """Take the options of all commands; its help is ``_HELP``."""
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:

@@ -139,7 +139,7 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
 Files = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILES...",
+        metavar="FILES",
         help="Feature files, a folder, or a store; name=path, path:/dataset and path#column name things; "
         "- reads paths from standard input.",
         show_default=False,

@@ -47,15 +47,15 @@ class FitProgress:
         self._last = -math.inf
         self._best = -math.inf
         console = Console(stderr=True)
-        columns = (
-            SpinnerColumn(),
-            TextColumn("{task.description}"),
+        wide = (
             BarColumn(bar_width=None),
-            *((MofNCompleteColumn(),) if console.width >= 60 else ()),
+            MofNCompleteColumn(),
             TimeElapsedColumn(),
             TextColumn("left"),
             TimeRemainingColumn(),
         )
+        narrow = (TimeElapsedColumn(),)
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), *(wide if console.width >= 76 else narrow))
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._live)
         self._task = self._bar.add_task("reading", total=None, visible=self._live)
 
@@ -100,12 +100,14 @@ class FitProgress:
         if better:
             self._best = line.mrr
         loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.4f}"
-        text = f"{line.stage}  {loss}"
-        if not math.isnan(line.mrr):
-            text += f"  sigma1 {line.share:.3f}  R@1 {line.r1:.3f}  MRR {line.mrr:.4f}{' *' if better else ''}"
-        if self._live:
+        judged = not math.isnan(line.mrr)
+        reached = f"  R@1 {line.r1:.3f}  MRR {line.mrr:.4f}{' *' if better else ''}" if judged else ""
+        if self._live:  # what leaves room for the bar in 80 columns
+            text = f"{line.stage}{reached or f'  {loss}'}"
             self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
             return
+        sigma = f"  sigma1 {line.share:.3f}" if judged else ""
+        text = f"{line.stage}  {loss}{sigma}{reached}"
         now = time.monotonic()
         if self._verbose or now - self._last > PLAIN_SECONDS:
             self._last = now
