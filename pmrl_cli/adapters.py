@@ -13,9 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["ADAPTERS", "Adapter", "Adapters"]
-
-ADAPTERS = ("linear", "mlp")
+__all__ = ["Adapter", "Adapters"]
 
 
 class Adapter(nn.Module):

@@ -18,7 +18,7 @@ from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
 from pmrl_cli.files.atomic import atomic_folder
-from pmrl_cli.files.model_folder import read_model, to_toml, write_model
+from pmrl_cli.files.model_folder import FORMAT, read_model, to_toml, write_model
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.files.tensors import read_tensors, write_tensors
 from pmrl_cli.gcca import Projection
@@ -321,7 +321,7 @@ class Aligner:
                 tensors[f"{name}.projection.{key}"] = torch.from_numpy(getattr(projection, key))
             for key, tensor in weights.items():
                 tensors[f"{name}.adapter.{key}"] = tensor
-        with atomic_folder(folder, force=force) as temporary:
+        with atomic_folder(folder, formats=(FORMAT,), force=force) as temporary:
             write_tensors(temporary / "model.safetensors", tensors)
             write_tensors(
                 temporary / "seen.safetensors", {part: torch.from_numpy(h) for part, h in space.seen.items()}

@@ -106,7 +106,8 @@ def gcca(cross: CrossMoments, variances: Sequence[Float64Array], *, ridge: float
     """Solve ridge MAXVAR GCCA from the cross moments of the scores.
 
     Scores are whitened by (variance + ridge * mean variance)^(-1/2); the directions are the leading eigenvectors of
-    the stacked covariance, each modality normalised by its own number of instances.
+    the stacked covariance, each modality normalised by the total weight of its own instances: unrelated modalities
+    then have eigenvalues of 1 whatever is missing.
 
     Args:
         cross: weighted moments of the scores.
@@ -118,7 +119,7 @@ def gcca(cross: CrossMoments, variances: Sequence[Float64Array], *, ridge: float
         Psychometrika 76, 2011). Departs: the ridge is relative to the mean variance of the modality.
     """
     whiten = tuple((v + ridge * (v.mean() if len(v) else 0.0)) ** -0.5 for v in variances)
-    factor = np.concatenate([w / np.sqrt(max(1, n)) for w, n in zip(whiten, cross.counts, strict=True)])
+    factor = np.concatenate([w / np.sqrt(max(1.0, n)) for w, n in zip(whiten, cross.weights, strict=True)])
     covariance = cross.products * factor[:, None] * factor[None, :]
     eigenvalues, vectors = np.linalg.eigh(covariance)
     order = np.argsort(eigenvalues)[::-1][:dim]

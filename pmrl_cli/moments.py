@@ -143,7 +143,8 @@ class CrossMoments:
 
     Block (a, b) is the sum over instances with both a and b of w_i x_ia x_ib^T, where w_i = k / observed_i: an
     instance counts the same however many of its modalities were observed (the weighting of MAXVAR GCCA with
-    missing rows; van de Velden and Takane, Computational Statistics 27, 2012).
+    missing rows; van de Velden and Takane, Computational Statistics 27, 2012). ``weights`` is, per modality, the sum
+    of w_i over the instances that have it.
 
     Args:
         dims: columns of each modality.
@@ -151,21 +152,21 @@ class CrossMoments:
 
     def __init__(self, dims: Sequence[int]) -> None:
         self.dims = tuple(dims)
-        self.counts: npt.NDArray[np.int64] = np.zeros(len(self.dims), dtype=np.int64)
+        self.weights: Float64Array = np.zeros(len(self.dims))
         self.products: Float64Array = np.zeros((sum(self.dims), sum(self.dims)))
 
     def add(self, blocks: Sequence[npt.NDArray[np.floating]], present: npt.NDArray[np.bool_]) -> None:
         """Add B instances: one (B, d_m) block a modality, zero rows where absent, and (B, k) presence."""
         observed = present.sum(axis=1)
-        weight = np.sqrt(len(self.dims) / np.maximum(observed, 1))
+        weight = len(self.dims) / np.maximum(observed, 1)
         stacked = np.concatenate(
             [block * present[:, [m]] for m, block in enumerate(blocks)], axis=1, dtype=np.float64
         )
-        stacked *= weight[:, None]
+        stacked *= np.sqrt(weight)[:, None]
         self.products += stacked.T @ stacked
-        self.counts += present.sum(axis=0)
+        self.weights += weight @ present
 
     def merge(self, other: CrossMoments) -> None:
         """Add the instances another accumulator has seen."""
         self.products += other.products
-        self.counts += other.counts
+        self.weights += other.weights

@@ -47,9 +47,11 @@ def _config(fitted: Fitted) -> dict[str, object]:
             "ridge": fitted.setting.ridge,
             "power": fitted.setting.power,
             "dim": fitted.setting.dim,
+            "given": fitted.setting.given,
             "dropout": fitted.dropout,
             "steps": fitted.best.step,
             "refitted": fitted.refitted,
+            "steps_of_refit": fitted.history[-1].step if fitted.refitted else 0,
         },
         "schedule": {
             "batch_size": fitted.plan.batch_size,
@@ -82,6 +84,13 @@ def _card(fitted: Fitted) -> str:
         f"| {name} | {fitted.inputs[name]['rows']:,} | {len(projection.mean)} | {projection.basis.shape[1]} |"
         for name, projection in zip(fitted.names, fitted.projections, strict=True)
     )
+    origin = (
+        "the features as they are, centred"
+        if start.given
+        else f"ridge MAXVAR GCCA (ridge {start.ridge:g}, correlation power {start.power:g})"
+    )
+    trained = "trained, before the refit" if fitted.refitted else "this model"
+    labels = " --labels LABELS" if settings.group or settings.split_column else ""
     again = (
         "Then all of that was repeated with the validation instances trained on too."
         if fitted.refitted
@@ -104,20 +113,20 @@ vectors of one instance point the same way. Made by pmrl {__version__}.
 ## How
 
 Objective `{settings.objective}` ({REGISTRY[settings.objective].summary}), `{settings.adapter}` adapters, started at
-ridge MAXVAR GCCA (ridge {start.ridge:g}, correlation power {start.power:g}; best of {start.tried} settings on
-validation), AdamW at {settings.learning_rate:g} on batches of {fitted.plan.batch_size}, input dropout
-{fitted.dropout:g}, stopped at step {best.step}. {again} `pmrl fit FILES --config resolved.toml` makes it again.
+{origin} (the best of {start.tried} starts on validation).
+AdamW at {settings.learning_rate:g} on batches of {fitted.plan.batch_size}, input dropout {fitted.dropout:g}, stopped
+at step {best.step}. {again} `pmrl fit FILES{labels} --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 
 {fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose. {test}
 
-| on validation | MRR | R@1 | sigma_1^2/k |
+| on {fitted.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|
 | closed-form start | {fitted.start.mrr:.4f} | {fitted.start.r1:.4f} | {fitted.start.share:.4f} |
-| this model | {best.mrr:.4f} | {best.r1:.4f} | {best.share:.4f} |
+| {trained} | {best.mrr:.4f} | {best.r1:.4f} | {best.share:.4f} |
 
-Means over all ordered pairs of modalities, gallery = validation.
+Means over all ordered pairs of modalities, those instances the gallery.
 
 ## Limits
 

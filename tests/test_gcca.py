@@ -7,14 +7,14 @@ from pmrl_cli.gcca import CLIP, fit_projection, gcca, inverse_deviation, standar
 from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
 
 
-def solve(views, present, ridge, dim):
+def solve(modalities, present, ridge, dim):
     variances = []
     scores = []
-    for m, view in enumerate(views):
-        second = SecondMoment(view.shape[1])
-        second.add(view[present[:, m]])
-        axes, variance = second.principal_axes(view.shape[1])
-        scores.append((view - second.mean) @ axes * present[:, [m]])
+    for m, modality in enumerate(modalities):
+        second = SecondMoment(modality.shape[1])
+        second.add(modality[present[:, m]])
+        axes, variance = second.principal_axes(modality.shape[1])
+        scores.append((modality - second.mean) @ axes * present[:, [m]])
         variances.append(variance)
     cross = CrossMoments([s.shape[1] for s in scores])
     cross.add(scores, present)
@@ -24,9 +24,9 @@ def solve(views, present, ridge, dim):
 def test_eigenvalues_are_those_of_the_sum_of_ridge_projections_over_instances():
     # MAXVAR: eigenvectors of sum_m X_m (X_m^T X_m + r I)^-1 X_m^T, an n x n matrix.
     rng = np.random.default_rng(0)
-    views = [rng.normal(size=(40, d)) for d in (5, 7, 3)]
+    modalities = [rng.normal(size=(40, d)) for d in (5, 7, 3)]
     ridge = 0.2
-    solution, scores, variances = solve(views, np.ones((40, 3), dtype=bool), ridge, 6)
+    solution, scores, variances = solve(modalities, np.ones((40, 3), dtype=bool), ridge, 6)
     total = np.zeros((40, 40))
     for x, v in zip(scores, variances, strict=True):
         total += x @ np.linalg.inv(x.T @ x + 40 * ridge * v.mean() * np.eye(len(v))) @ x.T
@@ -37,8 +37,8 @@ def test_eigenvalues_are_those_of_the_sum_of_ridge_projections_over_instances():
 def test_modalities_that_are_rotations_of_one_another_agree_completely():
     rng = np.random.default_rng(1)
     shared = rng.normal(size=(200, 6))
-    views = [shared @ np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(3)]
-    solution, scores, _ = solve(views, np.ones((200, 3), dtype=bool), 1e-9, 6)
+    modalities = [shared @ np.linalg.qr(rng.normal(size=(6, 6)))[0] for _ in range(3)]
+    solution, scores, _ = solve(modalities, np.ones((200, 3), dtype=bool), 1e-9, 6)
     np.testing.assert_allclose(solution.correlations, 1, atol=1e-6)
     outputs = [(s * w) @ m for s, w, m in zip(scores, solution.whiten, solution.maps, strict=True)]
     np.testing.assert_allclose(outputs[0], outputs[1], atol=1e-6)
@@ -47,19 +47,27 @@ def test_modalities_that_are_rotations_of_one_another_agree_completely():
 
 def test_unrelated_modalities_have_no_correlation_beyond_sampling():
     rng = np.random.default_rng(2)
-    views = [rng.normal(size=(5000, 4)) for _ in range(3)]
-    solution, _, _ = solve(views, np.ones((5000, 3), dtype=bool), 1e-6, 4)
+    modalities = [rng.normal(size=(5000, 4)) for _ in range(3)]
+    solution, _, _ = solve(modalities, np.ones((5000, 3), dtype=bool), 1e-6, 4)
     assert solution.correlations.max() < 0.05
+
+
+def test_unrelated_modalities_have_none_either_where_half_of_them_are_missing():
+    rng = np.random.default_rng(5)
+    modalities = [rng.normal(size=(20000, 3)) for _ in range(4)]
+    present = np.array([[1, 1, 0, 0], [0, 1, 1, 0], [0, 0, 1, 1], [1, 0, 0, 1]], dtype=bool)[np.arange(20000) % 4]
+    solution, _, _ = solve([m * present[:, [i]] for i, m in enumerate(modalities)], present, 1e-6, 4)
+    assert solution.correlations.max() < 0.03
 
 
 def test_a_modality_missing_at_random_does_not_turn_the_shared_directions():
     rng = np.random.default_rng(3)
     shared = rng.normal(size=(4000, 2)) * [2.0, 1.0]
-    views = [np.hstack([shared, rng.normal(size=(4000, 3))]) for _ in range(3)]
+    modalities = [np.hstack([shared, rng.normal(size=(4000, 3))]) for _ in range(3)]
     present = np.ones((4000, 3), dtype=bool)
     present[rng.permutation(4000)[:2000], 2] = False
-    solution, scores, _ = solve(views, present, 1e-6, 2)
-    whole, _, _ = solve(views, np.ones((4000, 3), dtype=bool), 1e-6, 2)
+    solution, scores, _ = solve(modalities, present, 1e-6, 2)
+    whole, _, _ = solve(modalities, np.ones((4000, 3), dtype=bool), 1e-6, 2)
     outputs = [(s * w) @ m for s, w, m in zip(scores, solution.whiten, solution.maps, strict=True)]
     rows = present[:, 2]
     for m in (0, 1, 2):

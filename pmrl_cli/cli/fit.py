@@ -113,14 +113,15 @@ def command(
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.cli.progress import FitProgress
-    from pmrl_cli.files.atomic import check_replaceable, to_json
+    from pmrl_cli.files.atomic import check_replaceable, held, to_json
+    from pmrl_cli.files.model_folder import FORMAT
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.specs import check_not_input
     from pmrl_cli.training.loop import Interrupted
 
     if threads is not None:
         torch.set_num_threads(threads)
-    check_replaceable(output, force=force, kind="pmrl.model")
+    check_replaceable(output, formats=(FORMAT,), force=force)
     paths = options.expand_files(files, null=null)
     check_not_input(output, paths)
     aligner = Aligner(
@@ -143,8 +144,6 @@ def command(
         seed=seed,
     )
     unfinished = output.with_name(f"{output.name}.unfinished")
-    if restart:
-        shutil.rmtree(unfinished, ignore_errors=True)
     stop = _StopRequest()
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
@@ -152,7 +151,13 @@ def command(
     progress = FitProgress(quiet=quiet, verbose=verbose)
     budget = options.parse_bytes(max_memory)
     try:
-        with progress:
+        with held(unfinished), progress:
+            runs = [path for path in sorted(unfinished.iterdir()) if path.is_dir()]
+            if restart:
+                for path in runs:
+                    shutil.rmtree(path)
+            elif runs:
+                progress.note(f"continuing the run in {unfinished}")
             dataset = read_dataset(
                 paths,
                 join=join.value,
@@ -177,6 +182,8 @@ def command(
                 should_stop=stop.asked,
             )
             stop.training = False
+            if stop.asked():  # during the last step
+                raise Interrupted
     except Interrupted:
         progress.note(f"interrupted: state saved in {unfinished}; the same command continues")
         raise typer.Exit(128 + (stop.signal or signal.SIGINT)) from None

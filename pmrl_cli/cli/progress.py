@@ -11,15 +11,7 @@ from typing import TYPE_CHECKING, Self
 
 import typer
 from rich.console import Console
-from rich.progress import (
-    BarColumn,
-    MofNCompleteColumn,
-    Progress,
-    SpinnerColumn,
-    TextColumn,
-    TimeElapsedColumn,
-    TimeRemainingColumn,
-)
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
@@ -47,15 +39,9 @@ class FitProgress:
         self._last = -math.inf
         self._best = -math.inf
         console = Console(stderr=True)
-        wide = (
-            BarColumn(bar_width=None),
-            MofNCompleteColumn(),
-            TimeElapsedColumn(),
-            TextColumn("left"),
-            TimeRemainingColumn(),
-        )
-        narrow = (TimeElapsedColumn(),)
-        columns = (SpinnerColumn(), TextColumn("{task.description}"), *(wide if console.width >= 76 else narrow))
+        bar = (BarColumn(bar_width=None),) if console.width >= 100 else ()
+        count = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+        columns = (SpinnerColumn(), TextColumn("{task.description}"), *bar, *count)
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._live)
         self._task = self._bar.add_task("reading", total=None, visible=self._live)
 
@@ -99,15 +85,13 @@ class FitProgress:
         better = line.mrr > self._best
         if better:
             self._best = line.mrr
-        loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.4f}"
-        judged = not math.isnan(line.mrr)
-        reached = f"  R@1 {line.r1:.3f}  MRR {line.mrr:.4f}{' *' if better else ''}" if judged else ""
-        if self._live:  # what leaves room for the bar in 80 columns
-            text = f"{line.stage}{reached or f'  {loss}'}"
+        loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.3f}"
+        text = f"{line.stage}  {loss}"
+        if not math.isnan(line.mrr):
+            text += f"  sigma1 {line.share:.3f}  R@1 {line.r1:.3f}{' *' if better else ''}"
+        if self._live:
             self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
             return
-        sigma = f"  sigma1 {line.share:.3f}" if judged else ""
-        text = f"{line.stage}  {loss}{sigma}{reached}"
         now = time.monotonic()
         if self._verbose or now - self._last > PLAIN_SECONDS:
             self._last = now

@@ -7,6 +7,7 @@ and leaves what was there before.
 
 from __future__ import annotations
 
+import fcntl
 import json
 import os
 import shutil
@@ -14,9 +15,18 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pmrl_cli.errors import Place, ResourceError, UsageError
+from pmrl_cli.errors import Place, ResourceError, StateError, UsageError
 
-__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "is_pmrl_folder", "to_json", "write_json"]
+__all__ = [
+    "MANIFEST",
+    "atomic_file",
+    "atomic_folder",
+    "check_replaceable",
+    "format_of",
+    "held",
+    "to_json",
+    "write_json",
+]
 
 MANIFEST = "manifest.json"
 
@@ -43,26 +53,28 @@ def atomic_file(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def is_pmrl_folder(path: Path) -> bool:
-    """Return whether ``path`` is a folder that pmrl wrote (its manifest says so)."""
+def format_of(path: Path) -> str:
+    """Return what the manifest of a folder says it is (``pmrl.model``, ...), or "" if pmrl did not write it."""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return False
-    return isinstance(manifest, dict) and str(manifest.get("format", "")).startswith("pmrl.")
+        return ""
+    found = str(manifest.get("format", "")) if isinstance(manifest, dict) else ""
+    return found if found.startswith("pmrl.") else ""
 
 
 @contextmanager
-def atomic_folder(path: Path, *, force: bool) -> Iterator[Path]:
+def atomic_folder(path: Path, *, formats: tuple[str, ...], force: bool) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success it takes the final name, on failure it is gone.
 
     Args:
         path: the final folder.
-        force: replace ``path`` even if pmrl did not write it.
+        formats: the kinds of folder that may be replaced, as their manifests name them.
+        force: replace ``path`` whatever it is.
 
-    Raises: UsageError if ``path`` exists, pmrl did not write it and ``force`` is False.
+    Raises: UsageError if ``path`` exists, is of no such kind and ``force`` is False, or is a link.
     """
-    check_replaceable(path, force=force)
+    check_replaceable(path, formats=formats, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -79,46 +91,85 @@ def atomic_folder(path: Path, *, force: bool) -> Iterator[Path]:
         _sync(path.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
-        if old.is_dir():
-            if path.exists():
-                shutil.rmtree(old, ignore_errors=True)
-            else:
-                old.rename(path)
-        elif old.exists():
-            old.unlink()
+        if old.exists() and not path.exists():
+            old.rename(path)
+        elif old.is_dir():
+            shutil.rmtree(old)
+        else:
+            old.unlink(missing_ok=True)
 
 
-def check_replaceable(path: Path, *, force: bool, kind: str | None = None) -> None:
-    """Refuse an output that cannot be written, or that exists and is not pmrl's own, before any work is done.
+LOCK = "lock"
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[None]:
+    """Hold a working folder, made if it is not there, against every other process; released however we end.
+
+    Raises: StateError if another process holds it, naming it; UsageError if the folder is not a working folder.
+    """
+    if folder.exists() and any(folder.iterdir()) and not (folder / LOCK).exists():
+        what = "working folder is not pmrl's"
+        raise UsageError(
+            what,
+            at=Place(str(folder)),
+            found="files of somebody else",
+            expected="no folder of that name",
+            next_step="Move it away, or choose another -o.",
+        )
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            what = "output is being written"
+            raise StateError(
+                what,
+                at=Place(str(folder)),
+                found=f"a lock held by process {lock.read().strip() or 'unknown'}",
+                expected="nobody else at work on it",
+                next_step="Wait for it, or choose another -o.",
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield
+
+
+def check_replaceable(path: Path, *, formats: tuple[str, ...], force: bool) -> None:
+    """Refuse an output that exists and is not of its own kind, before any work is done.
 
     Args:
         path: the final file or folder.
         force: replace ``path`` whatever it is.
-        kind: ``pmrl.model``, ``pmrl.store`` or ``pmrl.export``: replace only an earlier one of these, for a store
-            may be the input of a model. None: replace whatever pmrl wrote.
+        formats: what may be replaced without ``force``, such as ``pmrl.model``: a store may be a model's input.
 
     Raises: UsageError as above; ResourceError if no folder can hold ``path``.
     """
+    if path.is_symlink() or path.name in ("", ".."):
+        what = "output cannot be replaced"
+        raise UsageError(
+            what,
+            at=Place(str(path)),
+            found="a symbolic link" if path.is_symlink() else "no name of its own",
+            expected="the path of a folder",
+            next_step="Write the folder's own path after -o.",
+        )
     _check_writable(path)
-    if force or not path.exists() or (path.is_dir() and not any(path.iterdir())):
+    found = format_of(path)
+    if force or not path.exists() or found in formats:
         return
-    ours = _kind(path) if is_pmrl_folder(path) else None
-    if ours is not None and kind in (None, ours):
+    if path.is_dir() and not any(path.iterdir()):
         return
     what = "output exists"
     raise UsageError(
         what,
         at=Place(str(path)),
-        found="something that pmrl did not write" if ours is None else f"a {ours}",
-        expected=f"a new path or an earlier {kind or 'output of pmrl'}",
+        found=f"a {found}" if found else "something that pmrl did not write",
+        expected=f"a new path or an earlier {' or '.join(formats)}",
         next_step="Choose another -o, or replace it with --force.",
     )
-
-
-def _kind(folder: Path) -> str:
-    manifest = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
-    # an export as npy is a store, too
-    return "pmrl.export" if "file_format" in manifest else str(manifest["format"])
 
 
 def _check_writable(path: Path) -> None:

@@ -25,10 +25,11 @@ from pmrl_cli.files.choosing import (
     refuse_per_sample,
 )
 from pmrl_cli.files.naming import array_names, modality_names, natural_key, never_features
+from pmrl_cli.files.side import SideTable, side_tables
 from pmrl_cli.files.source import BFLOAT16, FLOATS, Column, Contents, Vectors
 from pmrl_cli.files.specs import Item, Report, expand, probe
 
-__all__ = ["Modality", "Plan", "SideTable", "discover", "read_side_table"]
+__all__ = ["Modality", "Plan", "discover"]
 
 
 @dataclass(frozen=True)
@@ -62,15 +63,6 @@ class Modality:
         """Type it is stored in: float16 or bfloat16 if all shards are, else float32."""
         kinds = {shard.dtype for shard in self.shards}
         return kinds.pop() if kinds in ({"float16"}, {BFLOAT16}) else "float32"
-
-
-@dataclass(frozen=True)
-class SideTable:
-    """Labels, groups or a split by id."""
-
-    file: str
-    ids: pa.LargeStringArray
-    columns: Mapping[str, pa.Array]
 
 
 @dataclass(frozen=True)
@@ -150,7 +142,7 @@ def discover(
                 next_step="Name features of another modality too, or give one its name with name=path.",
             )
         )
-    side = _side_tables(side_files.values(), id_column, report)
+    side = side_tables(side_files.values(), id_column, report)
     return Plan(modalities, side, named_by_row, tuple(notes))
 
 
@@ -343,60 +335,3 @@ def _mixed_types(kinds: Mapping[str, tuple[Place, str]]) -> DataError:
         expected=f"text as in {text}",
         next_step="Write the ids as text in both files.",
     )
-
-
-def _side_tables(files: Iterable[Path], id_column: str | None, report: Report) -> tuple[SideTable, ...]:
-    tables: list[SideTable] = []
-    for file in files:
-        try:
-            table = read_side_table(file, id_column)
-            known = {name for other in tables for name in other.columns}
-            if twice := sorted(known & set(table.columns)):
-                raise DataError(
-                    what="side column twice",
-                    at=Place(table.file, twice[0]),
-                    found="a column of that name in another side table",
-                    expected="each name once",
-                    next_step="Rename one of them.",
-                )
-            tables.append(table)
-        except PmrlError as error:
-            report(error)
-    return tuple(tables)
-
-
-def read_side_table(file: Path, id_column: str | None) -> SideTable:
-    """Read a table of labels, groups or a split.
-
-    Args:
-        file: Parquet, HDF5, CSV or a STORE.
-        id_column: column of its ids, None (or one it lacks) to go by the names.
-
-    Raises: DataError if it has no ids, or ids that are bad or name two rows.
-    """
-    contents = probe(file)
-    found = id_columns(contents, None, id_column)
-    # a name given for the feature files need not be that of the side table
-    found = found or id_columns(contents, None, None)
-    if not found:
-        raise DataError(
-            what="side table without ids",
-            at=Place(contents.file),
-            found=", ".join(column.name for column in contents.columns[:8]) or "no column",
-            expected="a column of ids",
-            next_step="Name it with --id-column.",
-        )
-    named = next(iter(found.values()))
-    ids = text_ids(named.load(text=True), file=contents.file, dataset=named.name)
-    check_unique(ids, [(contents.file, named.name, len(ids))])
-    columns = {
-        column.name.lstrip("/"): _text(column.load())
-        for column in contents.columns
-        if column.name != named.name and column.rows == len(ids)
-    }
-    return SideTable(contents.file, ids, columns)
-
-
-def _text(values: pa.Array) -> pa.Array:
-    """HDF5 keeps text as bytes."""
-    return values.cast(pa.large_string()) if pa.types.is_large_binary(values.type) else values

@@ -15,8 +15,9 @@ import pyarrow.compute as pc
 from pmrl_cli.data.join import Joined, join_ids, rows_of
 from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.discovery import Modality, Plan, SideTable
+from pmrl_cli.files.discovery import Modality, Plan
 from pmrl_cli.files.npy import RowStore, digest_rows
+from pmrl_cli.files.side import SideTable
 from pmrl_cli.files.source import BFLOAT16, to_float32
 
 __all__ = ["Filled", "Scan", "element_type", "fill_all", "join_plan", "scan", "side_columns"]

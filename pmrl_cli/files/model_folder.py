@@ -34,7 +34,11 @@ def sha256_of(path: Path) -> str:
 def to_toml(values: Mapping[str, object]) -> str:
     """Return flat settings as TOML; None is left out (TOML has no null, and the default is None)."""
     # A JSON scalar or list of scalars is a TOML one too.
-    return "".join(f"{key} = {json.dumps(value)}\n" for key, value in sorted(values.items()) if value is not None)
+    return "".join(
+        f"{key} = {json.dumps(value, ensure_ascii=False)}\n"
+        for key, value in sorted(values.items())
+        if value is not None
+    )
 
 
 def to_csv(history: Sequence[Mapping[str, object]]) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -16,13 +15,15 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import PmrlError, ResourceError
-from pmrl_cli.files.discovery import Plan, discover, read_side_table
+from pmrl_cli.files.discovery import Plan, discover
 from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan, side_columns
 from pmrl_cli.files.manifest import STORE, folder_format, open_store
 from pmrl_cli.files.npy import MemoryRows, NpyWriter
+from pmrl_cli.files.scratch import available_memory
+from pmrl_cli.files.side import read_side_table
 from pmrl_cli.files.source import BFLOAT16
 
-__all__ = ["available_memory", "check_disk", "raise_first", "read_dataset"]
+__all__ = ["check_disk", "raise_first", "read_dataset"]
 
 
 def raise_first(error: PmrlError) -> NoReturn:
@@ -98,15 +99,6 @@ def _dataset(plan: Plan, filled: Filled, arrays: Sequence[npt.NDArray[np.generic
         for modality, array, digest in zip(plan.modalities, arrays, filled.digests, strict=True)
     )
     return Dataset(filled.ids, modalities, filled.present, filled.columns, plan.named_by_row, filled.notes)
-
-
-def available_memory() -> int:
-    """Return the bytes of memory that programs can still take."""
-    table = Path("/proc/meminfo")
-    for line in table.read_text(encoding="ascii").splitlines() if table.exists() else ():
-        if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def check_disk(folder: Path, needed: int) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import tempfile
 from math import prod
 from pathlib import Path
@@ -13,12 +14,19 @@ __all__ = ["Scratch", "available_memory"]
 
 
 def available_memory() -> int:
-    """Return the bytes the kernel would hand out without swapping (MemAvailable)."""
-    for line in Path("/proc/meminfo").read_text(encoding="ascii").splitlines():
+    """Return the bytes of memory that this process may still take, by the machine and by its control group."""
+    table = Path("/proc/meminfo")
+    free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for line in table.read_text(encoding="ascii").splitlines() if table.exists() else ():
         if line.startswith("MemAvailable:"):
-            return int(line.split()[1]) * 1024
-    message = "/proc/meminfo has no MemAvailable"
-    raise OSError(message)
+            free = int(line.split()[1]) * 1024
+    group = Path("/sys/fs/cgroup")
+    if (group / "memory.max").exists():
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        if limit != "max":
+            used = int((group / "memory.current").read_text(encoding="ascii"))
+            free = min(free, max(0, int(limit) - used))
+    return free
 
 
 class Scratch:
@@ -38,5 +46,7 @@ class Scratch:
             self._left -= size
             return np.empty(shape, dtype=np.float32)
         with tempfile.TemporaryFile() as file:
+            # Reserved now: a hole that cannot be filled later would end the process with a bus error.
+            os.posix_fallocate(file.fileno(), 0, size)
             # The mapping keeps the deleted file alive; the kernel writes its pages back when memory is short.
             return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)

@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
+from pmrl_cli.errors import UsageError
+
 __all__ = ["LearnedTemperature", "masked_mean", "pairwise_contrast", "random_subsets", "symmetric_info_nce"]
 
 
@@ -97,12 +99,19 @@ class LearnedTemperature(nn.Module):
 
     Args:
         start: temperature at first.
+
+    Raises: UsageError for a start out of that range.
     """
 
     LOW, HIGH = 0.01, 1.0
 
     def __init__(self, start: float) -> None:
         super().__init__()
+        if not self.LOW <= start <= self.HIGH:
+            what = "temperature out of range"
+            raise UsageError(
+                what, found=f"{start:g}", expected=f"{self.LOW:g} to {self.HIGH:g}", next_step="Mend --set."
+            )
         self.log = nn.Parameter(torch.tensor(math.log(start)))
 
     def forward(self) -> Tensor:

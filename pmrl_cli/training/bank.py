@@ -15,7 +15,7 @@ from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.gcca import Projection, fit_projection, inverse_deviation, standardise
 from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
 
-__all__ = ["COMPONENTS", "Bank", "build_bank"]
+__all__ = ["COMPONENTS", "Bank", "build_bank", "given_projections"]
 
 COMPONENTS = 256
 """Principal components kept per modality: more did not help on any set measured, fewer lost where rows are many."""
@@ -32,7 +32,7 @@ class Bank:
     Args:
         projections: per modality, features to scores.
         variances: per modality (p_m,) variance of each score over training instances.
-        cross: weighted moments of the scores over training instances.
+        cross: weighted moments of the scores over training instances; empty where features are taken as given.
         scores: per modality (n, p_m) float32, zero rows where absent; in memory or memory-mapped.
         present: (n, k) bool.
     """
@@ -51,11 +51,8 @@ def _axes_rows(dataset: Dataset, rows: npt.NDArray[np.int64], dim: int, seed: in
     return np.sort(rows[np.argsort(hashes, kind="stable")[:AXES_ROWS]])
 
 
-def _fit_projections(
-    dataset: Dataset, train: npt.NDArray[np.bool_], seed: int
-) -> tuple[list[Projection], list[npt.NDArray[np.float64]]]:
+def _fit_projections(dataset: Dataset, train: npt.NDArray[np.bool_], seed: int) -> list[Projection]:
     projections: list[Projection] = []
-    variances: list[npt.NDArray[np.float64]] = []
     for m, features in enumerate(dataset.modalities):
         rows = np.flatnonzero(train & dataset.present[:, m])
         if len(rows) < 2:
@@ -85,8 +82,31 @@ def _fit_projections(
                 next_step="Leave the modality out, or check what wrote it.",
             )
         projections.append(projection)
-        variances.append(variance)
-    return projections, variances
+    return projections
+
+
+def given_projections(dataset: Dataset, train: npt.NDArray[np.bool_]) -> list[Projection]:
+    """Return projections that leave features as they are, but centred and divided by one number per modality.
+
+    That number is their root mean square deviation, so that scores have variance 1 on average. No modality may be
+    constant.
+    """
+    projections: list[Projection] = []
+    for m, features in enumerate(dataset.modalities):
+        columns = ColumnMoments(features.dim)
+        for block in dataset.blocks(np.flatnonzero(train & dataset.present[:, m])):
+            columns.add(features.read(block))
+        scale = np.mean(columns.deviation**2) ** -0.5
+        zeros = np.zeros(features.dim, dtype=np.float32)
+        projections.append(
+            Projection(
+                columns.mean.astype(np.float32),
+                np.full(features.dim, scale, dtype=np.float32),
+                zeros,
+                np.eye(features.dim, dtype=np.float32),
+            )
+        )
+    return projections
 
 
 def build_bank(
@@ -95,6 +115,7 @@ def build_bank(
     *,
     seed: int,
     scratch: Scratch,
+    given: bool = False,
     report: Callable[[str], None] = lambda _: None,
 ) -> Bank:
     """Fit the projections on the training instances and project every instance.
@@ -104,6 +125,7 @@ def build_bank(
         train: (n,) bool, the instances that moments are taken over.
         seed: of the hash that chooses rows where there are more than needed.
         scratch: where the scores live.
+        given: take the features as they are, centred, and no cross moments; else their principal components.
         report: told what is being done.
 
     Three sequential passes over the features: column moments, principal axes, scores with their cross moments.
@@ -111,15 +133,20 @@ def build_bank(
     Raises: DataError if a modality has fewer than two training instances, or is constant over them.
     """
     report("principal components")
-    projections, variances = _fit_projections(dataset, train, seed)
+    projections = given_projections(dataset, train) if given else _fit_projections(dataset, train, seed)
     report("scores and cross moments")
-    widths = [len(v) for v in variances]
+    widths = [projection.basis.shape[1] for projection in projections]
     scores = tuple(scratch.empty((len(dataset), width)) for width in widths)
-    cross = CrossMoments(widths)
+    cross = CrossMoments([] if given else widths)
+    columns = [ColumnMoments(width) for width in widths]
     for block in dataset.blocks():
         present = dataset.present[block]
+        chosen = train[block]
         for m, features in enumerate(dataset.modalities):
             scores[m][block] = projections[m].scores(features.read(block)) * present[:, [m]]
-        chosen = train[block]
-        cross.add([s[block][chosen] for s in scores], present[chosen])
+            columns[m].add(scores[m][block][chosen & present[:, m]])
+        if not given:
+            cross.add([s[block][chosen] for s in scores], present[chosen])
+    # Of all training instances: those the axes were found on may be a sample, on which they are too large.
+    variances = [moments.deviation**2 for moments in columns]
     return Bank(tuple(projections), tuple(variances), cross, scores, dataset.present)

@@ -97,6 +97,8 @@ class Checkpoint:
         if self._folder is None or not (self._folder / "checkpoint.json").exists():
             return None
         content = json.loads((self._folder / "checkpoint.json").read_text(encoding="utf-8"))
+        if not (self._folder / content["tensors"]).exists():  # a removal that was cut short
+            return None
         differing = sorted(
             name
             for name in content["fingerprint"].keys() | self._fingerprint.keys()

@@ -17,7 +17,7 @@ def choose_device(asked: str) -> torch.device:
     if asked == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     kind, _, index = asked.partition(":")
-    if kind not in ("cpu", "cuda") or (index and not index.isdecimal()):
+    if kind not in ("cpu", "cuda") or (":" in asked and not index.isdecimal()):
         what = "unknown device"
         raise UsageError(
             what, found=repr(asked), expected="auto, cpu, cuda or cuda:N", next_step="Choose one with --device."

@@ -13,11 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli import __version__
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
-from pmrl_cli.errors import DataError
+from pmrl_cli.errors import DataError, ResourceError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.gcca import Projection
 from pmrl_cli.objectives import make_objective
@@ -27,7 +28,7 @@ from pmrl_cli.training.devices import choose_device, choose_precision
 from pmrl_cli.training.heldout import HELD_OUT_LIMIT
 from pmrl_cli.training.loop import Progress, Schedule, Trained, schedule, train
 from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.training.start import Setting, Start, choose_setting, solve_start
+from pmrl_cli.training.start import Setting, Start, choose_setting, given_setting, solve_start
 
 __all__ = ["Fitted", "fit"]
 
@@ -60,6 +61,7 @@ class Fitted:
         refitted: whether validation instances trained in the end.
         learned: the objective's own trained parameters.
         counts: instances per part (train, validation, test) as dealt.
+        ranked: validation instances that were ranked.
         seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
         inputs: what was fitted, by modality: rows, dim, digest.
         ids_digest: SHA-256 of the ids in order.
@@ -78,6 +80,7 @@ class Fitted:
     refitted: bool
     learned: dict[str, float]
     counts: dict[str, int]
+    ranked: int
     seen: dict[str, npt.NDArray[np.uint64]]
     inputs: dict[str, dict[str, object]]
     ids_digest: str
@@ -107,10 +110,11 @@ class _Run:
         plan: Schedule,
     ) -> Trained:
         """Train adapters from a start; the bank's scores are whitened already."""
-        closed_form = hashlib.sha256(b"".join(array.tobytes() for array in (*start.whiten, *start.maps)))
+        arrays = [*start.whiten, *start.maps]
+        arrays += [getattr(p, name) for p in bank.projections for name in ("mean", "scale", "center", "basis")]
         fingerprint = {
             **self.fingerprint,
-            "closed-form start (other threads or versions round otherwise)": closed_form.hexdigest(),
+            "closed-form start": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
@@ -120,22 +124,31 @@ class _Run:
                 dropout=dropout,
             )
             objective = make_objective(self.settings.objective, self.settings.objective_settings)
-        return train(
-            adapters,
-            objective,
-            tuple(torch.from_numpy(s) for s in bank.scores),
-            torch.from_numpy(self.dataset.present),
-            stage=stage,
-            rows=torch.from_numpy(rows),
-            validation=None if validation is None else torch.from_numpy(validation),
-            plan=plan,
-            settings=self.settings,
-            device=self.device,
-            bf16=choose_precision(self.settings.precision, self.device),
-            checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
-            report=self.report,
-            should_stop=self.should_stop,
-        )
+        try:
+            return train(
+                adapters,
+                objective,
+                tuple(torch.from_numpy(s) for s in bank.scores),
+                torch.from_numpy(self.dataset.present),
+                stage=stage,
+                rows=torch.from_numpy(rows),
+                validation=None if validation is None else torch.from_numpy(validation),
+                plan=plan,
+                settings=self.settings,
+                device=self.device,
+                bf16=choose_precision(self.settings.precision, self.device),
+                checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
+                report=self.report,
+                should_stop=self.should_stop,
+            )
+        except torch.OutOfMemoryError as error:
+            what = "not enough memory on the device"
+            raise ResourceError(
+                what,
+                found=str(error).splitlines()[0],
+                expected=f"room for batches of {plan.batch_size} instances",
+                next_step="Lower --batch-size, or use --device cpu.",
+            ) from None
 
 
 def _validation_rows(dataset: Dataset, parts: npt.NDArray[np.int8], seed: int) -> npt.NDArray[np.int64]:
@@ -177,7 +190,7 @@ def fit(
         dataset: two modalities or more.
         settings: with the data they determine the result.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        max_memory: bytes for working arrays; beyond it they live on disk.
+        max_memory: bytes for features and scores together; scores beyond it live on disk. None: half of what is free.
         checkpoint: folder of the resumable state; None keeps none.
         stage: told what is being done.
         report: called at each evaluation.
@@ -193,6 +206,7 @@ def fit(
         raise DataError(
             what, found=f"only {', '.join(dataset.names)}", expected="two or more", next_step="Give another modality."
         )
+    parts = split_instances(dataset, settings.split_rule)
     ids_digest = hashlib.sha256("\0".join(dataset.ids.to_pylist()).encode()).hexdigest()
     run = _Run(
         dataset,
@@ -202,20 +216,36 @@ def fit(
         {
             **{f"data of {f.name}": f.digest for f in dataset.modalities},
             "ids": ids_digest,
+            "split": hashlib.sha256(parts.tobytes()).hexdigest(),
             **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
+            # What rounds otherwise does not continue bit for bit.
+            "device": chosen_device.type,
+            "threads": str(torch.get_num_threads()),
+            "versions": f"pmrl {__version__}, torch {torch.__version__}, numpy {np.__version__}",
         },
         report,
         should_stop,
     )
-    parts = split_instances(dataset, settings.split_rule)
     trainable = dataset.present.sum(axis=1) >= 2
     few = int((parts == TRAIN).sum()) <= FEW_INSTANCES
     refit = few if settings.refit is None else settings.refit
 
-    bank = build_bank(dataset, parts == TRAIN, seed=settings.seed, scratch=Scratch(max_memory), report=stage)
+    resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
+
+    def bank_of(train: npt.NDArray[np.bool_], *, given: bool) -> Bank:
+        scratch = Scratch(None if max_memory is None else max(0, max_memory - resident))
+        return build_bank(dataset, train, seed=settings.seed, scratch=scratch, given=given, report=stage)
+
+    train_only = parts == TRAIN
+    bank = bank_of(train_only, given=False)
     stage("closed-form start")
     validation = _validation_rows(dataset, parts, settings.seed)
     setting = choose_setting(bank, validation, dim=settings.dim)
+    given = given_setting(dataset, train_only, validation, dim=settings.dim)
+    if given is not None and given.held_out.mrr > setting.held_out.mrr:
+        setting = replace(given, tried=setting.tried + 1)
+        del bank
+        bank = bank_of(train_only, given=True)
     if math.isnan(setting.held_out.mrr):
         what = "too few held-out instances"
         raise DataError(
@@ -227,6 +257,14 @@ def fit(
     start = solve_start(bank, setting)
     projections = _whiten(bank, start)
     rows = np.flatnonzero((parts == TRAIN) & trainable)
+    if len(rows) < 2:
+        what = "too few training instances"
+        raise DataError(
+            what,
+            found=f"{len(rows)} with two modalities or more",
+            expected="2 or more (in practice hundreds)",
+            next_step="Check that the files share ids, or lower the shares held out (--validation, --test).",
+        )
     plan = schedule(settings, len(rows))
     if settings.dropout is not None:
         dropouts: tuple[float, ...] = (settings.dropout,)
@@ -242,12 +280,12 @@ def fit(
     index = max(range(len(tried)), key=lambda i: tried[i].best.mrr)
     trained = tried[index]
     history = [line for candidate in tried for line in candidate.history]
-    seen_in_training = parts == TRAIN
+    seen_in_training = train_only
 
     if refit:
         seen_in_training = (parts == TRAIN) | (parts == VALIDATION)
         del bank
-        bank = build_bank(dataset, seen_in_training, seed=settings.seed, scratch=Scratch(max_memory), report=stage)
+        bank = bank_of(seen_in_training, given=setting.given)
         start = solve_start(bank, setting)
         projections = _whiten(bank, start)
         rows = np.flatnonzero(seen_in_training & trainable)
@@ -287,6 +325,7 @@ def fit(
             "train": np.sort(hashes[seen_in_training]),
             "validation": np.sort(hashes[(parts == VALIDATION) & ~seen_in_training]),
         },
+        ranked=len(validation),
         inputs={
             f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}
             for m, f in enumerate(dataset.modalities)

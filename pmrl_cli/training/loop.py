@@ -171,7 +171,7 @@ def train(
         report: called at each evaluation.
         should_stop: asked after each step; True saves a checkpoint and raises.
 
-    Raises: DivergedError on a loss that is not finite; Interrupted.
+    Raises: DivergedError on a loss, embedding or weight that is not finite; Interrupted.
     """
     adapters.to(device)
     objective.to(device)
@@ -190,6 +190,8 @@ def train(
     def evaluate(step: int, sums: dict[str, float], count: int) -> Progress:
         share, quality = (math.nan, HeldOut(math.nan, math.nan)) if held is None else _share(adapters, *held)
         # Sorted, so that a history read back from a checkpoint is the same to the byte.
+        if held is not None and not math.isfinite(share):
+            raise _diverged(f"embeddings that are not finite after step {step}", settings)
         means = {name: total / count for name, total in sorted(sums.items())} if count else {}
         loss = means.pop("loss", math.nan)
         line = Progress(stage, step, step / batches.per_epoch, loss, share, quality.mrr, quality.r1, means)
@@ -219,6 +221,9 @@ def train(
             evaluate(0, {}, 0)
         last_save = time.monotonic()
         adapters.train()
+        if should_stop():
+            save()
+            raise Interrupted
         for batch in batches.after(step):
             waited = 0 if held is None else len(history) - 1 - history.index(_best(history))
             if step >= plan.steps or waited >= settings.patience:
@@ -229,13 +234,7 @@ def train(
             loss = objective(embeddings, present[batch].to(device))
             value = float(loss.value.detach())
             if not math.isfinite(value):
-                what = "training diverged"
-                raise DivergedError(
-                    what,
-                    found=f"loss {value} at step {step + 1}",
-                    expected="a finite loss",
-                    next_step=f"Lower --learning-rate (now {settings.learning_rate:g}).",
-                )
+                raise _diverged(f"loss {value} at step {step + 1}", settings)
             optimiser.zero_grad(set_to_none=True)
             loss.value.backward()
             optimiser.step()
@@ -255,8 +254,16 @@ def train(
         save()  # so that a fit resumed in a later run finds this one done
     adapters.load_state_dict(best_state)
     adapters.to("cpu").eval()
+    if not all(bool(torch.isfinite(parameter).all()) for parameter in adapters.parameters()):
+        raise _diverged(f"weights that are not finite after step {step}", settings)
     learned = {name: float(p.detach()) for name, p in objective.named_parameters()}
     return Trained(adapters, tuple(history), history[-1] if held is None else _best(history), learned)
+
+
+def _diverged(found: str, settings: FitSettings) -> DivergedError:
+    what = "training diverged"
+    step = f"Lower --learning-rate (now {settings.learning_rate:g}) and add --restart."
+    return DivergedError(what, found=found, expected="finite numbers", next_step=step)
 
 
 def _best(history: list[Progress]) -> Progress:

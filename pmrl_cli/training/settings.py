@@ -63,6 +63,7 @@ class FitSettings:
             (self.patience >= 1, "patience", self.patience, "1 or more"),
             (0 < self.validation < 1, "validation share", self.validation, "between 0 and 1"),
             (0 <= self.test < 1 - self.validation, "test share", self.test, "0 or more, leaving some to train"),
+            (0 <= self.seed < 2**31, "seed", self.seed, "0 or more and less than 2147483648"),
             (self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, "auto, fp32 or bf16"),
         )
         for good, name, found, expected in checks:

@@ -2,6 +2,8 @@
 
 import json
 import os
+import pty
+import re
 import signal
 import subprocess
 import sys
@@ -9,6 +11,8 @@ import time
 from pathlib import Path
 
 import pytest
+
+from pmrl_cli.files.atomic import held
 
 ROOT = Path(__file__).parents[2]
 FEATURES = [str(path) for path in sorted((ROOT / "sample_data" / "features").iterdir())]
@@ -145,6 +149,10 @@ def test_json_is_one_object_with_the_metrics(tmp_path):
         (("--config", "absent.toml"), 2, "config file cannot be read: absent.toml"),
         (("--group", "owner"), 2, "unknown side column: 'owner'"),
         (("--device", "cuda:77"), 5, "device is not there"),
+        (("--device", "cpu:"), 2, "unknown device: 'cpu:'"),
+        (("--seed", "4294967296"), 2, "seed out of range"),
+        (("--set", "temperature_instance=0"), 2, "temperature out of range: 0, expected 0.01 to 1"),
+        (("--steps", "1", "--learning-rate", "1e30", "--dropout", "0"), 6, "training diverged"),
         (("--device", "abacus"), 2, "unknown device: 'abacus'"),
         (("--max-memory", "lots"), 2, "is not a size such as 512M or 8G"),
     ],
@@ -155,6 +163,26 @@ def test_a_wrong_option_is_one_line_and_its_exit_code(tmp_path, options, code, w
     assert err.splitlines()[-1].startswith("error: ")
     assert words in err
     assert not (tmp_path / "m").exists()
+
+
+def test_two_fits_of_one_output_do_not_meet(tmp_path):
+    with held(tmp_path / "m.unfinished"):
+        _, err = pmrl("fit", *FEATURES, *QUICK, "-o", "m", cwd=tmp_path, code=7)
+    assert f"a lock held by process {os.getpid()}" in err
+    pmrl("fit", *FEATURES, *QUICK, "-o", "m", cwd=tmp_path)  # a lock nobody holds is no lock
+    (tmp_path / "n.unfinished").mkdir()
+    (tmp_path / "n.unfinished/thesis.txt").write_text("mine")
+    _, err = pmrl("fit", *FEATURES, "--restart", "-o", "n", cwd=tmp_path, code=2)
+    assert "files of somebody else" in err
+
+
+def test_other_outputs_links_and_the_folder_one_stands_in_are_not_replaced(tmp_path):
+    pmrl("ingest", *FEATURES, "-o", "store", cwd=tmp_path)
+    (tmp_path / "link").symlink_to("store")
+    for output, words in (("store", "a pmrl.store"), ("link", "a symbolic link"), (".", "no name of its own")):
+        _, err = pmrl("fit", *FEATURES, "--steps", "0", "-o", output, cwd=tmp_path, code=2)
+        assert words in err
+    assert (tmp_path / "store/left.npy").exists()
 
 
 def test_an_unknown_config_key_names_those_there_are(tmp_path):
@@ -173,6 +201,33 @@ def test_what_pmrl_did_not_write_is_replaced_only_by_force(tmp_path):
     pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", "--force", cwd=tmp_path)
     pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", "--seed", "1", cwd=tmp_path)  # now it is pmrl's own
     assert json.loads((tmp_path / "m/config.json").read_text())["settings"]["seed"] == 1
+
+
+def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path):
+    primary, secondary = pty.openpty()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "xterm"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pmrl_cli", "fit", *FEATURES, *QUICK, "-o", "m"],
+        cwd=tmp_path,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=secondary,
+    )
+    os.close(secondary)
+    shown = b""
+    while True:
+        try:
+            shown += os.read(primary, 65536)
+        except OSError:  # the other side is closed
+            break
+    os.close(primary)
+    out, _ = process.communicate()
+    assert (process.returncode, out) == (0, b"m\n")
+    text = shown.decode()
+    assert re.search(r"sigma1 0\.\d+  R@1 0\.\d+", text)
+    assert "/30" in text
+    assert "left" in text
+    assert "\x1b[" not in fitted[2]
 
 
 def test_the_pipeline_works_as_typed(tmp_path):

@@ -242,3 +242,20 @@ def test_soft_links_inside_a_file_are_no_second_array(make):
     with h5py.File(x, "a") as file:
         file["features"] = h5py.SoftLink("/raw/f")
     assert names(x, make.h5("y.h5", {"features": Y, "ids": IDS})) == ["x", "y"]
+
+
+def test_folders_without_features_are_refused(make, tmp_path):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "model").mkdir()
+    (tmp_path / "model" / "manifest.json").write_text('{"format": "pmrl.model"}')
+    (tmp_path / "notes.txt").write_text("x")
+    assert "folder holds no feature file: " in refusal(tmp_path / "empty")
+    assert "a pmrl.model folder, expected feature files" in refusal(tmp_path / "model")
+    assert "unknown kind of file: " in refusal(tmp_path / "notes.txt")
+
+
+def test_shards_must_be_of_one_width(make):
+    shards = [make.h5(f"x_{i:03d}.h5", {"features": X[:, : 2 + i], "ids": [f"{i}{j}" for j in IDS]}) for i in (0, 1)]
+    message = refusal(*shards, make.h5("y.h5", {"features": Y, "ids": IDS}))
+    assert "shards of modality 'x' differ in columns: " in message
+    assert f"{shards[1]}:/features: 3, expected 2 as in {shards[0]}" in message

@@ -1,13 +1,14 @@
 """The STORE: what is ingested is what opens, whole or not at all, the same bytes each time."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmrl_cli.errors import DataError, StateError, UsageError
+from pmrl_cli.errors import DataError, ResourceError, StateError, UsageError
 from pmrl_cli.files.npy import MemoryRows, NpyWriter, digest_rows
 from pmrl_cli.files.reading import read_dataset
 from pmrl_cli.files.store import ingest_store, open_store
@@ -174,3 +175,39 @@ def test_rows_written_in_any_order_are_the_array(tmp_path_factory, rows, dim, dt
     assert np.array_equal(np.load(path), array[keep])
     assert np.array_equal(memory.array, array[keep])
     assert path.stat().st_size == np.load(path, mmap_mode="r").offset + array[keep].nbytes if keep.any() else True
+
+
+def test_labels_can_be_added_to_a_store(make, tmp_path):
+    ingest_store(make.two(), tmp_path / "store")
+    table = make.parquet("labels.parquet", {"id": ["i2"], "label": ["x"]})
+    assert read_dataset([str(tmp_path / "store")], labels=Path(table)).columns["label"].to_pylist() == [
+        None,
+        None,
+        "x",
+        None,
+    ]
+
+
+def test_a_store_keeps_the_names_of_its_modalities(make, tmp_path):
+    ingest_store(make.two(), tmp_path / "store")
+    with pytest.raises(
+        UsageError, match=r"a store names its own modalities: .*: the name 'x', expected the path alone"
+    ):
+        read_dataset([f"x={tmp_path / 'store'}"])
+
+
+def test_an_instance_set_that_bad_rows_empty_is_refused(make):
+    zero = make.h5("zero.h5", {"features": np.zeros((4, 2)), "ids": ["i0", "i1", "i2", "i3"]})
+    with pytest.raises(DataError, match="no instance left: 4 instances joined"):
+        read_dataset([zero, *make.two()], on_bad="drop")
+
+
+def test_too_little_disk_is_told_before_anything_is_written(make, tmp_path, monkeypatch):
+
+    class Usage:
+        free = 10
+
+    monkeypatch.setattr("shutil.disk_usage", lambda folder: Usage)
+    with pytest.raises(ResourceError, match="not enough disk"):
+        ingest_store(make.two(), tmp_path / "store")
+    assert not (tmp_path / "store").exists()

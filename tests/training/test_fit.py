@@ -9,10 +9,12 @@ import torch
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.data.dataset import Dataset, Features
+from pmrl_cli.data.split import VALIDATION, split_instances
 from pmrl_cli.errors import DataError, DivergedError, StateError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.training.bank import build_bank
 from pmrl_cli.training.fit import fit
+from pmrl_cli.training.heldout import held_out_retrieval
 from pmrl_cli.training.loop import Batches, Interrupted, schedule
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.training.start import solve_start
@@ -52,6 +54,15 @@ def test_a_fit_never_ends_below_its_start_and_keeps_the_best_weights(objective, 
     assert fitted.history[0].step == 0
     assert fitted.start.mrr == pytest.approx(fitted.setting.held_out.mrr, abs=1e-6)
     assert fitted.best.mrr == max(line.mrr for line in fitted.history) >= fitted.start.mrr
+    data = simulate()
+    rows = np.flatnonzero(split_instances(data, fitted.settings.split_rule) == VALIDATION)
+    scores = [
+        torch.from_numpy(p.scores(f.read(rows)) * data.present[rows, [m]][:, None])
+        for m, (p, f) in enumerate(zip(fitted.projections, data.modalities, strict=True))
+    ]
+    with torch.no_grad():
+        kept = held_out_retrieval(fitted.adapters(scores), torch.from_numpy(data.present[rows]))
+    assert kept.mrr == pytest.approx(fitted.best.mrr, abs=1e-6)
 
 
 def test_training_takes_what_the_closed_form_cannot():
@@ -68,6 +79,20 @@ def test_no_steps_leave_the_closed_form_of_all_instances():
     for adapter, m in zip(fitted.adapters.merged(), start.maps, strict=True):
         assert torch.equal(adapter["weight"], torch.from_numpy(m))
     assert fitted.best.step == 0
+
+
+def test_features_in_one_space_already_start_as_they_are():
+    # Few instances of many dimensions that nearly coincide: nothing learned from them beats leaving them alone.
+    rng = np.random.default_rng(0)
+    shared = rng.normal(size=(60, 200))
+    arrays = [(shared + 0.8 * rng.normal(size=shared.shape)).astype(np.float32) for _ in range(2)]
+    ids = pa.array([f"i{i}" for i in range(60)], pa.large_string())
+    both = np.ones((60, 2), dtype=bool)
+    data = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1])), both)
+    fitted = fit(data, settings_for(steps=0))
+    assert fitted.setting.given
+    other = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1][:, :150])), both)
+    assert not fit(other, settings_for(steps=0)).setting.given
 
 
 def test_a_refit_trains_everyone_that_was_not_kept_for_test_as_long_as_was_best():
@@ -124,11 +149,11 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused_by_name(tmp_path):
 
 
 def test_divergence_is_an_error_that_names_the_step():
-    with pytest.raises(DivergedError, match=r"loss (nan|inf) at step \d+.*Lower --learning-rate"):
+    with pytest.raises(DivergedError, match=r"(loss (nan|inf) at|not finite after) step \d+.*Lower --learning-rate"):
         fit(simulate(), settings_for(steps=50, learning_rate=1e30))
 
 
-def test_instances_with_one_modality_leave_the_weights_as_they_are():
+def test_instances_with_one_modality_are_dealt_to_no_batch():
     data = simulate()
     alone = np.zeros_like(data.present)
     alone[:, 0] = True
@@ -155,8 +180,42 @@ def test_one_modality_or_no_validation_is_an_error():
     with pytest.raises(DataError, match="at least two modalities"):
         fit(data.select(["m1"]), settings_for())
     few = simulate(n=3)
-    with pytest.raises(DataError):
+    with pytest.raises(DataError, match="too few (held-out|training) instances"):
         fit(few, settings_for())
+    alone = Dataset(data.ids, data.modalities, data.present.copy())
+    validation = split_instances(data, settings_for().split_rule) == VALIDATION
+    alone.present[~validation] = np.eye(3, dtype=bool)[np.arange((~validation).sum()) % 3]
+    with pytest.raises(DataError, match="too few training instances: 0 with two modalities or more"):
+        fit(alone, settings_for())
+
+
+def test_broken_weights_are_divergence_even_when_the_step_was_the_last():
+    for refit in (False, True):
+        with pytest.raises(DivergedError, match="not finite after step 1.*--restart"):
+            fit(simulate(), settings_for(steps=1, learning_rate=1e30, refit=refit))
+
+
+def test_unrelated_modalities_still_get_unit_embeddings():
+    rng = np.random.default_rng(0)
+    ids = pa.array([f"i{i}" for i in range(2000)], pa.large_string())
+    arrays = [rng.normal(size=(2000, 1)).astype(np.float32), rng.normal(size=(2000, 2)).astype(np.float32)]
+    data = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1])), np.ones((2000, 2), dtype=bool))
+    aligner = Aligner(steps=0).fit(data)
+    norms = np.linalg.norm(aligner.transform(data)["a"], axis=1)
+    np.testing.assert_allclose(norms, 1, atol=1e-5)
+
+
+def test_a_checkpoint_of_another_split_is_refused_by_name(tmp_path):
+    data = simulate()
+    words = ["validation" if i % 5 == 0 else "train" for i in range(len(data))]
+    sides = [{"part": pa.array(w)} for w in (words, words[::-1])]
+    settings = settings_for(split_column="part", steps=40, batch_size=32)
+    calls = iter(range(100))
+    one, other = (Dataset(data.ids, data.modalities, data.present, side) for side in sides)
+    with pytest.raises(Interrupted):
+        fit(one, settings, checkpoint=tmp_path, should_stop=lambda: next(calls) == 3)
+    with pytest.raises(StateError, match="split"):
+        fit(other, settings, checkpoint=tmp_path)
 
 
 def test_every_epoch_deals_every_instance_once_and_continues_anywhere():
