@@ -118,14 +118,17 @@ def command(
     from pmrl_cli.files.exports import ROWS_PER_FILE, check_output, write_export, write_stream
     from pmrl_cli.files.model_folder import sha256_of
     from pmrl_cli.files.reading import read_dataset
+    from pmrl_cli.files.specs import check_not_input
 
+    paths = options.expand_files(files, null=null)
     if not streaming:
         check_output(Path(output), force=force)
+        check_not_input(Path(output), paths)
     if threads is not None:
         torch.set_num_threads(threads)
     aligner = Aligner.load(model, device=device)
     dataset = read_dataset(
-        options.expand_files(files, null=null),
+        paths,
         join="outer",
         min_modalities=1,
         on_bad=on_bad.value,

@@ -116,11 +116,14 @@ def command(
     from pmrl_cli.files.atomic import check_replaceable, held, to_json
     from pmrl_cli.files.model_folder import FORMAT
     from pmrl_cli.files.reading import read_dataset
+    from pmrl_cli.files.specs import check_not_input
     from pmrl_cli.training.loop import Interrupted
 
     if threads is not None:
         torch.set_num_threads(threads)
     check_replaceable(output, formats=(FORMAT,), force=force)
+    paths = options.expand_files(files, null=null)
+    check_not_input(output, paths)
     aligner = Aligner(
         device=device,
         objective=objective,
@@ -156,7 +159,7 @@ def command(
             elif runs:
                 progress.note(f"continuing the run in {unfinished}")
             dataset = read_dataset(
-                options.expand_files(files, null=null),
+                paths,
                 join=join.value,
                 on_bad=on_bad.value,
                 id_column=id_column,

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
 import traceback
+from inspect import cleandoc
 from typing import Annotated, NoReturn
 
 import typer
@@ -31,8 +33,21 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PMRL"},
     rich_markup_mode="rich",
 )
+
+
+def _flowed(text: str) -> str:
+    """Join the lines of each paragraph, or the help breaks where the docstring does."""
+    return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
+
+
 for module in (inspect, ingest, fit, diagnose, evaluate, export):
-    app.command(module.__name__.rpartition(".")[2])(module.command)
+    app.command(module.__name__.rpartition(".")[2], help=_flowed(module.command.__doc__ or ""))(module.command)
+
+_HELP = """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
+
+Exit codes: 0 done, 1 --fail-under not met, 2 command line, 3 data, 4 refused by policy, 5 memory, disk or
+device, 6 diverged, 7 state mismatch, 70 a bug of ours, 130/143 interrupted.
+"""
 
 
 def _version(value: bool) -> None:
@@ -41,23 +56,27 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-@app.callback()
+@app.callback(help=_flowed(_HELP))
 def pmrl(
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
     ] = False,
     debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
-    """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
-
-    Exit codes: 0 done, 1 --fail-under not met, 2 command line, 3 data, 4 refused by policy, 5 memory, disk or
-    device, 6 diverged, 7 state mismatch, 70 a bug of ours, 130/143 interrupted.
-    """
+    """Take the options of all commands; its help is ``_HELP``."""
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
     # As an exception, so that temporaries are removed on the way out.
     raise SystemExit(128 + signal.SIGTERM)
+
+
+def _usage_message(error: TyperException) -> str:
+    message = " ".join(error.format_message().split())
+    context = getattr(error, "ctx", None)
+    if not message or context is None:
+        return message
+    return f"{message.rstrip('.')}{'' if message.endswith('?') else '.'} See {context.command_path} --help."
 
 
 def _fail(error: BaseException, message: str, code: int, details: dict[str, object]) -> int:
@@ -79,13 +98,17 @@ def run() -> NoReturn:
     except PmrlError as error:
         code = _fail(error, str(error), error.exit_code, error.as_dict())
     except TyperException as error:
-        message = " ".join(error.format_message().split())
+        message = _usage_message(error)
         code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
     except MemoryError as error:
         message = "not enough memory. Lower --max-memory or free some."
         code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except OSError as error:
-        message = f"{error.strerror or error}: {error.filename or 'input or output'}"
+        where = f"{error.filename}: " if error.filename else ""
+        message = (
+            f"cannot read or write: {where}{error.strerror or error}, expected a disk and permissions that allow it. "
+            "Check the path, its permissions and the room on the disk."
+        )
         code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except Exception as error:  # noqa: BLE001 - the one boundary
         message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."

@@ -111,7 +111,7 @@ def parse_bytes(text: str | None) -> int | None:
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         message = f"{text!r} is not a size such as 512M or 8G"
-        raise typer.BadParameter(message)
+        raise typer.BadParameter(message, param_hint="'--max-memory'")
     power = ["", "k", "m", "g", "t"].index(match[2].lower())
     return int(float(match[1]) * 1024**power)
 
@@ -139,7 +139,7 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
 Files = Annotated[
     list[str],
     typer.Argument(
-        metavar="FILES...",
+        metavar="FILES",
         help="Feature files, a folder, or a store; name=path, path:/dataset and path#column name things; "
         "- reads paths from standard input.",
         show_default=False,

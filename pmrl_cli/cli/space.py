@@ -116,6 +116,11 @@ def read_space(
     from pmrl_cli.files.reading import read_dataset
 
     budget = options.parse_bytes(max_memory)
+    aligner = None
+    if model is not None:  # before the features, which may take long to read
+        from pmrl_cli.aligner import Aligner
+
+        aligner = Aligner.load(model, device=device)
     dataset = read_dataset(files, max_memory=budget, **reading)
     if not quiet:
         for note in dataset.notes:
@@ -125,10 +130,7 @@ def read_space(
 
         torch.set_num_threads(threads)
     instances = f"all {len(dataset):,} instances, compared as they are"
-    if model is not None:
-        from pmrl_cli.aligner import Aligner
-
-        aligner = Aligner.load(model, device=device)
+    if aligner is not None:
         rows, instances = aligner.rows(dataset, split.value)
         dataset = aligner.embed_dataset(dataset, rows, max_memory=budget)
     return Space(

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pmrl_cli.errors import Place, StateError, UsageError
+from pmrl_cli.errors import Place, ResourceError, StateError, UsageError
 
 __all__ = [
     "MANIFEST",
@@ -140,7 +140,12 @@ def held(folder: Path) -> Iterator[None]:
 def check_replaceable(path: Path, *, formats: tuple[str, ...], force: bool) -> None:
     """Refuse an output that exists and is not of its own kind, before any work is done.
 
-    Raises: UsageError as above.
+    Args:
+        path: the final file or folder.
+        force: replace ``path`` whatever it is.
+        formats: what may be replaced without ``force``, such as ``pmrl.model``: a store may be a model's input.
+
+    Raises: UsageError as above; ResourceError if no folder can hold ``path``.
     """
     if path.is_symlink() or path.name in ("", ".."):
         what = "output cannot be replaced"
@@ -151,6 +156,7 @@ def check_replaceable(path: Path, *, formats: tuple[str, ...], force: bool) -> N
             expected="the path of a folder",
             next_step="Write the folder's own path after -o.",
         )
+    _check_writable(path)
     found = format_of(path)
     if force or not path.exists() or found in formats:
         return
@@ -163,6 +169,22 @@ def check_replaceable(path: Path, *, formats: tuple[str, ...], force: bool) -> N
         found=f"a {found}" if found else "something that pmrl did not write",
         expected=f"a new path or an earlier {' or '.join(formats)}",
         next_step="Choose another -o, or replace it with --force.",
+    )
+
+
+def _check_writable(path: Path) -> None:
+    folder = path.absolute().parent
+    while not folder.exists():
+        folder = folder.parent
+    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
+        return
+    what = "output cannot be written"
+    raise ResourceError(
+        what,
+        at=Place(str(path)),
+        found=f"{folder} is {'a folder without leave to write' if folder.is_dir() else 'no folder'}",
+        expected="a folder one can write in",
+        next_step="Choose another -o, or change the permissions.",
     )
 
 

@@ -129,10 +129,15 @@ def discover(
         notes += contents.notes
     if len(modalities) < min_modalities:
         names = ", ".join(modality.name for modality in modalities)
+        tables = ", ".join(str(file) for file in list(side_files.values())[:5])
         report(
             DataError(
                 what="too few modalities",
-                found=f"{len(modalities)} ({names})" if names else "none",
+                found=f"{len(modalities)} ({names})"
+                if names
+                else f"none, only side tables ({tables})"
+                if tables
+                else "none",
                 expected=f"at least {min_modalities}",
                 next_step="Name features of another modality too, or give one its name with name=path.",
             )

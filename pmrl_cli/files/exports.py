@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.errors import Place, UsageError
 from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, format_of, write_json
+from pmrl_cli.files.manifest import EXPORT, STORE, STORE_VERSION, digest_ids
 from pmrl_cli.files.model_folder import sha256_of
 from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, VectorTable, vector_type
 
@@ -111,7 +112,7 @@ def write_export(
             "dim": dim,
             "dtype": dtype,
             "file_format": format,
-            "format": "pmrl.export",
+            "format": EXPORT,
             "format_version": _FORMAT_VERSION,
             "provenance": dict(provenance),
             "rows": rows,
@@ -148,7 +149,7 @@ def write_stream(
 def check_output(out: Path, *, force: bool) -> None:
     """Refuse a folder that is not an earlier export, before any work is done: it may be the model or its input.
 
-    Raises: UsageError as above.
+    Raises: UsageError, ResourceError as ``check_replaceable``.
     """
     check_replaceable(out, formats=_REPLACEABLE, force=force)
     if force or not format_of(out):
@@ -268,7 +269,8 @@ def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> 
             ids.append(block.ids)
             written += len(block.ids)
         _check_count("any modality", written, plan.rows)
-    table = pa.table([pa.chunked_array(ids, pa.large_string()).cast(pa.string())], schema=schema).combine_chunks()
+    everyone = pa.chunked_array(ids, pa.large_string())
+    table = pa.table([everyone.cast(pa.string())], schema=schema).combine_chunks()
     pq.write_table(table, folder / "ids.parquet", compression="none", use_dictionary=False, write_page_checksum=True)
     modalities = [
         {
@@ -280,7 +282,15 @@ def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> 
         }
         for name, file in zip(plan.names, vectors, strict=True)
     ]
-    return {"format": "pmrl.store", "modalities": modalities}
+    digest = digest_ids(pa.concat_arrays(everyone.chunks) if ids else pa.array([], pa.large_string()))
+    return {
+        "format": STORE,
+        "format_version": STORE_VERSION,
+        "modalities": modalities,
+        "ids": {"digest": digest, "named_by_row": False},
+        "columns": [],
+        "notes": [],
+    }
 
 
 def _stream(sink: BinaryIO, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> int:

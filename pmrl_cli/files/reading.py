@@ -105,7 +105,7 @@ def check_disk(folder: Path, needed: int) -> None:
     """Refuse to begin what the disk cannot hold.
 
     Args:
-        folder: an existing folder on that disk.
+        folder: an existing temporary folder on that disk; the error names the folder it stands in.
         needed: bytes to be written.
 
     Raises: ResourceError.
@@ -114,7 +114,12 @@ def check_disk(folder: Path, needed: int) -> None:
     if free < needed:
         raise ResourceError(
             what="not enough disk",
-            found=f"{free / 2**30:.1f} GiB free in {folder}",
-            expected=f"{needed / 2**30:.1f} GiB",
+            found=f"{_size(free)} free in {folder.parent}",
+            expected=_size(needed),
             next_step="Free some, choose another place, or raise --max-memory.",
         )
+
+
+def _size(count: int) -> str:
+    """Return bytes as MiB below a GiB, else GiB."""
+    return f"{count / 2**20:.1f} MiB" if count < 2**30 else f"{count / 2**30:.1f} GiB"

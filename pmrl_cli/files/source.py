@@ -179,4 +179,6 @@ def reading(file: str, dataset: str | None = None) -> Iterator[None]:
         SafetensorError,
     ) as error:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        if isinstance(error, FileNotFoundError):  # Arrow's says only the path
+            reason = "No such file or directory"
         raise _unreadable(file, dataset, " ".join(reason.split())[:120]) from error

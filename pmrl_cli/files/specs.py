@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmrl_cli.errors import DataError, Place, PmrlError
+from pmrl_cli.errors import DataError, Place, PmrlError, UsageError
 from pmrl_cli.files.arrays import probe_npy, probe_npz, probe_safetensors
 from pmrl_cli.files.hdf5 import probe_hdf5
 from pmrl_cli.files.manifest import EXPORT, STORE, folder_format, probe_store
@@ -15,7 +15,7 @@ from pmrl_cli.files.naming import natural_key
 from pmrl_cli.files.parquet import probe_csv, probe_parquet
 from pmrl_cli.files.source import Contents, check_regular
 
-__all__ = ["Item", "Report", "expand", "parse_spec", "probe"]
+__all__ = ["Item", "Report", "check_not_input", "expand", "parse_spec", "probe"]
 
 Report = Callable[[PmrlError], None]
 """Takes an error: raises it, or keeps it so that the others are found too."""
@@ -64,6 +64,27 @@ def parse_spec(text: str) -> Item:
         if at > 0 and Path(text[:at]).exists():
             return Item(Path(text[:at]), name, text[at + skipped :])
     return Item(Path(text), name)
+
+
+def check_not_input(out: Path, files: Sequence[str]) -> None:
+    """Refuse an output that would replace what it is made from, forced or not.
+
+    Args:
+        out: the file or folder to write.
+        files: as typed.
+
+    Raises: UsageError if a path of ``files`` is ``out`` or lies in it.
+    """
+    for text in files:
+        path = parse_spec(text).path.resolve()
+        if out.exists() and (path == out.resolve() or out.resolve() in path.parents):
+            raise UsageError(
+                what="output is an input",
+                at=Place(str(out)),
+                found="the same path" if path == out.resolve() else f"the folder of {path.name}",
+                expected="another one",
+                next_step="Choose another -o.",
+            )
 
 
 def probe(path: Path) -> Contents:
@@ -124,11 +145,13 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
     direct = _files(item.path)
     found = [Item(file, item.name, item.dataset) for file in direct if file.suffix.lower() in _PROBES]
     if kind == EXPORT:
+        # what is fused from the modalities is none itself
+        found = [entry for entry in found if entry.path.stem != "fused"]
         folders = sorted(path for path in item.path.iterdir() if path.is_dir() and path.name != "fused")
         found += [
             Item(file, folder.name) for folder in folders for file in _files(folder) if file.suffix.lower() in _PROBES
         ]
-    elif skipped := [file.name for file in direct if file.suffix.lower() not in _PROBES]:
+    elif skipped := [file.name for file in direct if file.suffix.lower() not in _PROBES] + _folders(item.path):
         notes.append(f"skipped in {item.path.name}: {', '.join(skipped[:5])}{', …' if len(skipped) > 5 else ''}.")
     if not found:
         raise DataError(
@@ -139,6 +162,10 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
             next_step="Name a folder of feature files.",
         )
     return found
+
+
+def _folders(folder: Path) -> list[str]:
+    return sorted(f"{path.name}/" for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
 
 
 def _files(folder: Path) -> list[Path]:

@@ -12,14 +12,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pmrl_cli.errors import DataError, Place, UsageError
+from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, write_json
 from pmrl_cli.files.discovery import Plan, discover
 from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan
 from pmrl_cli.files.manifest import IDS, PRESENT, STORE, STORE_VERSION, digest_ids, open_store
 from pmrl_cli.files.npy import NpyWriter
 from pmrl_cli.files.reading import check_disk, raise_first
-from pmrl_cli.files.specs import parse_spec
+from pmrl_cli.files.specs import check_not_input
 
 __all__ = ["NpyWriter", "ingest_store", "open_store"]
 
@@ -60,16 +60,8 @@ def ingest_store(
     Raises: as ``read_dataset``; UsageError if ``out`` exists and is not pmrl's, or is one of the inputs; DataError
         for a modality that cannot be a file name.
     """
-    check_replaceable(out, formats=("pmrl.store",), force=force)
-    for text in files:
-        if out.exists() and parse_spec(text).path.resolve() == out.resolve():
-            raise UsageError(
-                what="output is an input",
-                at=Place(str(out)),
-                found="the same path",
-                expected="another one",
-                next_step="Choose another -o.",
-            )
+    check_replaceable(out, formats=(STORE,), force=force)
+    check_not_input(out, files)
     plan = discover(
         files,
         raise_first,

@@ -10,14 +10,27 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pmrl_cli.errors import DataError, Place
+from pmrl_cli.errors import DataError, Place, ResourceError
 
 __all__ = ["read_tensors", "write_tensors"]
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
-    """Write tensors by name; equal tensors give equal bytes."""
-    save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, path)
+    """Write tensors by name; equal tensors give equal bytes.
+
+    Raises: ResourceError if the file cannot be written, as on a full disk.
+    """
+    try:
+        save_file({name: tensors[name].detach().cpu().contiguous() for name in sorted(tensors)}, path)
+    except SafetensorError as error:
+        what = "file cannot be written"
+        raise ResourceError(
+            what,
+            at=Place(str(path)),
+            found=str(error).splitlines()[0],
+            expected="room on the disk",
+            next_step="Free some, or choose another -o.",
+        ) from None
 
 
 def read_tensors(path: Path, expected: set[str] | None = None) -> dict[str, Tensor]:

@@ -252,3 +252,47 @@ print(table.num_rows, *table.column_names)
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, timeout=120)
     assert done.returncode == 0, done.stderr.decode()
     assert done.stdout.decode() == "1789 id left right spectrum fused\n"
+
+
+@pytest.mark.parametrize("columns", [50, 80, 120])
+def test_a_fit_on_a_terminal_of_any_width_ends_well(tmp_path, columns):
+    # the steps of a task not yet begun have no total: 60 columns and more once ended in an internal error
+    read_end, write_end = os.openpty()
+    with os.fdopen(read_end, "rb", buffering=0) as terminal:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "pmrl_cli", "fit", *FEATURES, *QUICK, "-o", "runs/a"],
+            cwd=tmp_path,
+            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "TERM": "xterm"},
+            stdout=subprocess.PIPE,
+            stderr=write_end,
+        )
+        os.close(write_end)
+        shown = b""
+        try:
+            while part := terminal.read(65536):
+                shown += part
+        except OSError:  # how Linux says that the other end of a terminal is closed
+            pass
+        assert process.stdout is not None
+        assert process.stdout.read() == b"runs/a\n"
+        process.stdout.close()
+    assert process.wait() == 0
+    assert b"error" not in shown
+    assert b"held-out MRR" in shown
+
+
+def test_a_store_is_not_replaced_by_the_model_fitted_on_it(tmp_path):
+    pmrl("ingest", *FEATURES, "-o", "runs/store", cwd=tmp_path)
+    before = contents(tmp_path / "runs/store")
+    _, err = pmrl("fit", "runs/store", *QUICK, "-o", "runs/store", cwd=tmp_path, code=2)
+    assert "output exists: runs/store: a pmrl.store, expected a new path or an earlier pmrl.model." in err
+    _, err = pmrl("fit", "runs/store", *QUICK, "-o", "runs/store", "--force", cwd=tmp_path, code=2)
+    assert "output is an input: runs/store: the same path" in err
+    assert contents(tmp_path / "runs/store") == before
+
+
+def test_a_mistyped_option_says_where_to_look(tmp_path):
+    _, err = pmrl("fit", *FEATURES, "--max-memory", "much", cwd=tmp_path, code=2)
+    assert "--max-memory" in err
+    _, err = pmrl("fit", *FEATURES, "--nope", cwd=tmp_path, code=2)
+    assert err.rstrip().endswith("fit --help.")

@@ -1,8 +1,10 @@
 """``pmrl inspect``: everything found and everything wrong, in one run."""
 
 import json
+import os
 import subprocess
 import sys
+from itertools import pairwise
 
 import h5py
 import numpy as np
@@ -71,3 +73,19 @@ def test_paths_from_standard_input(files):
     paths = [str(files / "image.h5"), str(files / "text.h5")]
     assert run("-", stdin="\n".join(paths)).returncode == 0
     assert run("-", "-0", stdin="\0".join(paths)).stdout == run(*paths).stdout
+
+
+@pytest.mark.parametrize("command", ["inspect", "fit", "export"])
+def test_help_breaks_lines_only_where_the_screen_ends(command):
+    # the breaks of the docstring once stood in the help, leaving single words on lines
+    done = subprocess.run(
+        [sys.executable, "-m", "pmrl_cli", command, "--help"],
+        capture_output=True,
+        check=False,
+        text=True,
+        env={**os.environ, "COLUMNS": "80"},
+    )
+    intro = [line.strip() for line in done.stdout.split("╭")[0].splitlines()]
+    for line, following in pairwise(intro):
+        if line and following:
+            assert len(line) + 1 + len(following.split()[0]) > 78

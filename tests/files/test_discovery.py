@@ -100,7 +100,7 @@ def test_a_folder_gives_its_direct_files_and_says_what_it_skips(make, tmp_path):
     (tmp_path / "README.md").write_text("hello")
     data = read_dataset([str(tmp_path)])
     assert data.names == ("image", "text")
-    assert any(note.endswith("README.md.") for note in data.notes)
+    assert any(note.endswith("README.md, deeper/.") for note in data.notes)
 
 
 def test_an_export_gives_its_modalities_but_not_the_fused(make, tmp_path):

@@ -21,6 +21,7 @@ from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.files import exports, vector_tables
 from pmrl_cli.files.exports import write_export, write_stream
+from pmrl_cli.files.reading import read_dataset
 
 NAMES = ("audio", "image", "text")
 DIM = 4
@@ -305,6 +306,20 @@ def test_a_model_or_store_is_not_replaced_by_an_export(tmp_path):
     with pytest.raises(UsageError, match=r"output exists: .*model: a pmrl\.model, expected a new path or an earlier"):
         Space(10).export(out)
     assert [path.name for path in out.iterdir()] == ["manifest.json"]
+
+
+@pytest.mark.parametrize("format_", ["parquet", "h5", "npy"])
+def test_an_export_is_read_back_as_its_modalities_without_the_fused_one(tmp_path, format_):
+    space, out = Space(30), tmp_path / "aligned"
+    space.export(out, (7,), format=format_)
+    found = read_dataset([str(out)], min_modalities=1)
+    assert found.names == NAMES  # h5 once gave fused.h5 as a fourth
+    order = [found.ids.to_pylist().index(i) for i in space.ids[space.kept]]  # npy once was no store
+    assert len(order) == len(found)
+    for m, features in enumerate(found.modalities):
+        expected = space.embeddings[space.kept, m] * space.present[space.kept, m, None]
+        np.testing.assert_array_equal(features.read(np.array(order)), expected)
+    np.testing.assert_array_equal(found.present[order], space.present[space.kept])
 
 
 def test_what_pmrl_did_not_write_needs_force(tmp_path):
