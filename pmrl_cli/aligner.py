@@ -22,6 +22,7 @@ from pmrl_cli.files.model_folder import FORMAT, read_model, to_toml, write_model
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.files.tensors import read_tensors, write_tensors
 from pmrl_cli.gcca import Projection
+from pmrl_cli.objectives import make_objective
 from pmrl_cli.record import texts_of
 from pmrl_cli.spectrum import spectrum
 from pmrl_cli.training.devices import choose_device
@@ -73,6 +74,7 @@ class Aligner:
     def __init__(self, *, device: str = "auto", **settings: Any) -> None:  # noqa: ANN401 - FitSettings checks them
         self.device = device
         self.settings = _with(FitSettings(), settings)
+        self._check()
         self._space: _Space | None = None
 
     def get_params(self, deep: bool = True) -> dict[str, object]:  # noqa: FBT001, FBT002 - scikit-learn's signature
@@ -86,7 +88,13 @@ class Aligner:
         """
         self.device = params.pop("device", self.device)
         self.settings = _with(self.settings, params)
+        self._check()
         return self
+
+    def _check(self) -> None:
+        # Now, and not after the features have been read.
+        choose_device(self.device)
+        make_objective(self.settings.objective, self.settings.objective_settings)
 
     def fit(
         self,

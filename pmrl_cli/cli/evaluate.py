@@ -5,10 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-import typer
-
 from pmrl_cli.cli import options, space
-from pmrl_cli.cli.options import Join, OnBad
+from pmrl_cli.cli.options import Join, OnBad, option
 
 __all__ = ["command"]
 
@@ -37,7 +35,7 @@ def command(
     label: space.Label = None,
     group: space.Group = None,
     queries: Annotated[
-        int, typer.Option("--queries", min=1, help="At most this many instances ask; all are in the gallery.")
+        int, option("--queries", min=1, help="At most this many instances ask; all are in the gallery.")
     ] = 20_000,
     fail_under: space.FailUnder = None,
     join: options.JoinOption = Join.outer,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pmrl_cli.cli import options
-from pmrl_cli.cli.options import OnBad
+from pmrl_cli.cli.options import OnBad, option
 from pmrl_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,17 +79,15 @@ def _shown(blocks: Iterator[EmbeddedBlock], instances: int, *, quiet: bool) -> I
 
 def command(
     files: options.Files,
-    model: Annotated[Path, typer.Option("--model", help="Model folder that pmrl fit wrote.", show_default=False)],
+    model: Annotated[Path, option("--model", help="Model folder that pmrl fit wrote.", show_default=False)],
     output: Annotated[
         str,
-        typer.Option("-o", "--output", help="Folder, or - for an Arrow IPC stream.", show_default=False),
+        option("-o", "--output", help="Folder, or - for an Arrow IPC stream.", show_default=False),
     ],
-    format: Annotated[
-        Format | None, typer.Option("--format", help="Default: parquet for a folder, arrow for -.")
-    ] = None,
-    dtype: Annotated[DType, typer.Option("--dtype", help="float32 or float16.")] = DType.float32,
+    format: Annotated[Format | None, option("--format", help="Default: parquet for a folder, arrow for -.")] = None,
+    dtype: Annotated[DType, option("--dtype", help="float32 or float16.")] = DType.float32,
     rows_per_file: Annotated[
-        int | None, typer.Option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
+        int | None, option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
     ] = None,
     on_bad: options.OnBadOption = OnBad.error,
     id_column: options.IdColumn = None,

@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pmrl_cli.cli import options
-from pmrl_cli.cli.options import Join, OnBad, Precision
+from pmrl_cli.cli.options import Join, OnBad, Precision, option
 from pmrl_cli.errors import UsageError
 
 __all__ = ["command"]
@@ -53,39 +53,37 @@ def _settings(pairs: list[str]) -> dict[str, float]:
 def command(
     files: options.Files,
     output: Annotated[
-        Path, typer.Option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
+        Path, option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
     ] = Path("model"),
-    objective: Annotated[
-        str, typer.Option("--objective", help="pmrl, or pmrl-paper: exactly as published.")
-    ] = "pmrl",
+    objective: Annotated[str, option("--objective", help="pmrl, or pmrl-paper: exactly as published.")] = "pmrl",
     set: Annotated[
-        list[str] | None, typer.Option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
+        list[str] | None, option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
     ] = None,
-    adapter: Annotated[str, typer.Option("--adapter", help="linear, or mlp: linear plus a residual MLP.")] = "mlp",
+    adapter: Annotated[str, option("--adapter", help="linear, or mlp: linear plus a residual MLP.")] = "mlp",
     dim: Annotated[
-        int | None, typer.Option("--dim", help="Dimension of the shared space (default: chosen on validation).")
+        int | None, option("--dim", help="Dimension of the shared space (default: chosen on validation).")
     ] = None,
     steps: Annotated[
-        int | None, typer.Option("--steps", help="Most training steps; 0 keeps the closed-form start.")
+        int | None, option("--steps", help="Most training steps; 0 keeps the closed-form start.")
     ] = None,
-    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Instances a step.")] = None,
-    learning_rate: Annotated[float, typer.Option("--learning-rate", help="Of AdamW.")] = 5e-4,
+    batch_size: Annotated[int | None, option("--batch-size", help="Instances a step.")] = None,
+    learning_rate: Annotated[float, option("--learning-rate", help="Of AdamW.")] = 5e-4,
     dropout: Annotated[
-        float | None, typer.Option("--dropout", help="Share of input scores zeroed in training (default: chosen).")
+        float | None, option("--dropout", help="Share of input scores zeroed in training (default: chosen).")
     ] = None,
-    patience: Annotated[int, typer.Option("--patience", help="Evaluations without gain before stopping.")] = 8,
+    patience: Annotated[int, option("--patience", help="Evaluations without gain before stopping.")] = 8,
     refit: Annotated[
         bool | None,
-        typer.Option("--refit/--no-refit", help="Train again with the validation instances (default: if few)."),
+        option("--refit/--no-refit", help="Train again with the validation instances (default: if few)."),
     ] = None,
-    validation: Annotated[float, typer.Option("--validation", help="Share held out to choose and stop.")] = 0.2,
-    test: Annotated[float, typer.Option("--test", help="Share kept unseen for evaluate and diagnose.")] = 0.1,
+    validation: Annotated[float, option("--validation", help="Share held out to choose and stop.")] = 0.2,
+    test: Annotated[float, option("--test", help="Share kept unseen for evaluate and diagnose.")] = 0.1,
     labels: options.LabelsFile = None,
     group: Annotated[
-        str | None, typer.Option("--group", help="Side column; a group stays on one side of the split.")
+        str | None, option("--group", help="Side column; a group stays on one side of the split.")
     ] = None,
     split_column: Annotated[
-        str | None, typer.Option("--split-column", help="Side column that says train, validation or test.")
+        str | None, option("--split-column", help="Side column that says train, validation or test.")
     ] = None,
     join: options.JoinOption = Join.outer,
     on_bad: options.OnBadOption = OnBad.error,
@@ -97,7 +95,7 @@ def command(
     precision: options.PrecisionOption = Precision.auto,
     threads: options.Threads = None,
     max_memory: options.MaxMemory = None,
-    restart: Annotated[bool, typer.Option("--restart", help="Discard an unfinished run of this output.")] = False,
+    restart: Annotated[bool, option("--restart", help="Discard an unfinished run of this output.")] = False,
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -168,6 +166,8 @@ def command(
                 max_memory=budget,
             )
             progress.dataset(dataset)
+            if "split" in dataset.columns and split_column is None:
+                progress.note("note: the side column 'split' is not followed; --split-column split would do so.")
 
             def stage(name: str) -> None:
                 stop.training = name == "training"

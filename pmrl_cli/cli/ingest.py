@@ -24,11 +24,12 @@ from pmrl_cli.cli.options import (
     Quiet,
     Verbose,
     expand_files,
+    option,
 )
 
 __all__ = ["command"]
 
-Store = Annotated[Path, typer.Option("-o", "--output", help="The store to write, a folder.", show_default=False)]
+Store = Annotated[Path, option("-o", "--output", help="The store to write, a folder.", show_default=False)]
 
 
 def command(

@@ -16,6 +16,7 @@ from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
 from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect
+from pmrl_cli.cli.options import option
 from pmrl_cli.errors import PmrlError
 
 __all__ = ["app", "run"]
@@ -58,10 +59,8 @@ def _version(value: bool) -> None:
 
 @app.callback(help=_flowed(_HELP))
 def pmrl(
-    version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_version, is_eager=True)
-    ] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[bool, option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+    debug: Annotated[bool, option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Take the options of all commands; its help is ``_HELP``."""
 

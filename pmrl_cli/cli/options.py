@@ -10,6 +10,7 @@ import re
 import sys
 import tomllib
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -39,8 +40,12 @@ __all__ = [
     "Threads",
     "Verbose",
     "expand_files",
+    "option",
     "parse_bytes",
 ]
+
+option = partial(typer.Option, show_envvar=False)
+"""An option whose help leaves its environment variable out: all follow one rule, and the README states it."""
 
 
 class Join(StrEnum):
@@ -145,30 +150,28 @@ Files = Annotated[
         show_default=False,
     ),
 ]
-NullPaths = Annotated[bool, typer.Option("-0", "--null", help="Paths on standard input end in NUL.")]
+NullPaths = Annotated[bool, option("-0", "--null", help="Paths on standard input end in NUL.")]
 LabelsFile = Annotated[
     Path | None,
-    typer.Option("--labels", help="Side table (Parquet, HDF5 or CSV) with an id column and labels or groups."),
+    option("--labels", help="Side table (Parquet, HDF5 or CSV) with an id column and labels or groups."),
 ]
-IdColumn = Annotated[str | None, typer.Option("--id-column", help="Dataset or column that holds the ids.")]
-FeatureColumn = Annotated[
-    str | None, typer.Option("--feature-column", help="Dataset or column that holds the vectors.")
-]
-JoinOption = Annotated[Join, typer.Option("--join", help="Keep instances in all modalities, or in two or more.")]
-OnBadOption = Annotated[OnBad, typer.Option("--on-bad", help="Rows with NaN, Inf or no length: stop, or drop.")]
-Json = Annotated[bool, typer.Option("--json", help="Print the result as JSON on standard output.")]
-Quiet = Annotated[bool, typer.Option("-q", "--quiet", help="Only errors on standard error.")]
-Verbose = Annotated[bool, typer.Option("-v", "--verbose", help="Progress as plain lines even off a terminal.")]
-Seed = Annotated[int, typer.Option("--seed", help="Seed of every random choice.")]
-Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")]
-PrecisionOption = Annotated[Precision, typer.Option("--precision", help="auto, fp32 or bf16.")]
-Threads = Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads (default: all cores).")]
+IdColumn = Annotated[str | None, option("--id-column", help="Dataset or column that holds the ids.")]
+FeatureColumn = Annotated[str | None, option("--feature-column", help="Dataset or column that holds the vectors.")]
+JoinOption = Annotated[Join, option("--join", help="Keep instances in all modalities, or in two or more.")]
+OnBadOption = Annotated[OnBad, option("--on-bad", help="Rows with NaN, Inf or no length: stop, or drop.")]
+Json = Annotated[bool, option("--json", help="Print the result as JSON on standard output.")]
+Quiet = Annotated[bool, option("-q", "--quiet", help="Only errors on standard error.")]
+Verbose = Annotated[bool, option("-v", "--verbose", help="Progress as plain lines even off a terminal.")]
+Seed = Annotated[int, option("--seed", help="Seed of every random choice.")]
+Device = Annotated[str, option("--device", help="auto, cpu, cuda or cuda:N.")]
+PrecisionOption = Annotated[Precision, option("--precision", help="auto, fp32 or bf16.")]
+Threads = Annotated[int | None, option("--threads", min=1, help="CPU threads (default: all cores).")]
 MaxMemory = Annotated[
     str | None,
-    typer.Option("--max-memory", help="Memory for feature arrays, e.g. 8G; beyond it they live on disk."),
+    option("--max-memory", help="Memory for feature arrays, e.g. 8G; beyond it they live on disk."),
 ]
-Force = Annotated[bool, typer.Option("--force", help="Replace an output that pmrl did not write.")]
+Force = Annotated[bool, option("--force", help="Replace an output that pmrl did not write.")]
 ConfigFile = Annotated[
     Path | None,
-    typer.Option("--config", help="TOML file of options.", callback=_load_config, is_eager=True),
+    option("--config", help="TOML file of options.", callback=_load_config, is_eager=True),
 ]

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 import typer
 
 from pmrl_cli.cli import options
+from pmrl_cli.cli.options import option
 from pmrl_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -55,21 +56,19 @@ class Split(StrEnum):
 
 
 Model = Annotated[
-    Path | None, typer.Option("--model", help="Model folder that pmrl fit wrote; else the features share a space.")
+    Path | None, option("--model", help="Model folder that pmrl fit wrote; else the features share a space.")
 ]
 SplitOption = Annotated[
     Split,
-    typer.Option("--split", help="Instances to judge the model on; auto: those fit never saw, else validation."),
+    option("--split", help="Instances to judge the model on; auto: those fit never saw, else validation."),
 ]
-Label = Annotated[
-    str | None, typer.Option("--label", help="Side column of labels: adds label retrieval (default: label).")
-]
+Label = Annotated[str | None, option("--label", help="Side column of labels: adds label retrieval (default: label).")]
 Group = Annotated[
-    str | None, typer.Option("--group", help="Side column of groups that are not independent (default: group).")
+    str | None, option("--group", help="Side column of groups that are not independent (default: group).")
 ]
 FailUnder = Annotated[
     list[str] | None,
-    typer.Option(
+    option(
         "--fail-under", metavar="KEY=VALUE", help="Exit 1 if KEY is under VALUE; dotted paths of --json; repeatable."
     ),
 ]

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.errors import UsageError
 from pmrl_cli.gcca import gcca
 from pmrl_cli.training.bank import Bank, given_projections
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
@@ -64,8 +65,11 @@ class Start:
 
 
 def _dims(asked: int | None, most: int) -> Sequence[int]:
+    if asked is not None and asked > most:
+        what = "dimension larger than the features can fill"
+        raise UsageError(what, found=f"--dim {asked}", expected=f"{most} or less", next_step="Lower it.")
     if asked is not None:
-        return (min(asked, most),)
+        return (asked,)
     return sorted({min(dim, most) for dim in DIMS})
 
 
@@ -107,6 +111,8 @@ def choose_setting(bank: Bank, validation: npt.NDArray[np.int64], *, dim: int | 
         bank: scores and moments.
         validation: rows of the held-out instances.
         dim: fixed dimension of the shared space, or None to choose it.
+
+    Raises: UsageError if ``dim`` is more than the scores of all modalities together.
     """
     dims = _dims(dim, sum(bank.cross.dims))
     present = torch.from_numpy(bank.present[validation])
