@@ -11,7 +11,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -28,16 +27,12 @@ PLACEHOLDER = "<!-- output -->"
 SESSION = re.compile(r"(?<=<!-- session -->\n```console\n).*?(?=```)", re.DOTALL)
 EXAMPLE = re.compile(r"(?<=<!-- example -->\n```python\n).*?(?=```)", re.DOTALL)
 
-TOLERANCE = 0.05
-"""Relative difference a printed decimal may have on another machine, whose rounding takes training elsewhere; a unit
-of its last place is always allowed. Whole numbers are exact."""
+TOLERANCE = 0.1
+SMALL = 0.02
+"""Difference a printed decimal may have on another machine, whose rounding takes training elsewhere: relative, or
+absolute for shares near zero; a unit of its last place is always allowed. Whole numbers are exact."""
 
-NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?")
-
-needs_all_rooms = pytest.mark.skipif(
-    not all(find_spec(f"pmrl_cli.{room}") for room in ("files.reading", "retrieval", "diagnosis")),
-    reason="a command is not there yet",
-)
+NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-\d+)?")
 
 
 def parse(session: str) -> list[tuple[str, list[str]]]:
@@ -85,11 +80,11 @@ def agree(expected: str, found: str) -> bool:
         return NUMBER.sub("#", line).split()
 
     def close(a: str, b: str) -> bool:
-        if "." not in a + b:
+        if "." not in a + b and "e" not in a + b:
             return a == b
         places = len(a.partition(".")[2])
         x, y = (float(number.replace(",", "")) for number in (a, b))
-        return abs(x - y) <= max(TOLERANCE * abs(x), 1.001 * 10**-places)
+        return abs(x - y) <= max(TOLERANCE * abs(x), SMALL, 1.001 * 10**-places)
 
     numbers = NUMBER.findall(expected), NUMBER.findall(found)
     return (
@@ -116,7 +111,6 @@ def test_lines_agree_up_to_float_noise_only(expected, found, same):
     assert agree(expected, found) is same
 
 
-@needs_all_rooms
 def test_the_session_prints_what_the_readme_shows(tmp_path):
     steps = parse(SESSION.search(TEXT)[0])
     printed = run_session([command for command, _ in steps], tmp_path)
@@ -128,7 +122,6 @@ def test_the_session_prints_what_the_readme_shows(tmp_path):
             assert agree(line, other), f"$ {command}\n{line}\n{other}"
 
 
-@needs_all_rooms
 def test_the_python_example_runs(tmp_path):
     subprocess.run(
         [sys.executable, "-c", EXAMPLE.search(TEXT)[0]], cwd=tmp_path, env=environment(tmp_path), check=True

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -177,7 +176,6 @@ def test_the_model_is_not_overwritten(model, asked):
     assert [path.name for path in model.iterdir()] == ["manifest.json"]
 
 
-@pytest.mark.skipif(importlib.util.find_spec("pmrl_cli.files.reading") is None, reason="needs the reading room")
 def test_exported_sample_data_is_what_the_model_computes(tmp_path):
     from pmrl_cli import Aligner, read_dataset
 
