@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 
 __all__ = ["SPLITS", "Aligner"]
 
-Arrays = Mapping[str, npt.NDArray[np.generic]]
+Arrays = Mapping[str, object]
 
 SPLITS = ("auto", "train", "validation", "test", "all")
 _PROJECTION = ("mean", "scale", "center", "basis")
@@ -79,7 +79,13 @@ class Aligner:
 
     def get_params(self, deep: bool = True) -> dict[str, object]:  # noqa: FBT001, FBT002 - scikit-learn's signature
         """Return the settings by name, as scikit-learn does (``deep`` changes nothing: none is an estimator)."""
-        return {"device": self.device, **self.settings.as_dict()}
+        # The objects themselves, as scikit-learn's clone compares by identity.
+        return {"device": self.device, **{f.name: getattr(self.settings, f.name) for f in fields(self.settings)}}
+
+    def __repr__(self) -> str:
+        unchanged = FitSettings().as_dict() | {"device": "auto"}
+        changed = {name: value for name, value in self.get_params().items() if value != unchanged[name]}
+        return f"Aligner({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
 
     def set_params(self, **params: Any) -> Self:  # noqa: ANN401 - FitSettings checks them
         """Change settings by name, as scikit-learn does.
@@ -111,8 +117,8 @@ class Aligner:
         """Train on paired features.
 
         Args:
-            features: per modality an (n, d_m) array whose row i is instance i (an all-NaN row: missing), or a
-                data set from ``read_dataset``.
+            features: per modality an (n, d_m) array (NumPy, torch or Arrow) whose row i is instance i (an all-NaN
+                or null row: missing), or a data set from ``read_dataset``.
             ids: n unique strings that decide the split; row numbers if None.
             columns: side columns by name, n values each (for ``group`` or ``split_column``).
             max_memory: bytes for working arrays; beyond it they live on disk.

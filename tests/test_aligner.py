@@ -77,6 +77,29 @@ def test_parameters_follow_scikit_learn():
         Aligner(adapter="tree")
 
 
+def test_scikit_learn_clones_it_unfitted(aligner):
+    from sklearn.base import clone
+
+    copy = clone(Aligner(dim=3, objective_settings={"spectrum_weight": 0.5}))
+    assert repr(copy) == "Aligner(objective_settings={'spectrum_weight': 0.5}, dim=3)"
+    with pytest.raises(UsageError, match="not fitted"):
+        clone(aligner).transform(features())
+
+
+def test_torch_arrow_and_lists_are_taken_as_numpy_is(aligner):
+    import pyarrow as pa
+    import torch
+
+    plain = features()["text"]
+    expected = aligner.transform({"text": plain})["text"]
+    rows = [None if np.isnan(row).all() else row.tolist() for row in plain]
+    arrow = pa.array(rows, pa.list_(pa.float32(), plain.shape[1]))
+    for given in (torch.from_numpy(plain), arrow, pa.chunked_array([arrow[:50], arrow[50:]]), plain.tolist()):
+        np.testing.assert_allclose(aligner.transform({"text": given})["text"], expected, atol=1e-6)
+    rough = aligner.transform({"text": torch.from_numpy(plain).bfloat16()})["text"]
+    assert np.nanmin((rough * expected).sum(1)) > 0.999
+
+
 def test_what_the_model_does_not_know_is_refused_by_name(aligner):
     with pytest.raises(StateError, match="touch.*expected some of audio, image, text"):
         aligner.transform({"touch": np.ones((3, 4), dtype=np.float32)})

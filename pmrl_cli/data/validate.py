@@ -14,6 +14,7 @@ from pmrl_cli.errors import DataError, Place
 
 __all__ = [
     "BadRows",
+    "as_array",
     "check_unique",
     "dataset_from_arrays",
     "row_faults",
@@ -196,15 +197,15 @@ def zero_rows(array: npt.NDArray[np.generic], rows: npt.NDArray[np.bool_]) -> No
 
 
 def dataset_from_arrays(
-    features: Mapping[str, npt.NDArray[np.generic]],
+    features: Mapping[str, object],
     ids: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[object]] | None = None,
 ) -> Dataset:
     """Return a data set over arrays in memory, under the same rules as files.
 
     Args:
-        features: per modality (n, d_m) float16, float32 or float64; a row that is all NaN is missing. Arrays of
-            float32 and float16 without missing rows are used as they are, not copied.
+        features: per modality what ``as_array`` takes, (n, d_m) float16, float32 or float64; a row that is all NaN
+            (in Arrow: null) is missing. Arrays of float32 and float16 without missing rows are not copied.
         ids: (n,) unique texts or integers; without them instances are known by their row number.
         columns: side columns, each (n,).
 
@@ -219,7 +220,8 @@ def dataset_from_arrays(
             next_step="Pass a dict from modality to array.",
         )
     names = sorted(features, key=str.encode)
-    rows = {name: _rows_of_array(name, features[name]) for name in names}
+    arrays = {name: as_array(features[name]) for name in names}
+    rows = {name: _rows_of_array(name, arrays[name]) for name in names}
     if len(set(rows.values())) > 1:
         raise DataError(
             what="modalities differ in rows",
@@ -232,7 +234,7 @@ def dataset_from_arrays(
     present = np.ones((n, len(names)), dtype=np.bool_)
     modalities = []
     for column, name in enumerate(names):
-        array = features[name]
+        array = arrays[name]
         with np.errstate(over="ignore"):
             stored = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
         missing = _missing_rows(name, stored, instance_ids)
@@ -245,6 +247,28 @@ def dataset_from_arrays(
     for key, values in side.items():
         _check_length(f"column {key!r}", len(values), n)
     return Dataset(instance_ids, tuple(modalities), present, side, named_by_row=ids is None)
+
+
+def as_array(values: object) -> npt.NDArray[np.generic]:
+    """Return vectors handed over in Python as a NumPy array.
+
+    Args:
+        values: anything NumPy takes, a torch tensor (on any device; bfloat16 becomes float32), or an Arrow array of
+            fixed-size lists, whose nulls become rows of NaN.
+    """
+    if isinstance(values, pa.ChunkedArray):
+        values = values.combine_chunks()
+    if isinstance(values, pa.FixedSizeListArray):
+        there = values.is_valid().to_numpy(zero_copy_only=False)
+        numbers = values.drop_null().flatten().to_numpy(zero_copy_only=False)
+        rows = np.full((len(values), values.type.list_size), np.nan, dtype=numbers.dtype)
+        rows[there] = numbers.reshape(-1, values.type.list_size)
+        return rows
+    detach = getattr(values, "detach", None)
+    if detach is not None:  # a torch tensor; this room does not import torch
+        tensor = detach().cpu()
+        values = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
+    return np.asarray(values)
 
 
 def _rows_of_array(name: str, array: npt.NDArray[np.generic]) -> int:
