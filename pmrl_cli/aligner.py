@@ -335,7 +335,7 @@ class Aligner:
                 tensors[f"{name}.projection.{key}"] = torch.from_numpy(getattr(projection, key))
             for key, tensor in weights.items():
                 tensors[f"{name}.adapter.{key}"] = tensor
-        with atomic_folder(folder, formats=(FORMAT,), force=force) as temporary:
+        with atomic_folder(folder, kind=FORMAT, force=force) as temporary:
             write_tensors(temporary / "model.safetensors", tensors)
             write_tensors(
                 temporary / "seen.safetensors", {part: torch.from_numpy(h) for part, h in space.seen.items()}

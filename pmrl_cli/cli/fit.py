@@ -119,7 +119,7 @@ def command(
 
     if threads is not None:
         torch.set_num_threads(threads)
-    check_replaceable(output, formats=(FORMAT,), force=force)
+    check_replaceable(output, kind=FORMAT, force=force)
     paths = options.expand_files(files, null=null)
     check_not_input(output, paths)
     aligner = Aligner(

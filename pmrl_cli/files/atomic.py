@@ -60,21 +60,23 @@ def format_of(path: Path) -> str:
     except (OSError, ValueError):
         return ""
     found = str(manifest.get("format", "")) if isinstance(manifest, dict) else ""
-    return found if found.startswith("pmrl.") else ""
+    if not found.startswith("pmrl."):
+        return ""
+    return "pmrl.export" if "file_format" in manifest else found  # an export as npy is a store too
 
 
 @contextmanager
-def atomic_folder(path: Path, *, formats: tuple[str, ...], force: bool) -> Iterator[Path]:
+def atomic_folder(path: Path, *, kind: str, force: bool) -> Iterator[Path]:
     """Give a temporary folder beside ``path``; on success it takes the final name, on failure it is gone.
 
     Args:
         path: the final folder.
-        formats: the kinds of folder that may be replaced, as their manifests name them.
+        kind: as for ``check_replaceable``.
         force: replace ``path`` whatever it is.
 
     Raises: UsageError if ``path`` exists, is of no such kind and ``force`` is False, or is a link.
     """
-    check_replaceable(path, formats=formats, force=force)
+    check_replaceable(path, kind=kind, force=force)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     old = path.with_name(f".{path.name}.{os.getpid()}.old")
@@ -137,13 +139,14 @@ def held(folder: Path) -> Iterator[None]:
         yield
 
 
-def check_replaceable(path: Path, *, formats: tuple[str, ...], force: bool) -> None:
+def check_replaceable(path: Path, *, kind: str, force: bool) -> None:
     """Refuse an output that exists and is not of its own kind, before any work is done.
 
     Args:
         path: the final file or folder.
         force: replace ``path`` whatever it is.
-        formats: what may be replaced without ``force``, such as ``pmrl.model``: a store may be a model's input.
+        kind: ``pmrl.model``, ``pmrl.store`` or ``pmrl.export``: what may be replaced without ``force``; only its own
+            kind, for a store may be a model's input.
 
     Raises: UsageError as above; ResourceError if no folder can hold ``path``.
     """
@@ -158,7 +161,7 @@ def check_replaceable(path: Path, *, formats: tuple[str, ...], force: bool) -> N
         )
     _check_writable(path)
     found = format_of(path)
-    if force or not path.exists() or found in formats:
+    if force or not path.exists() or found == kind:
         return
     if path.is_dir() and not any(path.iterdir()):
         return
@@ -167,7 +170,7 @@ def check_replaceable(path: Path, *, formats: tuple[str, ...], force: bool) -> N
         what,
         at=Place(str(path)),
         found=f"a {found}" if found else "something that pmrl did not write",
-        expected=f"a new path or an earlier {' or '.join(formats)}",
+        expected=f"a new path or an earlier {kind}",
         next_step="Choose another -o, or replace it with --force.",
     )
 

@@ -7,7 +7,6 @@ store do not depend on how the instances were cut into blocks.
 from __future__ import annotations
 
 import hashlib
-import json
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing
@@ -21,8 +20,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.errors import Place, UsageError
-from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, format_of, write_json
+from pmrl_cli.errors import UsageError
+from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, write_json
 from pmrl_cli.files.manifest import EXPORT, STORE, STORE_VERSION, digest_ids
 from pmrl_cli.files.model_folder import sha256_of
 from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, VectorTable, vector_type
@@ -34,7 +33,6 @@ ROWS_PER_FILE = 262_144
 """Rows of one Parquet file: 512 MiB of 512 float32."""
 
 _FORMAT_VERSION = 1
-_REPLACEABLE = ("pmrl.export", "pmrl.store")
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 _RESERVED = frozenset({FUSED, "id", "present", MANIFEST})
 """What a modality may not be called, for a file or column of every export is called so."""
@@ -107,7 +105,7 @@ def write_export(
     _check_names(names)
     check_output(out, force=force)
     plan = _Plan(tuple(names), tuple(int(n) for n in counts), rows, dim, np.dtype(dtype), rows_per_file)
-    with atomic_folder(out, formats=_REPLACEABLE, force=force) as folder:
+    with atomic_folder(out, kind="pmrl.export", force=force) as folder:
         manifest: dict[str, object] = {
             "dim": dim,
             "dtype": dtype,
@@ -151,19 +149,7 @@ def check_output(out: Path, *, force: bool) -> None:
 
     Raises: UsageError, ResourceError as ``check_replaceable``.
     """
-    check_replaceable(out, formats=_REPLACEABLE, force=force)
-    if force or not format_of(out):
-        return
-    manifest = json.loads((out / MANIFEST).read_text(encoding="utf-8"))
-    if "file_format" not in manifest:
-        what = "output exists"
-        raise UsageError(
-            what,
-            at=Place(str(out)),
-            found=f"a {manifest['format']}",
-            expected="a new path or an earlier export",
-            next_step="Choose another -o, or replace it with --force.",
-        )
+    check_replaceable(out, kind="pmrl.export", force=force)
 
 
 def _check_names(names: Sequence[str]) -> None:

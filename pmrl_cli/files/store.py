@@ -60,7 +60,7 @@ def ingest_store(
     Raises: as ``read_dataset``; UsageError if ``out`` exists and is not pmrl's, or is one of the inputs; DataError
         for a modality that cannot be a file name.
     """
-    check_replaceable(out, formats=(STORE,), force=force)
+    check_replaceable(out, kind=STORE, force=force)
     check_not_input(out, files)
     plan = discover(
         files,
@@ -81,7 +81,7 @@ def ingest_store(
             )
     joined = join_plan(plan, join, min_modalities)
     needed = len(joined.ids) * sum(modality.dim * element_type(modality).itemsize for modality in plan.modalities)
-    with atomic_folder(out, formats=("pmrl.store",), force=force) as folder:
+    with atomic_folder(out, kind="pmrl.store", force=force) as folder:
         check_disk(folder, needed)
         with ExitStack() as stack:
             writers = [
