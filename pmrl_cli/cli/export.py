@@ -112,15 +112,15 @@ def command(
     import torch
 
     from pmrl_cli.aligner import Aligner
-    from pmrl_cli.files.atomic import MANIFEST, to_json
-    from pmrl_cli.files.exports import ROWS_PER_FILE, check_output, write_export, write_stream
+    from pmrl_cli.files.atomic import MANIFEST, check_replaceable, to_json
+    from pmrl_cli.files.exports import KIND, ROWS_PER_FILE, write_export, write_stream
     from pmrl_cli.files.model_folder import sha256_of
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.specs import check_not_input
 
     paths = options.expand_files(files, null=null)
     if not streaming:
-        check_output(Path(output), force=force)
+        check_replaceable(Path(output), kind=KIND, force=force)
         check_not_input(Path(output), paths)
     if threads is not None:
         torch.set_num_threads(threads)

@@ -7,7 +7,7 @@ asks for rows and gets float32, and nothing downstream knows which of the two it
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -86,18 +86,6 @@ class Dataset:
     def dims(self) -> tuple[int, ...]:
         """Columns of each modality, in order."""
         return tuple(features.dim for features in self.modalities)
-
-    def select(self, names: Sequence[str]) -> Dataset:
-        """Return the dataset with only the modalities named, in the order given (all must be there)."""
-        index = [self.names.index(name) for name in names]
-        return Dataset(
-            self.ids,
-            tuple(self.modalities[i] for i in index),
-            self.present[:, index],
-            self.columns,
-            self.named_by_row,
-            self.notes,
-        )
 
     def block_rows(self) -> int:
         """Rows whose float32 vectors of all modalities fill ``BLOCK_BYTES`` (at least 1)."""

@@ -26,11 +26,14 @@ from pmrl_cli.files.manifest import EXPORT, STORE, STORE_VERSION, digest_ids
 from pmrl_cli.files.model_folder import sha256_of
 from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, VectorTable, vector_type
 
-__all__ = ["FORMATS", "FUSED", "ROWS_PER_FILE", "check_output", "write_export", "write_stream"]
+__all__ = ["FORMATS", "FUSED", "KIND", "ROWS_PER_FILE", "write_export", "write_stream"]
 
 FUSED = "fused"
 ROWS_PER_FILE = 262_144
 """Rows of one Parquet file: 512 MiB of 512 float32."""
+
+KIND = "pmrl.export"
+"""What the manifest of an export calls it."""
 
 _FORMAT_VERSION = 1
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
@@ -103,9 +106,9 @@ def write_export(
         ValueError: the blocks hold other numbers of instances than announced.
     """
     _check_names(names)
-    check_output(out, force=force)
+    check_replaceable(out, kind=KIND, force=force)
     plan = _Plan(tuple(names), tuple(int(n) for n in counts), rows, dim, np.dtype(dtype), rows_per_file)
-    with atomic_folder(out, kind="pmrl.export", force=force) as folder:
+    with atomic_folder(out, kind=KIND, force=force) as folder:
         manifest: dict[str, object] = {
             "dim": dim,
             "dtype": dtype,
@@ -142,14 +145,6 @@ def write_stream(
     _check_names(names)
     plan = _Plan(tuple(names), (0,) * len(names), 0, dim, np.dtype(dtype), ROWS_PER_FILE)
     _stream(sink, _with_any(blocks), plan)
-
-
-def check_output(out: Path, *, force: bool) -> None:
-    """Refuse a folder that is not an earlier export, before any work is done: it may be the model or its input.
-
-    Raises: UsageError, ResourceError as ``check_replaceable``.
-    """
-    check_replaceable(out, kind="pmrl.export", force=force)
 
 
 def _check_names(names: Sequence[str]) -> None:

@@ -200,7 +200,6 @@ def fit(
         not there; StateError for a checkpoint of another fit; DivergedError; Interrupted.
     """
     chosen_device = choose_device(device)
-    make_objective(settings.objective, settings.objective_settings)  # a wrong setting is told before the work
     if len(dataset.modalities) < 2:
         what = "alignment needs at least two modalities"
         raise DataError(

@@ -178,7 +178,7 @@ def test_instances_with_one_modality_are_dealt_to_no_batch():
 def test_one_modality_or_no_validation_is_an_error():
     data = simulate()
     with pytest.raises(DataError, match="at least two modalities"):
-        fit(data.select(["m1"]), settings_for())
+        fit(Dataset(data.ids, data.modalities[:1], data.present[:, :1]), settings_for())
     few = simulate(n=3)
     with pytest.raises(DataError, match="too few (held-out|training) instances"):
         fit(few, settings_for())
