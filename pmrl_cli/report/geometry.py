@@ -28,6 +28,7 @@ __all__ = ["eigenvalues", "gap_map", "hub_counts", "similarity"]
 
 _JOINED = 40
 _POINTS = 600  # in all: each costs 100 bytes of the page
+_MOST_COMPONENTS = 64
 _SHADE = (0.35, 0.45, 0.75)  # of similarities: seen on white and on black
 _POISSON_MEAN = 10
 
@@ -87,7 +88,8 @@ def eigenvalues(result: Result) -> Picture | None:
         order = np.arange(1, len(values) + 1)
         used = result["modality"][name]["pr_deb"]["value"]
         label = f"{short(name, 16)}: {number_text(used)} dims"
-        axes.plot(order, values, label=label, **line_style(index))
+        kept = np.unique(np.geomspace(1, len(values), _MOST_COMPONENTS).astype(int)) - 1
+        axes.plot(order[kept], values[kept], label=label, **line_style(index))
         if used is not None and 1 <= used <= len(values):
             height = np.interp(used, order, values)
             axes.plot(used, height, marker=MARKERS[index % 6], color=SERIES[index % 6], markersize=7)

@@ -50,6 +50,8 @@ _MAPS = (
     ("adjusted CKA", "cka_adj"),
 )
 
+_MOST_STATISTICS = 600  # those of six modalities; they grow with the pairs, and the page stays under a megabyte
+
 
 def at(node: Any, path: str) -> Any:  # noqa: ANN401 - JSON values
     """Return what lies at a dotted path, None where there is nothing."""
@@ -64,6 +66,7 @@ def render_page(result: Mapping[str, Any]) -> str:
     """Return the page of a diagnosis: see ``pmrl_cli.report.render``."""
     with drawing():
         pictures = [found for draw in _PICTURES if (found := draw(result)) is not None]
+    statistics = list(_statistics(result))
     environment = Environment(
         loader=PackageLoader("pmrl_cli.report"),
         autoescape=True,
@@ -84,7 +87,8 @@ def render_page(result: Mapping[str, Any]) -> str:
             (metric_text(name, result), one) for name, path in _HEADLINE if (one := at(result, path)) is not None
         ],
         maps=list(_pair_maps(result)),
-        statistics=list(_statistics(result)),
+        statistics=statistics[:_MOST_STATISTICS],
+        left_out=max(0, len(statistics) - _MOST_STATISTICS),
         pictures=pictures,
         notes=NOTES,
         symbols={"fail": "✗", "warn": "!", "info": "✓"},

@@ -29,6 +29,8 @@ _ACTIONS = {
     "drop_suspects": "fit without the suspects",
 }
 
+_MOST_PANELS = 9
+
 
 def action_text(action: str, subject: list[str]) -> str:
     """Return a remedy in words."""
@@ -45,6 +47,7 @@ def suspect_scores(result: Result) -> Picture | None:
     drawn = {name: one for name, one in drawn.items() if len(one[0])}
     if not drawn:
         return None
+    drawn = dict(list(drawn.items())[:_MOST_PANELS])
     columns = min(3, len(drawn))
     rows = -(-len(drawn) // columns)
     figure, panels = plain_axes(0.5 + 1.8 * rows, columns, rows=rows)
