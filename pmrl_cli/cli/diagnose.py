@@ -73,21 +73,29 @@ def command(
     from pmrl_cli.diagnosis import diagnose
 
     diagnosis = diagnose(found.dataset, label=found.label, group=found.group, seed=seed)
-    result = {**diagnosis.as_dict(), "scope": found.instances}
-    if not json:
+    result = diagnosis.as_dict()
+    result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
+    unmet = space.unmet_gates(result, gates, SHORT)
+    if json:
+        space.print_json(result)
+    else:
         _show(result)
-    space.finish(result, gates, SHORT, as_json=json)
+    space.leave(unmet)
 
 
 def _show(result: Mapping[str, Any]) -> None:
     """Print the screen."""
     console = space.screen()
-    verdict = result["verdict"]
-    groups = f" in {result['groups']:,} groups ({result['group']})" if result["group"] else ""
-    count = f"{len(result['modalities'])} modalities · {result['dim']} dims"
-    tables = [_headline(result), _pairs(result), _modalities(result)]
-    console.print(f"pmrl diagnose   {count} · {result['instances']:,} instances{groups}", style="bold")
-    console.print(result["scope"])
+    verdict, inputs = result["verdict"], result["inputs"]
+    groups = f" in {inputs['groups']:,} groups ({inputs['group']})" if inputs["group"] else ""
+    dims = list(dict.fromkeys(inputs["dims"].values()))
+    count = f"{len(inputs['modalities'])} modalities · {', '.join(map(str, dims))} dims"
+    instances = f"{inputs['instances']:,} instance{'' if inputs['instances'] == 1 else 's'}"
+    tables = [_pairs(result), _modalities(result)]
+    if result["alignment"] is not None:
+        tables.insert(0, _headline(result))
+    console.print(f"pmrl diagnose   {count} · {instances}{groups}", style="bold")
+    console.print(inputs["scope"])
     console.print(f"VERDICT  {verdict['code']}  [{verdict['severity']}]", style="bold")
     used = 3
     for table in tables:
@@ -136,12 +144,13 @@ def _pairs(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, wh
     for name in names:
         found = pairs[name]
         both_ways = [space.number_text(direction["R@1"]["value"]) for direction in found["retrieval"].values()]
+        both_ways += ["-"] * (2 - len(both_ways))
         table.add_row(
             name,
             space.number_text(found["adj"]["value"]),
             space.ci_text(found["adj"]["ci"]),
             space.number_text(found["z"]["value"]),
-            space.number_text(found["gap_share"]["value"]),
+            space.number_text(found["gap"].get("gap_share", {}).get("value")),
             *both_ways,
         )
     table.add_row("chance", "0", "", "0", "1/n", "1/n", "1/n", style="dim")
@@ -157,8 +166,8 @@ def _modalities(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich tabl
             space.number_text(load["value"]),
             space.number_text(load["chance"]),
             space.ci_text(load["ci"]),
-            space.number_text(found["cone"]["value"]),
-            f"{space.number_text(found['dimension']['value'])} of {result['dim']}",
+            space.number_text(found["meancos"]["value"]),
+            f"{space.number_text(found['pr_deb']['value'])} of {result['inputs']['dims'][name]}",
         )
     return table
 

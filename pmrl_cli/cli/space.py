@@ -33,12 +33,14 @@ __all__ = [
     "Split",
     "SplitOption",
     "ci_text",
-    "finish",
     "grid",
+    "leave",
     "number_text",
     "parse_gates",
+    "print_json",
     "read_space",
     "screen",
+    "unmet_gates",
 ]
 
 WIDTH = 80
@@ -180,20 +182,21 @@ def _numbers(node: object, path: str = "") -> Iterator[tuple[str, float | None]]
         yield path, float(node)
 
 
-def finish(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping[str, str], *, as_json: bool) -> None:
-    """Print the JSON if asked for, then leave with exit code 1 if a gate is not met.
+def unmet_gates(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each gate that is not met; asked before anything is printed.
 
     Args:
         result: JSON values.
         gates: from ``parse_gates``.
         short: dotted path by the short name that the screen shows.
-        as_json: print the result on standard output.
 
-    Raises: UsageError for a gate on an unknown key; typer.Exit(1) if a gate is not met.
+    Raises: UsageError for a gate on an unknown key.
     """
     known = dict(_numbers(result))
+    sentences = []
     for gate in gates:
-        if short.get(gate.key, gate.key) not in known:
+        path = short.get(gate.key, gate.key)
+        if path not in known:
             what = "unknown key of --fail-under"
             names = ", ".join(name for name, path in short.items() if path in known)
             raise UsageError(
@@ -202,15 +205,25 @@ def finish(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping[str,
                 expected=f"one of {names}, or a dotted path of --json such as {next(iter(known))}",
                 next_step="Mend that --fail-under.",
             )
-    if as_json:
-        typer.echo(json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False))
-    unmet = 0
-    for gate in gates:
-        value = known[short.get(gate.key, gate.key)]
+        value = known[path]
         if value is None or value < gate.value:
-            typer.echo(f"not met: {gate.key} is {number_text(value)}, under {gate.value:g}", err=True)
-            unmet += 1
-    if unmet:
+            sentences.append(f"not met: {gate.key} is {number_text(value)}, under {gate.value:g}")
+    return sentences
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print a result on standard output."""
+    typer.echo(json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False))
+
+
+def leave(sentences: Sequence[str]) -> None:
+    """Say what is not met and leave with exit code 1; do nothing if all is.
+
+    Raises: typer.Exit(1) if there is any.
+    """
+    for sentence in sentences:
+        typer.echo(sentence, err=True)
+    if sentences:
         raise typer.Exit(1)
 
 
