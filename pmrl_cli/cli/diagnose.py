@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from pmrl_cli.cli import options, space
-from pmrl_cli.cli.options import Join, OnBad
+from pmrl_cli.cli.options import Join, OnBad, option
+from pmrl_cli.errors import UsageError
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from pmrl_cli.diagnosis import State
+
+__all__ = ["check_partial", "command", "conclude", "write"]
 
 SHORT = {
     "A": "alignment.A",
@@ -34,7 +41,12 @@ def command(
     labels: options.LabelsFile = None,
     label: space.Label = None,
     group: space.Group = None,
+    partial: Annotated[
+        Path | None,
+        option("--partial", metavar="STATE", help="Write the state of these instances, for pmrl merge; no report."),
+    ] = None,
     fail_under: space.FailUnder = None,
+    fail_on: space.FailOnOption = None,
     join: options.JoinOption = Join.outer,
     on_bad: options.OnBadOption = OnBad.error,
     id_column: options.IdColumn = None,
@@ -44,6 +56,7 @@ def command(
     device: options.Device = "auto",
     threads: options.Threads = None,
     max_memory: options.MaxMemory = None,
+    force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     config: options.ConfigFile = None,
@@ -54,6 +67,8 @@ def command(
     modalities of every instance coincide.
     """
     gates = space.parse_gates(fail_under)
+    if partial is not None:
+        check_partial(partial, fail_under=fail_under, fail_on=fail_on, force=force)
     found = space.read_space(
         options.expand_files(files, null=null),
         model=model,
@@ -70,24 +85,79 @@ def command(
         feature_column=feature_column,
         labels=labels,
     )
-    from pmrl_cli.diagnosis import diagnose
+    from pmrl_cli.diagnosis import diagnose_state, state_of
 
-    diagnosis = diagnose(found.dataset, label=found.label, group=found.group, seed=seed)
-    result = {**diagnosis.as_dict(), "scope": found.instances}
-    if not json:
+    digest = ""
+    if partial is not None and model is not None:  # states of different models do not merge
+        from pmrl_cli.files.model_folder import WEIGHTS, sha256_of
+
+        digest = sha256_of(model / WEIGHTS)
+    state = state_of(
+        found.dataset, label=found.label, group=found.group, seed=seed, columns=found.columns, model=digest
+    )
+    if partial is not None:
+        write(state, partial, as_json=json)
+        return
+    result = diagnose_state(state).as_dict()
+    result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
+    conclude(result, gates, fail_on, as_json=json)
+
+
+def check_partial(path: Path, *, fail_under: object, fail_on: object, force: bool) -> None:
+    """Refuse --partial beside what needs a whole diagnosis, or over a file that is no state."""
+    if fail_under or fail_on:
+        what = "--partial with a gate"
+        raise UsageError(
+            what,
+            found="--fail-under or --fail-on",
+            expected="none: a partial state has no verdict",
+            next_step="Give it to pmrl merge.",
+        )
+    from pmrl_cli.files.outputs import check_file
+    from pmrl_cli.files.states import STATE_MARKER
+
+    check_file(path, STATE_MARKER, force=force)
+
+
+def write(state: State, path: Path, *, as_json: bool) -> None:
+    """Write a state and print its path."""
+    from pmrl_cli.files.states import STATE, write_state
+
+    write_state(path, state.header.as_dict(), state.arrays())
+    if as_json:
+        space.print_json({"schema": f"{STATE}/1", "state": str(path), "instances": state.instances})
+    else:
+        typer.echo(str(path))
+
+
+def conclude(
+    result: Mapping[str, Any], gates: Sequence[space.Gate], fail_on: space.FailOn | None, *, as_json: bool
+) -> None:
+    """Print a diagnosis and leave, with 1 if a gate is not met."""
+    unmet = space.unmet_gates(result, gates, SHORT)
+    verdict = result["verdict"]
+    if fail_on is not None and verdict["severity"] in ("fail", fail_on.value):
+        unmet.append(f"not met: the verdict is {verdict['code']} [{verdict['severity']}]")
+    if as_json:
+        space.print_json(result)
+    else:
         _show(result)
-    space.finish(result, gates, SHORT, as_json=json)
+    space.leave(unmet)
 
 
 def _show(result: Mapping[str, Any]) -> None:
     """Print the screen."""
     console = space.screen()
-    verdict = result["verdict"]
-    groups = f" in {result['groups']:,} groups ({result['group']})" if result["group"] else ""
-    count = f"{len(result['modalities'])} modalities · {result['dim']} dims"
-    tables = [_headline(result), _pairs(result), _modalities(result)]
-    console.print(f"pmrl diagnose   {count} · {result['instances']:,} instances{groups}", style="bold")
-    console.print(result["scope"])
+    verdict, inputs = result["verdict"], result["inputs"]
+    groups = f" in {inputs['groups']:,} groups ({inputs['group']})" if inputs["group"] else ""
+    dims = list(dict.fromkeys(inputs["dims"].values()))
+    count = f"{len(inputs['modalities'])} modalities · {', '.join(map(str, dims))} dims"
+    instances = space.count_text(inputs["instances"], "instance")
+    tables = [_pairs(result), _modalities(result)]
+    if result["alignment"] is not None:
+        tables.insert(0, _headline(result))
+    console.print(f"pmrl diagnose   {count} · {instances}{groups}", style="bold")
+    console.print(inputs["scope"])
     console.print(f"VERDICT  {verdict['code']}  [{verdict['severity']}]", style="bold")
     used = 3
     for table in tables:
@@ -136,12 +206,13 @@ def _pairs(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, wh
     for name in names:
         found = pairs[name]
         both_ways = [space.number_text(direction["R@1"]["value"]) for direction in found["retrieval"].values()]
+        both_ways += ["-"] * (2 - len(both_ways))
         table.add_row(
             name,
             space.number_text(found["adj"]["value"]),
             space.ci_text(found["adj"]["ci"]),
             space.number_text(found["z"]["value"]),
-            space.number_text(found["gap_share"]["value"]),
+            space.number_text(found["gap"].get("gap_share", {}).get("value")),
             *both_ways,
         )
     table.add_row("chance", "0", "", "0", "1/n", "1/n", "1/n", style="dim")
@@ -157,8 +228,8 @@ def _modalities(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich tabl
             space.number_text(load["value"]),
             space.number_text(load["chance"]),
             space.ci_text(load["ci"]),
-            space.number_text(found["cone"]["value"]),
-            f"{space.number_text(found['dimension']['value'])} of {result['dim']}",
+            space.number_text(found["meancos"]["value"]),
+            f"{space.number_text(found['pr_deb']['value'])} of {result['inputs']['dims'][name]}",
         )
     return table
 

@@ -3,21 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured
-from pmrl_cli.retrieval.intervals import Sample, resample
+from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured, mean_over
+from pmrl_cli.retrieval.intervals import Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, hits_in_gallery, reciprocal_ranks, tie_spread
-from pmrl_cli.retrieval.ranks import Ranks, rank_batch
+from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
 
-__all__ = ["ReservoirRetrieval", "centring", "retrieve"]
+__all__ = ["ReservoirRetrieval", "centring", "measured_statistic", "retrieval_sections", "retrieve"]
 
 _STANDARD_GALLERIES = (1000, 100, 10)
+_CURVE = (2, 5, 10, 30, 100, 300, 1000, 3000)
+_AT = "R@1 in "
 _SHORTEST = 1e-6  # a unit vector minus the mean that is shorter than this is rounding
 
 
@@ -80,6 +83,10 @@ def retrieve(
         if standard is not None:
             values["R@1_standard"] = hits_in_gallery(ranks, 1, standard)
             expected[name]["R@1_standard"] = 1 / standard
+        if not name.startswith(f"{OTHERS}->"):
+            sizes = [size for size in _CURVE if size <= smallest]
+            values |= {f"{_AT}{size}": hits_in_gallery(ranks, 1, size) for size in sizes}
+            expected[name] |= {f"{_AT}{size}": 1 / size for size in sizes}
         samples[name] = Sample(groups_of(ranks.rows), values)
     drawn = resample(samples, count, draws=draws, seed=seed)
     measured = {
@@ -97,6 +104,56 @@ def retrieve(
             precision = Measured(float(one.precision.mean()), float(one.chance.mean()), drawn[name, LABEL_METRIC])
             measured[name][LABEL_METRIC] = precision
     return ReservoirRetrieval(ranked, measured, {n: tie_spread(r) for n, r in ranked.items()}, standard)
+
+
+def measured_statistic(measured: Measured, n: int) -> Statistic:
+    """Return what retrieval measured as a statistic over n queries."""
+    ci = interval(measured.draws)
+    return Statistic(
+        measured.value,
+        chance=measured.chance,
+        ci=ci,
+        ci_method=None if ci is None else "group_bootstrap",
+        se=None if ci is None else float(np.nanstd(measured.draws)),
+        n=n,
+        null="closed_form",
+    )
+
+
+def retrieval_sections(retrieved: ReservoirRetrieval) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the sections of every direction, and that of the means over directions."""
+    directions = {}
+    for name, found in retrieved.measured.items():
+        ranks = retrieved.ranks[name]
+        directions[name] = {
+            "gallery": ranks.gallery,
+            "tie_spread": retrieved.tie_spread[name],
+            **{
+                metric: measured_statistic(one, len(ranks.rows))
+                for metric, one in found.items()
+                if not metric.startswith(_AT)
+            },
+        }
+    fused = [name for name in retrieved.measured if name.startswith(f"{OTHERS}->")]
+    kinds = {"pairwise": [name for name in retrieved.measured if name not in fused], "fused": fused}
+    means: dict[str, Any] = {
+        "standard_gallery": retrieved.standard_gallery,
+        "tie_spread": max(retrieved.tie_spread.values()),
+    }
+    for kind, names in kinds.items():
+        measured = mean_over([retrieved.measured[name] for name in names])
+        queries = sum(len(retrieved.ranks[name].rows) for name in names)
+        means[kind] = None
+        if measured is not None:
+            shown = {metric: measured_statistic(one, queries) for metric, one in measured.items()}
+            means[kind] = {metric: one for metric, one in shown.items() if not metric.startswith(_AT)}
+            if kind == "pairwise":
+                means["curve"] = [
+                    {"gallery": int(metric.removeprefix(_AT)), "R@1": one}
+                    for metric, one in shown.items()
+                    if metric.startswith(_AT)
+                ]
+    return directions, means
 
 
 def centring(

@@ -7,10 +7,13 @@ describes it section by section.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, Self
 
-__all__ = ["Null", "Statistic", "Status"]
+import numpy as np
+
+__all__ = ["Null", "Statistic", "Status", "plain"]
 
 Null = Literal["closed_form", "shuffled", "permutation"]
 Status = Literal["ok", "n_too_small", "collapsed", "not_applicable", "upper_bound"]
@@ -89,6 +92,25 @@ class Statistic:
             "null": self.null,
             "status": "n_too_small" if value is None and self.status == "ok" else self.status,
         }
+
+
+def plain(node: object) -> Any:  # noqa: ANN401 - JSON
+    """Return mappings, sequences, arrays, statistics and dataclasses as JSON values, null for what is not finite."""
+    if isinstance(node, Statistic):
+        return node.as_dict()
+    if is_dataclass(node) and not isinstance(node, type):
+        return {field.name: plain(getattr(node, field.name)) for field in fields(node)}
+    if isinstance(node, Mapping):
+        return {str(key): plain(value) for key, value in node.items()}
+    if isinstance(node, np.ndarray):
+        return plain(node.tolist())
+    if isinstance(node, list | tuple):
+        return [plain(value) for value in node]
+    if isinstance(node, np.generic):
+        return plain(node.item())
+    if isinstance(node, float):
+        return _finite(node)
+    return node
 
 
 def _finite(number: float | None) -> float | None:

@@ -23,6 +23,8 @@ SEPARATED_AUC = 0.9
 modalities below it are not called aligned."""
 LOW_DIMENSION = 3.0
 LOW_DIMENSION_SHARE = 0.04
+FEWEST_SHARE = 4
+"""Few columns leave few dimensions: only less than a quarter of them in use is a collapse."""
 ODD_SHARE = 0.6
 ODD_FLOOR = 0.1
 TIE_SPREAD = 0.005
@@ -61,42 +63,39 @@ def overall(findings: Sequence[Finding]) -> dict[str, Any]:
         "severity": first.severity,
         "text": first.text,
         "findings": [asdict(finding) for finding in findings],
+        "not_fired": [],
     }
 
 
-def judge(
-    facts: Mapping[str, Any], pair: Mapping[str, Any], modality: Mapping[str, Any], retrieval: Mapping[str, Any]
-) -> list[Finding]:
+def judge(result: Mapping[str, Any]) -> list[Finding]:
     """Return the findings, gravest first; never empty.
 
     Args:
-        facts: ``modalities``, ``dim``, ``instances``, ``groups``, ``group``.
-        pair: statistics by ``a|b``.
-        modality: statistics by name.
-        retrieval: means over directions.
+        result: the JSON values of the diagnosis (``docs/diagnose.schema.json``), less its verdict.
     """
-    findings = [
-        *_few(facts),
-        *_points(pair, modality),
-        *_dimensions(facts, modality),
-        *_pairing(pair),
-        *_odd_one_out(facts, pair),
-        *_gap(pair, retrieval),
-        *_ties(retrieval),
-    ]
+    inputs, pair, modality, retrieval = (result[key] for key in ("inputs", "pair", "modality", "retrieval"))
+    findings = [*_few(inputs), *_dimensions(inputs, modality), *_pairing(pair), *_odd_one_out(inputs, pair)]
+    if retrieval is not None:
+        findings += [*_points(pair, modality), *_gap(pair, result["counterfactual"]), *_ties(retrieval)]
     nothing_wrong = all(finding.severity == "info" or finding.code == "N_SMALL" for finding in findings)
-    if nothing_wrong and "AUC" in retrieval["pairwise"]:
+    if nothing_wrong and retrieval is not None and "AUC" in retrieval["pairwise"]:
         findings.insert(0, _level(retrieval))
+    if not findings:
+        text = "the modalities do not share a space: they have different numbers of columns"
+        findings.append(Finding("NO_SPACE", "info", (), ("inputs.dims",), text, "fit adapters with pmrl fit"))
     return sorted(findings, key=lambda finding: _SEVERITIES.index(finding.severity))
 
 
-def _few(facts: Mapping[str, Any]) -> list[Finding]:
-    instances, groups = facts["instances"], facts["groups"]
+def _few(inputs: Mapping[str, Any]) -> list[Finding]:
+    instances, groups = inputs["instances"], inputs["groups"]
     if instances >= FEW_INSTANCES and groups >= FEW_GROUPS:
         return []
-    what = f"{instances} instances" if facts["group"] is None else f"{instances} instances in {groups} groups"
+    what = f"{instances} instance{'' if instances == 1 else 's'}"
+    if inputs["group"] is not None:
+        what += f" in {groups} group{'' if groups == 1 else 's'}"
+    evidence = ("inputs.instances", "inputs.groups")
     advice = "collect 1,000 or more before ranking methods by these numbers"
-    return [Finding("N_SMALL", "warn", (), ("instances", "groups"), f"only {what}: intervals are wide", advice)]
+    return [Finding("N_SMALL", "warn", (), evidence, f"only {what}: intervals are wide", advice)]
 
 
 def _auc(pair: Mapping[str, Any], name: str) -> float | None:
@@ -114,10 +113,10 @@ def _auc(pair: Mapping[str, Any], name: str) -> float | None:
 def _points(pair: Mapping[str, Any], modality: Mapping[str, Any]) -> list[Finding]:
     findings = []
     for name, found in modality.items():
-        cone, auc = found["cone"]["value"], _auc(pair, name)
+        cone, auc = found["meancos"]["value"], _auc(pair, name)
         if cone is None or auc is None or cone <= CONE:
             continue
-        evidence = (f"modality.{name}.cone",)
+        evidence = (f"modality.{name}.meancos",)
         if auc >= SEPARATED_AUC:
             text = f"{name}: instances share a direction (mean cosine {cone:.2f}) but are told apart"
             advice = "centre it if modalities are searched together; else leave it"
@@ -129,34 +128,38 @@ def _points(pair: Mapping[str, Any], modality: Mapping[str, Any]) -> list[Findin
     return findings
 
 
-def _dimensions(facts: Mapping[str, Any], modality: Mapping[str, Any]) -> list[Finding]:
-    floor = max(LOW_DIMENSION, LOW_DIMENSION_SHARE * facts["dim"])
+def _dimensions(inputs: Mapping[str, Any], modality: Mapping[str, Any]) -> list[Finding]:
     findings = []
     for name, found in modality.items():
-        value = found["dimension"]["value"]
-        if value is not None and facts["dim"] > LOW_DIMENSION and value < floor:
-            text = f"{name}: only {value:.1f} of {facts['dim']} dimensions are in use"
+        value = found["pr_deb"]["value"]
+        # A modality cannot use more dimensions than its files have columns.
+        room = min(inputs["dims"][name], inputs["columns"][name])
+        floor = min(max(LOW_DIMENSION, LOW_DIMENSION_SHARE * room), room / FEWEST_SHARE)
+        if value is not None and value < floor:
+            text = f"{name}: only {value:.1f} of {room} dimensions are in use"
             advice = "fit with a smaller --dim, or with more weight on the instance term"
-            findings.append(Finding("DIM_COLLAPSE", "warn", (name,), (f"modality.{name}.dimension",), text, advice))
+            findings.append(Finding("DIM_COLLAPSE", "warn", (name,), (f"modality.{name}.pr_deb",), text, advice))
     return findings
 
 
 def _pairing(pair: Mapping[str, Any]) -> list[Finding]:
     scores = {name: found["z"]["value"] for name, found in pair.items() if found["z"]["value"] is not None}
-    unpaired = tuple(name for name, z in scores.items() if abs(z) <= PAIRED_Z)
+    # Dependence that a rotation hides is pairing too: then the coordinates differ, not the instances.
+    both = {
+        name: [found[key]["value"] for key in ("z", "cka_z") if key in found and found[key]["value"] is not None]
+        for name, found in pair.items()
+    }
+    dependence = {name: max(map(abs, values)) for name, values in both.items() if values}
+    unpaired = tuple(name for name, z in dependence.items() if z <= PAIRED_Z)
     findings = []
-    if scores and len(unpaired) == len(scores):
-        strongest = max(abs(z) for z in scores.values())
-        text = f"the pairs cannot be told from shuffled ones (|z| at most {strongest:.1f})"
-        evidence = tuple(f"pair.{name}.z" for name in scores)
-        findings.append(
-            Finding(
-                "NO_PAIRING", "fail", (), evidence, text, "check ids and join with pmrl inspect first; then pmrl fit"
-            )
-        )
+    if dependence and len(unpaired) == len(dependence):
+        text = f"the pairs cannot be told from shuffled ones (|z| at most {max(dependence.values()):.1f})"
+        evidence = tuple(f"pair.{name}.{key}" for name in unpaired for key in ("z", "cka_z") if key in pair[name])
+        advice = "check ids and join with pmrl inspect first; then pmrl fit"
+        findings.append(Finding("NO_PAIRING", "fail", (), evidence, text, advice))
     else:
         for name in unpaired:
-            text = f"{name}: unpaired as far as can be told (z {scores[name]:.1f})"
+            text = f"{name}: unpaired as far as can be told (z {dependence[name]:.1f})"
             advice = "verify that these files belong together, or leave one out"
             findings.append(Finding("UNRELATED_PAIR", "warn", (name,), (f"pair.{name}.z",), text, advice))
     for name, z in scores.items():
@@ -169,10 +172,10 @@ def _pairing(pair: Mapping[str, Any]) -> list[Finding]:
     return findings
 
 
-def _odd_one_out(facts: Mapping[str, Any], pair: Mapping[str, Any]) -> list[Finding]:
+def _odd_one_out(inputs: Mapping[str, Any], pair: Mapping[str, Any]) -> list[Finding]:
     adjusted = {name: found["adj"]["value"] for name, found in pair.items() if found["adj"]["value"] is not None}
     findings = []
-    for name in facts["modalities"]:
+    for name in inputs["modalities"]:
         own = [value for key, value in adjusted.items() if name in key.split("|")]
         rest = [value for key, value in adjusted.items() if name not in key.split("|")]
         if not own or not rest:
@@ -195,18 +198,20 @@ def _ties(retrieval: Mapping[str, Any]) -> list[Finding]:
     return [Finding("TIES", "info", (), ("retrieval.tie_spread",), text, advice)]
 
 
-def _gap(pair: Mapping[str, Any], retrieval: Mapping[str, Any]) -> list[Finding]:
-    shares = {name: found["gap_share"]["value"] for name, found in pair.items()}
+def _gap(pair: Mapping[str, Any], counterfactual: Sequence[Mapping[str, Any]]) -> list[Finding]:
+    shares = {name: found["gap"]["gap_share"]["value"] for name, found in pair.items()}
     wide = tuple(name for name, share in shares.items() if share is not None and share > GAP_SHARE)
-    centring = retrieval["centring"]
-    gain = centring.get("gain")
-    if not wide or gain is None or gain["value"] <= CENTRING_GAIN or gain["ci"] is None or gain["ci"][0] <= 0:
+    centring = next((one for one in counterfactual if one["action"] == "centre"), None)
+    if not wide or centring is None:
+        return []
+    gain = centring["delta"]
+    if gain["value"] <= CENTRING_GAIN or gain["ci"] is None or gain["ci"][0] <= 0:
         return []
     largest = max(shares[name] for name in wide)
     text = f"modality gap: a constant offset is up to {largest:.0%} of the distance between partners"
     before, after = centring["before"]["value"], centring["after"]["value"]
     advice = f"centre each modality: R@1 {before:.2f} -> {after:.2f} on held-out halves (pmrl fit does)"
-    evidence = (*(f"pair.{name}.gap_share" for name in wide), "retrieval.centring.gain")
+    evidence = tuple(f"pair.{name}.gap.gap_share" for name in wide)
     return [Finding("MODALITY_GAP", "warn", wide, evidence, text, advice)]
 
 
