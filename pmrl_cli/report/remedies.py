@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-from pmrl_cli.report.alignment import Result, rebinned
+from pmrl_cli.report.alignment import rebinned
 from pmrl_cli.report.numbers import ci_text, metric_text, number_text
+from pmrl_cli.report.shape import Result, modalities, pairs
 from pmrl_cli.report.svg import (
     FAINT,
     INK,
@@ -42,7 +43,7 @@ def action_text(action: str, subject: list[str]) -> str:
 
 def suspect_scores(result: Result) -> Picture | None:
     """Return the scores of partners beside those of mispaired ones."""
-    found = {name: m["suspect_histogram"] for name, m in result["modality"].items() if m.get("suspect_histogram")}
+    found = {name: m["suspect_histogram"] for name, m in modalities(result) if m.get("suspect_histogram")}
     drawn = {name: rebinned(histogram) for name, histogram in found.items()}
     drawn = {name: one for name, one in drawn.items() if len(one[0])}
     if not drawn:
@@ -82,7 +83,7 @@ def suspect_scores(result: Result) -> Picture | None:
 
 def canonical_correlations(result: Result) -> Picture | None:
     """Return held-out canonical correlations beside those where they were fitted."""
-    probes = {name: p["probe"] for name, p in result["pair"].items() if p.get("probe") and p["probe"]["h"]}
+    probes = {name: p["probe"] for name, p in pairs(result) if p.get("probe") and p["probe"]["h"]}
     if not probes:
         return None
     shown = sorted(probes, key=lambda name: -(probes[name]["shared_dims"]["value"] or 0))[:6]

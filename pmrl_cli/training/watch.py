@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.diagnosis.instances import adjusted_shares, gradient_shares, instance_statistics
-from pmrl_cli.diagnosis.pairing import effective_dimension
+from pmrl_cli.diagnosis.pairing import effective_dimension_of_moments
 from pmrl_cli.diagnosis.sample import shuffle_pairs
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
@@ -52,7 +52,10 @@ def held_out_statistics(
     for m, (name, share) in enumerate(zip(names, gradient_shares(found), strict=True)):
         statistics[f"load.{name}"] = _mean(found.loading[:, m])
         statistics[f"grad_share.{name}"] = float(share)
-        cloud = effective_dimension(embeddings[present[:, m], m][:_CLOUD].double().numpy())
+        vectors = embeddings[present[:, m], m][:_CLOUD].double()
+        # The product in torch: NumPy's threads wait for work by spinning, which costs a training step more than it.
+        moments = vectors.sum(0).numpy(), (vectors.T @ vectors).numpy()
+        cloud = effective_dimension_of_moments(len(vectors), *moments)
         if cloud is not None:
             statistics[f"pr_deb.{name}"] = cloud
     return {name: value for name, value in sorted(statistics.items()) if math.isfinite(value)}
