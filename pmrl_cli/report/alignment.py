@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from pmrl_cli.report.numbers import ci_text, number_text
 from pmrl_cli.report.shape import Result, modalities, value_at
 from pmrl_cli.report.svg import FAINT, INK, SERIES, Picture, key_above, logarithmic, picture, plain_axes, short
+from pmrl_cli.report.wording import ci_text, number_text
 
 __all__ = ["gallery_curve", "modality_bars", "share_histogram", "singular_values"]
 

@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from pmrl_cli.report.numbers import number_text
 from pmrl_cli.report.shape import Result, modalities, pairs, value_at
 from pmrl_cli.report.svg import (
     FAINT,
@@ -23,6 +22,7 @@ from pmrl_cli.report.svg import (
     plain_axes,
     short,
 )
+from pmrl_cli.report.wording import number_text
 
 __all__ = ["eigenvalues", "gap_map", "hub_counts", "similarity"]
 

@@ -10,8 +10,8 @@ from markupsafe import Markup
 
 from pmrl_cli.report import alignment, geometry, remedies, shape, training
 from pmrl_cli.report.notes import NOTES
-from pmrl_cli.report.numbers import ci_text, metric_text, number_text
 from pmrl_cli.report.svg import drawing
+from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_text
 
 __all__ = ["render_page"]
 
@@ -69,7 +69,7 @@ def render_page(result: Mapping[str, Any]) -> str:
         "number": number_text,
         "interval": ci_text,
         "svg": Markup,
-        "action": remedies.action_text,
+        "action": action_text,
         "metric": lambda metric: metric_text(metric, result),
     }
     return environment.get_template("page.html").render(

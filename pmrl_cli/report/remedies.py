@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 
 from pmrl_cli.report.alignment import rebinned
-from pmrl_cli.report.numbers import ci_text, metric_text, number_text
 from pmrl_cli.report.shape import Result, modalities, pairs
 from pmrl_cli.report.svg import (
     FAINT,
@@ -19,26 +18,11 @@ from pmrl_cli.report.svg import (
     plain_axes,
     short,
 )
+from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_text
 
-__all__ = ["action_text", "canonical_correlations", "counterfactuals", "suspect_scores"]
-
-_ACTIONS = {
-    "centre": "centre each modality",
-    "csls": "then CSLS at search time",
-    "linear": "refit a linear adapter",
-    "drop_modality": "leave out",
-    "drop_suspects": "fit without the suspects",
-}
+__all__ = ["canonical_correlations", "counterfactuals", "suspect_scores"]
 
 _MOST_PANELS = 9
-
-
-def action_text(action: str, subject: list[str]) -> str:
-    """Return a remedy in words."""
-    words = _ACTIONS.get(action, action)
-    if action == "drop_modality":
-        return f"{words} {', '.join(subject)}"
-    return f"{words} ({', '.join(subject)})" if subject else words
 
 
 def suspect_scores(result: Result) -> Picture | None:
