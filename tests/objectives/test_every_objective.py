@@ -58,6 +58,15 @@ def test_loss_is_a_zero_of_the_graph_when_nobody_contributes(name, case):
     assert all((g == 0).all() for g in learned)
 
 
+@pytest.mark.parametrize("name", [name for name in REGISTRY if name not in ("pmrl-paper", "triangle")])
+def test_one_modality_is_a_zero_of_the_graph(name):
+    embeddings, _ = draw(5, 1, 4)
+    value, gradient, learned = value_and_gradient(name, embeddings, torch.ones(5, 1, dtype=torch.bool))
+    assert value == 0
+    assert (gradient == 0).all()
+    assert all((g == 0).all() for g in learned)
+
+
 @EVERY
 def test_one_instance_has_a_finite_loss_and_gradient(name):
     embeddings, _ = draw(1, 3, 8)
