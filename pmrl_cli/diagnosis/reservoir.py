@@ -140,6 +140,7 @@ class Chosen:
     Attributes:
         ids: (r,) str.
         keys: (r,) hash of the group (or id).
+        hashes: (r,) hash of the id.
         groups: (r,) int64 code of the group.
         labels: (r,) int64 code of the label, -1 for none.
         present: (r, K) bool.
@@ -149,6 +150,7 @@ class Chosen:
     def __init__(self, reservoir: Reservoir, size: int) -> None:
         self.ids = reservoir.ids[:size]
         self.keys = reservoir.keys[:size]
+        self.hashes = reservoir.hashes[:size]
         self.groups = np.unique(self.keys, return_inverse=True)[1].astype(np.int64)
         codes = np.unique(reservoir.labels[:size], return_inverse=True)[1].astype(np.int64)
         self.labels = np.where(reservoir.labels[:size] == NO_LABEL, -1, codes)
