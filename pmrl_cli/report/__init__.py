@@ -11,7 +11,7 @@ from typing import Any
 
 from pmrl_cli.errors import UsageError
 
-__all__ = ["check_installed", "render"]
+__all__ = ["check_installed", "render", "render_training"]
 
 
 def check_installed() -> None:
@@ -40,3 +40,15 @@ def render(result: Mapping[str, Any]) -> str:
     from pmrl_cli.report.page import render_page
 
     return render_page(result)
+
+
+def render_training(result: Mapping[str, Any]) -> str:
+    """Return the page of how a fit went.
+
+    Args:
+        result: the ``pmrl.training/1`` object of ``pmrl_cli.record.training_of``.
+    """
+    check_installed()
+    from pmrl_cli.report.page import render_training_page
+
+    return render_training_page(result)
