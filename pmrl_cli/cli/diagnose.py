@@ -4,12 +4,19 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Mapping, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
 
 from pmrl_cli.cli import options, space
-from pmrl_cli.cli.options import Join, OnBad
+from pmrl_cli.cli.options import Join, OnBad, option
+from pmrl_cli.errors import UsageError
 
-__all__ = ["command"]
+if TYPE_CHECKING:
+    from pmrl_cli.diagnosis import State
+
+__all__ = ["check_partial", "command", "conclude", "write"]
 
 SHORT = {
     "A": "alignment.A",
@@ -34,7 +41,12 @@ def command(
     labels: options.LabelsFile = None,
     label: space.Label = None,
     group: space.Group = None,
+    partial: Annotated[
+        Path | None,
+        option("--partial", metavar="STATE", help="Write the state of these instances, for pmrl merge; no report."),
+    ] = None,
     fail_under: space.FailUnder = None,
+    fail_on: space.FailOnOption = None,
     join: options.JoinOption = Join.outer,
     on_bad: options.OnBadOption = OnBad.error,
     id_column: options.IdColumn = None,
@@ -44,6 +56,7 @@ def command(
     device: options.Device = "auto",
     threads: options.Threads = None,
     max_memory: options.MaxMemory = None,
+    force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
     config: options.ConfigFile = None,
@@ -54,6 +67,8 @@ def command(
     modalities of every instance coincide.
     """
     gates = space.parse_gates(fail_under)
+    if partial is not None:
+        check_partial(partial, fail_under=fail_under, fail_on=fail_on, force=force)
     found = space.read_space(
         options.expand_files(files, null=null),
         model=model,
@@ -70,13 +85,60 @@ def command(
         feature_column=feature_column,
         labels=labels,
     )
-    from pmrl_cli.diagnosis import diagnose
+    from pmrl_cli.diagnosis import diagnose_state, state_of
 
-    diagnosis = diagnose(found.dataset, label=found.label, group=found.group, seed=seed)
-    result = diagnosis.as_dict()
+    digest = ""
+    if partial is not None and model is not None:  # states of different models do not merge
+        from pmrl_cli.files.model_folder import WEIGHTS, sha256_of
+
+        digest = sha256_of(model / WEIGHTS)
+    state = state_of(
+        found.dataset, label=found.label, group=found.group, seed=seed, columns=found.columns, model=digest
+    )
+    if partial is not None:
+        write(state, partial, as_json=json)
+        return
+    result = diagnose_state(state).as_dict()
     result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
+    conclude(result, gates, fail_on, as_json=json)
+
+
+def check_partial(path: Path, *, fail_under: object, fail_on: object, force: bool) -> None:
+    """Refuse --partial beside what needs a whole diagnosis, or over a file that is no state."""
+    if fail_under or fail_on:
+        what = "--partial with a gate"
+        raise UsageError(
+            what,
+            found="--fail-under or --fail-on",
+            expected="none: a partial state has no verdict",
+            next_step="Give it to pmrl merge.",
+        )
+    from pmrl_cli.files.outputs import check_file
+    from pmrl_cli.files.states import STATE_MARKER
+
+    check_file(path, STATE_MARKER, force=force)
+
+
+def write(state: State, path: Path, *, as_json: bool) -> None:
+    """Write a state and print its path."""
+    from pmrl_cli.files.states import STATE, write_state
+
+    write_state(path, state.header.as_dict(), state.arrays())
+    if as_json:
+        space.print_json({"schema": f"{STATE}/1", "state": str(path), "instances": state.instances})
+    else:
+        typer.echo(str(path))
+
+
+def conclude(
+    result: Mapping[str, Any], gates: Sequence[space.Gate], fail_on: space.FailOn | None, *, as_json: bool
+) -> None:
+    """Print a diagnosis and leave, with 1 if a gate is not met."""
     unmet = space.unmet_gates(result, gates, SHORT)
-    if json:
+    verdict = result["verdict"]
+    if fail_on is not None and verdict["severity"] in ("fail", fail_on.value):
+        unmet.append(f"not met: the verdict is {verdict['code']} [{verdict['severity']}]")
+    if as_json:
         space.print_json(result)
     else:
         _show(result)
@@ -90,7 +152,7 @@ def _show(result: Mapping[str, Any]) -> None:
     groups = f" in {inputs['groups']:,} groups ({inputs['group']})" if inputs["group"] else ""
     dims = list(dict.fromkeys(inputs["dims"].values()))
     count = f"{len(inputs['modalities'])} modalities · {', '.join(map(str, dims))} dims"
-    instances = f"{inputs['instances']:,} instance{'' if inputs['instances'] == 1 else 's'}"
+    instances = space.count_text(inputs["instances"], "instance")
     tables = [_pairs(result), _modalities(result)]
     if result["alignment"] is not None:
         tables.insert(0, _headline(result))

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WIDTH",
+    "FailOn",
+    "FailOnOption",
     "FailUnder",
     "Gate",
     "Group",
@@ -33,6 +35,7 @@ __all__ = [
     "Split",
     "SplitOption",
     "ci_text",
+    "count_text",
     "grid",
     "leave",
     "number_text",
@@ -57,6 +60,13 @@ class Split(StrEnum):
     all = "all"
 
 
+class FailOn(StrEnum):
+    """Severity of a verdict that is not accepted."""
+
+    warn = "warn"
+    fail = "fail"
+
+
 Model = Annotated[
     Path | None, option("--model", help="Model folder that pmrl fit wrote; else the features share a space.")
 ]
@@ -76,6 +86,9 @@ FailUnder = Annotated[
 ]
 
 
+FailOnOption = Annotated[FailOn | None, option("--fail-on", help="Exit 1 if the verdict is this grave, or graver.")]
+
+
 class Space(NamedTuple):
     """Modalities in one space.
 
@@ -84,12 +97,14 @@ class Space(NamedTuple):
         instances: a sentence on which instances these are.
         label: side column of labels, if any.
         group: side column of groups, if any.
+        columns: of each modality in its files.
     """
 
     dataset: Dataset
     instances: str
     label: str | None
     group: str | None
+    columns: tuple[int, ...]
 
 
 def read_space(
@@ -130,7 +145,8 @@ def read_space(
         import torch
 
         torch.set_num_threads(threads)
-    instances = f"all {len(dataset):,} instances, compared as they are"
+    instances = f"all {count_text(len(dataset), 'instance')}, compared as they are"
+    columns = dataset.dims
     if aligner is not None:
         rows, instances = aligner.rows(dataset, split.value)
         dataset = aligner.embed_dataset(dataset, rows, max_memory=budget)
@@ -139,6 +155,7 @@ def read_space(
         instances,
         label or ("label" if "label" in dataset.columns else None),
         group or ("group" if "group" in dataset.columns else None),
+        columns,
     )
 
 
@@ -225,6 +242,11 @@ def leave(sentences: Sequence[str]) -> None:
         typer.echo(sentence, err=True)
     if sentences:
         raise typer.Exit(1)
+
+
+def count_text(count: int, noun: str) -> str:
+    """Return a count with its noun in the right number."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def number_text(value: float | None) -> str:

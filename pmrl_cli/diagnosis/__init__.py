@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from pmrl_cli.diagnosis.report import Diagnosis, diagnose
+from pmrl_cli.diagnosis.report import Diagnosis, diagnose, diagnose_state, state_of
+from pmrl_cli.diagnosis.state import Header, State
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["Diagnosis", "Header", "State", "diagnose", "diagnose_state", "state_of"]

@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.diagnosis.stored import take
+
 __all__ = ["JointMoments", "MomentTotals", "PairMoments", "half_of"]
 
 Array = npt.NDArray[np.float64]
@@ -254,14 +256,21 @@ class JointMoments:
         return arrays
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take the arrays of a saved accumulator of the same kind."""
-        self._floor = int(arrays["floor"][0])
-        self._sizes = arrays["sizes"].copy()
+        """Take the arrays of a saved accumulator of the same kind.
+
+        Raises: ValueError for others.
+        """
+        k, width = len(self.dims), int(self._edges[-1])
+        self._floor = int(take(arrays, "floor", np.int64, (1,))[0])
+        self._sizes = take(arrays, "sizes", np.int64, (_LEVELS,))
         for place in {tuple(map(int, name.split(".")[:2])) for name in arrays if "." in name}:
             name, sums = f"{place[0]}.{place[1]}", _Sums(self._edges)
-            sums.counts, sums.sums = arrays[f"{name}.counts"].copy(), arrays[f"{name}.sums"].copy()
-            sums.products = arrays[f"{name}.products"].copy() if f"{name}.products" in arrays else None
+            sums.counts = take(arrays, f"{name}.counts", np.int64, (k, k))
+            sums.sums = take(arrays, f"{name}.sums", np.float64, (k, width))
+            if f"{name}.products" in arrays:
+                sums.products = take(arrays, f"{name}.products", np.float64, (width, width))
             if f"{name}.rows" in arrays:
-                sums.rows = [(arrays[f"{name}.rows"], arrays[f"{name}.present"])]
-                sums.held = len(sums.rows[0][0])
+                rows = take(arrays, f"{name}.rows", np.float32, (None, width))
+                sums.rows = [(rows, take(arrays, f"{name}.present", np.bool_, (len(rows), k)))]
+                sums.held = len(rows)
             self._sums[place[0], place[1]] = sums

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.diagnosis.stored import take
 from pmrl_cli.errors import StateError
 from pmrl_cli.retrieval.batches import Batch
 
@@ -111,13 +112,22 @@ class Reservoir:
         }
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take the arrays of a saved reservoir of the same kind."""
-        text, ends = arrays["ids"].tobytes(), arrays["id_ends"].tolist()
-        ids = [text[start:end].decode() for start, end in zip([0, *ends][:-1], ends, strict=True)]
-        self.keys, self.hashes, self.labels = arrays["keys"], arrays["hashes"], arrays["labels"]
-        self.ids = np.array(ids, dtype=object)
-        self.present = arrays["present"]
-        self.vectors = [arrays[f"vectors.{m}"] for m in range(len(self.vectors))]
+        """Take the arrays of a saved reservoir of the same kind.
+
+        Raises: ValueError for others.
+        """
+        self.keys = take(arrays, "keys", np.uint64, (None,))
+        size = len(self.keys)
+        self.hashes, self.labels = (take(arrays, name, np.uint64, (size,)) for name in ("hashes", "labels"))
+        text = take(arrays, "ids", np.uint8, (None,)).tobytes()
+        ends = take(arrays, "id_ends", np.int64, (size,)).tolist()
+        self.ids = np.empty(size, dtype=object)
+        self.ids[:] = [text[start:end].decode() for start, end in zip([0, *ends][:size], ends, strict=True)]
+        self.present = take(arrays, "present", np.bool_, (size, self.present.shape[1]))
+        self.vectors = [
+            take(arrays, f"vectors.{m}", np.float32, (size, vectors.shape[1]))
+            for m, vectors in enumerate(self.vectors)
+        ]
 
 
 class Chosen:

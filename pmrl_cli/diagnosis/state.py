@@ -13,15 +13,15 @@ from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.data.ids import hash_ids
+from pmrl_cli.data.ids import hash_ids, hash_values
 from pmrl_cli.data.split import column_of, group_keys
 from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
 from pmrl_cli.diagnosis.joint import JointMoments
 from pmrl_cli.diagnosis.reservoir import NO_LABEL, Reservoir
+from pmrl_cli.diagnosis.stored import take
 from pmrl_cli.diagnosis.summaries import Summaries
 from pmrl_cli.errors import DataError, StateError
 from pmrl_cli.retrieval.batches import Batch
@@ -201,14 +201,13 @@ class State:
     def from_arrays(cls, header: Header, arrays: Mapping[str, npt.NDArray[Any]]) -> Self:
         """Return the state that ``arrays`` came from.
 
-        Raises: KeyError or ValueError for arrays that are of no such state.
+        Raises: ValueError for arrays that are of no such state.
         """
         state = cls(header)
-        state.instances = int(arrays["instances"][0])
-        state.counts[...] = arrays["counts"]
-        state._groups = arrays["groups"]
-        for m, sums in enumerate(state.sums):
-            sums[...] = arrays[f"sums.{m}"]
+        state.instances = int(take(arrays, "instances", np.int64, (1,))[0])
+        state.counts = take(arrays, "counts", np.int64, state.counts.shape)
+        state._groups = take(arrays, "groups", np.uint64, (None,))
+        state.sums = [take(arrays, f"sums.{m}", np.float64, sums.shape) for m, sums in enumerate(state.sums)]
         for part in ("summaries", "moments", "reservoir"):
             own = {name.removeprefix(f"{part}."): a for name, a in arrays.items() if name.startswith(f"{part}.")}
             getattr(state, part).load(own)
@@ -301,6 +300,4 @@ def _group_hashes(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header)
 def _label_hashes(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header) -> npt.NDArray[np.uint64]:
     if header.label is None:
         return np.full(len(rows), NO_LABEL)
-    labels = column_of(dataset, header.label).take(rows).cast(pa.large_string())
-    hashed = np.maximum(hash_ids(labels.fill_null(""), header.seed), NO_LABEL + np.uint64(1))
-    return np.where(labels.is_null().to_numpy(zero_copy_only=False), NO_LABEL, hashed)
+    return hash_values(column_of(dataset, header.label).take(rows), header.seed)

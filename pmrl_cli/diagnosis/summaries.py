@@ -13,6 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.diagnosis.stored import take
+
 __all__ = ["BINS", "Summaries"]
 
 Array = npt.NDArray[np.float64]
@@ -77,9 +79,12 @@ class Summaries:
         return {name: getattr(self, name) for name in names}
 
     def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-        """Take the arrays of a saved summary of the same numbers."""
+        """Take the arrays of a saved summary of the same numbers.
+
+        Raises: ValueError for others.
+        """
         for name, array in self.arrays().items():
-            array[...] = arrays[name]
+            array[...] = take(arrays, name, array.dtype, array.shape)
 
     def mean(self, s: int) -> float:
         """Return the mean of number ``s``, NaN of none."""

@@ -17,11 +17,12 @@ from typing import Any
 from pmrl_cli.errors import DataError, Place, StateError
 from pmrl_cli.files.atomic import MANIFEST, write_json
 
-__all__ = ["FORMAT", "read_model", "sha256_of", "to_csv", "to_toml", "write_model"]
+__all__ = ["FORMAT", "WEIGHTS", "read_model", "sha256_of", "to_csv", "to_toml", "write_model"]
 
 FORMAT = "pmrl.model"
 FORMAT_VERSION = 1
 RUN = "run.json"
+WEIGHTS = "model.safetensors"
 TEXTS = ("config.json", "resolved.toml", "metrics.json", "history.csv", "README.md", RUN)
 
 

@@ -6,7 +6,6 @@ import pytest
 
 from pmrl_cli.diagnosis import diagnose
 from pmrl_cli.diagnosis.statistic import Statistic
-from pmrl_cli.errors import DataError
 from tests.simulate import dataset_of, simulate
 
 
