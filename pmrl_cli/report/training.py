@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pmrl_cli.report.alignment import Result
+from pmrl_cli.report.shape import Result
 from pmrl_cli.report.svg import Picture, line_style, picture, plain_axes, short
 
 __all__ = ["epochs"]
@@ -24,7 +24,7 @@ _PANELS = (
 
 
 def _columns(lines: Sequence[Mapping[str, Any]], wanted: tuple[str, ...] | str) -> list[str]:
-    names = dict.fromkeys(name for line in lines for name in line)
+    names = sorted({name for line in lines for name in line})
     return [name for name in names if (name.startswith(wanted) if isinstance(wanted, str) else name in wanted)]
 
 

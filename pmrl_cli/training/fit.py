@@ -131,6 +131,7 @@ class _Run:
                 tuple(torch.from_numpy(s) for s in bank.scores),
                 torch.from_numpy(self.dataset.present),
                 stage=stage,
+                names=self.dataset.names,
                 rows=torch.from_numpy(rows),
                 validation=None if validation is None else torch.from_numpy(validation),
                 plan=plan,
