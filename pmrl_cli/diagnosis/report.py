@@ -44,9 +44,11 @@ class Diagnosis:
 
     Args:
         result: the ``pmrl.diagnose/1`` object of ``docs/diagnose.schema.json``: JSON values only.
+        mispairs: judges single instances; None where the modalities do not share a space.
     """
 
     result: dict[str, Any]
+    mispairs: Mispairs | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result."""
@@ -144,16 +146,14 @@ def diagnose_state(state: State) -> Diagnosis:
         "limits": _limits(state),
         "plot": {},
     }
-    if header.shared:
-        sections |= _shared(state, chosen)
-    else:
-        sections |= _apart(state, chosen)
+    mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
+    sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs)
     result = plain(sections)
     result["verdict"] = overall(judge(result))
-    return Diagnosis(result)
+    return Diagnosis(result, mispairs)
 
 
-def _shared(state: State, chosen: Chosen) -> dict[str, Any]:
+def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
     """Return the sections of modalities that share a space."""
     header, k = state.header, len(state.header.names)
     batch = chosen.batch()
@@ -163,7 +163,6 @@ def _shared(state: State, chosen: Chosen) -> dict[str, Any]:
     labels = None if header.label is None else chosen.labels
     retrieved = retrieve(batch, header.names, chosen.groups, labels, seed=header.seed, draws=_DRAWS)
     directions, means = retrieval_sections(retrieved)
-    mispairs = Mispairs.of(batch, header.names, chosen.groups)
     totals = state.moments.totals(), state.moments.totals(0), state.moments.totals(1)
     alignment = alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k)
     alignment["singular_values"] = singular_values(batch)
