@@ -1,15 +1,8 @@
-"""The text files of a model folder, written from a fit: config, resolved settings, metrics, history, card.
-
-Also how a fit went, read back from them.
-"""
+"""The text files of a model folder, written from a fit: config, resolved settings, metrics, history, card."""
 
 from __future__ import annotations
 
-import csv
-import io
-import json
 import math
-from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
 
@@ -20,7 +13,7 @@ from pmrl_cli.objectives import REGISTRY, settings_of
 from pmrl_cli.training.fit import HIDDEN, Fitted
 from pmrl_cli.training.loop import Progress
 
-__all__ = ["texts_of", "training_of"]
+__all__ = ["texts_of"]
 
 
 def _line(progress: Progress) -> dict[str, object]:
@@ -152,33 +145,3 @@ def texts_of(fitted: Fitted) -> dict[str, str]:
         "history.csv": to_csv([_line(progress) for progress in fitted.history]),
         "README.md": _card(fitted),
     }
-
-
-def training_of(texts: Mapping[str, str]) -> dict[str, Any]:
-    """Return how a fit went, from the text files of its model: the ``pmrl.training/1`` object.
-
-    Returns: ``modalities``, ``dim``, ``objective``, ``adapter``, ``kept`` (``stage``, ``step`` and ``epoch`` of the
-        evaluation whose weights were kept, or that a refit repeated; ``refitted``) and ``history``: each evaluation,
-        without what was not known.
-    """
-    config = json.loads(texts["config.json"])
-    history = [
-        {name: value if name == "stage" else _number(value) for name, value in line.items() if value}
-        for line in csv.DictReader(io.StringIO(texts["history.csv"]))
-    ]
-    chosen = config["chosen"]
-    stage = f"dropout {chosen['dropout']:g}"
-    epochs = [line["epoch"] for line in history if (line["stage"], line["step"]) == (stage, chosen["steps"])]
-    return {
-        "schema": "pmrl.training/1",
-        "modalities": [one["name"] for one in config["modalities"]],
-        "dim": config["dim"],
-        "objective": config["objective"]["name"],
-        "adapter": config["adapter"],
-        "kept": {"stage": stage, "step": chosen["steps"], "epoch": epochs[0], "refitted": chosen["refitted"]},
-        "history": history,
-    }
-
-
-def _number(text: str) -> float | int:
-    return int(text) if text.isdecimal() else float(text)

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
-from pmrl_cli.cli import space
+from pmrl_cli.cli import reports, space
 from pmrl_cli.cli.table import Column, screen_width, table
+from pmrl_cli.errors import Place, UsageError
 from pmrl_cli.report.wording import number_text
 
-__all__ = ["lines", "show", "sparkline"]
+__all__ = ["lines", "run", "sparkline"]
 
 _ROWS = (
     ("mrr", "held-out MRR"),
@@ -28,11 +31,39 @@ _PLAIN_LEVELS = "_.-=+*#%"
 _CURVE = 24
 
 
-def show(training: Mapping[str, Any], model: str) -> None:
-    """Print the screen."""
+def run(model: Path, report: Path | None, of_instances: Mapping[str, object], *, as_json: bool, force: bool) -> None:
+    """Show how a fit went.
+
+    Args:
+        model: its folder.
+        report: page to write.
+        of_instances: options that need instances, by name.
+        as_json: print JSON instead of the screen.
+        force: replace any file.
+
+    Raises: UsageError if one of ``of_instances`` is given.
+    """
+    given = [name for name, value in of_instances.items() if value]
+    if given:
+        what = "no instances to diagnose"
+        raise UsageError(
+            what,
+            at=Place(str(model)),
+            found=f"a model alone with {', '.join(given)}",
+            expected="feature files",
+            next_step=f"Type: pmrl diagnose FILES --model {model}.",
+        )
+    from pmrl_cli.files.history import read_training
+
+    reports.check(report, None, force=force)
+    training = read_training(model)
+    reports.write(training, report)
+    if as_json:
+        space.print_json(training)
+        return
     console = space.screen()
     unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    for number, line in enumerate(lines(training, model, screen_width(), unicode=unicode)):
+    for number, line in enumerate(lines(training, str(model), screen_width(), unicode=unicode)):
         console.print(line, style="bold" if number == 0 else None, soft_wrap=True)
 
 
@@ -40,7 +71,7 @@ def lines(training: Mapping[str, Any], model: str, width: int, *, unicode: bool)
     """Return the screen.
 
     Args:
-        training: from ``pmrl_cli.record.training_of``.
+        training: from ``pmrl_cli.files.history``.
         model: name of the model.
         width: characters of a line.
         unicode: whether block characters can be written.
@@ -53,7 +84,7 @@ def lines(training: Mapping[str, Any], model: str, width: int, *, unicode: bool)
         f"{len(training['modalities'])} modalities in {training['dim']} dims, objective {training['objective']}, "
         f"{training['adapter']} adapters",
         f"{kept['stage']}: {space.count_text(len(run), 'evaluation')}, kept step {kept['step']} (epoch "
-        f"{kept['epoch']:.1f})" + (", then refitted on all but test" if kept["refitted"] else ""),
+        f"{kept['epoch']:.1f})" + (", then refitted with them too" if kept["refitted"] else ""),
     ]
     if others:
         best = {stage: max(line["mrr"] for line in history if line["stage"] == stage) for stage in others}
@@ -70,7 +101,8 @@ def lines(training: Mapping[str, Any], model: str, width: int, *, unicode: bool)
         Column("last", [number_text(curve[-1][1]) for _, curve in rows], 2),
         Column("curve", [sparkline([y for _, y in curve], _CURVE, unicode=unicode) for _, curve in rows], 1),
     ]
-    return [*top, "", *table(columns, width=width, first=20)]
+    wrapped = [part for line in top for part in textwrap.wrap(line, width)]
+    return [*wrapped, "", *table(columns, width=width, first=20)]
 
 
 def _curve(run: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:
@@ -78,7 +110,7 @@ def _curve(run: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float
 
 
 def sparkline(values: Sequence[float], most: int, *, unicode: bool) -> str:
-    """Return a curve as characters, one for each of at most ``most`` stretches, from its lowest value to its highest."""
+    """Return a curve as one character for each of at most ``most`` stretches, scaled from lowest to highest."""
     count = min(most, len(values))
     edges = [round(place * len(values) / count) for place in range(count + 1)]
     means = [sum(values[a:b]) / (b - a) for a, b in pairwise(edges)]

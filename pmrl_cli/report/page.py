@@ -78,7 +78,7 @@ def render_page(result: Mapping[str, Any]) -> str:
 
 
 def render_training_page(result: Mapping[str, Any]) -> str:
-    """Return the page of how a fit went: see ``pmrl_cli.report.render_training``."""
+    """Return the page of how a fit went: see ``pmrl_cli.report.render``."""
     with drawing():
         found = training.epochs({"training": result})
     names = dict.fromkeys(name for line in result["history"] for name in line)
