@@ -119,7 +119,8 @@ def command(
     if model is not None:
         from pmrl_cli.files.history import read_training
 
-        result["training"] = {**(result["training"] or {}), "history": read_training(model)["history"]}
+        training = read_training(model)
+        result["training"] = {**(result["training"] or {}), "kept": training["kept"], "history": training["history"]}
     reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
     if per_instance is not None or suspects is not None:

@@ -23,7 +23,7 @@ def read_training(folder: Path) -> dict[str, Any]:
 
     Returns: ``modalities``, ``dim``, ``objective``, ``adapter``, ``kept`` (``stage``, ``step`` and ``epoch`` of the
         evaluation whose weights were kept, or that a refit repeated; ``refitted``) and ``history``: each evaluation,
-        without what was not known.
+        without what was not known, to six digits.
 
     Raises: DataError if the folder is no model; StateError if it has changed or is of another version.
     """
@@ -48,4 +48,4 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def _number(text: str) -> float | int:
-    return int(text) if text.isdecimal() else float(text)
+    return int(text) if text.isdecimal() else float(f"{float(text):.6g}")

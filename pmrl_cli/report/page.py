@@ -11,7 +11,7 @@ from markupsafe import Markup
 from pmrl_cli.report import alignment, geometry, remedies, shape, training
 from pmrl_cli.report.notes import NOTES
 from pmrl_cli.report.svg import drawing
-from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_text
+from pmrl_cli.report.wording import action_text, ci_text, difference_text, metric_text, number_text
 
 __all__ = ["render_page", "render_training_page"]
 
@@ -59,7 +59,11 @@ def render_page(result: Mapping[str, Any]) -> str:
         pictures = [found for draw in _PICTURES if (found := draw(result)) is not None]
     statistics = list(shape.statistics(result))
     environment = _environment()
-    environment.filters |= {"action": action_text, "metric": lambda metric: metric_text(metric, result)}
+    environment.filters |= {
+        "action": action_text,
+        "difference": lambda name: difference_text(name, result),
+        "metric": lambda metric: metric_text(metric, result),
+    }
     return environment.get_template("page.html").render(
         result=result,
         headline=[
