@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 from pmrl_cli import __version__
 from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect
 from pmrl_cli.cli.options import option
-from pmrl_cli.errors import PmrlError
+from pmrl_cli.errors import PmrlError, is_out_of_memory
 
 __all__ = ["app", "run"]
 
@@ -88,6 +88,15 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
     return code
 
 
+def _short_of_memory(error: Exception) -> int:
+    from pmrl_cli.files.scratch import available_memory
+
+    found = " ".join(str(error).split())[:160] or "an allocation failed"
+    free = f"{available_memory() / 2**20:.0f}M"
+    message = f"not enough memory: {found}, with {free} available. Pass a --max-memory well below that, or free some."
+    return _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
+
+
 def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pmrl ... | head` ends as any filter does
@@ -99,9 +108,6 @@ def run() -> NoReturn:
     except TyperException as error:
         message = _usage_message(error)
         code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
-    except MemoryError as error:
-        message = "not enough memory. Lower --max-memory or free some."
-        code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         message = (
@@ -110,6 +116,8 @@ def run() -> NoReturn:
         )
         code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except Exception as error:  # noqa: BLE001 - the one boundary
+        if is_out_of_memory(error):
+            sys.exit(_short_of_memory(error))
         message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
         code = _fail(error, message, 70, {"error": 70, "kind": "internal", "message": message})
     sys.stdout.flush()

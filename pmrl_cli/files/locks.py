@@ -55,6 +55,10 @@ def _lock(folder: Path) -> TextIO:
             lock = (folder / LOCK).open("a+", encoding="utf-8")
         except FileNotFoundError:  # its last holder has just removed it
             continue
+        except OSError:
+            with suppress(OSError):
+                folder.rmdir()  # if it is empty
+            raise
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             if (folder / LOCK).exists() and os.path.samestat(os.fstat(lock.fileno()), (folder / LOCK).stat()):

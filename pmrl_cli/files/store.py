@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -100,7 +101,9 @@ def ingest_store(
             folder / IDS,
             write_page_checksum=True,
         )
-        np.save(folder / PRESENT, filled.present, allow_pickle=False)
+        present = io.BytesIO()  # np.save to a file does not tell that its last bytes could not be written
+        np.save(present, filled.present, allow_pickle=False)
+        (folder / PRESENT).write_bytes(present.getbuffer())
         manifest = {**_manifest(plan, filled), "files": digests(folder)}
         write_sealed(folder / MANIFEST, manifest)
     return manifest

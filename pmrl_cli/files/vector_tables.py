@@ -138,8 +138,9 @@ class Hdf5File:
     def __init__(self, path: Path, rows: int, dim: int, dtype: np.dtype[np.floating]) -> None:
         self._path = path
         # The cache holds a chunk that two blocks share until it is whole, so that it is written once.
-        self._file = h5py.File(path, "w", libver="latest", rdcc_nbytes=4 * _CHUNK_BYTES)
-        self._embedding = self._create("embedding", (rows, dim), dtype)
+        with _disk_errors():
+            self._file = h5py.File(path, "w", libver="latest", rdcc_nbytes=4 * _CHUNK_BYTES)
+            self._embedding = self._create("embedding", (rows, dim), dtype)
         self._ids: list[pa.LargeStringArray] = []
         self._start = 0
 

@@ -30,8 +30,8 @@ def make(folder: Path) -> None:
     for kind in ("parquet", "h5", "npy", "arrow"):
         out = str(folder / kind)
         app(["export", store, "--model", model, "--format", kind, "-o", out, "-q"], standalone_mode=False)
-    (folder / "model" / "run.json").unlink()  # it names the machine
 
 
 if __name__ == "__main__":
     make(Path(sys.argv[1]))
+    (Path(sys.argv[1]) / "model" / "run.json").unlink()  # it names the machine

@@ -14,6 +14,7 @@ import signal
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 CREATING = os.O_CREAT | os.O_TRUNC | os.O_WRONLY | os.O_RDWR
 DATA = {1: "write", 18: "pwrite64", 20: "writev", 296: "pwritev", 328: "pwritev2", 326: "copy_file_range"}
@@ -81,17 +82,21 @@ def _is_writing(info: _Info) -> bool:
     return number in NAMES
 
 
-def plain(function: Callable[[], int]) -> int:
+def plain(function: Callable[[], int], said: Path) -> int:
     """Run ``function`` in a fork, nothing done to it; return its exit code."""
-    pid = _fork(function, traced=False)
+    pid = _fork(function, said, traced=False)
     return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
 
 
-def _fork(function: Callable[[], int], *, traced: bool) -> int:
+def _fork(function: Callable[[], int], said: Path, *, traced: bool) -> int:
     pid = os.fork()
     if pid == 0:
         code = 70
         try:
+            sys.stdout.flush()
+            file = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+            os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+            os.dup2(file, 2)
             if traced:
                 _libc.ptrace(_TRACEME, 0, None, None)
                 os.kill(os.getpid(), signal.SIGSTOP)
@@ -104,17 +109,23 @@ def _fork(function: Callable[[], int], *, traced: bool) -> int:
 
 
 def run(
-    function: Callable[[], int], *, at: int | None = None, error: int | None = None, lasting: bool = False
+    function: Callable[[], int],
+    said: Path,
+    *,
+    at: int | None = None,
+    error: int | None = None,
+    lasting: bool = False,
 ) -> Outcome:
     """Run ``function`` in a fork, its return value the exit code.
 
     Args:
         function: what to do there.
+        said: file that takes its standard error.
         at: number of the write-type call, from 1, that is met; None only counts.
         error: the errno with which it fails; None kills the process as it enters the call.
         lasting: fail every later call too that needs room, as on a disk that stays full.
     """
-    pid = _fork(function, traced=True)
+    pid = _fork(function, said, traced=True)
     os.waitpid(pid, _WALL)
     _ptrace(_SETOPTIONS, pid, 0, _OPTIONS)
     _ptrace(_SYSCALL, pid)
@@ -159,7 +170,7 @@ def why_not() -> str:
     if platform.system() != "Linux" or platform.machine() != "x86_64":
         return "ptrace is used as on Linux, x86-64"
     try:
-        met = run(lambda: os.mkdir(f"/proc/{os.getpid()}/x") or 0, at=1, error=errno.ENOSPC)  # noqa: PTH102
+        met = run(lambda: os.mkdir("/proc/x") or 0, Path(os.devnull), at=1, error=errno.ENOSPC)  # noqa: PTH102
     except OSError as error:
         return f"ptrace is not allowed: {error}"
     return "" if met.hit == "mkdir" else "ptrace sees no system call"

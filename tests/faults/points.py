@@ -11,6 +11,7 @@ import argparse
 import errno
 import importlib
 import json
+import os
 import pkgutil
 import random
 import shutil
@@ -18,17 +19,16 @@ import sys
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]
-
-import inject  # noqa: E402
+sys.path.insert(0, str(ROOT))
 
 import pmrl_cli  # noqa: E402
+from tests.faults import inject  # noqa: E402
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 QUICK = ("--steps", "6", "--dim", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
@@ -57,17 +57,11 @@ def arguments(command: str, *, new: bool) -> tuple[str, ...]:
     return ("export", "store", "--model", "model", "--format", kind, "--dtype", dtype, "-o", "out", "-q")
 
 
-def act(folder: Path, *typed: str):
-    """Return a function that runs a command in a folder, what it says in files there."""
+def act(folder: Path, *typed: str) -> Callable[[], int]:
+    """Return a function that runs a command in a folder."""
 
     def function() -> int:
-        import os
-
         os.chdir(folder)
-        for stream, name in ((sys.stdout, "said"), (sys.stderr, "errors")):
-            stream.flush()
-            file = os.open(f"../{folder.name}.{name}", os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-            os.dup2(file, stream.fileno())
         sys.argv = ["pmrl", *typed]
         from pmrl_cli.cli.main import run
         from pmrl_cli.training import loop
@@ -80,6 +74,11 @@ def act(folder: Path, *typed: str):
         return 70
 
     return function
+
+
+def said_in(folder: Path) -> Path:
+    """Return the file that takes what a command says in a folder."""
+    return Path(f"{folder}.said")
 
 
 def contents(folder: Path) -> Contents:
@@ -116,15 +115,16 @@ class Command:
 
     def _made(self, *, new: bool) -> Contents:
         place = self.place()
-        code = inject.run(act(place, *arguments(self.name, new=new))).code
-        assert code == 0, Path(f"{place}.errors").read_text(encoding="utf-8")
+        code = inject.plain(act(place, *arguments(self.name, new=new)), said_in(place))
+        assert code == 0, said_in(place).read_text(encoding="utf-8")
         if (place / "out" / "run.json").exists():
             self.run_json = (place / "out" / "run.json").read_bytes()
         return contents(place / "out")
 
     def points(self) -> list[str]:
         """Return its write-type calls when nothing goes wrong."""
-        return inject.run(act(self.place(), *arguments(self.name, new=True))).calls
+        place = self.place()
+        return inject.run(act(place, *arguments(self.name, new=True)), said_in(place)).calls
 
     def faults(self, at: int, found: Counter[str]) -> Iterator[str]:
         """Meet one call with a kill, one error, and a disk that stays full; yield what is wrong afterwards."""
@@ -134,11 +134,12 @@ class Command:
 
     def _one(self, at: int, error: int | None, *, lasting: bool, found: Counter[str]) -> Iterator[str]:
         place = self.place()
-        met = inject.run(act(place, *arguments(self.name, new=True)), at=at, error=error, lasting=lasting)
+        typed = act(place, *arguments(self.name, new=True))
+        met = inject.run(typed, said_in(place), at=at, error=error, lasting=lasting)
         fault = "kill" if error is None else errno.errorcode[error] + (" for good" if lasting else "")
         where = f"{self.name} {'over old' if self.over else 'anew'}, {fault} at {at} ({met.hit})"
         out = contents(place / "out")
-        said = Path(f"{place}.errors").read_text(encoding="utf-8", errors="replace")
+        said = said_in(place).read_text(encoding="utf-8", errors="replace")
         found["tried"] += 1
         if out is None and self.over:
             found["lost"] += 1
@@ -159,9 +160,9 @@ class Command:
             left = {path.name for path in place.iterdir()} - self.listed - {"out.unfinished"}
             if left and met.hit not in inject.REMOVING.values():
                 yield f"{where}: left {', '.join(left)}"
-        again = inject.plain(act(place, *arguments(self.name, new=True)))
+        again = inject.plain(typed, said_in(place))
         if again != 0 or contents(place / "out") != self.new:
-            yield f"{where}: then exit {again}, {Path(f'{place}.errors').read_text(encoding='utf-8')[-300:]!r}"
+            yield f"{where}: then exit {again}, {said_in(place).read_text(encoding='utf-8')[-300:]!r}"
         if {path.name for path in place.iterdir()} != self.listed:
             yield f"{where}: then left {', '.join(path.name for path in place.iterdir())}"
         for path in self.inputs.rglob("*"):
@@ -181,7 +182,8 @@ def make_inputs(folder: Path) -> None:
         ("ingest", "left.npy", "right.npy", "-o", "store", "-q"),
         ("fit", "store", *QUICK, "-o", "model"),
     ):
-        assert inject.run(act(folder, *typed)).code == 0, Path(f"{folder}.errors").read_text(encoding="utf-8")
+        code = inject.plain(act(folder, *typed), said_in(folder))
+        assert code == 0, said_in(folder).read_text(encoding="utf-8")
 
 
 def main() -> int:
@@ -208,7 +210,9 @@ def main() -> int:
                 calls = scenario.points()
                 chosen = range(1, len(calls) + 1)
                 if asked.sample is not None:
-                    chosen = sorted(random.Random(asked.seed).sample(chosen, min(asked.sample, len(calls))))
+                    naming = max(at for at in chosen if calls[at - 1] in inject.RENAMING.values())
+                    others = random.Random(asked.seed).sample(chosen, min(asked.sample, len(calls)))
+                    chosen = sorted({*others, naming})
                 found: Counter[str] = Counter(tried=0, torn=0, lost=0, refused=0)
                 for at in chosen:
                     for fault in scenario.faults(at, found):
