@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from inspect import cleandoc
 from typing import Annotated, NoReturn
 
@@ -82,7 +83,8 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
     if "--debug" in sys.argv:
         traceback.print_exception(error)
     if "--json" in sys.argv:
-        typer.echo(json.dumps(details, ensure_ascii=False))
+        with suppress(OSError):  # what cannot be written may be standard output itself
+            typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead
         typer.echo(f"error: {message}", err=True)
     return code
@@ -103,6 +105,7 @@ def run() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
     except PmrlError as error:
         code = _fail(error, str(error), error.exit_code, error.as_dict())
     except TyperException as error:
@@ -120,5 +123,8 @@ def run() -> NoReturn:
             sys.exit(_short_of_memory(error))
         message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
         code = _fail(error, message, 70, {"error": 70, "kind": "internal", "message": message})
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # told already; the interpreter would try once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else os.EX_OK)

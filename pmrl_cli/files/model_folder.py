@@ -86,7 +86,7 @@ def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
                 files[RUN] = (folder / RUN).read_bytes()
                 if manifest["format_version"] > 1:
                     unseal(files[RUN], folder / RUN)
-        except StateError:
+        except (StateError, FileNotFoundError):
             if read_manifest(folder) == manifest:  # else a new model has just taken its place
                 raise
         else:

@@ -186,6 +186,14 @@ def make_inputs(folder: Path) -> None:
         assert code == 0, said_in(folder).read_text(encoding="utf-8")
 
 
+def import_all() -> None:
+    """Import what commands import, or each fork would."""
+    for module in pkgutil.walk_packages(pmrl_cli.__path__, "pmrl_cli."):
+        if module.name != "pmrl_cli.__main__":
+            importlib.import_module(module.name)
+    importlib.import_module("torch._dynamo")  # as an optimiser does when it is made
+
+
 def main() -> int:
     """Try the points and say what came of them."""
     parser = argparse.ArgumentParser()
@@ -194,10 +202,7 @@ def main() -> int:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
-    for module in pkgutil.walk_packages(pmrl_cli.__path__, "pmrl_cli."):  # or each fork would import them
-        if module.name != "pmrl_cli.__main__":
-            importlib.import_module(module.name)
-    importlib.import_module("torch._dynamo")  # as an optimiser does when it is made
+    import_all()
     results, wrong = {}, []
     memory = Path("/dev/shm")  # where fsync costs nothing
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
@@ -219,10 +224,11 @@ def main() -> int:
                         wrong.append(fault)
                         print(fault, file=sys.stderr, flush=True)
                 title = f"{command} {'over old' if over else 'anew'}"
-                results[title] = {"calls": len(calls), "points": len(chosen), **found}
+                counts = {"calls": len(calls), "points": len(chosen), **found}
+                results[title] = {**counts, "order": calls}
                 if not asked.json:
                     seconds = time.monotonic() - started
-                    print(title, *(f"{k} {v}" for k, v in results[title].items()), f"{seconds:.0f} s", flush=True)
+                    print(title, *(f"{k} {v}" for k, v in counts.items()), f"{seconds:.0f} s", flush=True)
     if asked.json:
         print(json.dumps({"results": results, "wrong": wrong}))
     return 1 if wrong else 0

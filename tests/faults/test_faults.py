@@ -28,6 +28,24 @@ def test_whatever_call_is_met_the_output_is_the_old_or_the_new_one_and_the_next_
     for found in said["results"].values():
         assert found["tried"] == 3 * found["points"] >= 3
         assert (found["torn"], found["lost"]) == (0, 0)
+        assert_durable(found["order"])
+
+
+def assert_durable(calls: list[str]) -> None:
+    """Hold calls to their order: data, then fsync of files and folders, then the name, then fsync."""
+    naming = max(at for at, name in enumerate(calls) if name in inject.RENAMING.values())
+    written = max(at for at, name in enumerate(calls[:naming]) if name in inject.DATA.values())
+    between = calls[written + 1 : naming]
+    assert set(between) <= {"fsync", "ftruncate"}
+    assert between.count("fsync") >= 2  # at least a file and its folder
+    assert calls[naming + 1] == "fsync"
+
+
+@pytest.mark.skipif(bool(inject.why_not()), reason=inject.why_not())
+def test_fit_kill_resume_export_corrupt_and_repair_in_any_order():
+    command = [sys.executable, HERE / "machine.py", "--examples", "5", "--steps", "8"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stderr.decode()
 
 
 def test_every_command_that_writes_is_among_the_commands():
