@@ -5,18 +5,14 @@ from __future__ import annotations
 import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
-from pmrl_cli.cli import options, space
+from pmrl_cli.cli import instances, options, space, states
 from pmrl_cli.cli.options import Join, OnBad, option
-from pmrl_cli.errors import UsageError
 
-if TYPE_CHECKING:
-    from pmrl_cli.diagnosis import State
-
-__all__ = ["check_partial", "command", "conclude", "write"]
+__all__ = ["command", "conclude", "unmet_conditions"]
 
 SHORT = {
     "A": "alignment.A",
@@ -45,6 +41,14 @@ def command(
         Path | None,
         option("--partial", metavar="STATE", help="Write the state of these instances, for pmrl merge; no report."),
     ] = None,
+    per_instance: Annotated[
+        Path | None,
+        option("--per-instance", metavar="PARQUET", help="Write one row an instance: rho, agreement, suspicion."),
+    ] = None,
+    suspects: Annotated[
+        Path | None,
+        option("--suspects", metavar="CSV", help="Write the instances that look mispaired, for fit --exclude."),
+    ] = None,
     fail_under: space.FailUnder = None,
     fail_on: space.FailOnOption = None,
     join: options.JoinOption = Join.outer,
@@ -68,7 +72,14 @@ def command(
     """
     gates = space.parse_gates(fail_under)
     if partial is not None:
-        check_partial(partial, fail_under=fail_under, fail_on=fail_on, force=force)
+        whole = {
+            "--fail-under": fail_under,
+            "--fail-on": fail_on,
+            "--per-instance": per_instance,
+            "--suspects": suspects,
+        }
+        states.check(partial, whole, force=force)
+    instances.check_outputs(per_instance, suspects, force=force)
     found = space.read_space(
         options.expand_files(files, null=null),
         model=model,
@@ -96,48 +107,32 @@ def command(
         found.dataset, label=found.label, group=found.group, seed=seed, columns=found.columns, model=digest
     )
     if partial is not None:
-        write(state, partial, as_json=json)
+        states.write(state, partial, as_json=json)
         return
-    result = diagnose_state(state).as_dict()
+    diagnosis = diagnose_state(state)
+    result = diagnosis.as_dict()
     result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
-    conclude(result, gates, fail_on, as_json=json)
+    unmet = unmet_conditions(result, gates, fail_on)
+    if per_instance is not None or suspects is not None:
+        listed = instances.write_tables(found.dataset, diagnosis.mispairs, per_instance, suspects)
+        if suspects is not None and not quiet:
+            typer.echo(f"note: {space.count_text(listed, 'suspect')} in {suspects}", err=True)
+    conclude(result, unmet, as_json=json)
 
 
-def check_partial(path: Path, *, fail_under: object, fail_on: object, force: bool) -> None:
-    """Refuse --partial beside what needs a whole diagnosis, or over a file that is no state."""
-    if fail_under or fail_on:
-        what = "--partial with a gate"
-        raise UsageError(
-            what,
-            found="--fail-under or --fail-on",
-            expected="none: a partial state has no verdict",
-            next_step="Give it to pmrl merge.",
-        )
-    from pmrl_cli.files.outputs import check_file
-    from pmrl_cli.files.states import STATE_MARKER
-
-    check_file(path, STATE_MARKER, force=force)
-
-
-def write(state: State, path: Path, *, as_json: bool) -> None:
-    """Write a state and print its path."""
-    from pmrl_cli.files.states import STATE, write_state
-
-    write_state(path, state.header.as_dict(), state.arrays())
-    if as_json:
-        space.print_json({"schema": f"{STATE}/1", "state": str(path), "instances": state.instances})
-    else:
-        typer.echo(str(path))
-
-
-def conclude(
-    result: Mapping[str, Any], gates: Sequence[space.Gate], fail_on: space.FailOn | None, *, as_json: bool
-) -> None:
-    """Print a diagnosis and leave, with 1 if a gate is not met."""
+def unmet_conditions(
+    result: Mapping[str, Any], gates: Sequence[space.Gate], fail_on: space.FailOn | None
+) -> list[str]:
+    """Return a sentence for each gate that is not met, the verdict's severity among them."""
     unmet = space.unmet_gates(result, gates, SHORT)
     verdict = result["verdict"]
     if fail_on is not None and verdict["severity"] in ("fail", fail_on.value):
         unmet.append(f"not met: the verdict is {verdict['code']} [{verdict['severity']}]")
+    return unmet
+
+
+def conclude(result: Mapping[str, Any], unmet: Sequence[str], *, as_json: bool) -> None:
+    """Print a diagnosis and leave, with 1 if something is not met."""
     if as_json:
         space.print_json(result)
     else:

@@ -16,6 +16,7 @@ import typer
 from pmrl_cli.cli import options
 from pmrl_cli.cli.options import Join, OnBad, Precision, option
 from pmrl_cli.errors import UsageError
+from pmrl_cli.objectives import REGISTRY
 
 __all__ = ["command"]
 
@@ -55,7 +56,7 @@ def command(
     output: Annotated[
         Path, option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
     ] = Path("model"),
-    objective: Annotated[str, option("--objective", help="pmrl, or pmrl-paper: exactly as published.")] = "pmrl",
+    objective: Annotated[str, option("--objective", help=f"One of {', '.join(REGISTRY)}.")] = "pmrl",
     set: Annotated[
         list[str] | None, option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
     ] = None,

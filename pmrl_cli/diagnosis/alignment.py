@@ -12,7 +12,7 @@ from pmrl_cli.diagnosis.state import Columns
 from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.summaries import BINS, Summaries
 
-__all__ = ["COLLAPSED", "alignment_section", "summary_statistic"]
+__all__ = ["COLLAPSED", "adjusted_shares", "alignment_section", "summary_statistic"]
 
 Array = npt.NDArray[np.float64]
 
@@ -93,6 +93,18 @@ def alignment_section(summaries: Summaries, null: InstanceStatistics, null_group
             "shuffled": np.histogram(np.clip(null.rho, edges[0], 1), edges)[0],
         },
     }
+
+
+def adjusted_shares(found: InstanceStatistics, null: InstanceStatistics) -> Array:
+    """Return (rho_i - rho_0) / (1 - rho_0) of each instance, rho_0 that of its number of modalities; NaN unknown."""
+    adjusted = np.full(len(found.rho), np.nan)
+    for number in np.unique(found.number):
+        of_number = null.rho[null.number == number]
+        room = 1 - of_number.mean() if len(of_number) else 0.0
+        if room >= COLLAPSED:
+            chosen = found.number == number
+            adjusted[chosen] = 1 - (1 - found.rho[chosen]) / room
+    return adjusted
 
 
 def _adjusted(summaries: Summaries, null: InstanceStatistics, null_groups: int, columns: Columns) -> Statistic:

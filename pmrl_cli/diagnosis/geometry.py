@@ -8,7 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.diagnosis.alignment import COLLAPSED, summary_statistic
+from pmrl_cli.diagnosis.gap import bures, covariance_gap
 from pmrl_cli.diagnosis.instances import InstanceStatistics, pairs_of
+from pmrl_cli.diagnosis.joint import MomentTotals, half_of
 from pmrl_cli.diagnosis.pairing import (
     adjusted_cosine_error,
     clustered_error,
@@ -21,7 +23,7 @@ from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.state import Columns, State
 from pmrl_cli.diagnosis.statistic import Statistic, Status
 
-__all__ = ["cone", "effective_dimensions", "gap_share", "paired_cosines", "pairing", "unit_loading"]
+__all__ = ["cone", "effective_dimensions", "gap_share", "paired_cosines", "pairing", "shape_gap", "unit_loading"]
 
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
@@ -132,6 +134,38 @@ def gap_share(state: State, chosen: Chosen, a: int, b: int) -> dict[str, Statist
             null="closed_form",
         ),
     }
+
+
+def shape_gap(state: State, chosen: Chosen, totals: tuple[MomentTotals, ...], a: int, b: int) -> Statistic:
+    """Return the covariance gap of two modalities of one width, from the joint moments.
+
+    Value and chance are those of ``covariance_gap``; its error, of the reservoir, is scaled to the instances here.
+
+    Args:
+        state: of all instances.
+        chosen: the reservoir.
+        totals: moments of both halves together, of the first and of the second.
+        a: first modality.
+        b: second.
+    """
+    first, second, groups = _both(chosen, a, b)
+    small = covariance_gap(first, second, half_of(chosen.keys)[chosen.present[:, [a, b]].all(1)] == 0, groups)
+    n = int(min(totals[0].counts[a, a], totals[0].counts[b, b]))
+    if small.value is None or n <= len(first) or min(int(one.counts[m, m]) for one in totals for m in (a, b)) < 2:
+        return small
+    covariances = [totals[0].covariance(m, m) for m in (a, b)]
+    total = sum(float(np.trace(one)) for one in covariances)
+    chance = []
+    for m in (a, b):
+        halves = [one.covariance(m, m) for one in totals[1:]]
+        chance.append(bures(*halves) / sum(float(np.trace(one)) for one in halves) / 2)
+    return Statistic.normal(
+        bures(*covariances) / total,
+        _scaled(small.se, len(first), n),
+        within=(0, 1),
+        chance=float(np.mean(chance)),
+        n=n,
+    )
 
 
 def unit_loading(state: State, null: InstanceStatistics, m: int) -> Statistic:

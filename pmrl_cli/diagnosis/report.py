@@ -15,9 +15,14 @@ import numpy as np
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import column_of
-from pmrl_cli.diagnosis.alignment import alignment_section
-from pmrl_cli.diagnosis.geometry import cone, effective_dimensions, gap_share, paired_cosines, pairing, unit_loading
+from pmrl_cli.diagnosis.alignment import adjusted_shares, alignment_section
+from pmrl_cli.diagnosis.geometry import cone, effective_dimensions, unit_loading
 from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
+from pmrl_cli.diagnosis.joint import MomentTotals
+from pmrl_cli.diagnosis.mispairs import Mispairs
+from pmrl_cli.diagnosis.outcomes import pack_outcomes
+from pmrl_cli.diagnosis.pairs import pair_apart, pair_of_space
+from pmrl_cli.diagnosis.pictures import eigenvalues, plot_section, singular_values
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.retrieval import centring, measured_statistic, retrieval_sections, retrieve
 from pmrl_cli.diagnosis.sample import shuffle_pairs
@@ -39,9 +44,11 @@ class Diagnosis:
 
     Args:
         result: the ``pmrl.diagnose/1`` object of ``docs/diagnose.schema.json``: JSON values only.
+        mispairs: judges single instances; None where the modalities do not share a space.
     """
 
     result: dict[str, Any]
+    mispairs: Mispairs | None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the result."""
@@ -139,16 +146,14 @@ def diagnose_state(state: State) -> Diagnosis:
         "limits": _limits(state),
         "plot": {},
     }
-    if header.shared:
-        sections |= _shared(state, chosen)
-    else:
-        sections |= _apart(state, chosen)
+    mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
+    sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs)
     result = plain(sections)
     result["verdict"] = overall(judge(result))
-    return Diagnosis(result)
+    return Diagnosis(result, mispairs)
 
 
-def _shared(state: State, chosen: Chosen) -> dict[str, Any]:
+def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
     """Return the sections of modalities that share a space."""
     header, k = state.header, len(state.header.names)
     batch = chosen.batch()
@@ -158,30 +163,62 @@ def _shared(state: State, chosen: Chosen) -> dict[str, Any]:
     labels = None if header.label is None else chosen.labels
     retrieved = retrieve(batch, header.names, chosen.groups, labels, seed=header.seed, draws=_DRAWS)
     directions, means = retrieval_sections(retrieved)
-    pair = {}
-    for a, b in pairs_of(k):
-        if state.counts[a, b]:
-            first, second = header.names[a], header.names[b]
-            ways = (f"{first}->{second}", f"{second}->{first}")
-            pair[f"{first}|{second}"] = {
-                **paired_cosines(state, chosen, a, b),
-                "z": pairing(chosen, a, b),
-                "gap": gap_share(state, chosen, a, b),
-                "retrieval": {way: directions[way] for way in ways if way in directions},
-            }
+    totals = state.moments.totals(), state.moments.totals(0), state.moments.totals(1)
+    alignment = alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k)
+    alignment["singular_values"] = singular_values(batch)
     return {
-        "alignment": alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k),
-        "pair": pair,
+        "alignment": alignment,
+        "pair": {
+            f"{header.names[a]}|{header.names[b]}": pair_of_space(
+                state, chosen, batch, totals, directions, (a, b), standard_gallery=means["standard_gallery"]
+            )
+            for a, b in pairs_of(k)
+            if state.counts[a, b]
+        },
         "modality": {
             name: {
+                **_modality(state, chosen, totals[0], m),
+                **mispairs.modality(m, chosen.groups),
                 "load": unit_loading(state, null, m),
-                "meancos": cone(state, chosen, m),
-                "pr_deb": effective_dimensions(chosen, m),
             }
             for m, name in enumerate(header.names)
         },
         "retrieval": means,
+        "suspects": mispairs.section(chosen.ids.tolist()),
         "counterfactual": _counterfactual(batch, state, chosen),
+        "plot": plot_section(chosen, header.names),
+        "outcomes": pack_outcomes(
+            chosen.hashes,
+            rows=batch.rows,
+            groups=None if header.group is None else chosen.groups,
+            adjusted=adjusted_shares(instance_statistics(batch), null),
+            ranks=retrieved.ranks,
+        ),
+    }
+
+
+def _apart(state: State, chosen: Chosen) -> dict[str, Any]:
+    """Return the sections of modalities of different columns: nothing that needs a cosine between them."""
+    header, totals = state.header, state.moments.totals()
+    return {
+        "pair": {
+            f"{header.names[a]}|{header.names[b]}": pair_apart(chosen, (a, b), seed=header.seed)
+            for a, b in pairs_of(len(header.names))
+            if state.counts[a, b]
+        },
+        "modality": {
+            name: {**_modality(state, chosen, totals, m), "load": Statistic.unknown("not_applicable")}
+            for m, name in enumerate(header.names)
+        },
+    }
+
+
+def _modality(state: State, chosen: Chosen, totals: MomentTotals, m: int) -> dict[str, Any]:
+    """Return what a modality's own cloud says."""
+    return {
+        "meancos": cone(state, chosen, m),
+        "pr_deb": effective_dimensions(chosen, m),
+        "eigenvalues": eigenvalues(totals, m),
     }
 
 
@@ -201,29 +238,6 @@ def _counterfactual(batch: Batch, state: State, chosen: Chosen) -> list[dict[str
             "fit": "cross_fit_2",
         }
     ]
-
-
-def _apart(state: State, chosen: Chosen) -> dict[str, Any]:
-    """Return the sections of modalities of different columns: nothing that needs a cosine between them."""
-    header = state.header
-    absent = Statistic.unknown("not_applicable")
-    return {
-        "pair": {
-            f"{header.names[a]}|{header.names[b]}": {
-                "cos": absent,
-                "adj": absent,
-                "z": absent,
-                "gap": {},
-                "retrieval": {},
-            }
-            for a, b in pairs_of(len(header.names))
-            if state.counts[a, b]
-        },
-        "modality": {
-            name: {"load": absent, "meancos": cone(state, chosen, m), "pr_deb": effective_dimensions(chosen, m)}
-            for m, name in enumerate(header.names)
-        },
-    }
 
 
 def _limits(state: State) -> list[str]:

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli.diagnosis.stored import take
-from pmrl_cli.errors import StateError
+from pmrl_cli.errors import Place, StateError
 from pmrl_cli.retrieval.batches import Batch
 
 __all__ = ["Chosen", "Reservoir"]
@@ -67,8 +67,6 @@ class Reservoir:
             ids: (B,) str.
             present: (B, K).
             vectors: (B, d_m) of each modality, unit length, zero where absent.
-
-        Raises: StateError if an instance is there already.
         """
         keys, hashes = np.concatenate([self.keys, keys]), np.concatenate([self.hashes, hashes])
         order = np.lexsort((hashes, keys))[: self.limit + 1]
@@ -77,18 +75,26 @@ class Reservoir:
         self.ids = np.concatenate([self.ids, ids])[order]
         self.present = np.concatenate([self.present, present])[order]
         self.vectors = [np.concatenate([a, b])[order] for a, b in zip(self.vectors, vectors, strict=True)]
-        twice = np.flatnonzero((self.hashes[1:] == self.hashes[:-1]) & (self.keys[1:] == self.keys[:-1]))
-        if len(twice):
+
+    def merge(self, other: Reservoir, *, name: str) -> None:
+        """Add the instances another reservoir holds.
+
+        Args:
+            other: of other instances.
+            name: of the other, for the error.
+
+        Raises: StateError if the two share an instance.
+        """
+        shared = np.intersect1d(self.hashes, other.hashes, return_indices=True)[1]
+        if len(shared):
             what = "states overlap"
             raise StateError(
                 what,
-                found=f"instance {self.ids[twice[0]]!r} in two of them",
+                at=Place(name, instance_id=self.ids[shared[0]]),
+                found="an instance that an earlier state has too",
                 expected="every instance in one state",
                 next_step="Divide the instances among the states, and merge each state once.",
             )
-
-    def merge(self, other: Reservoir) -> None:
-        """Add the instances another reservoir holds."""
         self.add(other.keys, other.hashes, other.labels, other.ids, other.present, other.vectors)
 
     def chosen(self) -> Chosen:
@@ -140,6 +146,7 @@ class Chosen:
     Attributes:
         ids: (r,) str.
         keys: (r,) hash of the group (or id).
+        hashes: (r,) hash of the id.
         groups: (r,) int64 code of the group.
         labels: (r,) int64 code of the label, -1 for none.
         present: (r, K) bool.
@@ -149,6 +156,7 @@ class Chosen:
     def __init__(self, reservoir: Reservoir, size: int) -> None:
         self.ids = reservoir.ids[:size]
         self.keys = reservoir.keys[:size]
+        self.hashes = reservoir.hashes[:size]
         self.groups = np.unique(self.keys, return_inverse=True)[1].astype(np.int64)
         codes = np.unique(reservoir.labels[:size], return_inverse=True)[1].astype(np.int64)
         self.labels = np.where(reservoir.labels[:size] == NO_LABEL, -1, codes)

@@ -23,7 +23,7 @@ from pmrl_cli.diagnosis.joint import JointMoments
 from pmrl_cli.diagnosis.reservoir import NO_LABEL, Reservoir
 from pmrl_cli.diagnosis.stored import take
 from pmrl_cli.diagnosis.summaries import Summaries
-from pmrl_cli.errors import DataError, StateError
+from pmrl_cli.errors import DataError, Place, StateError
 from pmrl_cli.retrieval.batches import Batch
 
 __all__ = ["MOMENTS", "RESERVOIR", "Columns", "Header", "State", "check_pairs"]
@@ -158,22 +158,27 @@ class State:
     def _add_groups(self, keys: npt.NDArray[np.uint64]) -> None:
         self._groups = np.unique(np.concatenate([self._groups, keys]))[: _GROUPS + 1]
 
-    def merge(self, other: State) -> None:
+    def merge(self, other: State, *, name: str = "the other") -> None:
         """Add the instances another state has seen.
+
+        Args:
+            other: of other instances; it is not changed.
+            name: of the other, for errors.
 
         Raises: StateError if the two are not about the same, or share an instance.
         """
         mine, theirs = self.header.as_dict(), other.header.as_dict()
-        for name, value in mine.items():
-            if value != theirs[name]:
+        for field, value in mine.items():
+            if value != theirs[field]:
                 what = "states do not fit together"
                 raise StateError(
                     what,
-                    found=f"{name} {theirs[name]!r}",
+                    at=Place(name),
+                    found=f"{field} {theirs[field]!r}",
                     expected=f"{value!r} as in the first",
                     next_step="Make all states with the same options.",
                 )
-        self.reservoir.merge(other.reservoir)
+        self.reservoir.merge(other.reservoir, name=name)
         self.instances += other.instances
         self.counts += other.counts
         for mine_of, theirs_of in zip(self.sums, other.sums, strict=True):

@@ -205,6 +205,10 @@ def fit(
         raise DataError(
             what, found=f"only {', '.join(dataset.names)}", expected="two or more", next_step="Give another modality."
         )
+    with torch.random.fork_rng(devices=[]):
+        # An empty batch: an objective that wants another number of modalities says so before any work is done.
+        empty = torch.zeros(0, len(dataset.modalities), 1)
+        make_objective(settings.objective, settings.objective_settings)(empty, empty[..., 0].bool())
     parts = split_instances(dataset, settings.split_rule)
     ids_digest = hashlib.sha256("\0".join(dataset.ids.to_pylist()).encode()).hexdigest()
     run = _Run(
