@@ -309,7 +309,7 @@ class Aligner:
         from pmrl_cli.diagnosis import diagnose
 
         dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, None)
-        return diagnose(self.embed_dataset(dataset), **options)
+        return diagnose(self.embed_dataset(dataset), columns=dataset.dims, **options)
 
     def save(
         self,

@@ -17,7 +17,8 @@ __all__ = ["texts_of"]
 
 
 def _line(progress: Progress) -> dict[str, object]:
-    values = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name != "parts"} | progress.parts
+    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in ("parts", "statistics")}
+    values = own | progress.statistics | progress.parts
     return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 

@@ -124,6 +124,7 @@ class _Run:
                 dropout=dropout,
             )
             objective = make_objective(self.settings.objective, self.settings.objective_settings)
+<<<<<<< HEAD
         return train(
             adapters,
             objective,
@@ -141,6 +142,34 @@ class _Run:
             report=self.report,
             should_stop=self.should_stop,
         )
+=======
+        try:
+            return train(
+                adapters,
+                objective,
+                tuple(torch.from_numpy(s) for s in bank.scores),
+                torch.from_numpy(self.dataset.present),
+                stage=stage,
+                names=self.dataset.names,
+                rows=torch.from_numpy(rows),
+                validation=None if validation is None else torch.from_numpy(validation),
+                plan=plan,
+                settings=self.settings,
+                device=self.device,
+                bf16=choose_precision(self.settings.precision, self.device),
+                checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
+                report=self.report,
+                should_stop=self.should_stop,
+            )
+        except torch.OutOfMemoryError as error:
+            what = "not enough memory on the device"
+            raise ResourceError(
+                what,
+                found=str(error).splitlines()[0],
+                expected=f"room for batches of {plan.batch_size} instances",
+                next_step="Lower --batch-size, or use --device cpu.",
+            ) from None
+>>>>>>> diag-state
 
 
 def _validation_rows(dataset: Dataset, parts: npt.NDArray[np.int8], seed: int) -> npt.NDArray[np.int64]:

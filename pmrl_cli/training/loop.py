@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass
 
 import torch
@@ -17,6 +17,7 @@ from pmrl_cli.spectrum import spectrum
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
 from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.training.watch import held_out_statistics
 
 __all__ = ["Batches", "Interrupted", "Progress", "Schedule", "Trained", "schedule", "train"]
 
@@ -47,6 +48,7 @@ class Progress:
         mrr: held-out mean reciprocal rank, mean over ordered pairs of modalities; NaN (like share, r1) in a refit.
         r1: held-out recall at 1, likewise.
         parts: means of the objective's parts since the previous line.
+        statistics: what diagnosis says of the validation instances (``held_out_statistics``); empty in a refit.
     """
 
     stage: str
@@ -57,6 +59,7 @@ class Progress:
     mrr: float
     r1: float
     parts: dict[str, float]
+    statistics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -129,15 +132,31 @@ class Trained:
     learned: dict[str, float]
 
 
-def _share(adapters: Adapters, scores: list[Tensor], present: Tensor) -> tuple[float, HeldOut]:
-    adapters.eval()
-    with torch.no_grad():
-        embeddings = adapters(scores)
-        squared = spectrum(embeddings, present).singular_values[:, 0].square()
-        share = float((squared / present.sum(dim=1).clamp_min(1)).mean())
-        quality = held_out_retrieval(embeddings, present)
-    adapters.train()
-    return share, quality
+@dataclass(frozen=True)
+class _Judge:
+    """The validation instances, and what an evaluation asks of them."""
+
+    scores: list[Tensor]
+    present: Tensor
+    names: Sequence[str]
+    seed: int
+    temperature: float | None
+
+    def __call__(self, adapters: Adapters) -> tuple[float, HeldOut, dict[str, float]]:
+        """Return mean share, held-out retrieval and the statistics of diagnosis."""
+        adapters.eval()
+        with torch.no_grad():
+            embeddings = adapters(self.scores)
+            squared = spectrum(embeddings, self.present).singular_values[:, 0].square()
+            share = float((squared / self.present.sum(dim=1).clamp_min(1)).mean())
+            if not math.isfinite(share):
+                return share, HeldOut(math.nan, math.nan), {}
+            quality = held_out_retrieval(embeddings, self.present)
+            statistics = held_out_statistics(
+                embeddings, self.present, self.names, seed=self.seed, temperature=self.temperature
+            )
+        adapters.train()
+        return share, quality, statistics
 
 
 def train(
@@ -147,6 +166,7 @@ def train(
     present: Tensor,
     *,
     stage: str,
+    names: Sequence[str],
     rows: Tensor,
     ids_of: Callable[[list[int]], list[str]],
     validation: Tensor | None,
@@ -166,6 +186,7 @@ def train(
         scores: per modality (n, p_m) whitened scores.
         present: (n, K) bool.
         stage: name of the run, for its history.
+        names: of the modalities, for its history.
         rows: (n_train,) training row numbers.
         ids_of: ids of row numbers, to name instances in an error.
         validation: (n_validation,) row numbers ranked at each evaluation; None runs all steps unjudged.
@@ -188,22 +209,28 @@ def train(
     ]
     optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, fused=True)
     batches = Batches(rows, plan.batch_size, settings.seed)
-    held = (
-        None if validation is None else ([s[validation].to(device) for s in scores], present[validation].to(device))
-    )
+    judge = None
+    if validation is not None:
+        held = [s[validation].to(device) for s in scores]
+        temperature = getattr(objective, "temperature_spectrum", None)
+        judge = _Judge(held, present[validation].to(device), names, settings.seed, temperature)
     history: list[Progress] = []
     best_state: dict[str, Tensor] = {}
 
     def evaluate(step: int, sums: dict[str, float], count: int) -> Progress:
-        share, quality = (math.nan, HeldOut(math.nan, math.nan)) if held is None else _share(adapters, *held)
+        share, quality, statistics = math.nan, HeldOut(math.nan, math.nan), dict[str, float]()
+        if judge is not None:
+            share, quality, statistics = judge(adapters)
+            if not math.isfinite(share):
+                raise _diverged(f"embeddings that are not finite after step {step}{learned_on()}", settings)
         # Sorted, so that a history read back from a checkpoint is the same to the byte.
-        if held is not None and not math.isfinite(share):
-            raise _diverged(f"embeddings that are not finite after step {step}{learned_on()}", settings)
         means = {name: total / count for name, total in sorted(sums.items())} if count else {}
         loss = means.pop("loss", math.nan)
-        line = Progress(stage, step, step / batches.per_epoch, loss, share, quality.mrr, quality.r1, means)
+        line = Progress(
+            stage, step, step / batches.per_epoch, loss, share, quality.mrr, quality.r1, means, statistics
+        )
         history.append(line)
-        if held is None or line is _best(history):
+        if judge is None or line is _best(history):
             best_state.clear()
             best_state.update({name: t.detach().cpu().clone() for name, t in adapters.state_dict().items()})
         report(line, plan)
@@ -257,7 +284,7 @@ def train(
             save()
             raise Interrupted
         for batch in batches.after(step):
-            waited = 0 if held is None else len(history) - 1 - history.index(_best(history))
+            waited = 0 if judge is None else len(history) - 1 - history.index(_best(history))
             if step >= plan.steps or waited >= settings.patience:
                 break
             loss = differentiate(batch)
@@ -287,7 +314,7 @@ def train(
     adapters.load_state_dict(best_state)
     adapters.to("cpu").eval()
     learned = {name: float(p.detach()) for name, p in objective.named_parameters()}
-    return Trained(adapters, tuple(history), history[-1] if held is None else _best(history), learned)
+    return Trained(adapters, tuple(history), history[-1] if judge is None else _best(history), learned)
 
 
 def _no_room(found: str, differentiate: Callable[[Tensor], Loss | str], batch: Tensor) -> ResourceError:
