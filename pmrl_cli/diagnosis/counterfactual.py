@@ -119,7 +119,7 @@ def counterfactuals(
     ]
     if len(names) > 2:
         remedies += [("drop_modality", (name,), partial(_without, modality=m)) for m, name in enumerate(names)]
-    flagged = None if probability is None else probability > FLAGGED
+    flagged = None if probability is None else probability >= FLAGGED
     if flagged is not None and flagged.any():
         remedies.append(("drop_suspects", (), partial(_unsuspected, clean=~flagged, groups=groups, seed=seed)))
     found = []

@@ -16,20 +16,21 @@ import numpy as np
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import column_of
 from pmrl_cli.diagnosis.alignment import adjusted_shares, alignment_section
+from pmrl_cli.diagnosis.counterfactual import counterfactuals
 from pmrl_cli.diagnosis.geometry import cone, effective_dimensions, unit_loading
 from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
-from pmrl_cli.diagnosis.joint import MomentTotals
+from pmrl_cli.diagnosis.joint import MomentTotals, half_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
 from pmrl_cli.diagnosis.outcomes import pack_outcomes
 from pmrl_cli.diagnosis.pairs import pair_apart, pair_of_space
 from pmrl_cli.diagnosis.pictures import eigenvalues, plot_section, singular_values
 from pmrl_cli.diagnosis.reservoir import Chosen
-from pmrl_cli.diagnosis.retrieval import centring, measured_statistic, retrieval_sections, retrieve
+from pmrl_cli.diagnosis.retrieval import retrieval_sections, retrieve
 from pmrl_cli.diagnosis.sample import shuffle_pairs
 from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, Header, State, check_pairs
 from pmrl_cli.diagnosis.statistic import Statistic, plain
 from pmrl_cli.diagnosis.summaries import BINS
-from pmrl_cli.diagnosis.verdict import judge, overall
+from pmrl_cli.diagnosis.verdict import judge
 from pmrl_cli.retrieval.batches import Batch
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_state", "state_of"]
@@ -149,7 +150,7 @@ def diagnose_state(state: State) -> Diagnosis:
     mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
     sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs)
     result = plain(sections)
-    result["verdict"] = overall(judge(result))
+    result["verdict"] = judge(result).as_dict()
     return Diagnosis(result, mispairs)
 
 
@@ -185,7 +186,7 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
         },
         "retrieval": means,
         "suspects": mispairs.section(chosen.ids.tolist()),
-        "counterfactual": _counterfactual(batch, state, chosen),
+        "counterfactual": _counterfactual(batch, state, chosen, mispairs),
         "plot": plot_section(chosen, header.names),
         "outcomes": pack_outcomes(
             chosen.hashes,
@@ -222,22 +223,17 @@ def _modality(state: State, chosen: Chosen, totals: MomentTotals, m: int) -> dic
     }
 
 
-def _counterfactual(batch: Batch, state: State, chosen: Chosen) -> list[dict[str, Any]]:
-    found = centring(batch, state.header.names, chosen.groups, seed=state.header.seed, draws=_DRAWS)
-    if not found:
-        return []
-    before, after, gain = (measured_statistic(found[key], len(chosen)) for key in ("before", "after", "gain"))
-    return [
-        {
-            "action": "centre",
-            "subject": [],
-            "metric": "R@1",
-            "before": before,
-            "after": after,
-            "delta": gain,
-            "fit": "cross_fit_2",
-        }
-    ]
+def _counterfactual(batch: Batch, state: State, chosen: Chosen, mispairs: Mispairs) -> list[dict[str, Any]]:
+    probability = mispairs.model.judge(mispairs.found.score).probability
+    found = counterfactuals(
+        batch,
+        state.header.names,
+        half_of(chosen.keys) == 0,
+        chosen.groups,
+        probability=probability,
+        seed=state.header.seed,
+    )
+    return [one.as_dict() for one in found]
 
 
 def _limits(state: State) -> list[str]:

@@ -16,12 +16,11 @@ from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, hits_in_gallery, reciprocal_ranks, tie_spread
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
 
-__all__ = ["ReservoirRetrieval", "centring", "measured_statistic", "retrieval_sections", "retrieve"]
+__all__ = ["ReservoirRetrieval", "measured_statistic", "retrieval_sections", "retrieve"]
 
 _STANDARD_GALLERIES = (1000, 100, 10)
 _CURVE = (2, 5, 10, 30, 100, 300, 1000, 3000)
 _AT = "R@1 in "
-_SHORTEST = 1e-6  # a unit vector minus the mean that is shorter than this is rounding
 
 
 class ReservoirRetrieval(NamedTuple):
@@ -154,55 +153,3 @@ def retrieval_sections(retrieved: ReservoirRetrieval) -> tuple[dict[str, dict[st
                     if metric.startswith(_AT)
                 ]
     return directions, means
-
-
-def centring(
-    batch: Batch, names: tuple[str, ...], groups: npt.NDArray[np.int64], *, seed: int, draws: int
-) -> dict[str, Measured]:
-    """Return what subtracting every modality's mean would do to pairwise R@1, measured on instances held out.
-
-    The reservoir is halved by group; each half is centred by the means of the other and ranked within itself.
-
-    Args:
-        batch: the reservoir.
-        names: of the modalities.
-        groups: by row of the data set.
-        seed: of the bootstrap.
-        draws: of the bootstrap.
-
-    Returns: ``before``, ``after`` and ``gain``; empty where the halves are too small to ask.
-    """
-    _, codes = np.unique(groups[batch.rows], return_inverse=True)
-    in_first = np.random.default_rng(seed).permutation(int(codes.max()) + 1)[codes] % 2 == 0
-    samples: dict[str, Sample] = {}
-    sizes = []
-    for half, chosen in enumerate((in_first, ~in_first)):
-        own, other = _part(batch, chosen), _part(batch, ~chosen)
-        if len(own.rows) == 0 or len(other.rows) == 0:
-            return {}
-        total = other.embeddings.sum(0) / other.present.sum(0).clamp_min(1)[:, None]
-        moved = (own.embeddings - total).masked_fill(~own.present[..., None], 0)
-        moved /= moved.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST)
-        before = rank_batch(own, names, fused=False)
-        after = rank_batch(Batch(own.rows, moved, own.present), names, fused=False)
-        for name, ranks in before.items():
-            values = {"before": hits(ranks, 1), "after": hits(after[name], 1)}
-            values["gain"] = values["after"] - values["before"]
-            samples[f"{name} {half}"] = Sample(codes[np.searchsorted(batch.rows, ranks.rows)], values)
-            sizes.append(ranks.gallery)
-    if not samples:
-        return {}
-    drawn = resample(samples, int(codes.max()) + 1, draws=draws, seed=seed)
-    expected = float(np.mean([1 / size for size in sizes]))
-    return {
-        metric: Measured(
-            float(np.mean([sample.values()[metric] for sample in samples.values()])),
-            0.0 if metric == "gain" else expected,
-            np.mean([drawn[name, metric] for name in samples], axis=0),
-        )
-        for metric in ("before", "after", "gain")
-    }
-
-
-def _part(batch: Batch, chosen: npt.NDArray[np.bool_]) -> Batch:
-    return Batch(batch.rows[chosen], batch.embeddings[chosen], batch.present[chosen])
