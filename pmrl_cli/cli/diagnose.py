@@ -121,7 +121,10 @@ def command(
         from pmrl_cli.files.history import read_training
 
         training = read_training(model)
-        result["training"] = {**(result["training"] or {}), "kept": training["kept"], "history": training["history"]}
+        result["training"] = {
+            **(result["training"] or {}),
+            **{key: training[key] for key in ("kept", "refitted", "history")},
+        }
     reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
     if per_instance is not None or suspects is not None:

@@ -21,28 +21,27 @@ def read_training(folder: Path) -> dict[str, Any]:
     Args:
         folder: of the model.
 
-    Returns: ``modalities``, ``dim``, ``objective``, ``adapter``, ``kept`` (``stage``, ``step`` and ``epoch`` of the
-        evaluation whose weights were kept, or that a refit repeated; ``refitted``) and ``history``: each evaluation,
-        without what was not known, to six digits.
+    Returns: ``modalities``, ``dim``, ``objectives``, ``kept`` (``stage``, ``step`` and ``epoch`` of the evaluation
+        whose weights each member of the model has, or that a refit repeated), ``refitted``, and ``history``: each
+        evaluation, without what was not known, to six digits.
 
     Raises: DataError if the folder is no model; StateError if it has changed or is of another version.
     """
-    texts, _ = read_model(folder)
-    config = json.loads(texts["config.json"])
+    files, _ = read_model(folder)
+    config = json.loads(files["config.json"])
     history = [
         {name: value if name == "stage" else _number(value) for name, value in line.items() if value}
-        for line in csv.DictReader(io.StringIO(texts["history.csv"]))
+        for line in csv.DictReader(io.StringIO(files["history.csv"].decode("utf-8")))
     ]
-    chosen = config["chosen"]
-    stage = f"dropout {chosen['dropout']:g}"
-    epoch = next(line["epoch"] for line in history if (line["stage"], line["step"]) == (stage, chosen["steps"]))
+    epochs = {(line["stage"], line["step"]): line["epoch"] for line in history}
+    kept = [(member["stage"], member["best_step"]) for member in config["members"]]
     return {
         "schema": SCHEMA,
         "modalities": [one["name"] for one in config["modalities"]],
         "dim": config["dim"],
-        "objective": config["objective"]["name"],
-        "adapter": config["adapter"],
-        "kept": {"stage": stage, "step": chosen["steps"], "epoch": epoch, "refitted": chosen["refitted"]},
+        "objectives": list(dict.fromkeys(member["objective"] for member in config["members"])),
+        "kept": [{"stage": stage, "step": step, "epoch": epochs[stage, step]} for stage, step in kept],
+        "refitted": config["refitted"],
         "history": history,
     }
 
