@@ -39,6 +39,7 @@ __all__ = [
     "ci_text",
     "count_text",
     "grid",
+    "is_model",
     "leave",
     "number_text",
     "parse_gates",
@@ -156,6 +157,14 @@ def read_space(
         group or ("group" if "group" in dataset.columns else None),
         columns,
     )
+
+
+def is_model(paths: Sequence[str]) -> bool:
+    """Whether the paths are one model folder and nothing else."""
+    from pmrl_cli.files.atomic import format_of
+    from pmrl_cli.files.model_folder import FORMAT
+
+    return len(paths) == 1 and format_of(Path(paths[0])) == FORMAT
 
 
 class Gate(NamedTuple):

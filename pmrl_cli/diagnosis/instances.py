@@ -12,12 +12,9 @@ import torch
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
 
-__all__ = ["COLLAPSED", "InstanceStatistics", "adjusted_shares", "gradient_shares", "instance_statistics", "pairs_of"]
+__all__ = ["InstanceStatistics", "gradient_shares", "instance_statistics", "pairs_of"]
 
 Array = npt.NDArray[np.float64]
-
-COLLAPSED = 1e-6
-"""Room left above the null below which an adjusted value is noise."""
 
 _LOADS = 0.1
 """Loadings beyond this count when asking whether the modalities of an instance point both ways."""
@@ -71,22 +68,6 @@ def instance_statistics(batch: Batch) -> InstanceStatistics:
         (loadings.abs() * number.sqrt()[:, None]).masked_fill(~present, torch.nan).numpy(),
         cosine.masked_fill(~(present[:, pairs[0]] & present[:, pairs[1]]), torch.nan).numpy(),
     )
-
-
-def adjusted_shares(statistics: InstanceStatistics, null: InstanceStatistics) -> Array:
-    """Return (rho_i - rho_0) / (1 - rho_0), rho_0 the mean of the shuffled instances with as many modalities: (B,).
-
-    0 for what mispaired vectors give, 1 for full alignment; NaN where no shuffled instance has that number of
-    modalities, or where they leave less than 1e-6 above them.
-    """
-    adjusted = np.full(len(statistics.rho), np.nan)
-    for number in np.unique(statistics.number):
-        of_number = null.rho[null.number == number]
-        room = 1 - of_number.mean() if len(of_number) else 0.0
-        if room > COLLAPSED:
-            chosen = statistics.number == number
-            adjusted[chosen] = 1 - (1 - statistics.rho[chosen]) / room
-    return adjusted
 
 
 def gradient_shares(statistics: InstanceStatistics) -> Array:

@@ -18,7 +18,7 @@ from pmrl_cli.adapters import Adapters
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
-from pmrl_cli.errors import DataError, ResourceError
+from pmrl_cli.errors import DataError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.gcca import Projection
 from pmrl_cli.objectives import make_objective
@@ -126,6 +126,25 @@ class _Run:
                 dropout=dropout,
             )
             objective = make_objective(self.settings.objective, self.settings.objective_settings)
+<<<<<<< HEAD
+        return train(
+            adapters,
+            objective,
+            tuple(torch.from_numpy(s) for s in bank.scores),
+            torch.from_numpy(self.dataset.present),
+            stage=stage,
+            rows=torch.from_numpy(rows),
+            ids_of=lambda chosen: self.dataset.ids.take(np.array(chosen, dtype=np.int64)).to_pylist(),
+            validation=None if validation is None else torch.from_numpy(validation),
+            plan=plan,
+            settings=self.settings,
+            device=self.device,
+            bf16=choose_precision(self.settings.precision, self.device),
+            checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
+            report=self.report,
+            should_stop=self.should_stop,
+        )
+=======
         try:
             return train(
                 adapters,
@@ -152,6 +171,7 @@ class _Run:
                 expected=f"room for batches of {plan.batch_size} instances",
                 next_step="Lower --batch-size, or use --device cpu.",
             ) from None
+>>>>>>> diag-state
 
 
 def _validation_rows(dataset: Dataset, parts: npt.NDArray[np.int8], seed: int) -> npt.NDArray[np.int64]:

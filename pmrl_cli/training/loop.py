@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from pmrl_cli.adapters import Adapters
-from pmrl_cli.errors import DivergedError
+from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory
+from pmrl_cli.objectives import Loss
 from pmrl_cli.spectrum import spectrum
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
@@ -22,6 +23,9 @@ __all__ = ["Batches", "Interrupted", "Progress", "Schedule", "Trained", "schedul
 
 WEIGHT_DECAY = 0.1
 """On the departure from the closed form and on the residual branch; temperatures are not decayed."""
+
+NAMED = 5
+"""Instances of a batch that an error names."""
 
 CHECKPOINT_SECONDS = 30.0
 """A run that dies loses at most about this much work."""
@@ -164,6 +168,7 @@ def train(
     stage: str,
     names: Sequence[str],
     rows: Tensor,
+    ids_of: Callable[[list[int]], list[str]],
     validation: Tensor | None,
     plan: Schedule,
     settings: FitSettings,
@@ -183,6 +188,7 @@ def train(
         stage: name of the run, for its history.
         names: of the modalities, for its history.
         rows: (n_train,) training row numbers.
+        ids_of: ids of row numbers, to name instances in an error.
         validation: (n_validation,) row numbers ranked at each evaluation; None runs all steps unjudged.
         plan: schedule.
         settings: of the fit.
@@ -192,7 +198,8 @@ def train(
         report: called at each evaluation.
         should_stop: asked after each step; True saves a checkpoint and raises.
 
-    Raises: DivergedError on a loss, embedding or weight that is not finite; Interrupted.
+    Raises: DivergedError on a loss, gradient, embedding or weight that is not finite, before it reaches the weights
+        that are kept or a checkpoint; ResourceError if a step has no room; Interrupted.
     """
     adapters.to(device)
     objective.to(device)
@@ -215,7 +222,7 @@ def train(
         if judge is not None:
             share, quality, statistics = judge(adapters)
             if not math.isfinite(share):
-                raise _diverged(f"embeddings that are not finite after step {step}", settings)
+                raise _diverged(f"embeddings that are not finite after step {step}{learned_on()}", settings)
         # Sorted, so that a history read back from a checkpoint is the same to the byte.
         means = {name: total / count for name, total in sorted(sums.items())} if count else {}
         loss = means.pop("loss", math.nan)
@@ -229,10 +236,35 @@ def train(
         report(line, plan)
         return line
 
+    batch = rows[:0]
+
+    def learned_on() -> str:
+        shown = ", ".join(repr(i) for i in ids_of(batch[:NAMED].tolist()))
+        return f", whose {len(batch)} instances are {shown}{', …' if len(batch) > NAMED else ''}" if shown else ""
+
+    parameters = [*adapters.parameters(), *objective.parameters()]
+
     def save() -> None:
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+            raise _diverged(f"weights that are not finite after step {step}", settings)
         lines = [asdict(line) for line in history]
         state = (adapters, objective, optimiser)
         checkpoint.save(*state, step=step, since=since, sums=sums, history=lines, best=best_state)
+
+    def differentiate(batch: Tensor) -> Loss | str:
+        """Return the loss, its gradients left in the parameters, or what was said where memory is short."""
+        try:
+            taken = [s[batch].to(device, non_blocking=True) for s in scores]
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
+                embeddings = adapters(taken)
+            loss: Loss = objective(embeddings, present[batch].to(device))
+            optimiser.zero_grad(set_to_none=True)
+            loss.value.backward()  # type: ignore[no-untyped-call]
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return str(error).splitlines()[0]
+        return loss
 
     step = 0
     sums: dict[str, float] = {}
@@ -255,15 +287,15 @@ def train(
             waited = 0 if judge is None else len(history) - 1 - history.index(_best(history))
             if step >= plan.steps or waited >= settings.patience:
                 break
-            taken = [s[batch].to(device, non_blocking=True) for s in scores]
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                embeddings = adapters(taken)
-            loss = objective(embeddings, present[batch].to(device))
+            loss = differentiate(batch)
+            if isinstance(loss, str):
+                raise _no_room(loss, differentiate, batch)
             value = float(loss.value.detach())
-            if not math.isfinite(value):
-                raise _diverged(f"loss {value} at step {step + 1}", settings)
-            optimiser.zero_grad(set_to_none=True)
-            loss.value.backward()
+            gradient = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
+            if not math.isfinite(value + gradient):
+                what = "loss" if not math.isfinite(value) else "gradient"
+                found = f"{what} {gradient if math.isfinite(value) else value} at step {step + 1}{learned_on()}"
+                raise _diverged(found, settings)
             optimiser.step()
             step += 1
             since += 1
@@ -281,10 +313,24 @@ def train(
         save()  # so that a fit resumed in a later run finds this one done
     adapters.load_state_dict(best_state)
     adapters.to("cpu").eval()
-    if not all(bool(torch.isfinite(parameter).all()) for parameter in adapters.parameters()):
-        raise _diverged(f"weights that are not finite after step {step}", settings)
     learned = {name: float(p.detach()) for name, p in objective.named_parameters()}
     return Trained(adapters, tuple(history), history[-1] if judge is None else _best(history), learned)
+
+
+def _no_room(found: str, differentiate: Callable[[Tensor], Loss | str], batch: Tensor) -> ResourceError:
+    """Return the error of a step without room, with the largest halving of its batch that has: tried, not guessed."""
+    size = len(batch) // 2
+    while size >= 2 and isinstance(differentiate(batch[:size]), str):
+        size //= 2
+    what = "not enough memory for a training step"
+    return ResourceError(
+        what,
+        found=found,
+        expected=f"room for batches of {len(batch)} instances",
+        next_step=f"Batches of {size} have room: add --batch-size {size} --restart."
+        if size >= 2
+        else "Not even batches of 2 have room: free some, or use --device cpu.",
+    )
 
 
 def _diverged(found: str, settings: FitSettings) -> DivergedError:

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from pmrl_cli.diagnosis.instances import adjusted_shares, gradient_shares, instance_statistics
+from pmrl_cli.diagnosis.alignment import adjusted_shares
+from pmrl_cli.diagnosis.instances import gradient_shares, instance_statistics
 from pmrl_cli.diagnosis.pairing import effective_dimension_of_moments
 from pmrl_cli.diagnosis.sample import shuffle_pairs
 from pmrl_cli.retrieval.batches import Batch

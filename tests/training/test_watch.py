@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.diagnosis.instances import InstanceStatistics, adjusted_shares, gradient_shares, instance_statistics
+from pmrl_cli.diagnosis.alignment import adjusted_shares
+from pmrl_cli.diagnosis.instances import InstanceStatistics, gradient_shares, instance_statistics
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.training.watch import held_out_statistics
 from tests.simulate import simulate
