@@ -109,7 +109,7 @@ def command(
     if partial is not None:
         states.write(state, partial, as_json=json)
         return
-    diagnosis = diagnose_state(state)
+    diagnosis = diagnose_state(state, found.dataset)
     result = diagnosis.as_dict()
     result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
     unmet = unmet_conditions(result, gates, fail_on)

@@ -21,11 +21,14 @@ from pmrl_cli.diagnosis.geometry import cone, effective_dimensions, unit_loading
 from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
 from pmrl_cli.diagnosis.joint import MomentTotals, half_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
+from pmrl_cli.diagnosis.order import best_order
 from pmrl_cli.diagnosis.outcomes import pack_outcomes
 from pmrl_cli.diagnosis.pairs import pair_apart, pair_of_space
 from pmrl_cli.diagnosis.pictures import eigenvalues, plot_section, singular_values
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.retrieval import retrieval_sections, retrieve
+from pmrl_cli.diagnosis.rules import Look
+from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
 from pmrl_cli.diagnosis.sample import shuffle_pairs
 from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, Header, State, check_pairs
 from pmrl_cli.diagnosis.statistic import Statistic, plain
@@ -65,7 +68,7 @@ def diagnose(dataset: Dataset, **options: Any) -> Diagnosis:  # noqa: ANN401 - t
 
     Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
     """
-    return diagnose_state(state_of(dataset, **options))
+    return diagnose_state(state_of(dataset, **options), dataset)
 
 
 def state_of(
@@ -112,8 +115,13 @@ def state_of(
     return State.of(dataset, header)
 
 
-def diagnose_state(state: State) -> Diagnosis:
-    """Say what a state, of one pass or merged from several, has seen."""
+def diagnose_state(state: State, dataset: Dataset | None = None) -> Diagnosis:
+    """Say what a state, of one pass or merged from several, has seen.
+
+    Args:
+        state: what a pass has seen.
+        dataset: where it was seen, if at hand: where pairs look unpaired, other orders of its rows are tried.
+    """
     header, chosen = state.header, state.reservoir.chosen()
     sections: dict[str, Any] = {
         "schema": "pmrl.diagnose/1",
@@ -150,6 +158,8 @@ def diagnose_state(state: State) -> Diagnosis:
     mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
     sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs)
     result = plain(sections)
+    if dataset is not None:
+        _try_orders(result, dataset)
     result["verdict"] = judge(result).as_dict()
     return Diagnosis(result, mispairs)
 
@@ -234,6 +244,15 @@ def _counterfactual(batch: Batch, state: State, chosen: Chosen, mispairs: Mispai
         seed=state.header.seed,
     )
     return [one.as_dict() for one in found]
+
+
+def _try_orders(result: dict[str, Any], dataset: Dataset) -> None:
+    """Add the best order of the rows to every pair that looks unpaired."""
+    for a, b in pairs_of(len(dataset.names)):
+        pair = f"{dataset.names[a]}|{dataset.names[b]}"
+        if pair in result["pair"] and looks_unpaired(Look(result), pair):
+            order = best_order(dataset, a, b)
+            result["pair"][pair]["order"] = None if order is None else order.as_dict()
 
 
 def _limits(state: State) -> list[str]:
