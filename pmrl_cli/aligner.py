@@ -109,6 +109,7 @@ class Aligner:
         *,
         columns: Mapping[str, Sequence[object]] | None = None,
         max_memory: int | None = None,
+        exclude: npt.NDArray[np.bool_] | None = None,
         checkpoint: Path | None = None,
         stage: Callable[[str], None] = lambda _: None,
         report: Callable[[Progress, Schedule], None] = lambda *_: None,
@@ -122,6 +123,7 @@ class Aligner:
             ids: n unique strings that decide the split; row numbers if None.
             columns: side columns by name, n values each (for ``group`` or ``split_column``).
             max_memory: bytes for working arrays; beyond it they live on disk.
+            exclude: (n, k), vectors that neither train nor choose; None for none.
             checkpoint: folder of the resumable state.
             stage: told what is being done before training.
             report: called at each evaluation.
@@ -135,6 +137,7 @@ class Aligner:
             self.settings,
             device=self.device,
             max_memory=max_memory,
+            excluded=exclude,
             checkpoint=checkpoint,
             stage=stage,
             report=report,
@@ -343,9 +346,7 @@ class Aligner:
             texts = dict(space.texts)
             if reading is not None:
                 texts["resolved.toml"] += to_toml(reading)
-            if run is not None:
-                texts["run.json"] = json.dumps(run, indent=2, sort_keys=True) + "\n"
-            write_model(temporary, texts=texts, inputs=space.inputs)
+            write_model(temporary, texts=texts, inputs=space.inputs, run=run)
         return folder
 
     @classmethod
@@ -355,13 +356,14 @@ class Aligner:
         Raises: DataError if it is no model; StateError if it changed or is from a newer pmrl.
         """
         folder = Path(path)
-        texts, manifest = read_model(folder)
+        files, manifest = read_model(folder)
+        texts = {name: content.decode() for name, content in files.items() if not name.endswith(".safetensors")}
         config = json.loads(texts["config.json"])
         names = tuple(str(m["name"]) for m in config["modalities"])
         keys = Adapters.merged_keys(hidden=int(config["hidden"]))
         expected = {f"{n}.projection.{key}" for n in names for key in _PROJECTION}
         expected |= {f"{n}.adapter.{key}" for n in names for key in keys}
-        tensors = read_tensors(folder / "model.safetensors", expected)
+        tensors = read_tensors(files["model.safetensors"], folder / "model.safetensors", expected)
         aligner = cls(device=device, **config["settings"])
         aligner._space = _Space(
             names,
@@ -369,7 +371,9 @@ class Aligner:
             Adapters.from_merged([{key: tensors[f"{n}.adapter.{key}"] for key in keys} for n in names]),
             {
                 part: tensor.numpy()
-                for part, tensor in read_tensors(folder / "seen.safetensors", {"train", "validation"}).items()
+                for part, tensor in read_tensors(
+                    files["seen.safetensors"], folder / "seen.safetensors", {"train", "validation"}
+                ).items()
             },
             texts,
             manifest["inputs"],

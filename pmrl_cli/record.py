@@ -17,7 +17,8 @@ __all__ = ["texts_of"]
 
 
 def _line(progress: Progress) -> dict[str, object]:
-    values = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name != "parts"} | progress.parts
+    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in ("parts", "statistics")}
+    values = own | progress.statistics | progress.parts
     return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
@@ -75,6 +76,8 @@ def _metrics(fitted: Fitted) -> dict[str, float]:
         "instances.train": fitted.counts["train"],
         "instances.validation": fitted.counts["validation"],
         "instances.test": fitted.counts["test"],
+        "excluded.vectors": fitted.excluded["vectors"],
+        "excluded.instances": fitted.excluded["instances"],
     }
 
 
@@ -90,6 +93,13 @@ def _card(fitted: Fitted) -> str:
         else f"ridge MAXVAR GCCA (ridge {start.ridge:g}, correlation power {start.power:g})"
     )
     trained = "trained, before the refit" if fitted.refitted else "this model"
+    excluded = fitted.excluded
+    left_out = (
+        f" {excluded['vectors']:,} vectors of {excluded['instances']:,} instances were left out of both (--exclude)."
+        if excluded["vectors"]
+        else ""
+    )
+    listed = " --exclude LIST" if excluded["vectors"] else ""
     labels = " --labels LABELS" if settings.group or settings.split_column else ""
     again = (
         "Then all of that was repeated with the validation instances trained on too."
@@ -115,11 +125,11 @@ vectors of one instance point the same way. Made by pmrl {__version__}.
 Objective `{settings.objective}` ({REGISTRY[settings.objective].summary}), `{settings.adapter}` adapters, started at
 {origin} (the best of {start.tried} starts on validation).
 AdamW at {settings.learning_rate:g} on batches of {fitted.plan.batch_size}, input dropout {fitted.dropout:g}, stopped
-at step {best.step}. {again} `pmrl fit FILES{labels} --config resolved.toml` makes it again.
+at step {best.step}. {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 
-{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose. {test}
+{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose.{left_out} {test}
 
 | on {fitted.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from pmrl_cli.cli import instances, options, space, states
+from pmrl_cli.cli import diagnose_screen, instances, options, reports, space, states, training_screen
 from pmrl_cli.cli.options import Join, OnBad, option
 
 __all__ = ["command", "conclude", "unmet_conditions"]
@@ -25,9 +24,6 @@ SHORT = {
     "fused.MRR": "retrieval.fused.MRR",
     "label_mAP": "retrieval.pairwise.label_mAP",
 }
-
-LINES = 34
-MOST_PAIRS = 6  # those of four modalities
 
 
 def command(
@@ -49,6 +45,8 @@ def command(
         Path | None,
         option("--suspects", metavar="CSV", help="Write the instances that look mispaired, for fit --exclude."),
     ] = None,
+    report: reports.Report = None,
+    compare: reports.Compare = None,
     fail_under: space.FailUnder = None,
     fail_on: space.FailOnOption = None,
     join: options.JoinOption = Join.outer,
@@ -68,20 +66,26 @@ def command(
     """Say whether the modalities are aligned beyond chance, how well, and what is wrong if they are not.
 
     Chance is what the same vectors give when their pairs are shuffled. A is 0 for shuffled pairs and 1 where all
-    modalities of every instance coincide.
+    modalities of every instance coincide. Given a model alone, show how its fit went.
     """
+    paths = options.expand_files(files, null=null)
+    of_instances: dict[str, object] = {
+        "--fail-under": fail_under,
+        "--fail-on": fail_on,
+        "--per-instance": per_instance,
+        "--suspects": suspects,
+        "--compare": compare,
+    }
+    if model is None and space.is_model(paths):
+        training_screen.run(Path(paths[0]), report, of_instances | {"--partial": partial}, as_json=json, force=force)
+        return
     gates = space.parse_gates(fail_under)
     if partial is not None:
-        whole = {
-            "--fail-under": fail_under,
-            "--fail-on": fail_on,
-            "--per-instance": per_instance,
-            "--suspects": suspects,
-        }
-        states.check(partial, whole, force=force)
+        states.check(partial, of_instances | {"--report": report}, force=force)
     instances.check_outputs(per_instance, suspects, force=force)
+    baseline = reports.check(report, compare, force=force)
     found = space.read_space(
-        options.expand_files(files, null=null),
+        paths,
         model=model,
         split=split,
         label=label,
@@ -112,11 +116,18 @@ def command(
     diagnosis = diagnose_state(state, found.dataset)
     result = diagnosis.as_dict()
     result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
+    if model is not None:
+        from pmrl_cli.files.history import read_training
+
+        training = read_training(model)
+        result["training"] = {**(result["training"] or {}), "kept": training["kept"], "history": training["history"]}
+    reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
     if per_instance is not None or suspects is not None:
         listed = instances.write_tables(found.dataset, diagnosis.mispairs, per_instance, suspects)
         if suspects is not None and not quiet:
             typer.echo(f"note: {space.count_text(listed, 'suspect')} in {suspects}", err=True)
+    reports.write(result, report)
     conclude(result, unmet, as_json=json)
 
 
@@ -136,111 +147,5 @@ def conclude(result: Mapping[str, Any], unmet: Sequence[str], *, as_json: bool) 
     if as_json:
         space.print_json(result)
     else:
-        _show(result)
+        diagnose_screen.show(result)
     space.leave(unmet)
-
-
-def _show(result: Mapping[str, Any]) -> None:
-    """Print the screen."""
-    console = space.screen()
-    verdict, inputs = result["verdict"], result["inputs"]
-    groups = f" in {inputs['groups']:,} groups ({inputs['group']})" if inputs["group"] else ""
-    dims = list(dict.fromkeys(inputs["dims"].values()))
-    count = f"{len(inputs['modalities'])} modalities · {', '.join(map(str, dims))} dims"
-    instances = space.count_text(inputs["instances"], "instance")
-    tables = [_pairs(result), _modalities(result)]
-    if result["alignment"] is not None:
-        tables.insert(0, _headline(result))
-    console.print(f"pmrl diagnose   {count} · {instances}{groups}", style="bold")
-    console.print(inputs["scope"])
-    console.print(f"VERDICT  {verdict['code']}  [{verdict['severity']}]", style="bold")
-    used = 3
-    for table in tables:
-        console.print()
-        console.print(table)
-        used += 2 + table.row_count
-    for line in _reasons(verdict["findings"], LINES - used):
-        console.print(line)
-
-
-def _headline(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, whose import waits
-    alignment, retrieval = result["alignment"], result["retrieval"]
-    rows = [
-        ("adjusted alignment A", alignment["A"]),
-        ("sigma_1^2 / k (rho)", alignment["rho"]),
-        ("signed: |mean vector|^2", alignment["signed"]),
-        ("pair AUC", retrieval["pairwise"].get("AUC")),
-        (f"R@1 in {result['retrieval']['standard_gallery'] or 0:,}", retrieval["pairwise"].get("R@1_standard")),
-        ("MRR", retrieval["pairwise"]["MRR"]),
-        ("MRR, others for one", (retrieval["fused"] or {}).get("MRR")),
-        ("label mAP", retrieval["pairwise"].get("label_mAP")),
-    ]
-    table = space.grid("", "value", "chance", "95% CI", first=24)
-    for name, number in rows:
-        if number is not None:
-            value, chance = space.number_text(number["value"]), space.number_text(number["chance"])
-            note = f"  {number['status']}" if number["status"] != "ok" else ""
-            table.add_row(name, value, chance, space.ci_text(number["ci"]) + note)
-    return table
-
-
-def _pairs(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, whose import waits
-    pairs = result["pair"]
-    names = list(pairs)
-    if len(names) > MOST_PAIRS:
-
-        def weakness(name: str) -> float:
-            adjusted = pairs[name]["adj"]["value"]
-            return float("-inf") if adjusted is None else float(adjusted)
-
-        weakest = sorted(names, key=weakness)[:MOST_PAIRS]
-        names = [name for name in names if name in weakest]
-    title = "pair" if len(names) == len(pairs) else f"weakest {len(names)} of {len(pairs)}"
-    headings = ("adj cosine", "95% CI", "z", "gap share", "R@1 ->", "R@1 <-")
-    table = space.grid(title, *headings, first=20)
-    for name in names:
-        found = pairs[name]
-        both_ways = [space.number_text(direction["R@1"]["value"]) for direction in found["retrieval"].values()]
-        both_ways += ["-"] * (2 - len(both_ways))
-        table.add_row(
-            name,
-            space.number_text(found["adj"]["value"]),
-            space.ci_text(found["adj"]["ci"]),
-            space.number_text(found["z"]["value"]),
-            space.number_text(found["gap"].get("gap_share", {}).get("value")),
-            *both_ways,
-        )
-    table.add_row("chance", "0", "", "0", "1/n", "1/n", "1/n", style="dim")
-    return table
-
-
-def _modalities(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, whose import waits
-    table = space.grid("modality", "load", "chance", "95% CI", "cone", "dims used", first=20)
-    for name, found in result["modality"].items():
-        load = found["load"]
-        table.add_row(
-            name,
-            space.number_text(load["value"]),
-            space.number_text(load["chance"]),
-            space.ci_text(load["ci"]),
-            space.number_text(found["meancos"]["value"]),
-            f"{space.number_text(found['pr_deb']['value'])} of {result['inputs']['dims'][name]}",
-        )
-    return table
-
-
-def _reasons(findings: Sequence[Mapping[str, Any]], room: int) -> list[str]:
-    """Return what was found and what to do, as many findings as ``room`` lines hold."""
-    lines: list[str] = []
-    for shown, finding in enumerate(findings):
-        block = [
-            *textwrap.wrap(f"WHY  {finding['text']}", space.WIDTH, subsequent_indent="     "),
-            *textwrap.wrap(f"DO   {finding['advice']}", space.WIDTH, subsequent_indent="     "),
-        ]
-        rest = len(findings) - shown
-        if shown and len(lines) + len(block) + (rest > 1) > room:
-            codes = dict.fromkeys(left["code"] for left in findings[shown:])
-            lines.append(f"and {rest} more (--json): {', '.join(codes)}"[: space.WIDTH])
-            break
-        lines += block
-    return lines

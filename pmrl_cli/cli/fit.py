@@ -86,6 +86,10 @@ def command(
     split_column: Annotated[
         str | None, option("--split-column", help="Side column that says train, validation or test.")
     ] = None,
+    exclude: Annotated[
+        Path | None,
+        option("--exclude", help="List of ids (and modalities) that neither train nor choose: diagnose --suspects."),
+    ] = None,
     join: options.JoinOption = Join.outer,
     on_bad: options.OnBadOption = OnBad.error,
     id_column: options.IdColumn = None,
@@ -112,10 +116,12 @@ def command(
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.cli.progress import FitProgress
-    from pmrl_cli.files.atomic import check_replaceable, held, to_json
+    from pmrl_cli.files.atomic import check_replaceable, to_json
+    from pmrl_cli.files.locks import held
     from pmrl_cli.files.model_folder import FORMAT
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.specs import check_not_input
+    from pmrl_cli.files.suspects import read_exclusions
     from pmrl_cli.training.loop import Interrupted
 
     if threads is not None:
@@ -151,11 +157,11 @@ def command(
     budget = options.parse_bytes(max_memory)
     try:
         with held(unfinished), progress:
-            runs = [path for path in sorted(unfinished.iterdir()) if path.is_dir()]
+            states = [path for path in sorted(unfinished.iterdir()) if path.is_dir()]
             if restart:
-                for path in runs:
+                for path in states:
                     shutil.rmtree(path)
-            elif runs:
+            elif states:
                 progress.note(f"continuing the run in {unfinished}")
             dataset = read_dataset(
                 paths,
@@ -167,6 +173,11 @@ def command(
                 max_memory=budget,
             )
             progress.dataset(dataset)
+            excluded = None
+            if exclude is not None:
+                excluded = read_exclusions(exclude, id_column).mask(dataset)
+                instances = int(excluded.any(axis=1).sum())
+                progress.note(f"note: {int(excluded.sum()):,} vectors of {instances:,} instances are on {exclude}.")
             if "split" in dataset.columns and split_column is None:
                 progress.note("note: the side column 'split' is not followed; --split-column split would do so.")
 
@@ -177,6 +188,7 @@ def command(
             aligner.fit(
                 dataset,
                 max_memory=budget,
+                exclude=excluded,
                 checkpoint=unfinished,
                 stage=stage,
                 report=progress.evaluation,
@@ -185,27 +197,28 @@ def command(
             stop.training = False
             if stop.asked():  # during the last step
                 raise Interrupted
+            run = {
+                "seconds": round(time.time() - started, 3),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+                "host": platform.node(),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "cores": os.cpu_count(),
+                "command": sys.argv[1:],
+            }
+            reading = {
+                "join": join.value,
+                "on_bad": on_bad.value,
+                "id_column": id_column,
+                "feature_column": feature_column,
+            }
+            aligner.save(output, force=force, run=run, reading=reading)
+            for path in [path for path in unfinished.iterdir() if path.is_dir()]:
+                shutil.rmtree(path, ignore_errors=True)  # the model is whole: what stays, the next fit takes away
     except Interrupted:
         progress.note(f"interrupted: state saved in {unfinished}; the same command continues")
         raise typer.Exit(128 + (stop.signal or signal.SIGINT)) from None
-    run = {
-        "seconds": round(time.time() - started, 3),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "host": platform.node(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "command": sys.argv[1:],
-    }
-    reading = {
-        "join": join.value,
-        "on_bad": on_bad.value,
-        "id_column": id_column,
-        "feature_column": feature_column,
-    }
-    aligner.save(output, force=force, run=run, reading=reading)
-    shutil.rmtree(unfinished, ignore_errors=True)
     progress.result(aligner.texts)
     if json:
         import json as json_module

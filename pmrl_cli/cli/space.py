@@ -14,7 +14,9 @@ import typer
 
 from pmrl_cli.cli import options
 from pmrl_cli.cli.options import option
+from pmrl_cli.cli.table import WIDTH
 from pmrl_cli.errors import UsageError
+from pmrl_cli.report.wording import ci_text, number_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,6 +39,7 @@ __all__ = [
     "ci_text",
     "count_text",
     "grid",
+    "is_model",
     "leave",
     "number_text",
     "parse_gates",
@@ -45,9 +48,6 @@ __all__ = [
     "screen",
     "unmet_gates",
 ]
-
-WIDTH = 80
-_FIXED = 1e-3  # numbers below it need an exponent to say anything
 
 
 class Split(StrEnum):
@@ -159,6 +159,14 @@ def read_space(
     )
 
 
+def is_model(paths: Sequence[str]) -> bool:
+    """Whether the paths are one model folder and nothing else."""
+    from pmrl_cli.files.atomic import format_of
+    from pmrl_cli.files.model_folder import FORMAT
+
+    return len(paths) == 1 and format_of(Path(paths[0])) == FORMAT
+
+
 class Gate(NamedTuple):
     """One --fail-under: the key must not be under the value."""
 
@@ -247,24 +255,6 @@ def leave(sentences: Sequence[str]) -> None:
 def count_text(count: int, noun: str) -> str:
     """Return a count with its noun in the right number."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
-
-
-def number_text(value: float | None) -> str:
-    """Return a number in at most seven characters, ``-`` for none."""
-    if value is None:
-        return "-"
-    size = abs(value)
-    if 0 < size < _FIXED:
-        return f"{value:.0e}"
-    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 10_000 else f"{value:.0f}"
-
-
-def ci_text(ci: Sequence[float] | None) -> str:
-    """Return an interval, ``-`` for none."""
-    if ci is None:
-        return "-"
-    small = max(map(abs, ci)) < _FIXED
-    return " .. ".join(number_text(bound) if small or abs(bound) >= _FIXED else f"{bound:.3f}" for bound in ci)
 
 
 def screen() -> Console:

@@ -7,12 +7,11 @@ from typing import Any
 
 import numpy as np
 
-from pmrl_cli.report.numbers import ci_text, number_text
+from pmrl_cli.report.shape import Result, modalities, value_at
 from pmrl_cli.report.svg import FAINT, INK, SERIES, Picture, key_above, logarithmic, picture, plain_axes, short
+from pmrl_cli.report.wording import ci_text, number_text
 
 __all__ = ["gallery_curve", "modality_bars", "share_histogram", "singular_values"]
-
-Result = Mapping[str, Any]
 
 _MOST_BARS = 60
 
@@ -138,17 +137,16 @@ def modality_bars(result: Result) -> Picture | None:
         ("load", "load on the shared direction", 1.0, (0, None)),
         ("grad_share", "share of the gradient", 1 / max(len(result["modality"]), 1), (0, None)),
     ]
-    modalities = result["modality"].values()
-    kinds = [kind for kind in kinds if any((m.get(kind[0]) or {}).get("value") is not None for m in modalities)]
+    sections = modalities(result)
+    kinds = [kind for kind in kinds if any(value_at(found, kind[0]) is not None for _, found in sections)]
     if not kinds:
         return None
-    names = list(result["modality"])
-    rows = np.arange(len(names))[::-1]
-    figure, panels = plain_axes(0.9 + 0.28 * len(names), len(kinds), sharey=True)
+    rows = np.arange(len(sections))[::-1]
+    figure, panels = plain_axes(0.9 + 0.28 * len(sections), len(kinds), sharey=True)
     told = []
     for panel, (axes, (key, title, level, limits)) in enumerate(zip(panels, kinds, strict=True)):
-        for row, name in zip(rows, names, strict=True):
-            found = result["modality"][name].get(key)
+        for row, (name, section) in zip(rows, sections, strict=True):
+            found = section.get(key)
             if found is None or found["value"] is None:
                 axes.text(0, row, " not known", va="center", fontsize=8)
                 continue
@@ -161,7 +159,7 @@ def modality_bars(result: Result) -> Picture | None:
         axes.axvline(level, color=INK, linestyle="--", linewidth=1)
         axes.set_title(title, fontsize=8)
         axes.set_xlim(*limits)
-        axes.set_yticks(rows, [short(name, 16) for name in names])
+        axes.set_yticks(rows, [short(name, 16) for name, _ in sections])
         axes.tick_params(axis="y", length=0)
     return picture(
         "modalities",

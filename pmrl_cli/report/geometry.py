@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from matplotlib.colors import to_rgb
 
-from pmrl_cli.report.alignment import Result
-from pmrl_cli.report.numbers import number_text
+from pmrl_cli.report.shape import Result, modalities, pairs, value_at
 from pmrl_cli.report.svg import (
     FAINT,
     INK,
@@ -23,6 +22,7 @@ from pmrl_cli.report.svg import (
     plain_axes,
     short,
 )
+from pmrl_cli.report.wording import number_text
 
 __all__ = ["eigenvalues", "gap_map", "hub_counts", "similarity"]
 
@@ -42,7 +42,11 @@ def gap_map(result: Result) -> Picture | None:
     for axes, (key, title) in zip(
         panels, (("before", "as they are"), ("centred", "each modality centred")), strict=True
     ):
-        clouds = {name: np.asarray(points, dtype=float).reshape(-1, 2) for name, points in pca[key].items()}
+        clouds = {
+            name: np.asarray(pca[key][name], dtype=float).reshape(-1, 2)
+            for name, _ in modalities(result)
+            if name in pca[key]
+        }
         partners = list(clouds.values())
         for line in zip(*(cloud[:_JOINED] for cloud in partners), strict=False):
             axes.plot(*np.array(line).T, color=FAINT, linewidth=0.5, zorder=1)
@@ -58,12 +62,8 @@ def gap_map(result: Result) -> Picture | None:
         axes.set(xticks=[], yticks=[])
         axes.margins(0.06)
     key_above(figure, panels[0])
-    gaps = {name: pair["gap"].get("gap_share") for name, pair in result["pair"].items()}
-    told = "; ".join(
-        f"{name}: {g['value']:.0%} of the distance is an offset"
-        for name, g in gaps.items()
-        if g and g["value"] is not None
-    )
+    gaps = {name: value_at(pair, "gap.gap_share") for name, pair in pairs(result)}
+    told = "; ".join(f"{name}: {g:.0%} of the distance is an offset" for name, g in gaps.items() if g is not None)
     return picture(
         "gap",
         figure,
@@ -77,9 +77,8 @@ def gap_map(result: Result) -> Picture | None:
 
 def eigenvalues(result: Result) -> Picture | None:
     """Return the covariance spectra with the dimensions in use."""
-    spectra = {name: m.get("eigenvalues") for name, m in result["modality"].items()}
-    spectra = {name: np.asarray(values, dtype=float) for name, values in spectra.items() if values}
-    spectra = {name: values[values > 0] / values[0] for name, values in spectra.items() if values[0] > 0}
+    listed = {name: np.asarray(m.get("eigenvalues") or [0.0], dtype=float) for name, m in modalities(result)}
+    spectra = {name: values[values > 0] / values[0] for name, values in listed.items() if values[0] > 0}
     if not spectra:
         return None
     figure, (axes,) = plain_axes(2.8)
@@ -111,8 +110,8 @@ def eigenvalues(result: Result) -> Picture | None:
 def hub_counts(result: Result) -> Picture | None:
     """Return how often candidates are among the ten nearest, beside Poisson."""
     found: dict[str, Mapping[str, Any]] = {}
-    for pair in result["pair"].values():
-        found |= {name: one for name, one in pair.get("hubness", {}).items() if one.get("counts")}
+    for _, pair in pairs(result):
+        found |= {name: one for name, one in sorted(pair.get("hubness", {}).items()) if one.get("counts")}
     if not found:
         return None
     worst = sorted(found, key=lambda name: -(found[name]["skew"]["value"] or 0))[:4]
@@ -142,7 +141,8 @@ def hub_counts(result: Result) -> Picture | None:
 
 def similarity(result: Result) -> Picture | None:
     """Return thumbnails of the cosines between instances."""
-    matrices = {name: np.asarray(m, dtype=float) for name, m in (result["plot"].get("similarity") or {}).items() if m}
+    found = result["plot"].get("similarity") or {}
+    matrices = {name: np.asarray(found[name], dtype=float) for name, _ in pairs(result) if found.get(name)}
     if not matrices:
         return None
     shown = list(matrices)[:6]

@@ -8,12 +8,12 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from pmrl_cli.report import alignment, geometry, remedies, training
+from pmrl_cli.report import alignment, geometry, remedies, shape, training
 from pmrl_cli.report.notes import NOTES
-from pmrl_cli.report.numbers import ci_text, metric_text, number_text
 from pmrl_cli.report.svg import drawing
+from pmrl_cli.report.wording import action_text, ci_text, difference_text, metric_text, number_text
 
-__all__ = ["render_page"]
+__all__ = ["render_page", "render_training_page"]
 
 _PICTURES = (
     alignment.share_histogram,
@@ -53,20 +53,47 @@ _MAPS = (
 _MOST_STATISTICS = 600  # those of six modalities; they grow with the pairs, and the page stays under a megabyte
 
 
-def at(node: Any, path: str) -> Any:  # noqa: ANN401 - JSON values
-    """Return what lies at a dotted path, None where there is nothing."""
-    for key in path.split("."):
-        if not isinstance(node, Mapping) or node.get(key) is None:
-            return None
-        node = node[key]
-    return node
-
-
 def render_page(result: Mapping[str, Any]) -> str:
     """Return the page of a diagnosis: see ``pmrl_cli.report.render``."""
     with drawing():
         pictures = [found for draw in _PICTURES if (found := draw(result)) is not None]
-    statistics = list(_statistics(result))
+    statistics = list(shape.statistics(result))
+    environment = _environment()
+    environment.filters |= {
+        "action": action_text,
+        "difference": lambda name: difference_text(name, result),
+        "metric": lambda metric: metric_text(metric, result),
+    }
+    return environment.get_template("page.html").render(
+        result=result,
+        headline=[
+            (metric_text(name, result), one)
+            for name, path in _HEADLINE
+            if (one := shape.at(result, path)) is not None
+        ],
+        maps=list(_pair_maps(result)),
+        statistics=statistics[:_MOST_STATISTICS],
+        left_out=max(0, len(statistics) - _MOST_STATISTICS),
+        differences=shape.differences(result),
+        pictures=pictures,
+        notes=NOTES,
+        symbols={"fail": "✗", "warn": "!", "info": "✓"},
+    )
+
+
+def render_training_page(result: Mapping[str, Any]) -> str:
+    """Return the page of how a fit went: see ``pmrl_cli.report.render``."""
+    with drawing():
+        found = training.epochs({"training": result})
+    names = dict.fromkeys(name for line in result["history"] for name in line)
+    first = ("stage", "step", "epoch", "mrr", "r1")
+    columns = [*first, *sorted(name for name in names if name not in first)]
+    pictures = [] if found is None else [found]
+    page = _environment().get_template("training.html")
+    return page.render(result=result, pictures=pictures, columns=columns, maps=[])
+
+
+def _environment() -> Environment:
     environment = Environment(
         loader=PackageLoader("pmrl_cli.report"),
         autoescape=True,
@@ -74,25 +101,8 @@ def render_page(result: Mapping[str, Any]) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "number": number_text,
-        "interval": ci_text,
-        "svg": Markup,
-        "action": remedies.action_text,
-        "metric": lambda metric: metric_text(metric, result),
-    }
-    return environment.get_template("page.html").render(
-        result=result,
-        headline=[
-            (metric_text(name, result), one) for name, path in _HEADLINE if (one := at(result, path)) is not None
-        ],
-        maps=list(_pair_maps(result)),
-        statistics=statistics[:_MOST_STATISTICS],
-        left_out=max(0, len(statistics) - _MOST_STATISTICS),
-        pictures=pictures,
-        notes=NOTES,
-        symbols={"fail": "✗", "warn": "!", "info": "✓"},
-    )
+    environment.filters |= {"interval": ci_text, "number": number_text, "svg": Markup}
+    return environment
 
 
 def _pair_maps(result: Mapping[str, Any]) -> Iterator[tuple[str, list[list[dict[str, Any] | None]]]]:
@@ -109,17 +119,7 @@ def _pair_cell(result: Mapping[str, Any], a: str, b: str, path: str) -> dict[str
     if pair is None:
         return None
     # A direction's name may hold dots: it is looked up, not walked to.
-    found = pair["retrieval"].get(f"{a}->{b}", {}).get(path) if path == "R@1_standard" else at(pair, path)
+    found = pair["retrieval"].get(f"{a}->{b}", {}).get(path) if path == "R@1_standard" else shape.at(pair, path)
     if found is None or found["value"] is None:
         return None
     return {**found, "shade": min(max(found["value"], 0), 1)}
-
-
-def _statistics(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, Mapping[str, Any]]]:
-    """Yield every statistic with its path, in the order of the JSON."""
-    if isinstance(node, Mapping):
-        if "status" in node and "value" in node:
-            yield ".".join(path), node
-            return
-        for key, child in node.items():
-            yield from _statistics(child, (*path, str(key)))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from pmrl_cli.report.alignment import Result, rebinned
-from pmrl_cli.report.numbers import ci_text, metric_text, number_text
+from pmrl_cli.report.alignment import rebinned
+from pmrl_cli.report.shape import Result, modalities, pairs
 from pmrl_cli.report.svg import (
     FAINT,
     INK,
@@ -18,31 +18,17 @@ from pmrl_cli.report.svg import (
     plain_axes,
     short,
 )
+from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_text
 
-__all__ = ["action_text", "canonical_correlations", "counterfactuals", "suspect_scores"]
-
-_ACTIONS = {
-    "centre": "centre each modality",
-    "csls": "then CSLS at search time",
-    "linear": "refit a linear adapter",
-    "drop_modality": "leave out",
-    "drop_suspects": "fit without the suspects",
-}
+__all__ = ["canonical_correlations", "counterfactuals", "suspect_scores"]
 
 _MOST_PANELS = 9
-
-
-def action_text(action: str, subject: list[str]) -> str:
-    """Return a remedy in words."""
-    words = _ACTIONS.get(action, action)
-    if action == "drop_modality":
-        return f"{words} {', '.join(subject)}"
-    return f"{words} ({', '.join(subject)})" if subject else words
+_NARROWEST = 0.05
 
 
 def suspect_scores(result: Result) -> Picture | None:
     """Return the scores of partners beside those of mispaired ones."""
-    found = {name: m["suspect_histogram"] for name, m in result["modality"].items() if m.get("suspect_histogram")}
+    found = {name: m["suspect_histogram"] for name, m in modalities(result) if m.get("suspect_histogram")}
     drawn = {name: rebinned(histogram) for name, histogram in found.items()}
     drawn = {name: one for name, one in drawn.items() if len(one[0])}
     if not drawn:
@@ -82,7 +68,7 @@ def suspect_scores(result: Result) -> Picture | None:
 
 def canonical_correlations(result: Result) -> Picture | None:
     """Return held-out canonical correlations beside those where they were fitted."""
-    probes = {name: p["probe"] for name, p in result["pair"].items() if p.get("probe") and p["probe"]["h"]}
+    probes = {name: p["probe"] for name, p in pairs(result) if p.get("probe") and p["probe"]["h"]}
     if not probes:
         return None
     shown = sorted(probes, key=lambda name: -(probes[name]["shared_dims"]["value"] or 0))[:6]
@@ -139,12 +125,14 @@ def counterfactuals(result: Result) -> Picture | None:
         labels.append(f"{short(name, 40)}\n{metric_text(one['metric'], result)}")
     axes.set_yticks(rows, labels, fontsize=7.5)
     axes.tick_params(axis="y", length=0)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -_NARROWEST), max(high, _NARROWEST))  # a hair's breadth shall not fill the figure
     axes.set_xlabel("gain on instances held out")
     return picture(
         "remedies",
         figure,
         heading="What would help",
         reading="Each remedy fitted on one half of the instances and measured on the other, and back. Thin line: "
-        "95 % interval of the paired difference. Not filled: the interval holds 0, so it is no advice.",
+        "95 % interval of the paired difference. Filled: the interval lies above 0; the others are no advice.",
         alternative="Gains. " + "; ".join(told) + ".",
     )

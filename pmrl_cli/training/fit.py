@@ -18,7 +18,7 @@ from pmrl_cli.adapters import Adapters
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
-from pmrl_cli.errors import DataError, ResourceError
+from pmrl_cli.errors import DataError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.gcca import Projection
 from pmrl_cli.objectives import make_objective
@@ -60,7 +60,8 @@ class Fitted:
         dropout: that validation chose.
         refitted: whether validation instances trained in the end.
         learned: the objective's own trained parameters.
-        counts: instances per part (train, validation, test) as dealt.
+        counts: instances per part (train, validation, test) as dealt, less those excluded.
+        excluded: ``vectors`` and ``instances`` (of which a vector) left out of training and validation on request.
         ranked: validation instances that were ranked.
         seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
         inputs: what was fitted, by modality: rows, dim, digest.
@@ -80,6 +81,7 @@ class Fitted:
     refitted: bool
     learned: dict[str, float]
     counts: dict[str, int]
+    excluded: dict[str, int]
     ranked: int
     seen: dict[str, npt.NDArray[np.uint64]]
     inputs: dict[str, dict[str, object]]
@@ -124,6 +126,25 @@ class _Run:
                 dropout=dropout,
             )
             objective = make_objective(self.settings.objective, self.settings.objective_settings)
+<<<<<<< HEAD
+        return train(
+            adapters,
+            objective,
+            tuple(torch.from_numpy(s) for s in bank.scores),
+            torch.from_numpy(self.dataset.present),
+            stage=stage,
+            rows=torch.from_numpy(rows),
+            ids_of=lambda chosen: self.dataset.ids.take(np.array(chosen, dtype=np.int64)).to_pylist(),
+            validation=None if validation is None else torch.from_numpy(validation),
+            plan=plan,
+            settings=self.settings,
+            device=self.device,
+            bf16=choose_precision(self.settings.precision, self.device),
+            checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
+            report=self.report,
+            should_stop=self.should_stop,
+        )
+=======
         try:
             return train(
                 adapters,
@@ -131,6 +152,7 @@ class _Run:
                 tuple(torch.from_numpy(s) for s in bank.scores),
                 torch.from_numpy(self.dataset.present),
                 stage=stage,
+                names=self.dataset.names,
                 rows=torch.from_numpy(rows),
                 validation=None if validation is None else torch.from_numpy(validation),
                 plan=plan,
@@ -149,6 +171,7 @@ class _Run:
                 expected=f"room for batches of {plan.batch_size} instances",
                 next_step="Lower --batch-size, or use --device cpu.",
             ) from None
+>>>>>>> diag-state
 
 
 def _validation_rows(dataset: Dataset, parts: npt.NDArray[np.int8], seed: int) -> npt.NDArray[np.int64]:
@@ -176,6 +199,7 @@ def fit(
     *,
     device: str = "auto",
     max_memory: int | None = None,
+    excluded: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
     stage: Callable[[str], None] = lambda _: None,
     report: Callable[[Progress, Schedule], None] = lambda *_: None,
@@ -191,6 +215,7 @@ def fit(
         settings: with the data they determine the result.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_memory: bytes for features and scores together; scores beyond it live on disk. None: half of what is free.
+        excluded: (n, k), vectors that neither train nor choose, as if they were missing; None for none.
         checkpoint: folder of the resumable state; None keeps none.
         stage: told what is being done.
         report: called at each evaluation.
@@ -210,6 +235,9 @@ def fit(
         empty = torch.zeros(0, len(dataset.modalities), 1)
         make_objective(settings.objective, settings.objective_settings)(empty, empty[..., 0].bool())
     parts = split_instances(dataset, settings.split_rule)
+    left_out = np.zeros_like(dataset.present) if excluded is None else excluded & (parts != TEST)[:, None]
+    lost = left_out.any(axis=1) & ((dataset.present & ~left_out).sum(axis=1) < 2)
+    dataset = replace(dataset, present=dataset.present & ~left_out)
     ids_digest = hashlib.sha256("\0".join(dataset.ids.to_pylist()).encode()).hexdigest()
     run = _Run(
         dataset,
@@ -220,6 +248,7 @@ def fit(
             **{f"data of {f.name}": f.digest for f in dataset.modalities},
             "ids": ids_digest,
             "split": hashlib.sha256(parts.tobytes()).hexdigest(),
+            "excluded": hashlib.sha256(left_out.tobytes()).hexdigest(),
             **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
             # What rounds otherwise does not continue bit for bit.
             "device": chosen_device.type,
@@ -321,13 +350,14 @@ def fit(
         refitted=refit,
         learned=final.learned,
         counts={
-            name: int((parts == part).sum())
+            name: int(((parts == part) & ~lost).sum())
             for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
         },
         seen={
             "train": np.sort(hashes[seen_in_training]),
             "validation": np.sort(hashes[(parts == VALIDATION) & ~seen_in_training]),
         },
+        excluded={"vectors": int(left_out.sum()), "instances": int(left_out.any(axis=1).sum())},
         ranked=len(validation),
         inputs={
             f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}

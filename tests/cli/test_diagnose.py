@@ -34,7 +34,7 @@ def test_the_screen_fits_and_shows_value_chance_and_interval(run, modalities, ki
     number = result["alignment"]["A"]
     low, high = number["ci"]
     shown = next(line for line in lines if line.startswith("adjusted alignment A")).split()[3:]
-    assert shown == [f"{number['value']:.3f}", "0.000", f"{low:.3f}", "..", f"{high:.3f}"]
+    assert shown[:5] == [f"{number['value']:.3f}", "0.000", f"{low:.3f}", "..", f"{high:.3f}"]
 
 
 def test_more_findings_than_lines_are_named(run):

@@ -189,6 +189,7 @@ def sample(names=("text", "video", "audio")):
             "temperature_suggested": 0.22,
             "negatives_effective": statistic(120.0),
             "p_positive": statistic(0.3),
+            "kept": {"stage": "dropout 0", "step": 90, "epoch": 4.5, "refitted": False},
             "history": history,
         },
         "compare": None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import json
 import re
 import sys
 from html.parser import HTMLParser
@@ -61,8 +61,8 @@ def test_the_page_nests_has_unique_ids_and_is_under_a_megabyte(page):
     assert len(page.encode()) < 1_000_000
 
 
-def test_eight_modalities_of_long_names_stay_under_a_megabyte():
-    assert len(render(sample(tuple(f"modality {i} " + "x" * 70 for i in range(8)))).encode()) < 1_000_000
+def test_sixteen_modalities_of_long_names_stay_under_a_megabyte():
+    assert len(render(sample(tuple(f"modality {i} " + "x" * 70 for i in range(16)))).encode()) < 1_000_000
 
 
 def test_nothing_is_loaded_from_anywhere_and_nothing_runs(page):
@@ -113,15 +113,12 @@ def test_names_are_shown_and_never_obeyed():
     assert all(name in words for name in NAMES)
 
 
-def test_the_same_diagnosis_gives_the_same_bytes(page):
-    assert render(copy.deepcopy(sample())) == page
-
-
-def test_the_user_s_own_matplotlib_settings_change_nothing(page):
+def test_the_same_diagnosis_gives_the_same_bytes_whatever_the_user_s_matplotlib_settings(page):
     import matplotlib as mpl
 
+    written = json.loads(json.dumps(sample(), sort_keys=True))  # as --json writes it
     with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
-        assert render(sample()) == page
+        assert render(written) == page
 
 
 def test_what_was_not_measured_is_left_out():
@@ -166,4 +163,10 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
 
 def test_the_template_is_in_the_package():
     folder = Path(sys.modules["pmrl_cli.report"].__file__).parent / "templates"
-    assert {path.name for path in folder.iterdir()} == {"page.css", "page.html"}
+    assert {path.name for path in folder.iterdir()} == {
+        "base.html",
+        "figure.html",
+        "page.css",
+        "page.html",
+        "training.html",
+    }
