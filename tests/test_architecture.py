@@ -24,7 +24,7 @@ ARROWS = {
     "data": set(),
     "files": {"data"},
     "retrieval": {"spectrum", "moments", "gcca", "data"},
-    "diagnosis": {"spectrum", "moments", "gcca", "data", "retrieval"},
+    "diagnosis": {"spectrum", "moments", "projection", "gcca", "data", "retrieval"},
     "training": {
         "objectives",
         "adapters",

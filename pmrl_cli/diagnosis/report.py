@@ -7,7 +7,7 @@ the reservoir.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -30,6 +30,7 @@ from pmrl_cli.diagnosis.retrieval import retrieval_sections, retrieve
 from pmrl_cli.diagnosis.rules import Look
 from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
 from pmrl_cli.diagnosis.sample import shuffle_pairs
+from pmrl_cli.diagnosis.saturation import gradient_shares, training_section
 from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, Header, State, check_pairs
 from pmrl_cli.diagnosis.statistic import Statistic, plain
 from pmrl_cli.diagnosis.summaries import BINS
@@ -115,12 +116,15 @@ def state_of(
     return State.of(dataset, header)
 
 
-def diagnose_state(state: State, dataset: Dataset | None = None) -> Diagnosis:
+def diagnose_state(
+    state: State, dataset: Dataset | None = None, training: Mapping[str, Any] | None = None
+) -> Diagnosis:
     """Say what a state, of one pass or merged from several, has seen.
 
     Args:
         state: what a pass has seen.
         dataset: where it was seen, if at hand: where pairs look unpaired, other orders of its rows are tried.
+        training: how the model that made the vectors was trained (``pmrl.training/1``), if one did.
     """
     header, chosen = state.header, state.reservoir.chosen()
     sections: dict[str, Any] = {
@@ -156,7 +160,7 @@ def diagnose_state(state: State, dataset: Dataset | None = None) -> Diagnosis:
         "plot": {},
     }
     mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
-    sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs)
+    sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs, training)
     result = plain(sections)
     if dataset is not None:
         _try_orders(result, dataset)
@@ -164,7 +168,7 @@ def diagnose_state(state: State, dataset: Dataset | None = None) -> Diagnosis:
     return Diagnosis(result, mispairs)
 
 
-def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
+def _shared(state: State, chosen: Chosen, mispairs: Mispairs, training: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the sections of modalities that share a space."""
     header, k = state.header, len(state.header.names)
     batch = chosen.batch()
@@ -177,6 +181,7 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
     totals = state.moments.totals(), state.moments.totals(0), state.moments.totals(1)
     alignment = alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k)
     alignment["singular_values"] = singular_values(batch)
+    reached = {} if training is None else _gradients(batch, chosen, training)
     return {
         "alignment": alignment,
         "pair": {
@@ -190,6 +195,7 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
             name: {
                 **_modality(state, chosen, totals[0], m),
                 **mispairs.modality(m, chosen.groups),
+                **({"grad_share": reached[m]} if reached else {}),
                 "load": unit_loading(state, null, m),
             }
             for m, name in enumerate(header.names)
@@ -197,6 +203,7 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
         "retrieval": means,
         "suspects": mispairs.section(chosen.ids.tolist()),
         "counterfactual": _counterfactual(batch, state, chosen, mispairs),
+        "training": None if training is None else _training(batch, chosen, training),
         "plot": plot_section(chosen, header.names),
         "outcomes": pack_outcomes(
             chosen.hashes,
@@ -244,6 +251,23 @@ def _counterfactual(batch: Batch, state: State, chosen: Chosen, mispairs: Mispai
         seed=state.header.seed,
     )
     return [one.as_dict() for one in found]
+
+
+def _training(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[str, Any]:
+    temperatures = training["temperatures"]
+    section = training_section(
+        batch,
+        chosen.groups,
+        spectrum_temperature=temperatures["spectrum"],
+        instance_temperature=temperatures["instance"],
+    )
+    return {**section, "kept": training["kept"], "history": training["history"]}
+
+
+def _gradients(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[int, Statistic]:
+    # The published objective takes the plain spectrum, all others that have one the lifted.
+    lifted = training["objective"] != "pmrl-paper"
+    return dict(enumerate(gradient_shares(batch, chosen.groups, lifted=lifted)))
 
 
 def _try_orders(result: dict[str, Any], dataset: Dataset) -> None:

@@ -126,25 +126,6 @@ class _Run:
                 dropout=dropout,
             )
             objective = make_objective(self.settings.objective, self.settings.objective_settings)
-<<<<<<< HEAD
-        return train(
-            adapters,
-            objective,
-            tuple(torch.from_numpy(s) for s in bank.scores),
-            torch.from_numpy(self.dataset.present),
-            stage=stage,
-            rows=torch.from_numpy(rows),
-            ids_of=lambda chosen: self.dataset.ids.take(np.array(chosen, dtype=np.int64)).to_pylist(),
-            validation=None if validation is None else torch.from_numpy(validation),
-            plan=plan,
-            settings=self.settings,
-            device=self.device,
-            bf16=choose_precision(self.settings.precision, self.device),
-            checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
-            report=self.report,
-            should_stop=self.should_stop,
-        )
-=======
         try:
             return train(
                 adapters,
@@ -154,6 +135,7 @@ class _Run:
                 stage=stage,
                 names=self.dataset.names,
                 rows=torch.from_numpy(rows),
+                ids_of=lambda chosen: self.dataset.ids.take(np.array(chosen, dtype=np.int64)).to_pylist(),
                 validation=None if validation is None else torch.from_numpy(validation),
                 plan=plan,
                 settings=self.settings,
@@ -171,7 +153,6 @@ class _Run:
                 expected=f"room for batches of {plan.batch_size} instances",
                 next_step="Lower --batch-size, or use --device cpu.",
             ) from None
->>>>>>> diag-state
 
 
 def _validation_rows(dataset: Dataset, parts: npt.NDArray[np.int8], seed: int) -> npt.NDArray[np.int64]:
