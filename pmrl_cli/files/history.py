@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import io
 import json
+import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +16,9 @@ __all__ = ["SCHEMA", "read_training"]
 
 SCHEMA = "pmrl.training/1"
 
+_SOFTMAX = ("pmrl", "pmrl-paper", "infonce", "ldc", "anchor")
+"""Objectives whose contrast is a softmax of cosines over a temperature."""
+
 
 def read_training(folder: Path) -> dict[str, Any]:
     """Return how a fit went: the ``pmrl.training/1`` object.
@@ -21,9 +26,10 @@ def read_training(folder: Path) -> dict[str, Any]:
     Args:
         folder: of the model.
 
-    Returns: ``modalities``, ``dim``, ``objective``, ``adapter``, ``kept`` (``stage``, ``step`` and ``epoch`` of the
-        evaluation whose weights were kept, or that a refit repeated; ``refitted``) and ``history``: each evaluation,
-        without what was not known, to six digits.
+    Returns: ``modalities``, ``dim``, ``objective``, ``adapter``, ``temperatures`` (of the ``spectrum`` and of the
+        ``instance`` contrast, as training left them; None where the objective has none), ``kept`` (``stage``,
+        ``step`` and ``epoch`` of the evaluation whose weights were kept, or that a refit repeated; ``refitted``) and
+        ``history``: each evaluation, without what was not known, to six digits.
 
     Raises: DataError if the folder is no model; StateError if it has changed or is of another version.
     """
@@ -42,9 +48,20 @@ def read_training(folder: Path) -> dict[str, Any]:
         "dim": config["dim"],
         "objective": config["objective"]["name"],
         "adapter": config["adapter"],
+        "temperatures": _temperatures(config["objective"]),
         "kept": {"stage": stage, "step": chosen["steps"], "epoch": epoch, "refitted": chosen["refitted"]},
         "history": history,
     }
+
+
+def _temperatures(objective: Mapping[str, Any]) -> dict[str, float | None]:
+    settings, learned = objective["settings"], objective["learned"]
+    found = {"spectrum": settings.get("temperature_spectrum"), "instance": None}
+    if objective["name"] in _SOFTMAX:
+        # A learned temperature is kept as its logarithm.
+        logs = [learned[key] for key in ("temperature_instance.log", "temperature.log") if key in learned]
+        found["instance"] = math.exp(logs[0]) if logs else settings.get("temperature_instance")
+    return found
 
 
 def _number(text: str) -> float | int:
