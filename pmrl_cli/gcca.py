@@ -57,8 +57,8 @@ def gcca(
         dim: directions wanted; at most the sum of the p_m are returned.
         solver: ``gcca`` (MAXVAR) or ``mcca`` (the same without each modality's own block).
 
-    Source: Kettenring, Biometrika 58 (1971), MAXVAR and SUMCOR; ridge as in regularised GCCA (Tenenhaus and Tenenhaus,
-        Psychometrika 76, 2011). Departs: the ridge is relative to the mean variance of the modality.
+    Source: Kettenring, Biometrika 58 (1971), MAXVAR and SUMCOR; ridge as in regularised GCCA (Tenenhaus and
+        Tenenhaus, Psychometrika 76, 2011). Departs: the ridge is relative to the mean variance of the modality.
     """
     whiten = tuple((v + ridge * (v.mean() if len(v) else 0.0)) ** -0.5 for v in variances)
     factor = np.concatenate([w / np.sqrt(max(1.0, n)) for w, n in zip(whiten, cross.weights, strict=True)])

@@ -84,7 +84,8 @@ class Kernel:
         squared -= 2 * (scores @ self.landmarks.T)
         np.maximum(squared, 0, out=squared)
         squared *= -self.width
-        return np.exp(squared, out=squared)
+        values: FloatArray = np.exp(squared, out=squared)
+        return values
 
     def scores(self, scores: FloatArray) -> FloatArray:
         """Return (B, q) scores for (B, p) linear ones."""
@@ -171,8 +172,8 @@ def inverse_deviation(columns: ColumnMoments) -> Float64Array:
 
 def fit_projection(
     columns: ColumnMoments, second: SecondMoment, components: int, *, squash: bool = False
-) -> Projection:
-    """Return the linear projection on p <= ``components`` principal components.
+) -> tuple[Projection, Float64Array]:
+    """Return the linear projection on p <= ``components`` principal components, and the (p,) variance of each.
 
     Args:
         columns: moments of the raw columns.
@@ -180,14 +181,15 @@ def fit_projection(
         components: how many components at most; a modality that is constant has none.
         squash: which of the two.
     """
-    axes, _ = second.principal_axes(components)
-    return Projection(
+    axes, variances = second.principal_axes(components)
+    projection = Projection(
         columns.mean.astype(np.float32),
         inverse_deviation(columns).astype(np.float32),
         second.mean.astype(np.float32),
         axes.astype(np.float32),
         squash,
     )
+    return projection, variances
 
 
 def fit_kernel(linear: Projection, landmarks: FloatArray, sample: FloatArray, components: int) -> Projection:

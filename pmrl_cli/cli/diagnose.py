@@ -104,7 +104,8 @@ def command(
 
     digest = ""
     if partial is not None and model is not None:  # states of different models do not merge
-        from pmrl_cli.files.model_folder import WEIGHTS, sha256_of
+        from pmrl_cli.files.model_folder import WEIGHTS
+        from pmrl_cli.files.sealed import sha256_of
 
         digest = sha256_of(model / WEIGHTS)
     state = state_of(

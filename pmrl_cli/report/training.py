@@ -64,7 +64,8 @@ def epochs(result: Result) -> Picture | None:
     told = ""
     if judged:
         best = max(judged, key=lambda line: float(line["mrr"]))
-        told = f" Held-out MRR: {judged[0]['mrr']:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
+        start = judged[0]["mrr"]
+        told = f" Held-out MRR {start:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
     return picture(
         "epochs",
         figure,

@@ -79,7 +79,7 @@ def _fit_linear(dataset: Dataset, m: int, rows: npt.NDArray[np.int64], *, squash
         second.add(standardise(features.read(block), columns.mean, scale, squash=squash))
     # Past 0.9 n components the whitened scores only restate which instance is which.
     components = max(1, min(features.dim, int(0.9 * len(rows)), COMPONENTS))
-    projection = fit_projection(columns, second, components, squash=squash)
+    projection, _ = fit_projection(columns, second, components, squash=squash)
     if projection.components == 0:
         what = "constant modality"
         raise DataError(
@@ -106,15 +106,11 @@ def _given(dataset: Dataset, m: int, rows: npt.NDArray[np.int64]) -> Projection:
     )
 
 
-def _scores(
-    projection: Projection, dataset: Dataset, m: int, rows: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float32]:
+def _scores(projection: Projection, dataset: Dataset, m: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
     return np.concatenate([projection.scores(dataset.modalities[m].read(block)) for block in dataset.blocks(rows)])
 
 
-def _fit_kernel(
-    linear: Projection, dataset: Dataset, m: int, rows: npt.NDArray[np.int64], seed: int
-) -> Projection:
+def _fit_kernel(linear: Projection, dataset: Dataset, m: int, rows: npt.NDArray[np.int64], seed: int) -> Projection:
     # The sample holds the landmarks: both take the least hashes.
     sampled = chosen_by_hash(dataset, rows, AXES_ROWS, seed)
     landmarks = chosen_by_hash(dataset, sampled, LANDMARKS, seed)

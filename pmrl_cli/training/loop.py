@@ -13,13 +13,12 @@ from torch import Tensor, nn
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory
 from pmrl_cli.objectives import Loss
-from pmrl_cli.spectrum import spectrum
 from pmrl_cli.training.checkpoint import Checkpoint
-from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
+from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.training.watch import held_out_statistics
 
-__all__ = ["Batches", "Interrupted", "Progress", "Schedule", "Trained", "schedule", "train"]
+__all__ = ["Batches", "Interrupted", "Progress", "Schedule", "Trained", "mix", "schedule", "train"]
 
 WEIGHT_DECAY = 0.1
 """On the departure from the closed form and on the residual branch; temperatures are not decayed."""
@@ -40,7 +39,7 @@ class Progress:
     """One line of history: the state of training at an evaluation.
 
     Args:
-        stage: which run of the fit this is: ``dropout 0``, ``dropout 0.5`` (candidates) or ``refit``.
+        stage: which run of the fit this is: ``linear dropout 0.5`` (a recipe) or ``refit linear dropout 0.5``.
         step: optimiser steps done.
         epoch: passes over the training instances done.
         loss: mean training loss since the previous line; NaN at step 0.
@@ -115,6 +114,24 @@ class Batches:
                 step += 1
 
 
+def mix(scores: Sequence[Tensor], present: Tensor, concentration: float) -> tuple[list[Tensor], Tensor]:
+    """Mix each instance of a batch with another one, in the same proportion in all its modalities.
+
+    Args:
+        scores: per modality (B, p_m).
+        present: (B, K) bool.
+        concentration: a of the Beta(a, a) that one proportion for the batch is drawn from, > 0.
+
+    Returns: the mixed scores, and which modalities both have.
+
+    Source: Vouitsis et al., "Data-Efficient Multimodal Fusion on a Single GPU" (FuseMix), CVPR 2024; departs: the
+        other instance is drawn by permutation, where there two batches are mixed.
+    """
+    share = float(torch.distributions.Beta(concentration, concentration).sample())
+    other = torch.randperm(len(present)).to(present.device)
+    return [share * s + (1 - share) * s[other] for s in scores], present & present[other]
+
+
 @dataclass(frozen=True)
 class Trained:
     """What training leaves.
@@ -147,8 +164,7 @@ class _Judge:
         adapters.eval()
         with torch.no_grad():
             embeddings = adapters(self.scores)
-            squared = spectrum(embeddings, self.present).singular_values[:, 0].square()
-            share = float((squared / self.present.sum(dim=1).clamp_min(1)).mean())
+            share = mean_share(embeddings, self.present)
             if not math.isfinite(share):
                 return share, HeldOut(math.nan, math.nan), {}
             quality = held_out_retrieval(embeddings, self.present)
@@ -177,6 +193,7 @@ def train(
     checkpoint: Checkpoint,
     report: Callable[[Progress, Schedule], None],
     should_stop: Callable[[], bool],
+    deadline: float | None = None,
 ) -> Trained:
     """Train the adapters and return them with their best weights.
 
@@ -197,6 +214,7 @@ def train(
         checkpoint: state is loaded from it if it holds any, and saved to it.
         report: called at each evaluation.
         should_stop: asked after each step; True saves a checkpoint and raises.
+        deadline: on the monotonic clock; the first evaluation after it is the last.
 
     Raises: DivergedError on a loss, gradient, embedding or weight that is not finite, before it reaches the weights
         that are kept or a checkpoint; ResourceError if a step has no room; Interrupted.
@@ -255,9 +273,12 @@ def train(
         """Return the loss, its gradients left in the parameters, or what was said where memory is short."""
         try:
             taken = [s[batch].to(device, non_blocking=True) for s in scores]
+            here = present[batch].to(device)
+            if settings.mixup:
+                taken, here = mix(taken, here, settings.mixup)
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
                 embeddings = adapters(taken)
-            loss: Loss = objective(embeddings, present[batch].to(device))
+            loss: Loss = objective(embeddings, here)
             optimiser.zero_grad(set_to_none=True)
             loss.value.backward()  # type: ignore[no-untyped-call]
         except (RuntimeError, MemoryError) as error:
@@ -285,7 +306,8 @@ def train(
             raise Interrupted
         for batch in batches.after(step):
             waited = 0 if judge is None else len(history) - 1 - history.index(_best(history))
-            if step >= plan.steps or waited >= settings.patience:
+            late = deadline is not None and since == 0 and time.monotonic() > deadline
+            if step >= plan.steps or waited >= settings.patience or late:
                 break
             loss = differentiate(batch)
             if isinstance(loss, str):

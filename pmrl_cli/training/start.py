@@ -25,6 +25,9 @@ from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
 __all__ = ["Setting", "Start", "choose_settings", "solve_start"]
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
+COMPARED = (0.03, 0.3)
+"""Ridges at which feature maps are compared; the best map is then solved with all."""
+
 DIMS = (16, 32, 64, 128, 256)
 POWERS = (0.5, 1.0, 2.0, 3.0)
 
@@ -94,13 +97,19 @@ def _given_setting(bank: Bank, held: npt.NDArray[np.int64]) -> Setting:
 
 
 def _solved_settings(
-    bank: Bank, held: npt.NDArray[np.int64], features: FeatureMap, *, dim: int | None, solver: str
+    bank: Bank,
+    held: npt.NDArray[np.int64],
+    features: FeatureMap,
+    ridges: Sequence[float],
+    *,
+    dim: int | None,
+    solver: str,
 ) -> Iterator[Setting]:
     # One eigen-decomposition a ridge; dimensions and powers are read off it.
     dims = _dims(dim, sum(bank.cross.dims))
     present = torch.from_numpy(bank.present[held])
     scores_held = [torch.from_numpy(np.ascontiguousarray(scores[held])) for scores in bank.scores]
-    for ridge in RIDGES:
+    for ridge in ridges:
         solution = gcca(bank.cross, bank.variances, ridge=ridge, dim=max(dims), solver=solver)
         directions = [
             scores @ torch.from_numpy((whiten[:, None] * maps).astype(np.float32))
@@ -173,11 +182,11 @@ def choose_settings(
             scratch=Scratch(max_memory),
         )
 
-    def judged(bank: Bank, features: FeatureMap) -> Setting:
+    def judged(bank: Bank, features: FeatureMap, ridges: Sequence[float]) -> Setting:
         held = bank.positions(validation)
         if features.kind == "given":
             return _given_setting(bank, held)
-        return _best(list(_solved_settings(bank, held, features, dim=dim, solver=solver)))
+        return _best(list(_solved_settings(bank, held, features, ridges, dim=dim, solver=solver)))
 
     chosen: list[tuple[Setting, Bank]] = []
     for kind in kinds:
@@ -189,13 +198,14 @@ def choose_settings(
         kept: Bank | None = None
         for features in maps:
             bank = bank_of(features, sample)
-            settings.append(judged(bank, features))
+            settings.append(judged(bank, features, COMPARED))
             if kept is None or settings[-1] is _best_of(settings):
                 kept = bank
         best = _best(settings)
         if kept is None or sample is not train:
             kept = bank_of(best.features, train)
-            best = replace(judged(kept, best.features), tried=best.tried)
+        solved = judged(kept, best.features, RIDGES)
+        best = replace(solved, tried=best.tried + solved.tried)
         chosen.append((best, kept))
     return chosen
 

@@ -104,7 +104,7 @@ def test_before_alignment_the_question_is_whether_it_could_be():
     shown = lines(before_alignment(sample()), 80)
     assert shown[1].endswith("before alignment") or "before alignment" in shown[0]
     heading = next(line for line in shown if line.startswith("pair "))
-    assert ["probe", "R@1", "in", "200", "shared", "dims"] == heading.split()[1:7]
+    assert heading.split()[1:7] == ["probe", "R@1", "in", "200", "shared", "dims"]
     assert cells(shown, "  chance")[1] == "0.005"
 
 
@@ -116,7 +116,7 @@ def test_a_table_gives_up_columns_by_rank_and_then_cuts_names():
         Column("first", ["1", "2"], 2),
     ]
     assert table(columns, width=40, first=8)[0].split() == ["name", "kept", "second", "first"]
-    assert table(columns, width=30, first=8) == ["name             kept second", "a very long name    1      1", "b                   2      2"]
+    assert table(columns, width=24, first=8)[:2] == ["name         kept second", "a very long~    1      1"]
     narrow = table(columns, width=16, first=8)
     assert narrow == ["name        kept", "a very lon~    1", "b              2"]
     assert max(map(len, table(columns, width=13, first=8))) == 13
