@@ -99,9 +99,10 @@ def _solve(vectors: Vectors, present: Mask, ridges: Sequence[float]) -> list[Lin
         columns, second = ColumnMoments(block.shape[1]), SecondMoment(block.shape[1])
         columns.add(having)
         second.add(standardise(having, columns.mean, inverse_deviation(columns)))
-        projections.append(fit_projection(columns, second, COMPONENTS))
-        scores.append(projections[m].scores(block))
-        variances.append(np.square(scores[m][present[:, m]], dtype=np.float64).sum(0) / max(1, len(having)))
+        projection, variance = fit_projection(columns, second, COMPONENTS)
+        projections.append(projection)
+        variances.append(variance)
+        scores.append(projection.scores(block))
     cross = CrossMoments([len(variance) for variance in variances])
     cross.add(scores, present)
     adapters = []
