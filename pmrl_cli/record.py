@@ -80,6 +80,8 @@ def _metrics(fitted: Fitted) -> dict[str, float]:
         "instances.train": fitted.counts["train"],
         "instances.validation": fitted.counts["validation"],
         "instances.test": fitted.counts["test"],
+        "excluded.vectors": fitted.excluded["vectors"],
+        "excluded.instances": fitted.excluded["instances"],
     }
 
 
@@ -114,6 +116,13 @@ def _card(fitted: Fitted) -> str:
     )
     summary = "closed form" if settings.objective in SOLVERS else REGISTRY[fitted.recipes[0].objective].summary
     trained = "trained, before the refit" if fitted.refitted else "this model"
+    excluded = fitted.excluded
+    left_out = (
+        f" {excluded['vectors']:,} vectors of {excluded['instances']:,} instances were left out of both (--exclude)."
+        if excluded["vectors"]
+        else ""
+    )
+    listed = " --exclude LIST" if excluded["vectors"] else ""
     labels = " --labels LABELS" if settings.group or settings.split_column else ""
     again = (
         "Then the chosen recipes were repeated with the validation instances trained on too."
@@ -145,11 +154,11 @@ kind these recipes were trained, each stopped where validation ranked best (* ch
 |---|---|---|---|---|---|
 {_tried(fitted)}
 
-{_why(fitted)} {again} `pmrl fit FILES{labels} --config resolved.toml` makes it again.
+{_why(fitted)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 
-{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose. {test}
+{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose.{left_out} {test}
 
 | on {fitted.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|

@@ -114,17 +114,14 @@ def command(
     if partial is not None:
         states.write(state, partial, as_json=json)
         return
-    diagnosis = diagnose_state(state)
-    result = diagnosis.as_dict()
-    result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
+    training = None
     if model is not None:
         from pmrl_cli.files.history import read_training
 
         training = read_training(model)
-        result["training"] = {
-            **(result["training"] or {}),
-            **{key: training[key] for key in ("kept", "refitted", "history")},
-        }
+    diagnosis = diagnose_state(state, found.dataset, training)
+    result = diagnosis.as_dict()
+    result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
     reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
     if per_instance is not None or suspects is not None:

@@ -20,6 +20,7 @@ from pmrl_cli.diagnosis.statistic import Statistic
 __all__ = [
     "Dependence",
     "Scatter",
+    "compact",
     "dependence",
     "permutation_moments",
     "shared_neighbours",
@@ -181,10 +182,10 @@ def _independent(
     unique = np.unique(groups)
     if len(unique) < len(groups):
         first, second, groups = group_means(first, groups), group_means(second, groups), unique
-    return _compact(first), _compact(second), groups
+    return compact(first), compact(second), groups
 
 
-def _compact(vectors: Array) -> Array:
+def compact(vectors: Array) -> Array:
     """Return vectors of the same inner products with no more columns than rows."""
     n, d = vectors.shape
     if d <= n:

@@ -7,7 +7,7 @@ the reservoir.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,12 +21,16 @@ from pmrl_cli.diagnosis.geometry import cone, effective_dimensions, unit_loading
 from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
 from pmrl_cli.diagnosis.joint import MomentTotals, half_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
+from pmrl_cli.diagnosis.order import best_order
 from pmrl_cli.diagnosis.outcomes import pack_outcomes
 from pmrl_cli.diagnosis.pairs import pair_apart, pair_of_space
 from pmrl_cli.diagnosis.pictures import eigenvalues, plot_section, singular_values
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.retrieval import retrieval_sections, retrieve
+from pmrl_cli.diagnosis.rules import Look
+from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
 from pmrl_cli.diagnosis.sample import shuffle_pairs
+from pmrl_cli.diagnosis.saturation import gradient_shares, training_section
 from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, Header, State, check_pairs
 from pmrl_cli.diagnosis.statistic import Statistic, plain
 from pmrl_cli.diagnosis.summaries import BINS
@@ -65,7 +69,7 @@ def diagnose(dataset: Dataset, **options: Any) -> Diagnosis:  # noqa: ANN401 - t
 
     Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
     """
-    return diagnose_state(state_of(dataset, **options))
+    return diagnose_state(state_of(dataset, **options), dataset)
 
 
 def state_of(
@@ -112,8 +116,16 @@ def state_of(
     return State.of(dataset, header)
 
 
-def diagnose_state(state: State) -> Diagnosis:
-    """Say what a state, of one pass or merged from several, has seen."""
+def diagnose_state(
+    state: State, dataset: Dataset | None = None, training: Mapping[str, Any] | None = None
+) -> Diagnosis:
+    """Say what a state, of one pass or merged from several, has seen.
+
+    Args:
+        state: what a pass has seen.
+        dataset: where it was seen, if at hand: where pairs look unpaired, other orders of its rows are tried.
+        training: how the model that made the vectors was trained (``pmrl.training/1``), if one did.
+    """
     header, chosen = state.header, state.reservoir.chosen()
     sections: dict[str, Any] = {
         "schema": "pmrl.diagnose/1",
@@ -148,13 +160,15 @@ def diagnose_state(state: State) -> Diagnosis:
         "plot": {},
     }
     mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
-    sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs)
+    sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs, training)
     result = plain(sections)
+    if dataset is not None:
+        _try_orders(result, dataset)
     result["verdict"] = judge(result).as_dict()
     return Diagnosis(result, mispairs)
 
 
-def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
+def _shared(state: State, chosen: Chosen, mispairs: Mispairs, training: Mapping[str, Any] | None) -> dict[str, Any]:
     """Return the sections of modalities that share a space."""
     header, k = state.header, len(state.header.names)
     batch = chosen.batch()
@@ -167,6 +181,7 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
     totals = state.moments.totals(), state.moments.totals(0), state.moments.totals(1)
     alignment = alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k)
     alignment["singular_values"] = singular_values(batch)
+    reached = {} if training is None else _gradients(batch, chosen, training)
     return {
         "alignment": alignment,
         "pair": {
@@ -180,6 +195,7 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
             name: {
                 **_modality(state, chosen, totals[0], m),
                 **mispairs.modality(m, chosen.groups),
+                **({"grad_share": reached[m]} if reached else {}),
                 "load": unit_loading(state, null, m),
             }
             for m, name in enumerate(header.names)
@@ -187,6 +203,7 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
         "retrieval": means,
         "suspects": mispairs.section(chosen.ids.tolist()),
         "counterfactual": _counterfactual(batch, state, chosen, mispairs),
+        "training": None if training is None else _training(batch, chosen, training),
         "plot": plot_section(chosen, header.names),
         "outcomes": pack_outcomes(
             chosen.hashes,
@@ -234,6 +251,32 @@ def _counterfactual(batch: Batch, state: State, chosen: Chosen, mispairs: Mispai
         seed=state.header.seed,
     )
     return [one.as_dict() for one in found]
+
+
+def _training(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[str, Any]:
+    temperatures = training["temperatures"]
+    section = training_section(
+        batch,
+        chosen.groups,
+        spectrum_temperature=temperatures["spectrum"],
+        instance_temperature=temperatures["instance"],
+    )
+    return {**section, **{key: training[key] for key in ("kept", "refitted", "history")}}
+
+
+def _gradients(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[int, Statistic]:
+    # The published objective takes the plain spectrum, all others that have one the lifted.
+    lifted = training["objectives"] != ["pmrl-paper"]
+    return dict(enumerate(gradient_shares(batch, chosen.groups, lifted=lifted)))
+
+
+def _try_orders(result: dict[str, Any], dataset: Dataset) -> None:
+    """Add the best order of the rows to every pair that looks unpaired."""
+    for a, b in pairs_of(len(dataset.names)):
+        pair = f"{dataset.names[a]}|{dataset.names[b]}"
+        if pair in result["pair"] and looks_unpaired(Look(result), pair):
+            order = best_order(dataset, a, b)
+            result["pair"][pair]["order"] = None if order is None else order.as_dict()
 
 
 def _limits(state: State) -> list[str]:

@@ -32,6 +32,7 @@ RESERVOIR = 4096
 MOMENTS = 2**16
 """Instances in the joint moments at most: they cost d x d a pair, and at 20 instances a column more add little."""
 
+_HASHED = 2**16  # ids hashed at a time
 _GROUPS = 2**16  # group hashes kept: up to so many groups are counted exactly, more within 1 %
 
 
@@ -110,7 +111,11 @@ class State:
     def of(cls, dataset: Dataset, header: Header) -> Self:
         """Return the state of all instances of a data set that have two modalities or more."""
         state = cls(header)
-        for block in dataset.blocks(np.flatnonzero(dataset.present.sum(1) >= 2)):
+        rows = np.flatnonzero(dataset.present.sum(1) >= 2)
+        if len(rows) > header.moments:
+            pieces = (rows[start : start + _HASHED] for start in range(0, len(rows), _HASHED))
+            state.moments.foresee(np.concatenate([_keys(dataset, piece, header)[0] for piece in pieces]))
+        for block in dataset.blocks(rows):
             assert isinstance(block, np.ndarray)
             state.add(dataset, block)
         return state
@@ -128,8 +133,7 @@ class State:
     def add(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> None:
         """Add instances of a data set, all with two modalities or more."""
         ids = dataset.ids.take(rows)
-        hashes = hash_ids(ids, self.header.seed)
-        keys = hashes if self.header.group is None else _group_hashes(dataset, rows, self.header)
+        keys, hashes = _keys(dataset, rows, self.header)
         present = np.ascontiguousarray(dataset.present[rows])
         vectors = [_unit(features.read(rows)) * present[:, [m]] for m, features in enumerate(dataset.modalities)]
         self.instances += len(rows)
@@ -296,10 +300,16 @@ def _partner_sums(has: npt.NDArray[np.float64], vectors: npt.NDArray[np.float32]
     return sums
 
 
-def _group_hashes(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header) -> npt.NDArray[np.uint64]:
-    column = {header.group: column_of(dataset, header.group).take(rows)} if header.group else {}
-    part = Dataset(dataset.ids.take(rows), (), dataset.present[rows], column)
-    return hash_ids(group_keys(part, header.group), header.seed)
+def _keys(
+    dataset: Dataset, rows: npt.NDArray[np.int64], header: Header
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Return the hashes of the groups of some rows (of their ids where there are no groups), and of their ids."""
+    ids = dataset.ids.take(rows)
+    hashes = hash_ids(ids, header.seed)
+    if header.group is None:
+        return hashes, hashes
+    part = Dataset(ids, (), dataset.present[rows], {header.group: column_of(dataset, header.group).take(rows)})
+    return hash_ids(group_keys(part, header.group), header.seed), hashes
 
 
 def _label_hashes(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header) -> npt.NDArray[np.uint64]:

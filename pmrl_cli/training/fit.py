@@ -96,7 +96,8 @@ class Fitted:
         held_out: retrieval of the members together on validation, before any refit.
         share: mean sigma_1^2 / k_i there.
         refitted: whether validation instances trained in the end.
-        counts: instances per part (train, validation, test) as dealt, and those trimmed as mispaired.
+        counts: instances per part (train, validation, test) as dealt, less those excluded.
+        excluded: ``vectors`` and ``instances`` (of which a vector) left out of training and validation on request.
         ranked: validation instances that were ranked.
         seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
         inputs: what was fitted, by modality: rows, dim, digest.
@@ -114,6 +115,7 @@ class Fitted:
     share: float
     refitted: bool
     counts: dict[str, int]
+    excluded: dict[str, int]
     ranked: int
     seen: dict[str, npt.NDArray[np.uint64]]
     inputs: dict[str, dict[str, object]]
@@ -252,6 +254,7 @@ def fit(
     *,
     device: str = "auto",
     max_memory: int | None = None,
+    excluded: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
     stage: Callable[[str], None] = lambda _: None,
     report: Callable[[Progress, Schedule], None] = lambda *_: None,
@@ -268,6 +271,7 @@ def fit(
         settings: with the data they determine the result.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_memory: bytes for features and scores together; scores beyond it live on disk. None: half of what is free.
+        excluded: (n, k), vectors that neither train nor choose, as if they were missing; None for none.
         checkpoint: folder of the resumable state; None keeps none.
         stage: told what is being done.
         report: called at each evaluation.
@@ -287,6 +291,9 @@ def fit(
     objectives = _objectives(settings)
     solver = settings.objective if settings.objective in SOLVERS else SOLVERS[0]
     parts = split_instances(dataset, settings.split_rule)
+    left_out = np.zeros_like(dataset.present) if excluded is None else excluded & (parts != TEST)[:, None]
+    lost = left_out.any(axis=1) & ((dataset.present & ~left_out).sum(axis=1) < 2)
+    dataset = replace(dataset, present=dataset.present & ~left_out)
     ids_digest = hashlib.sha256("\0".join(dataset.ids.to_pylist()).encode()).hexdigest()
     run = _Run(
         dataset,
@@ -297,6 +304,7 @@ def fit(
             **{f"data of {f.name}": f.digest for f in dataset.modalities},
             "ids": ids_digest,
             "split": hashlib.sha256(parts.tobytes()).hexdigest(),
+            "excluded": hashlib.sha256(left_out.tobytes()).hexdigest(),
             **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
             # What rounds otherwise does not continue bit for bit.
             "device": chosen_device.type,
@@ -436,13 +444,14 @@ def fit(
         share=share,
         refitted=refit,
         counts={
-            name: int((parts == part).sum())
+            name: int(((parts == part) & ~lost).sum())
             for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
         },
         seen={
             "train": np.sort(hashes[seen_in_training]),
             "validation": np.sort(hashes[(parts == VALIDATION) & ~seen_in_training]),
         },
+        excluded={"vectors": int(left_out.sum()), "instances": int(left_out.any(axis=1).sum())},
         ranked=len(validation),
         inputs={
             f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}

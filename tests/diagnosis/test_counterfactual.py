@@ -104,11 +104,11 @@ def test_missing_modalities_are_asked_where_they_are():
 
 
 def test_the_error_of_a_difference_is_its_spread_over_data_sets():
-    results = [found(arrays_of(160, 3, 8, noise=0.6, seed=seed)) for seed in range(40)]
+    results = [found(arrays_of(160, 3, 8, noise=0.6, seed=seed)) for seed in range(25)]
     for action in (("centre",), ("drop_modality", "m0")):
         deltas = [one[action].delta for one in results]
         # The gallery is held fixed: the spread may be a little more than the error says.
-        assert np.mean([one.se for one in deltas]) == pytest.approx(np.std([one.value for one in deltas]), rel=0.3)
+        assert np.mean([one.se for one in deltas]) == pytest.approx(np.std([one.value for one in deltas]), rel=0.35)
 
 
 def test_too_few_instances_are_not_asked():

@@ -76,6 +76,7 @@ def test_an_instance_is_scored_alike_in_the_reference_and_beside_it():
     whole = agreement(reference, batch).score
     pieces = [agreement(reference, piece).score for piece in batch.split(77)]
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-6)
+    np.testing.assert_allclose(reference.agreement().score, whole, atol=1e-6)
 
 
 def test_rotation_order_of_modalities_and_order_of_instances_change_no_score():
