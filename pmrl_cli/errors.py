@@ -6,6 +6,7 @@ one line, lower case at its start, and never a traceback: ``cli.main`` prints it
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -111,11 +112,17 @@ class PmrlError(Exception):
         }
 
 
+_SHORT_OF_MEMORY = ("can't allocate memory", "can't start new thread", "failed to map segment")
+"""What torch, threads and the loader of libraries say."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library says that memory is short: NumPy and Arrow by MemoryError, torch in two other ways."""
+    """Whether an error says that memory is short: NumPy and Arrow by MemoryError, other libraries in other ways."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | ImportError) and any(said in str(error) for said in _SHORT_OF_MEMORY)
 
 
 class UsageError(PmrlError):

@@ -90,13 +90,25 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
     return code
 
 
-def _short_of_memory(error: Exception) -> int:
-    from pmrl_cli.files.scratch import available_memory
+def _fail_unforeseen(error: Exception) -> int:
+    """Tell what a library raised: short of memory or disk, or a bug of ours."""
+    code, kind = 5, "resource"
+    if is_out_of_memory(error):
+        from pmrl_cli.files.scratch import available_memory
 
-    found = " ".join(str(error).split())[:160] or "an allocation failed"
-    free = f"{available_memory() / 2**20:.0f}M"
-    message = f"not enough memory: {found}, with {free} available. Pass a --max-memory well below that, or free some."
-    return _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
+        found = " ".join(str(error).split())[:160] or "an allocation failed"
+        free = f"{available_memory() / 2**20:.0f}M"
+        message = f"not enough memory: {found}, with {free} available. Pass a --max-memory well below, or free some."
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        message = (
+            f"cannot read or write: {where}{error.strerror or error}, expected a disk and permissions that allow it. "
+            "Check the path, its permissions and the room on the disk."
+        )
+    else:
+        code, kind = 70, "internal"
+        message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
+    return _fail(error, message, code, {"error": code, "kind": kind, "message": message})
 
 
 def run() -> NoReturn:
@@ -111,18 +123,8 @@ def run() -> NoReturn:
     except TyperException as error:
         message = _usage_message(error)
         code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        message = (
-            f"cannot read or write: {where}{error.strerror or error}, expected a disk and permissions that allow it. "
-            "Check the path, its permissions and the room on the disk."
-        )
-        code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except Exception as error:  # noqa: BLE001 - the one boundary
-        if is_out_of_memory(error):
-            sys.exit(_short_of_memory(error))
-        message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
-        code = _fail(error, message, 70, {"error": 70, "kind": "internal", "message": message})
+        code = _fail_unforeseen(error)
     try:
         sys.stdout.flush()
     except OSError:  # told already; the interpreter would try once more as it ends

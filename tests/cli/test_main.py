@@ -23,11 +23,13 @@ class OutOfMemoryError(RuntimeError):
     [
         (MemoryError("Unable to allocate 6.10 GiB for an array"), 5, "Unable to allocate 6.10 GiB"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 5, "tried to"),
+        (RuntimeError("can't start new thread"), 5, "can't start new thread"),
+        (OSError(12, "Cannot allocate memory"), 5, "Cannot allocate memory"),
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), 5, "Tried to allocate 2.00 GiB"),
         (OSError(28, "No space left on device", "a/b"), 5, "a/b: No space left on device"),
         (RuntimeError("something else"), 70, "internal error: RuntimeError: something else"),
     ],
-    ids=["numpy", "torch cpu", "torch cuda", "disk", "bug"],
+    ids=["numpy", "torch cpu", "thread", "mmap", "torch cuda", "disk", "bug"],
 )
 def test_an_error_of_the_machine_is_one_line_and_its_code(monkeypatch, capsys, error, code, words):
     def fail(**_):
@@ -48,7 +50,7 @@ def test_an_error_of_the_machine_is_one_line_and_its_code(monkeypatch, capsys, e
     assert len(captured.err.splitlines()) == 1
     assert words in captured.err
     if code == 5 and "space" not in words:
-        assert "available. Pass a --max-memory well below that" in captured.err
+        assert "available. Pass a --max-memory well below" in captured.err
 
 
 def test_the_first_signal_asks_training_to_stop_and_the_second_ends_at_once():

@@ -48,6 +48,13 @@ def test_fit_kill_resume_export_corrupt_and_repair_in_any_order():
     assert done.returncode == 0, done.stderr.decode()
 
 
+def test_a_fit_and_an_export_without_room_say_so_in_one_line():
+    command = [sys.executable, HERE / "memory.py", "1024", "64", "16"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stdout.decode()
+    assert b"exit 5" in done.stdout
+
+
 def test_every_command_that_writes_is_among_the_commands():
     writing = {name for name in ("fit", "ingest", "export") if any(c.startswith(name) for c in points.COMMANDS)}
     from pmrl_cli.cli.main import app
