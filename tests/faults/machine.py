@@ -26,7 +26,7 @@ from tests.faults import inject, points  # noqa: E402
 
 SEEDS = ("0", "1")
 KINDS = ("parquet", "npy")
-CALLS = 190
+CALLS = 180
 """About as many write-type calls as a fit makes; a kill later than the last call is none."""
 
 base = Path()

@@ -31,7 +31,7 @@ import pmrl_cli  # noqa: E402
 from tests.faults import inject  # noqa: E402
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
-QUICK = ("--steps", "6", "--dim", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
+QUICK = ("--steps", "3", "--dim", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
 EXPORTS = ("parquet", "h5", "npy", "arrow")
 COMMANDS = ("ingest", "fit", *(f"export-{kind}" for kind in EXPORTS))
 
