@@ -81,3 +81,35 @@ def test_a_standard_output_that_takes_nothing_is_an_error_of_the_disk(tmp_path):
         said = done.stderr.decode()
         assert (done.returncode, len(said.splitlines())) == (5, 1), said
         assert "No space left on device" in said
+
+
+def pmrl(*arguments, cwd, **environment):
+    command = [sys.executable, "-m", "pmrl_cli", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_reader_that_goes_away_ends_the_command_as_it_ends_any_filter(tmp_path):
+    features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
+    process = pmrl("inspect", *features, "--json", "-q", cwd=tmp_path)
+    process.stdout.close()
+    assert process.wait(timeout=60) == -signal.SIGPIPE
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_nothing_is_written_but_what_is_asked_for_and_no_home_is_needed(tmp_path):
+    features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
+    for name in ("work", "temporary"):
+        (tmp_path / name).mkdir()
+    nowhere = {"HOME": "/proc/no/home", "XDG_CACHE_HOME": "/proc/no/cache", "TMPDIR": str(tmp_path / "temporary")}
+    process = pmrl("ingest", *features, "-o", "store", "-q", cwd=tmp_path / "work", **nowhere)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, b"store\n", b"")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["store"]
+    assert not list((tmp_path / "temporary").iterdir())
