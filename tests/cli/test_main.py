@@ -113,3 +113,32 @@ def test_nothing_is_written_but_what_is_asked_for_and_no_home_is_needed(tmp_path
     assert (process.returncode, out, err) == (0, b"store\n", b"")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["store"]
     assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_interrupted_while_it_writes_leaves_what_was_there(tmp_path, number):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "manifest.json").write_text('{"format": "pmrl.store"}', encoding="utf-8")
+    code = """
+import sys, time
+from pmrl_cli.cli.main import run
+from pmrl_cli.files import store
+def for_ever(*_, **__):
+    print("writing", file=sys.stderr, flush=True)
+    time.sleep(60)
+store.fill_all = for_ever
+run()
+"""
+    features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "ingest", *features, "-o", "store"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr.readline() == b"writing\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.strip()) == (128 + number, b"", b"")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["store", "store/manifest.json"]
