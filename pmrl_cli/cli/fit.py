@@ -16,6 +16,7 @@ import typer
 from pmrl_cli.cli import options
 from pmrl_cli.cli.options import Join, OnBad, Precision, option
 from pmrl_cli.errors import UsageError
+from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.objectives import REGISTRY
 
 __all__ = ["command"]
@@ -56,13 +57,20 @@ def command(
     output: Annotated[
         Path, option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
     ] = Path("model"),
-    objective: Annotated[str, option("--objective", help=f"One of {', '.join(REGISTRY)}.")] = "pmrl",
+    objective: Annotated[
+        str, option("--objective", help=f"One of {', '.join([*REGISTRY, *SOLVERS])}, auto.")
+    ] = "pmrl",
     set: Annotated[
         list[str] | None, option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
     ] = None,
-    adapter: Annotated[str, option("--adapter", help="linear, or mlp: linear plus a residual MLP.")] = "mlp",
+    adapter: Annotated[
+        str,
+        option(
+            "--adapter", help="linear; mlp: with a residual MLP; kernel: the same on nearness to instances; auto."
+        ),
+    ] = "auto",
     dim: Annotated[
-        int | None, option("--dim", help="Dimension of the shared space (default: chosen on validation).")
+        int | None, option("--dim", help="Dimension of the shared space, then of one member (default: chosen).")
     ] = None,
     steps: Annotated[
         int | None, option("--steps", help="Most training steps; 0 keeps the closed-form start.")
@@ -71,6 +79,12 @@ def command(
     learning_rate: Annotated[float, option("--learning-rate", help="Of AdamW.")] = 5e-4,
     dropout: Annotated[
         float | None, option("--dropout", help="Share of input scores zeroed in training (default: chosen).")
+    ] = None,
+    mixup: Annotated[
+        float, option("--mixup", help="A: mix instances in a proportion drawn from Beta(A, A) (FuseMix); 0: not.")
+    ] = 0.0,
+    budget: Annotated[
+        str | None, option("--budget", metavar="TIME", help="Stop the search after it, as in 90s, 5m, 2h.")
     ] = None,
     patience: Annotated[int, option("--patience", help="Evaluations without gain before stopping.")] = 8,
     refit: Annotated[
@@ -134,6 +148,8 @@ def command(
         batch_size=batch_size,
         learning_rate=learning_rate,
         dropout=dropout,
+        mixup=mixup,
+        budget=options.parse_seconds(budget),
         patience=patience,
         refit=refit,
         validation=validation,
@@ -149,7 +165,7 @@ def command(
     signal.signal(signal.SIGTERM, stop)
     started = time.time()
     progress = FitProgress(quiet=quiet, verbose=verbose)
-    budget = options.parse_bytes(max_memory)
+    memory = options.parse_bytes(max_memory)
     try:
         with held(unfinished), progress:
             states = [path for path in sorted(unfinished.iterdir()) if path.is_dir()]
@@ -165,7 +181,7 @@ def command(
                 id_column=id_column,
                 feature_column=feature_column,
                 labels=labels,
-                max_memory=budget,
+                max_memory=memory,
             )
             progress.dataset(dataset)
             if "split" in dataset.columns and split_column is None:
@@ -177,7 +193,7 @@ def command(
 
             aligner.fit(
                 dataset,
-                max_memory=budget,
+                max_memory=memory,
                 checkpoint=unfinished,
                 stage=stage,
                 report=progress.evaluation,

@@ -16,7 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
-from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect
+from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge
 from pmrl_cli.cli.options import option
 from pmrl_cli.errors import PmrlError, is_out_of_memory
 
@@ -42,7 +42,7 @@ def _flowed(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
 
 
-for module in (inspect, ingest, fit, diagnose, evaluate, export):
+for module in (inspect, ingest, fit, diagnose, merge, evaluate, export):
     app.command(module.__name__.rpartition(".")[2], help=_flowed(module.command.__doc__ or ""))(module.command)
 
 _HELP = """Align precomputed embeddings of k modalities in one space, and say how aligned they are.

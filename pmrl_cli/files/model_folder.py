@@ -17,10 +17,11 @@ from pmrl_cli.errors import DataError, Place, StateError
 from pmrl_cli.files.atomic import MANIFEST
 from pmrl_cli.files.sealed import FORMAT_VERSION, check_bytes, digests, read_manifest, unseal, write_sealed
 
-__all__ = ["FORMAT", "RUN", "read_model", "to_csv", "to_toml", "write_model"]
+__all__ = ["FORMAT", "RUN", "WEIGHTS", "read_model", "to_csv", "to_toml", "write_model"]
 
 FORMAT = "pmrl.model"
 RUN = "run.json"
+WEIGHTS = "model.safetensors"
 
 
 def to_toml(values: Mapping[str, object]) -> str:
