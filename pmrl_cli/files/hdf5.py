@@ -16,7 +16,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pmrl_cli.errors import Place, PolicyError
-from pmrl_cli.files.source import Block, Column, Contents, Vectors, reading, rows_per_block
+from pmrl_cli.files.source import MAX_DIM, Block, Column, Contents, Vectors, reading, rows_per_block
 
 __all__ = ["probe_hdf5"]
 
@@ -55,7 +55,7 @@ def probe_hdf5(path: Path) -> Contents:
         file.visititems(lambda name, item: datasets.append((name, item)) if isinstance(item, h5py.Dataset) else None)
         for name, dataset in sorted(datasets, key=lambda pair: pair[0].encode(errors="surrogateescape")):
             kind = dataset.dtype
-            if dataset.ndim == 2 and kind.kind in "fiu" and dataset.shape[1] > 0:
+            if dataset.ndim == 2 and kind.kind in "fiu" and 0 < dataset.shape[1] <= MAX_DIM:
                 _refuse_storage(path, name, dataset)
                 vectors.append(_vectors(path, name, dataset))
                 if dataset.compression == "gzip":

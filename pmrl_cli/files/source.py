@@ -25,6 +25,7 @@ from pmrl_cli.errors import DataError, Place
 __all__ = [
     "BFLOAT16",
     "FLOATS",
+    "MAX_DIM",
     "READ_BYTES",
     "Block",
     "Column",
@@ -33,7 +34,9 @@ __all__ = [
     "check_regular",
     "reading",
     "rows_per_block",
+    "signature",
     "to_float32",
+    "unreadable",
 ]
 
 Block = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]
@@ -45,6 +48,9 @@ FLOATS = ("float16", "float32", "float64", BFLOAT16)
 
 READ_BYTES = 8 * 2**20
 """Bytes one block of one array may take."""
+
+MAX_DIM = 2**23
+"""Columns beyond which a row is no vector of features: one row must fit a block that two processes share."""
 
 
 @dataclass(frozen=True)
@@ -133,7 +139,7 @@ def check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise _unreadable(str(path), None, error.strerror or "an I/O error") from None
+        raise unreadable(str(path), None, error.strerror or "an I/O error") from None
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a FIFO, socket or device"
         raise DataError(
@@ -145,7 +151,17 @@ def check_regular(path: Path) -> None:
         )
 
 
-def _unreadable(file: str, dataset: str | None, found: str) -> DataError:
+def signature(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file does: its size, its time of change in ns, its inode.
+
+    Raises: OSError.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def unreadable(file: str, dataset: str | None, found: str) -> DataError:
+    """Return the error of a file that is damaged or that one may not read."""
     return DataError(
         what="file cannot be read",
         at=Place(file, dataset),
@@ -181,4 +197,4 @@ def reading(file: str, dataset: str | None = None) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):  # Arrow's says only the path
             reason = "No such file or directory"
-        raise _unreadable(file, dataset, " ".join(reason.split())[:120]) from error
+        raise unreadable(file, dataset, " ".join(reason.split())[:120]) from error

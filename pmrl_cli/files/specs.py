@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError
+from pmrl_cli.files import isolated
 from pmrl_cli.files.arrays import probe_npy, probe_npz, probe_safetensors
-from pmrl_cli.files.hdf5 import probe_hdf5
 from pmrl_cli.files.manifest import EXPORT, STORE, folder_format, probe_store
 from pmrl_cli.files.naming import natural_key
-from pmrl_cli.files.parquet import probe_csv, probe_parquet
 from pmrl_cli.files.source import Contents, check_regular
 
 __all__ = ["Item", "Report", "check_not_input", "expand", "parse_spec", "probe"]
@@ -21,16 +20,10 @@ Report = Callable[[PmrlError], None]
 """Takes an error: raises it, or keeps it so that the others are found too."""
 
 _PROBES: dict[str, Callable[[Path], Contents]] = {
-    ".h5": probe_hdf5,
-    ".hdf5": probe_hdf5,
-    ".h5ad": probe_hdf5,
-    ".parquet": probe_parquet,
-    ".pq": probe_parquet,
+    **dict.fromkeys(isolated.KINDS, isolated.probe),
     ".npy": probe_npy,
     ".npz": probe_npz,
     ".safetensors": probe_safetensors,
-    ".csv": probe_csv,
-    ".tsv": probe_csv,
 }
 
 
