@@ -85,6 +85,8 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
         typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead
         typer.echo(f"error: {message}", err=True)
+    for more in error.more if isinstance(error, PmrlError) else ():
+        typer.echo(f"error: {more}", err=True)
     return code
 
 

@@ -20,7 +20,7 @@ import numpy.typing as npt
 import pyarrow as pa
 from safetensors import SafetensorError
 
-from pmrl_cli.errors import DataError, Place
+from pmrl_cli.errors import DataError, Place, PolicyError
 
 __all__ = [
     "BFLOAT16",
@@ -33,6 +33,7 @@ __all__ = [
     "Vectors",
     "check_regular",
     "reading",
+    "refuse_bomb",
     "rows_per_block",
     "signature",
     "to_float32",
@@ -113,6 +114,30 @@ class Contents:
     notes: tuple[str, ...] = field(default=())
 
 
+_BOMB_BYTES = 256 * 2**20
+_BOMB_RATIO = 1000
+
+
+def refuse_bomb(place: Place, declared: int, stored: int) -> None:
+    """Refuse an array that claims far more than the file can hold: features do not compress a thousandfold.
+
+    Args:
+        place: the array.
+        declared: bytes of its shape and type.
+        stored: bytes it takes in the file.
+
+    Raises: PolicyError.
+    """
+    if declared > _BOMB_BYTES and declared > _BOMB_RATIO * stored:
+        raise PolicyError(
+            what="refused",
+            at=place,
+            found=f"{declared} declared bytes over {stored} stored",
+            expected="stored values",
+            next_step="Write the values themselves into the file.",
+        )
+
+
 def rows_per_block(dim: int, itemsize: int) -> int:
     """Rows whose vectors fill ``READ_BYTES`` (at least 1)."""
     return max(1, READ_BYTES // max(1, dim * itemsize))
@@ -127,7 +152,7 @@ def to_float32(block: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.flo
     """
     if dtype == BFLOAT16:
         return (block.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return block.astype(np.float32, copy=False)
 
 
