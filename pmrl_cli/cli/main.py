@@ -94,6 +94,9 @@ def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pmrl ... | head` ends as any filter does
     signal.signal(signal.SIGTERM, _terminate)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:  # file names need not be UTF-8, and JSON writes such bytes as escapes too
+        reconfigure(errors="backslashreplace")
     try:
         code = app(standalone_mode=False) or 0
     except PmrlError as error:
@@ -115,4 +118,5 @@ def run() -> NoReturn:
         message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
         code = _fail(error, message, 70, {"error": 70, "kind": "internal", "message": message})
     sys.stdout.flush()
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be put away
     sys.exit(code if isinstance(code, int) else os.EX_OK)

@@ -42,18 +42,9 @@ def digest_ids(ids: pa.LargeStringArray) -> str:
     return digest.hexdigest()
 
 
-def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        message = "a key stands twice in one object"
-        raise ValueError(message)
-    return found
-
-
 def _manifest(path: Path) -> dict[str, Any]:
-    check_regular(path / MANIFEST)
     with reading(str(path / MANIFEST)):
-        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"), object_pairs_hook=_each_once)
+        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
     return content if isinstance(content, dict) else {}
 
 

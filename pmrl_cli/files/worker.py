@@ -90,17 +90,20 @@ class _Server:
 
     def _stream(self, items: Iterator[Item], seconds: float) -> None:
         """Put each item into one slot while the other is used; say so when it is asked for."""
-        for index, (item, parts) in enumerate(items):
-            at = index % SLOTS * SLOT_BYTES
+        count = 0
+        for item, parts in items:
+            at = count % SLOTS * SLOT_BYTES
             for part in parts:
                 self._memory[at : at + len(part)] = part
                 at += len(part)
-            self._send({"item": item}, first=index == 0)
+            self._send({"item": item}, asked=count == 0)
+            count += 1
             _allow(seconds)
-        self._send({"end": True}, first=False)
+        self._send({"end": True}, asked=count == 0)
 
-    def _send(self, message: dict[str, object], *, first: bool) -> None:
-        if not first and self._channel.receive() is None:
+    def _send(self, message: dict[str, object], *, asked: bool) -> None:
+        """Send a message, once it is asked for: the request has asked for the first."""
+        if not asked and self._channel.receive() is None:
             raise BrokenPipeError
         self._channel.send(message)
 
