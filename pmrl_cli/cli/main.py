@@ -9,6 +9,7 @@ import signal
 import sys
 import traceback
 from inspect import cleandoc
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -70,6 +71,19 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but end at once where a module is being imported.
+
+    Half a module is no state to go on from, and NumPy's import even swallows the exception.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def _usage_message(error: TyperException) -> str:
     message = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
@@ -98,7 +112,10 @@ def run() -> NoReturn:
     if reconfigure is not None:  # file names need not be UTF-8, and JSON writes such bytes as escapes too
         reconfigure(errors="backslashreplace")
     try:
+        signal.signal(signal.SIGINT, _interrupt)
         code = app(standalone_mode=False) or 0
+    except KeyboardInterrupt:  # typer turns most of them into this code
+        code = 128 + signal.SIGINT
     except PmrlError as error:
         code = _fail(error, str(error), error.exit_code, error.as_dict())
     except TyperException as error:
