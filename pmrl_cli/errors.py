@@ -19,6 +19,7 @@ __all__ = [
     "ResourceError",
     "StateError",
     "UsageError",
+    "is_out_of_memory",
     "printable",
     "raise_all",
 ]
@@ -125,6 +126,13 @@ class PmrlError(Exception):
             "id": place.instance_id if place else None,
             "total": self.total,
         }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says that memory is short: NumPy and Arrow by MemoryError, torch in two other ways."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 class UsageError(PmrlError):

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from inspect import cleandoc
 from types import FrameType
 from typing import Annotated, NoReturn
@@ -16,9 +17,9 @@ import typer
 from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
-from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect
+from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge
 from pmrl_cli.cli.options import option
-from pmrl_cli.errors import PmrlError
+from pmrl_cli.errors import PmrlError, is_out_of_memory
 
 __all__ = ["app", "run"]
 
@@ -42,7 +43,7 @@ def _flowed(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
 
 
-for module in (inspect, ingest, fit, diagnose, evaluate, export):
+for module in (inspect, ingest, fit, diagnose, merge, evaluate, export):
     app.command(module.__name__.rpartition(".")[2], help=_flowed(module.command.__doc__ or ""))(module.command)
 
 _HELP = """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
@@ -96,12 +97,22 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
     if "--debug" in sys.argv:
         traceback.print_exception(error)
     if "--json" in sys.argv:
-        typer.echo(json.dumps(details, ensure_ascii=False))
+        with suppress(OSError):  # what cannot be written may be standard output itself
+            typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead
         typer.echo(f"error: {message}", err=True)
     for more in error.more if isinstance(error, PmrlError) else ():
         typer.echo(f"error: {more}", err=True)
     return code
+
+
+def _short_of_memory(error: Exception) -> int:
+    from pmrl_cli.files.scratch import available_memory
+
+    found = " ".join(str(error).split())[:160] or "an allocation failed"
+    free = f"{available_memory() / 2**20:.0f}M"
+    message = f"not enough memory: {found}, with {free} available. Pass a --max-memory well below that, or free some."
+    return _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
 
 
 def run() -> NoReturn:
@@ -114,6 +125,7 @@ def run() -> NoReturn:
     try:
         signal.signal(signal.SIGINT, _interrupt)
         code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
     except KeyboardInterrupt:  # typer turns most of them into this code
         code = 128 + signal.SIGINT
     except PmrlError as error:
@@ -121,9 +133,6 @@ def run() -> NoReturn:
     except TyperException as error:
         message = _usage_message(error)
         code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
-    except MemoryError as error:
-        message = "not enough memory. Lower --max-memory or free some."
-        code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         message = (
@@ -132,8 +141,13 @@ def run() -> NoReturn:
         )
         code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except Exception as error:  # noqa: BLE001 - the one boundary
+        if is_out_of_memory(error):
+            sys.exit(_short_of_memory(error))
         message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
         code = _fail(error, message, 70, {"error": 70, "kind": "internal", "message": message})
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # told already; the interpreter would try once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be put away
     sys.exit(code if isinstance(code, int) else os.EX_OK)

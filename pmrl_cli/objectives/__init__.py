@@ -33,8 +33,9 @@ class Loss(NamedTuple):
 class Objective(Protocol):
     """A torch module from the embeddings of a batch to its loss.
 
-    ``__init__`` takes only keyword settings with numeric defaults (they are what ``--set`` can change). Trainable
-    settings (a learned temperature) are ``nn.Parameter``; everything random draws from torch's default generator.
+    ``__init__`` takes only keyword settings with numeric defaults (they are what ``--set`` can change; those with a
+    whole default take whole numbers). Trainable settings (a learned temperature) are ``nn.Parameter``; everything
+    random draws from torch's default generator.
     """
 
     def __call__(self, embeddings: Tensor, present: Tensor) -> Loss:
@@ -43,6 +44,8 @@ class Objective(Protocol):
         Args:
             embeddings: (B, K, d) float32 or float64, unit length where present, anything finite elsewhere.
             present: (B, K) bool.
+
+        Raises: UsageError for a K it cannot take, for an empty batch too: that is how a fit asks before it starts.
         """
         ...
 
@@ -58,6 +61,14 @@ class Entry(NamedTuple):
 REGISTRY: Mapping[str, Entry] = {
     "pmrl": Entry("pmrl_cli.objectives.pmrl", "Pmrl", "leading singular value and direction, sign-aware"),
     "pmrl-paper": Entry("pmrl_cli.objectives.pmrl_paper", "PmrlPaper", "as published (arXiv 2507.17343)"),
+    "infonce": Entry("pmrl_cli.objectives.infonce", "InfoNce", "InfoNCE over all pairs of modalities"),
+    "anchor": Entry("pmrl_cli.objectives.anchor", "Anchor", "InfoNCE of one modality with each other one"),
+    "siglip": Entry("pmrl_cli.objectives.siglip", "SigLip", "pairwise sigmoid over all pairs of modalities"),
+    "ldc": Entry("pmrl_cli.objectives.ldc", "Ldc", "each modality against the leading direction of the others"),
+    "gram": Entry("pmrl_cli.objectives.gram", "Gram", "volume of the Gram determinant"),
+    "triangle": Entry("pmrl_cli.objectives.triangle", "Triangle", "area of the triangle of three modalities"),
+    "symile": Entry("pmrl_cli.objectives.symile", "Symile", "multilinear inner product of all modalities"),
+    "vicreg": Entry("pmrl_cli.objectives.vicreg", "VicReg", "invariance, variance and covariance, no negatives"),
 }
 
 
@@ -84,7 +95,7 @@ def settings_of(name: str) -> dict[str, float]:
 def make_objective(name: str, settings: Mapping[str, float]) -> nn.Module:
     """Build the objective ``name`` with ``settings`` over its defaults.
 
-    Raises: UsageError for an unknown objective or setting.
+    Raises: UsageError for an unknown objective or setting, or a fraction where a whole number is wanted.
     """
     cls = _class_of(name)
     known = settings_of(name)
@@ -97,4 +108,10 @@ def make_objective(name: str, settings: Mapping[str, float]) -> nn.Module:
             expected=f"one of {', '.join(sorted(known))}",
             next_step=f"Mend --set for --objective {name}.",
         )
+    for key, value in settings.items():
+        if isinstance(known[key], int) and not float(value).is_integer():
+            what = "setting of the objective is not a whole number"
+            raise UsageError(
+                what, found=f"{key}={value:g}", expected="a whole number", next_step=f"Mend --set {key}."
+            )
     return cls(**{key: type(known[key])(value) for key, value in settings.items()})

@@ -1,15 +1,25 @@
-"""The pieces of contrast that objectives share: masked symmetric InfoNCE, its learned temperature, masked means."""
+"""The pieces that objectives share: masked symmetric contrasts, a learned temperature, the anchor, masked means."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pmrl_cli.errors import UsageError
 
-__all__ = ["LearnedTemperature", "masked_mean", "pairwise_contrast", "random_subsets", "symmetric_info_nce"]
+__all__ = [
+    "LearnedTemperature",
+    "all_pairs",
+    "masked_mean",
+    "pairwise_contrast",
+    "part_anchor",
+    "random_subsets",
+    "symmetric_cross_entropy",
+    "symmetric_info_nce",
+]
 
 
 def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
@@ -50,25 +60,77 @@ def symmetric_info_nce(first: Tensor, second: Tensor, present: Tensor, temperatu
     return loss.new_zeros(len(both)).masked_scatter(both, loss)
 
 
-def pairwise_contrast(embeddings: Tensor, present: Tensor, temperature: Tensor | float) -> Tensor:
-    """Return symmetric InfoNCE over all pairs of modalities, the mean over pairs of present modalities.
+def symmetric_cross_entropy(scores: Tensor, present: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return, for every instance, the cross-entropy of its own score in its row and in its column, averaged.
+
+    As ``symmetric_info_nce``, for scores that are no inner products.
+
+    Args:
+        scores: (B, B) of instance i as first against instance j as second, finite everywhere.
+        present: (B, 2) bool: whether an instance can stand first, second. Others are no candidates either.
+        smoothing: share of the target spread evenly over the candidates (label smoothing), in [0, 1).
+
+    Returns: (B,) in nats, 0 where an instance cannot stand on both sides.
+    """
+    has_first, has_second = present.unbind(1)
+    both = present.all(1)
+    candidates = scores[has_first][:, has_second]
+    forward, backward = (candidates.logsumexp(side) - smoothing * candidates.mean(side) for side in (1, 0))
+    loss = (forward[both[has_first]] + backward[both[has_second]]) / 2 - (1 - smoothing) * scores.diagonal()[both]
+    return loss.new_zeros(len(both)).masked_scatter(both, loss)
+
+
+def all_pairs(modalities: int) -> list[tuple[int, int]]:
+    """Return every unordered pair of K modalities, the smaller index first."""
+    return [(m, n) for m in range(modalities) for n in range(m + 1, modalities)]
+
+
+def pairwise_contrast(
+    embeddings: Tensor,
+    present: Tensor,
+    temperature: Tensor | float,
+    pairs: Sequence[tuple[int, int]] | None = None,
+) -> Tensor:
+    """Return symmetric InfoNCE over pairs of modalities, the mean over (pair, instance that has both).
 
     Args:
         embeddings: (B, K, d) unit length where present, anything finite elsewhere.
         present: (B, K) bool.
         temperature: scalar > 0.
+        pairs: of modalities; all by default.
 
     Returns: scalar, a zero connected to the graph if no instance has two modalities.
 
     Source: Tian, Krishnan, Isola, "Contrastive Multiview Coding", ECCV 2020 (full graph).
     """
     modalities = embeddings.unbind(1)
-    pairs = torch.combinations(torch.arange(len(modalities))).tolist()
+    if pairs is None:
+        pairs = all_pairs(len(modalities))
     if not pairs:
         return embeddings[:0].sum()
     losses = [symmetric_info_nce(modalities[m], modalities[n], present[:, [m, n]], temperature) for m, n in pairs]
     both = torch.stack([present[:, m] & present[:, n] for m, n in pairs])
     return masked_mean(torch.stack(losses), both)
+
+
+def part_anchor(modalities: int, anchor: int) -> list[int]:
+    """Return the indices of all modalities but the anchor.
+
+    Args:
+        modalities: K.
+        anchor: index of the anchor, in the order of the modalities' names (that of ``pmrl inspect``).
+
+    Raises: UsageError if there is no such modality.
+    """
+    if not 0 <= anchor < modalities:
+        what = "no such anchor"
+        raise UsageError(
+            what,
+            found=f"anchor={anchor} with {modalities} modalities",
+            expected=f"0 to {modalities - 1}, in the order of pmrl inspect",
+            next_step="Mend --set anchor.",
+        )
+    return [m for m in range(modalities) if m != anchor]
 
 
 def random_subsets(modalities: int) -> Tensor:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pmrl_cli.files.atomic import held
+from pmrl_cli.files.locks import held
 
 ROOT = Path(__file__).parents[2]
 FEATURES = [str(path) for path in sorted((ROOT / "sample_data" / "features").iterdir())]
@@ -141,9 +141,14 @@ def test_json_is_one_object_with_the_metrics(tmp_path):
 @pytest.mark.parametrize(
     ("options", "code", "words"),
     [
-        (("--objective", "infinity"), 2, "unknown objective: 'infinity', expected one of pmrl, pmrl-paper"),
+        (("--objective", "infinity"), 2, "unknown objective: 'infinity', expected one of anchor, gram, infonce"),
         (("--set", "tau=1"), 2, "unknown setting of the objective: tau"),
         (("--set", "tau"), 2, "--set is not KEY=NUMBER"),
+        (
+            ("--objective", "gram", "--set", "anchor=3"),
+            2,
+            "no such anchor: anchor=3 with 3 modalities, expected 0 to 2",
+        ),
         (("--adapter", "tree"), 2, "expected linear or mlp"),
         (("--validation", "1.5"), 2, "validation share out of range"),
         (("--config", "absent.toml"), 2, "config file cannot be read: absent.toml"),

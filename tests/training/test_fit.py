@@ -10,7 +10,7 @@ import torch
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.data.split import VALIDATION, split_instances
-from pmrl_cli.errors import DataError, DivergedError, StateError
+from pmrl_cli.errors import DataError, DivergedError, StateError, UsageError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.training.bank import build_bank
 from pmrl_cli.training.fit import fit
@@ -173,6 +173,15 @@ def test_instances_with_one_modality_are_dealt_to_no_batch():
     fit(data, settings, report=count)
     fit(both, settings, report=count)
     assert rows[0] == rows[-1]  # a batch of everybody: nobody with one modality was dealt
+
+
+def test_an_objective_refuses_a_number_of_modalities_before_any_work_is_done():
+    stages = []
+    before = torch.random.get_rng_state()
+    with pytest.raises(UsageError, match="triangle takes three modalities: 2, expected 3"):
+        fit(simulate(dims=(12, 10)), settings_for(objective="triangle"), stage=stages.append)
+    assert stages == []
+    assert torch.equal(torch.random.get_rng_state(), before)
 
 
 def test_one_modality_or_no_validation_is_an_error():

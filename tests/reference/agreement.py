@@ -1,0 +1,45 @@
+"""Whether an objective agrees, in value and gradient, with loops written from its formula."""
+
+import torch
+from torch.nn.functional import normalize
+
+from pmrl_cli.objectives import make_objective
+
+
+def draw(batch, modalities, dim, *, shared=1.0, seed=0):
+    """Unit vectors (B, K, d) float64 with something in common, and a (B, K) mask of about 7 in 10."""
+    generator = torch.Generator().manual_seed(seed)
+    vectors = torch.randn(batch, modalities, dim, generator=generator, dtype=torch.float64)
+    vectors += shared * torch.randn(batch, 1, dim, generator=generator, dtype=torch.float64)
+    return normalize(vectors, dim=-1), torch.rand(batch, modalities, generator=generator) < 0.7
+
+
+def agrees(name, settings, reference, embeddings, present, *, rtol=1e-6):
+    """Assert that the objective is ``reference(embeddings, present)``, a float64 loop that autograd can follow.
+
+    Gradients are compared through normalisation, as the adapters see them: on the sphere.
+    """
+    objective = make_objective(name, settings).double()
+    outcomes = []
+    for function in (lambda z: objective(z, present).value, lambda z: reference(z, present)):
+        torch.manual_seed(0)
+        vectors = embeddings.clone().requires_grad_()
+        value = function(normalize(vectors, dim=-1))
+        (gradient,) = torch.autograd.grad(value, vectors)
+        outcomes.append((value.detach(), gradient))
+    (found, found_gradient), (wanted, wanted_gradient) = outcomes
+    torch.testing.assert_close(found, wanted, rtol=rtol, atol=1e-9)
+    scale = wanted_gradient.abs().max().item()
+    assert scale > 1e-4
+    torch.testing.assert_close(found_gradient, wanted_gradient, rtol=rtol, atol=10 * rtol * scale)
+
+
+def softmax_loss(scores, target):
+    """-log of the target's share of the softmax, one score at a time (a dict of scalars)."""
+    return torch.log(sum(torch.exp(score - scores[target]) for score in scores.values()))
+
+
+def smoothed_loss(scores, target, smoothing):
+    """Cross-entropy with label smoothing: (1 - s) on the target, s spread evenly over all."""
+    even = sum(softmax_loss(scores, candidate) for candidate in scores) / len(scores)
+    return (1 - smoothing) * softmax_loss(scores, target) + smoothing * even
