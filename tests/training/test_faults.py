@@ -12,16 +12,10 @@ from pmrl_cli.training import fit as fit_module
 from pmrl_cli.training import loop
 from pmrl_cli.training.fit import fit
 from pmrl_cli.training.loop import Interrupted
-from tests.training.test_fit import same, settings_for, simulate
+from tests.training.test_fit import same, settings_for, simulate, weights
 
 SETTINGS = settings_for(steps=12, batch_size=32, adapter="linear")
 DATA = simulate(n=120, dims=(6, 5, 4))
-
-
-def weights(fitted):
-    """Return the weights of all members by name."""
-    states = enumerate(member.adapters.state_dict() for member in fitted.members)
-    return {f"{i}.{name}": tensor.clone() for i, state in states for name, tensor in state.items()}
 
 
 @pytest.fixture(scope="module")
