@@ -18,7 +18,7 @@ from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
-from pmrl_cli.files.atomic import atomic_folder
+from pmrl_cli.files.atomic import atomic_folder, to_json
 from pmrl_cli.files.model_folder import FORMAT, read_model, to_toml, write_model
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.files.tensors import read_tensors, write_tensors
@@ -354,19 +354,26 @@ class Aligner:
         files, manifest = read_model(folder)
         texts = {name: content.decode() for name, content in files.items() if not name.endswith(".safetensors")}
         config = json.loads(texts["config.json"])
+        numbered = "members" in config  # a model of format 1 is one alignment, whose tensors have no number
+        if not numbered:
+            config["members"] = [{"features": "linear", "squash": False}]
+            texts["config.json"] = to_json(config)
         names = tuple(str(m["name"]) for m in config["modalities"])
         weights = Adapters.merged_keys(hidden=int(config["hidden"]))
         arrays = [Projection.array_names(kernel=member["features"] == "kernel") for member in config["members"]]
-        expected = {f"{i}.{n}.projection.{key}" for i, keys in enumerate(arrays) for n in names for key in keys}
-        expected |= {f"{i}.{n}.adapter.{key}" for i in range(len(arrays)) for n in names for key in weights}
+        prefix = [f"{i}." if numbered else "" for i in range(len(arrays))]
+        expected = {
+            f"{p}{n}.projection.{key}" for p, keys in zip(prefix, arrays, strict=True) for n in names for key in keys
+        }
+        expected |= {f"{p}{n}.adapter.{key}" for p in prefix for n in names for key in weights}
         tensors = read_tensors(files["model.safetensors"], folder / "model.safetensors", expected)
 
         def projection(i: int, name: str) -> Projection:
-            stored = {key: tensors[f"{i}.{name}.projection.{key}"].numpy() for key in arrays[i]}
+            stored = {key: tensors[f"{prefix[i]}{name}.projection.{key}"].numpy() for key in arrays[i]}
             return Projection.from_arrays(stored, squash=bool(config["members"][i]["squash"]))
 
         def member(i: int) -> Member:
-            stored = [{key: tensors[f"{i}.{name}.adapter.{key}"] for key in weights} for name in names]
+            stored = [{key: tensors[f"{prefix[i]}{name}.adapter.{key}"] for key in weights} for name in names]
             return Member(tuple(projection(i, name) for name in names), Adapters.from_merged(stored))
 
         aligner = cls(device=device, **config["settings"])

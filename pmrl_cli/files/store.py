@@ -15,11 +15,11 @@ import pyarrow.parquet as pq
 
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable
-from pmrl_cli.files.discovery import Plan, discover
+from pmrl_cli.files.discovery import Plan
 from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan
 from pmrl_cli.files.manifest import IDS, PRESENT, STORE, digest_ids, open_store
 from pmrl_cli.files.npy import NpyWriter
-from pmrl_cli.files.reading import check_disk, raise_first
+from pmrl_cli.files.reading import check_disk, plan_of
 from pmrl_cli.files.sealed import FORMAT_VERSION, digests, write_sealed
 from pmrl_cli.files.specs import check_not_input
 
@@ -64,9 +64,8 @@ def ingest_store(
     """
     check_replaceable(out, kind=STORE, force=force)
     check_not_input(out, files)
-    plan = discover(
+    plan = plan_of(
         files,
-        raise_first,
         id_column=id_column,
         feature_column=feature_column,
         labels=labels,
