@@ -2,7 +2,8 @@
 
     python benchmarks/safety.py [--pairs N]
 
-Without: no digest is computed or compared, nothing is flushed to disk, no gradient or weight is checked. Prints the
+Without: files are read in the same process and unchecked, no digest is computed or compared, nothing is flushed to
+disk, no gradient or weight is checked. Prints the
 CPU seconds of whole commands (user and system, children included), median over the pairs, and their ratio.
 """
 
@@ -22,9 +23,14 @@ ROOT = Path(__file__).parents[1]
 
 WITHOUT = """
 import torch
-from pmrl_cli.files import atomic, manifest, model_folder, sealed, specs
+from pmrl_cli.files import atomic, hdf5, isolated, manifest, model_folder, parquet, sealed, specs
 from pmrl_cli.training import checkpoint
 def nothing(*_, **__): return None
+isolated.start = specs.refuse_pickle = nothing
+specs.unchanging = lambda path, before, contents: contents
+probes = {"hdf5": hdf5.probe_hdf5, "parquet": parquet.probe_parquet, "csv": parquet.probe_csv}
+isolated.probe = lambda path: probes[isolated.KINDS[path.suffix]](path)
+specs._PROBES.update(dict.fromkeys(isolated.KINDS, isolated.probe))
 atomic._sync = nothing
 sealed.check_files = manifest.check_files = specs.check_listed = nothing
 for module in (sealed, model_folder, checkpoint):

@@ -352,6 +352,20 @@ class Aligner:
         """
         folder = Path(path)
         files, manifest = read_model(folder)
+        try:
+            return cls._from_files(folder, files, manifest, device)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            what = "not a model"  # digests show that bytes are as written, not who wrote them
+            raise DataError(
+                what,
+                at=Place(str(folder)),
+                found=" ".join(f"{type(error).__name__}: {error}".split())[:120],
+                expected="a folder written by pmrl fit",
+                next_step="Give the folder that pmrl fit printed.",
+            ) from error
+
+    @classmethod
+    def _from_files(cls, folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any], device: str) -> Self:
         texts = {name: content.decode() for name, content in files.items() if not name.endswith(".safetensors")}
         config = json.loads(texts["config.json"])
         numbered = "members" in config  # a model of format 1 is one alignment, whose tensors have no number

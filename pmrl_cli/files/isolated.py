@@ -49,7 +49,7 @@ SECONDS = 10.0
 _BYTES_PER_SECOND = 4 * 2**20
 """What a file of many bytes gets besides: far slower than the slowest compression reads."""
 
-_PATIENCE = 20
+_PATIENCE = 60
 """How many times that long to wait for an answer: a busy machine or a slow disk is not the file's fault."""
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -24,6 +25,7 @@ from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, ch
 
 __all__ = [
     "EXPORT",
+    "FILE_NAME",
     "STORE",
     "check_listed",
     "check_unread",
@@ -35,6 +37,9 @@ __all__ = [
 
 STORE = "pmrl.store"
 EXPORT = "pmrl.export"
+
+FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+"""What a modality must be called for its rows to be a file of the store."""
 
 IDS = "ids.parquet"
 PRESENT = "present.npy"
@@ -113,8 +118,11 @@ def _read_store(path: Path) -> _Store:
             bool(manifest["ids"]["named_by_row"]),
             tuple(manifest["notes"]),
         )
-    except (KeyError, TypeError, ValueError):
+        named = all(FILE_NAME.fullmatch(entry["name"]) for entry in store.modalities)
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise _damaged(path / MANIFEST, "a manifest without its entries", "one written by pmrl ingest") from None
+    if not named:
+        raise _damaged(path / MANIFEST, "a modality whose name is no file's", "names as pmrl ingest writes them")
     for entry in store.modalities:
         file = path / f"{entry['name']}.npy"
         check_regular(file)

@@ -39,8 +39,8 @@ ROWS, DIM = 40, 9
 IDS = [f"instance-{row:04d}" for row in range(ROWS)]
 X = np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)
 
-SECONDS = 60.0
-"""More than any input may take, on a machine that has other work."""
+SECONDS = 240.0
+"""More than any input may take: five readings of 3 s of processor time each, on a machine with other work."""
 
 MEMORY = 1536 * 2**20
 """Bytes that this process may ever hold; the reading process has its own limit."""
