@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from itertools import combinations
+from itertools import combinations, permutations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.diagnosis.consensus import NEIGHBOURS, centre, modality_means
+from pmrl_cli.diagnosis.gap import mixed_ranks
 from pmrl_cli.diagnosis.linear import fit_linear
 from pmrl_cli.diagnosis.pairing import clustered_error
 from pmrl_cli.diagnosis.probe import third_of
@@ -47,7 +48,8 @@ class Counterfactual:
             ``linear`` (an adapter fitted on the embeddings), ``drop_modality`` from fused queries, or
             ``drop_suspects`` from the fit of that adapter.
         subject: the modality that is dropped; else empty.
-        metric: ``R@1@N`` in a gallery of N, the mean over directions; of fused queries ``fused R@1@N``.
+        metric: ``R@1@N`` in a gallery of N, the mean over directions; ``mixed R@1@N`` where both modalities are
+            candidates, ``fused R@1@N`` where all others ask.
         before: of doing without: as it is; for ``csls`` centred; for ``drop_suspects`` the adapter fitted on all.
         after: with it.
         delta: the paired difference.
@@ -112,23 +114,26 @@ def counterfactuals(
     """
     if min(half.sum(), (~half).sum()) < _FEWEST:
         return []
-    remedies: list[tuple[str, tuple[str, ...], Remedy]] = [
-        ("centre", (), _centre),
-        ("csls", (), _csls),
-        ("linear", (), partial(_linear, groups=groups, seed=seed)),
+    remedies: list[tuple[str, tuple[str, ...], str, Remedy]] = [
+        ("centre", (), "", _centre),
+        ("centre", (), "mixed ", _centre_mixed),
+        ("csls", (), "", _csls),
+        ("linear", (), "", partial(_linear, groups=groups, seed=seed)),
     ]
     if len(names) > 2:
-        remedies += [("drop_modality", (name,), partial(_without, modality=m)) for m, name in enumerate(names)]
+        remedies += [
+            ("drop_modality", (name,), "fused ", partial(_without, modality=m)) for m, name in enumerate(names)
+        ]
     flagged = None if probability is None else probability >= FLAGGED
     if flagged is not None and flagged.any():
-        remedies.append(("drop_suspects", (), partial(_unsuspected, clean=~flagged, groups=groups, seed=seed)))
+        remedies.append(("drop_suspects", (), "", partial(_unsuspected, clean=~flagged, groups=groups, seed=seed)))
     found = []
-    for action, subject, remedy in remedies:
+    for action, subject, kind, remedy in remedies:
         trials = []
         for chosen in (half, ~half):
             own, other = _part(batch, chosen), _part(batch, ~chosen)
             trials += [_Trial(own.rows[before.rows], before, after) for before, after in remedy(own, other)]
-        measured = _measure(action, subject, trials, batch, groups)
+        measured = _measure(action, subject, kind, trials, batch, groups)
         if measured is not None:
             found.append(measured)
     return sorted(found, key=lambda one: -(one.delta.value or 0.0))
@@ -140,7 +145,12 @@ def _part(batch: Batch, chosen: Mask) -> Batch:
 
 
 def _measure(
-    action: str, subject: tuple[str, ...], trials: list[_Trial], batch: Batch, groups: npt.NDArray[np.int64]
+    action: str,
+    subject: tuple[str, ...],
+    kind: str,
+    trials: list[_Trial],
+    batch: Batch,
+    groups: npt.NDArray[np.int64],
 ) -> Counterfactual | None:
     """Return the means over directions and halves, and their errors by group."""
     trials = [trial for trial in trials if len(trial.rows)]
@@ -159,8 +169,7 @@ def _measure(
         mean = float(np.mean([one.mean() for one in ones]))
         queries = sum(map(len, ones))
         statistics.append(Statistic.normal(mean, error, within=within, chance=chance, n=queries, null="closed_form"))
-    metric = f"{'fused ' if action == 'drop_modality' else ''}R@1@{size}"
-    return Counterfactual(action, subject, metric, *statistics)
+    return Counterfactual(action, subject, f"{kind}R@1@{size}", *statistics)
 
 
 def _ranked(batch: Batch) -> dict[str, Ranks]:
@@ -174,6 +183,16 @@ def _paired(before: dict[str, Ranks], after: dict[str, Ranks]) -> Iterator[tuple
 
 def _centre(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
     return _paired(_ranked(own), _ranked(centre(own, modality_means(other))))
+
+
+def _centre_mixed(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
+    """Ask among the candidates of both modalities of a pair."""
+    moved = centre(own, modality_means(other))
+    for a, b in permutations(range(own.present.shape[1]), 2):
+        rows = np.flatnonzero(own.present[:, [a, b]].all(1).numpy())
+        if len(rows):
+            before, after = (mixed_ranks(one.embeddings[rows, a], one.embeddings[rows, b])[1] for one in (own, moved))
+            yield before._replace(rows=rows), after._replace(rows=rows)
 
 
 def _csls(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
