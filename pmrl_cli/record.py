@@ -43,6 +43,7 @@ def _member(recipe: Recipe, fitted: Fitted) -> dict[str, object]:
         "objective_settings": {**known, **fitted.settings.objective_settings},
         "learned": recipe.learned,
         "dropout": recipe.dropout,
+        "stage": recipe.name,
         "best_step": recipe.best.step,
         "steps": recipe.steps,
     }

@@ -12,6 +12,7 @@ from typing import Any
 from pmrl_cli.cli import reports, space
 from pmrl_cli.cli.table import Column, screen_width, table
 from pmrl_cli.errors import Place, UsageError
+from pmrl_cli.report.shape import kept_run
 from pmrl_cli.report.wording import number_text
 
 __all__ = ["lines", "run", "sparkline"]
@@ -76,24 +77,29 @@ def lines(training: Mapping[str, Any], model: str, width: int, *, unicode: bool)
         width: characters of a line.
         unicode: whether block characters can be written.
     """
-    kept, history = training["kept"], training["history"]
-    run = [line for line in history if line["stage"] == kept["stage"]]
-    others = sorted({line["stage"] for line in history} - {kept["stage"], "refit"})
+    history, kept = training["history"], training["kept"]
+    shown = kept_run(training)
+    assert shown is not None  # a model has members
+    run = [line for line in history if line["stage"] == shown["stage"]]
+    members = ", ".join(f"{one['stage']} at step {one['step']}" for one in kept)
+    others = [
+        f"{stage} (MRR {best:.3f})"
+        for stage, best in _best(history).items()
+        if stage not in {one["stage"] for one in kept}
+    ]
     top = [
         f"pmrl diagnose  {model}",
-        f"{len(training['modalities'])} modalities in {training['dim']} dims, objective {training['objective']}, "
-        f"{training['adapter']} adapters",
-        f"{kept['stage']}: {space.count_text(len(run), 'evaluation')}, kept step {kept['step']} (epoch "
-        f"{kept['epoch']:.1f})" + (", then refitted with them too" if kept["refitted"] else ""),
+        f"{len(training['modalities'])} modalities in {training['dim']} dims, objective "
+        f"{', '.join(training['objectives'])}",
+        f"kept: {members}" + ("; then repeated with the validation instances" if training["refitted"] else ""),
+        *([f"also tried: {', '.join(others)}"] if others else []),
+        f"below: {shown['stage']}, {space.count_text(len(run), 'evaluation')}",
     ]
-    if others:
-        best = {stage: max(line["mrr"] for line in history if line["stage"] == stage) for stage in others}
-        top.append("also tried: " + ", ".join(f"{stage} (MRR {mrr:.3f})" for stage, mrr in best.items()))
     rows = [(title, _curve(run, name)) for name, title in _ROWS]
     for key, title in _EACH:
         rows += [(f"{title}, {name}", _curve(run, f"{key}.{name}")) for name in training["modalities"]]
     rows = [(title, curve) for title, curve in rows if curve]
-    at_kept = [dict(curve).get(kept["step"]) for _, curve in rows]
+    at_kept = [dict(curve).get(shown["step"]) for _, curve in rows]
     columns = [
         Column("validation instances", [title for title, _ in rows]),
         Column("start", [number_text(curve[0][1]) for _, curve in rows]),
@@ -101,8 +107,17 @@ def lines(training: Mapping[str, Any], model: str, width: int, *, unicode: bool)
         Column("last", [number_text(curve[-1][1]) for _, curve in rows], 2),
         Column("curve", [sparkline([y for _, y in curve], _CURVE, unicode=unicode) for _, curve in rows], 1),
     ]
-    wrapped = [part for line in top for part in textwrap.wrap(line, width)]
+    wrapped = [part for line in top for part in textwrap.wrap(line, width, break_on_hyphens=False)]
     return [*wrapped, "", *table(columns, width=width, first=20)]
+
+
+def _best(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Return the best held-out MRR of each run that was judged."""
+    best: dict[str, float] = {}
+    for line in history:
+        if "mrr" in line:
+            best[line["stage"]] = max(line["mrr"], best.get(line["stage"], 0.0))
+    return best
 
 
 def _curve(run: Sequence[Mapping[str, Any]], name: str) -> list[tuple[int, float]]:

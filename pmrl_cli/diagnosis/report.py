@@ -261,12 +261,12 @@ def _training(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict
         spectrum_temperature=temperatures["spectrum"],
         instance_temperature=temperatures["instance"],
     )
-    return {**section, "kept": training["kept"], "history": training["history"]}
+    return {**section, **{key: training[key] for key in ("kept", "refitted", "history")}}
 
 
 def _gradients(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[int, Statistic]:
     # The published objective takes the plain spectrum, all others that have one the lifted.
-    lifted = training["objective"] != "pmrl-paper"
+    lifted = training["objectives"] != ["pmrl-paper"]
     return dict(enumerate(gradient_shares(batch, chosen.groups, lifted=lifted)))
 
 

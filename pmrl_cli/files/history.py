@@ -6,7 +6,7 @@ import csv
 import io
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,41 +26,43 @@ def read_training(folder: Path) -> dict[str, Any]:
     Args:
         folder: of the model.
 
-    Returns: ``modalities``, ``dim``, ``objective``, ``adapter``, ``temperatures`` (of the ``spectrum`` and of the
-        ``instance`` contrast, as training left them; None where the objective has none), ``kept`` (``stage``,
-        ``step`` and ``epoch`` of the evaluation whose weights were kept, or that a refit repeated; ``refitted``) and
-        ``history``: each evaluation, without what was not known, to six digits.
+    Returns: ``modalities``, ``dim``, ``objectives``, ``temperatures`` (of the ``spectrum`` and of the ``instance``
+        contrast, as training left them; None where there is none, or several members), ``kept`` (``stage``, ``step``
+        and ``epoch`` of the evaluation whose weights each member of the model has, or that a refit repeated),
+        ``refitted``, and ``history``: each evaluation, without what was not known, to six digits.
 
     Raises: DataError if the folder is no model; StateError if it has changed or is of another version.
     """
-    texts, _ = read_model(folder)
-    config = json.loads(texts["config.json"])
+    files, _ = read_model(folder)
+    config = json.loads(files["config.json"])
     history = [
         {name: value if name == "stage" else _number(value) for name, value in line.items() if value}
-        for line in csv.DictReader(io.StringIO(texts["history.csv"]))
+        for line in csv.DictReader(io.StringIO(files["history.csv"].decode("utf-8")))
     ]
-    chosen = config["chosen"]
-    stage = f"dropout {chosen['dropout']:g}"
-    epoch = next(line["epoch"] for line in history if (line["stage"], line["step"]) == (stage, chosen["steps"]))
+    epochs = {(line["stage"], line["step"]): line["epoch"] for line in history}
+    kept = [(member["stage"], member["best_step"]) for member in config["members"]]
     return {
         "schema": SCHEMA,
         "modalities": [one["name"] for one in config["modalities"]],
         "dim": config["dim"],
-        "objective": config["objective"]["name"],
-        "adapter": config["adapter"],
-        "temperatures": _temperatures(config["objective"]),
-        "kept": {"stage": stage, "step": chosen["steps"], "epoch": epoch, "refitted": chosen["refitted"]},
+        "objectives": list(dict.fromkeys(member["objective"] for member in config["members"])),
+        "temperatures": _temperatures(config["members"]),
+        "kept": [{"stage": stage, "step": step, "epoch": epochs[stage, step]} for stage, step in kept],
+        "refitted": config["refitted"],
         "history": history,
     }
 
 
-def _temperatures(objective: Mapping[str, Any]) -> dict[str, float | None]:
-    settings, learned = objective["settings"], objective["learned"]
-    found = {"spectrum": settings.get("temperature_spectrum"), "instance": None}
-    if objective["name"] in _SOFTMAX:
-        # A learned temperature is kept as its logarithm.
-        logs = [learned[key] for key in ("temperature_instance.log", "temperature.log") if key in learned]
-        found["instance"] = math.exp(logs[0]) if logs else settings.get("temperature_instance")
+def _temperatures(members: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
+    """Return those of the one member; the cosines of several are averages that no temperature was made for."""
+    found: dict[str, float | None] = {"spectrum": None, "instance": None}
+    if len(members) == 1:
+        settings, learned = members[0]["objective_settings"], members[0]["learned"]
+        found["spectrum"] = settings.get("temperature_spectrum")
+        if members[0]["objective"] in _SOFTMAX:
+            # A learned temperature is kept as its logarithm.
+            logs = [learned[key] for key in ("temperature_instance.log", "temperature.log") if key in learned]
+            found["instance"] = math.exp(logs[0]) if logs else settings.get("temperature_instance")
     return found
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from pmrl_cli.report.shape import Result
+from pmrl_cli.report.shape import Result, kept_run
 from pmrl_cli.report.svg import INK, Picture, line_style, picture, plain_axes, short
 
 __all__ = ["epochs"]
@@ -36,7 +36,8 @@ def epochs(result: Result) -> Picture | None:
     panels = [(title, names) for title, wanted in _PANELS if (names := _columns(history, wanted))]
     if not panels:
         return None
-    kept = result["training"].get("kept") or {"stage": next(iter(runs)), "epoch": None}
+    shown = kept_run(result["training"]) or {"stage": next(iter(runs)), "epoch": None}
+    kept = {one["stage"] for one in result["training"].get("kept") or ()} | {shown["stage"]}
     columns = 2
     rows = -(-len(panels) // columns)
     figure, axes_of = plain_axes(1.9 * rows + 0.3, columns, rows=rows, sharex=True)
@@ -46,12 +47,17 @@ def epochs(result: Result) -> Picture | None:
                 known = [(line["epoch"], line[name]) for line in lines if line.get(name) is not None]
                 if known:
                     x, y = np.array(known, dtype=float).T
-                    thick = stage == kept["stage"]
                     label = _NAMES.get(name) or short(name.partition(".")[2] or name, 16)
-                    look = {"linewidth": 1.7, "label": label} if thick else {"linewidth": 0.7}
-                    axes.plot(x, y, **line_style(index), **look)
-        if kept["epoch"] is not None:
-            axes.axvline(kept["epoch"], color=INK, linewidth=0.8, linestyle="--")
+                    axes.plot(
+                        x,
+                        y,
+                        linewidth=1.7 if stage in kept else 0.7,
+                        label=label if stage == shown["stage"] else None,
+                        marker="." if len(x) == 1 else None,
+                        **line_style(index),
+                    )
+        if shown["epoch"] is not None:
+            axes.axvline(shown["epoch"], color=INK, linewidth=0.8, linestyle="--")
         axes.set_title(title)
         if len(names) > 1:
             axes.legend(loc="best")
@@ -60,7 +66,7 @@ def epochs(result: Result) -> Picture | None:
     for axes in axes_of[len(panels) - columns : len(panels)]:
         axes.set_xlabel("epoch")
         axes.tick_params(labelbottom=True)
-    judged = [line for line in history if line["stage"] == kept["stage"] and line.get("mrr") is not None]
+    judged = [line for line in history if line["stage"] == shown["stage"] and line.get("mrr") is not None]
     told = ""
     if judged:
         best = max(judged, key=lambda line: float(line["mrr"]))
@@ -70,8 +76,8 @@ def epochs(result: Result) -> Picture | None:
         "epochs",
         figure,
         heading="Training",
-        reading="Validation instances at each evaluation, from the closed-form start. Thick: the run that was kept, "
-        "up to the dashed line; thin: the other runs of the fit. Alignment that rises while dimensions in use fall is a "
-        "collapse in the making.",
+        reading="Validation instances at each evaluation, from the closed-form start. Thick: runs that were kept, "
+        "the best up to the dashed line; thin: others. Alignment that rises while dimensions in use fall is "
+        "a collapse in the making.",
         alternative=f"Curves of {', '.join(title for title, _ in panels)} for {len(runs)} runs.{told}",
     )

@@ -104,7 +104,7 @@ def test_before_alignment_the_question_is_whether_it_could_be():
     shown = lines(before_alignment(sample()), 80)
     assert shown[1].endswith("before alignment") or "before alignment" in shown[0]
     heading = next(line for line in shown if line.startswith("pair "))
-    assert heading.split()[1:7] == ["probe", "R@1", "in", "200", "shared", "dims"]
+    assert heading.split()[1:5] == ["probe", "R@1", "shared", "dims"]
     assert cells(shown, "  chance")[1] == "0.005"
 
 

@@ -31,9 +31,9 @@ TRAINING = {
     "schema": "pmrl.training/1",
     "modalities": ["text", "video", "audio"],
     "dim": 64,
-    "objective": "pmrl",
-    "adapter": "mlp",
-    "kept": {"stage": "dropout 0", "step": 90, "epoch": 4.5, "refitted": True},
+    "objectives": ["pmrl"],
+    "kept": [{"stage": "dropout 0", "step": 90, "epoch": 4.5}, {"stage": "dropout 0.5", "step": 0, "epoch": 0.0}],
+    "refitted": True,
     "history": sample()["training"]["history"],
 }
 
@@ -99,7 +99,7 @@ def test_the_training_screen_fits_and_shows_the_kept_evaluation(width):
     mrr = next(line for line in shown if line.startswith("held-out MRR")).split()
     assert mrr[2:4] == ["0.300", "0.450"]  # at the start, and at step 90
     assert any(line.startswith("gradient share, audio") for line in shown)
-    assert "refitted" in " ".join(shown)
+    assert "dropout 0 at step 90, dropout 0.5 at step 0; then repeated" in " ".join(shown)
 
 
 def test_a_curve_is_drawn_from_its_lowest_to_its_highest():
@@ -116,15 +116,15 @@ def test_a_model_alone_shows_its_training(tmp_path, capsys):
     Aligner(steps=30, dropout=0.0).fit(simulate(120, 2, 8)).save(model)
     assert app(["diagnose", str(model), "--report", str(tmp_path / "t.html")], standalone_mode=False) is None
     out = capsys.readouterr().out
-    assert out.startswith(f"pmrl diagnose  {model}")
+    assert out.startswith("pmrl diagnose")
     assert "How the fit went" in (tmp_path / "t.html").read_text(encoding="utf-8")
     app(["diagnose", str(model), "--json"], standalone_mode=False)
     training = json.loads(capsys.readouterr().out)
     written = (model / "history.csv").read_text(encoding="utf-8").splitlines()
     assert len(training["history"]) == len(written) - 1
     assert {"A", "signed", "grad_share.m0", "pr_deb.m1", "load.m0", "rho_q50"} <= set(training["history"][0])
-    kept = [line["mrr"] for line in training["history"] if line["step"] == training["kept"]["step"] and "mrr" in line]
-    assert kept[0] == max(line["mrr"] for line in training["history"] if "mrr" in line)
+    evaluations = {(line["stage"], line["step"]): line for line in training["history"]}
+    assert all(evaluations[one["stage"], one["step"]]["epoch"] == one["epoch"] for one in training["kept"])
     with pytest.raises(UsageError, match=r"a model alone with --compare, expected feature files"):
         app(["diagnose", str(model), "--compare", "x.json"], standalone_mode=False)
     assert re.search(r"adjusted alignment A +-?\d\.\d{3}", out)

@@ -150,7 +150,7 @@ def sample(names=("text", "video", "audio")):
         "retrieval": {
             "standard_gallery": 1000,
             "tie_spread": 0.0,
-            "pairwise": direction(0.4),
+            "pairwise": {m: one for m, one in direction(0.4).items() if m not in ("gallery", "tie_spread", "MedR")},
             "fused": {"R@1": statistic(0.5, 0.001), "MRR": statistic(0.6, 0.002)},
             "curve": [
                 {"gallery": int(g), "R@1": statistic(float(g**-0.1), 1 / g)}
@@ -189,7 +189,8 @@ def sample(names=("text", "video", "audio")):
             "temperature_suggested": 0.22,
             "negatives_effective": statistic(120.0),
             "p_positive": statistic(0.3),
-            "kept": {"stage": "dropout 0", "step": 90, "epoch": 4.5, "refitted": False},
+            "kept": [{"stage": "dropout 0", "step": 90, "epoch": 4.5}],
+            "refitted": False,
             "history": history,
         },
         "compare": None,
