@@ -16,8 +16,9 @@ import numpy as np
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import column_of
 from pmrl_cli.diagnosis.alignment import adjusted_shares, alignment_section
+from pmrl_cli.diagnosis.clouds import cone, effective_dimensions, uniformity
 from pmrl_cli.diagnosis.counterfactual import counterfactuals
-from pmrl_cli.diagnosis.geometry import cone, effective_dimensions, unit_loading
+from pmrl_cli.diagnosis.geometry import unit_loading
 from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
 from pmrl_cli.diagnosis.joint import MomentTotals, half_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
@@ -236,6 +237,7 @@ def _modality(state: State, chosen: Chosen, totals: MomentTotals, m: int) -> dic
     return {
         "meancos": cone(state, chosen, m),
         "pr_deb": effective_dimensions(chosen, m),
+        "uniformity": uniformity(chosen, m),
         "eigenvalues": eigenvalues(totals, m),
     }
 
