@@ -12,6 +12,7 @@ from pmrl_cli.diagnosis.clouds import scaled
 from pmrl_cli.diagnosis.gap import bures, covariance_gap
 from pmrl_cli.diagnosis.instances import InstanceStatistics, pairs_of
 from pmrl_cli.diagnosis.joint import MomentTotals, half_of
+from pmrl_cli.diagnosis.numbers import Columns
 from pmrl_cli.diagnosis.pairing import (
     adjusted_cosine_error,
     clustered_error,
@@ -19,7 +20,7 @@ from pmrl_cli.diagnosis.pairing import (
     pairing_moments,
 )
 from pmrl_cli.diagnosis.reservoir import Chosen
-from pmrl_cli.diagnosis.state import Columns, State
+from pmrl_cli.diagnosis.state import State
 from pmrl_cli.diagnosis.statistic import Statistic
 
 __all__ = [
