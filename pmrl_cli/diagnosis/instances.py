@@ -12,7 +12,7 @@ import torch
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
 
-__all__ = ["InstanceStatistics", "gradient_shares", "instance_statistics", "pairs_of"]
+__all__ = ["InstanceStatistics", "instance_statistics", "pairs_of"]
 
 Array = npt.NDArray[np.float64]
 
@@ -68,17 +68,3 @@ def instance_statistics(batch: Batch) -> InstanceStatistics:
         (loadings.abs() * number.sqrt()[:, None]).masked_fill(~present, torch.nan).numpy(),
         cosine.masked_fill(~(present[:, pairs[0]] & present[:, pairs[1]]), torch.nan).numpy(),
     )
-
-
-def gradient_shares(statistics: InstanceStatistics) -> Array:
-    """Return each modality's share of the gradient of sigma_1 on the sphere: (K,), summing to 1; NaN where none is.
-
-    |d sigma_1 / d z_m| = |v_m| sqrt(1 - sigma_1^2 v_m^2), v the loadings; with the loading l_m = |v_m| sqrt(k_i) and
-    the share rho_i that is l_m / sqrt(k_i) * sqrt(1 - rho_i l_m^2). Means over the instances that have m.
-    """
-    loading, number = statistics.loading, statistics.number[:, None]
-    sizes = loading / np.sqrt(number) * np.sqrt(np.clip(1 - statistics.rho[:, None] * loading**2, 0, None))
-    known = ~np.isnan(sizes)
-    means = np.where(known, sizes, 0).sum(0) / np.maximum(known.sum(0), 1)
-    total = means.sum()
-    return means / total if total > 0 else np.full(len(means), np.nan)

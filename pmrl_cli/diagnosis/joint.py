@@ -203,14 +203,29 @@ class JointMoments:
             self._sizes[place[0]] += int(chosen.sum())
         self._trim()
 
+    def foresee(self, keys: npt.NDArray[np.uint64]) -> None:
+        """Drop at once the levels that adding these instances will drop: a saving of time and nothing else.
+
+        Args:
+            keys: (n,) hashes of the groups (or ids) of instances that will all be added.
+        """
+        sizes = np.bincount(_level_of(keys), minlength=_LEVELS)
+        sizes[: self._floor] = 0
+        self._drop_below(self._surplus(self._sizes + sizes))
+
     def _of(self, place: tuple[int, int]) -> _Sums:
         return self._sums.setdefault(place, _Sums(self._edges))
 
     def _trim(self) -> None:
-        levels = np.flatnonzero(self._sizes)
-        while self._sizes.sum() > self.limit and len(levels) > 1:
-            self._drop_below(int(levels[0]) + 1)
-            levels = levels[1:]
+        self._drop_below(self._surplus(self._sizes))
+
+    def _surplus(self, sizes: npt.NDArray[np.int64]) -> int:
+        """Return the level below which ``sizes`` holds too many: the last level that has any is never below."""
+        held = np.flatnonzero(sizes)
+        floor = 0
+        while len(held) > 1 and sizes[held].sum() > self.limit:
+            floor, held = int(held[0]) + 1, held[1:]
+        return floor
 
     def _drop_below(self, floor: int) -> None:
         self._floor = max(self._floor, floor)

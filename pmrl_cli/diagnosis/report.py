@@ -16,8 +16,10 @@ import numpy as np
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import column_of
 from pmrl_cli.diagnosis.alignment import adjusted_shares, alignment_section
+from pmrl_cli.diagnosis.clouds import cone, effective_dimensions, uniformity
 from pmrl_cli.diagnosis.counterfactual import counterfactuals
-from pmrl_cli.diagnosis.geometry import cone, effective_dimensions, unit_loading
+from pmrl_cli.diagnosis.geometry import unit_loading
+from pmrl_cli.diagnosis.header import Header
 from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
 from pmrl_cli.diagnosis.joint import MomentTotals, half_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
@@ -31,11 +33,11 @@ from pmrl_cli.diagnosis.rules import Look
 from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
 from pmrl_cli.diagnosis.sample import shuffle_pairs
 from pmrl_cli.diagnosis.saturation import gradient_shares, training_section
-from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, Header, State, check_pairs
+from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, State
 from pmrl_cli.diagnosis.statistic import Statistic, plain
 from pmrl_cli.diagnosis.summaries import BINS
 from pmrl_cli.diagnosis.verdict import judge
-from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.batches import Batch, check_pairs
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_state", "state_of"]
 
@@ -236,6 +238,7 @@ def _modality(state: State, chosen: Chosen, totals: MomentTotals, m: int) -> dic
     return {
         "meancos": cone(state, chosen, m),
         "pr_deb": effective_dimensions(chosen, m),
+        "uniformity": uniformity(chosen, m),
         "eigenvalues": eigenvalues(totals, m),
     }
 

@@ -27,9 +27,10 @@ def read_training(folder: Path) -> dict[str, Any]:
         folder: of the model.
 
     Returns: ``modalities``, ``dim``, ``objectives``, ``temperatures`` (of the ``spectrum`` and of the ``instance``
-        contrast, as training left them; None where there is none, or several members), ``kept`` (``stage``, ``step``
-        and ``epoch`` of the evaluation whose weights each member of the model has, or that a refit repeated),
-        ``refitted``, and ``history``: each evaluation, without what was not known, to six digits.
+        contrast, as training left them; None where the objective has none, or where a model has several members,
+        each with its own), ``kept`` (``stage``, ``step`` and ``epoch`` of the evaluation whose weights each member
+        has, or that a refit repeated), ``refitted``, and ``history``: each evaluation, without what was not known,
+        to six digits.
 
     Raises: DataError if the folder is no model; StateError if it has changed or is of another version.
     """
@@ -54,15 +55,15 @@ def read_training(folder: Path) -> dict[str, Any]:
 
 
 def _temperatures(members: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:
-    """Return those of the one member; the cosines of several are averages that no temperature was made for."""
     found: dict[str, float | None] = {"spectrum": None, "instance": None}
-    if len(members) == 1:
-        settings, learned = members[0]["objective_settings"], members[0]["learned"]
-        found["spectrum"] = settings.get("temperature_spectrum")
-        if members[0]["objective"] in _SOFTMAX:
-            # A learned temperature is kept as its logarithm.
-            logs = [learned[key] for key in ("temperature_instance.log", "temperature.log") if key in learned]
-            found["instance"] = math.exp(logs[0]) if logs else settings.get("temperature_instance")
+    if len(members) > 1:
+        return found
+    settings, learned = members[0]["objective_settings"], members[0]["learned"]
+    found["spectrum"] = settings.get("temperature_spectrum")
+    if members[0]["objective"] in _SOFTMAX:
+        # A learned temperature is kept as its logarithm.
+        logs = [learned[key] for key in ("temperature_instance.log", "temperature.log") if key in learned]
+        found["instance"] = math.exp(logs[0]) if logs else settings.get("temperature_instance")
     return found
 
 

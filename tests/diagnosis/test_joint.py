@@ -44,7 +44,10 @@ def test_the_sample_is_bounded_and_follows_from_the_instances_alone(limit):
         for piece in np.split(order, [150])
     )
     first.merge(second)
-    for other in (moved, first):
+    foreseen = JointMoments([v.shape[1] for v in vectors], limit=limit, seed=0)
+    foreseen.foresee(keys)
+    foreseen.add(vectors, present, keys)
+    for other in (moved, first, foreseen):
         assert other.count == straight.count
         for mine, theirs in zip(straight.totals(), other.totals(), strict=True):
             np.testing.assert_allclose(theirs, mine, rtol=1e-10, atol=1e-10)
