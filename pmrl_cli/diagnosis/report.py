@@ -23,14 +23,12 @@ from pmrl_cli.diagnosis.header import Header
 from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
 from pmrl_cli.diagnosis.joint import MomentTotals, half_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
-from pmrl_cli.diagnosis.order import best_order
+from pmrl_cli.diagnosis.order import try_orders
 from pmrl_cli.diagnosis.outcomes import pack_outcomes
 from pmrl_cli.diagnosis.pairs import pair_apart, pair_of_space
 from pmrl_cli.diagnosis.pictures import eigenvalues, plot_section, singular_values
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.retrieval import retrieval_sections, retrieve
-from pmrl_cli.diagnosis.rules import Look
-from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
 from pmrl_cli.diagnosis.sample import shuffle_pairs
 from pmrl_cli.diagnosis.saturation import gradient_shares, training_section
 from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, State
@@ -165,7 +163,7 @@ def diagnose_state(
     sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs, training)
     result = plain(sections)
     if dataset is not None:
-        _try_orders(result, dataset)
+        try_orders(result, dataset)
     result["verdict"] = judge(result).as_dict()
     return Diagnosis(result, mispairs)
 
@@ -183,7 +181,9 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs, training: Mapping[
     totals = state.moments.totals(), state.moments.totals(0), state.moments.totals(1)
     alignment = alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k)
     alignment["singular_values"] = singular_values(batch)
-    reached = {} if training is None else _gradients(batch, chosen, training)
+    # The published objective takes the plain spectrum, all others that have one the lifted.
+    lifted = training is not None and training["objectives"] != ["pmrl-paper"]
+    reached = () if training is None else gradient_shares(batch, chosen.groups, lifted=lifted)
     return {
         "alignment": alignment,
         "pair": {
@@ -205,7 +205,7 @@ def _shared(state: State, chosen: Chosen, mispairs: Mispairs, training: Mapping[
         "retrieval": means,
         "suspects": mispairs.section(chosen.ids.tolist()),
         "counterfactual": _counterfactual(batch, state, chosen, mispairs),
-        "training": None if training is None else _training(batch, chosen, training),
+        "training": None if training is None else training_section(batch, chosen.groups, training),
         "plot": plot_section(chosen, header.names),
         "outcomes": pack_outcomes(
             chosen.hashes,
@@ -254,32 +254,6 @@ def _counterfactual(batch: Batch, state: State, chosen: Chosen, mispairs: Mispai
         seed=state.header.seed,
     )
     return [one.as_dict() for one in found]
-
-
-def _training(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[str, Any]:
-    temperatures = training["temperatures"]
-    section = training_section(
-        batch,
-        chosen.groups,
-        spectrum_temperature=temperatures["spectrum"],
-        instance_temperature=temperatures["instance"],
-    )
-    return {**section, **{key: training[key] for key in ("kept", "refitted", "history")}}
-
-
-def _gradients(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[int, Statistic]:
-    # The published objective takes the plain spectrum, all others that have one the lifted.
-    lifted = training["objectives"] != ["pmrl-paper"]
-    return dict(enumerate(gradient_shares(batch, chosen.groups, lifted=lifted)))
-
-
-def _try_orders(result: dict[str, Any], dataset: Dataset) -> None:
-    """Add the best order of the rows to every pair that looks unpaired."""
-    for a, b in pairs_of(len(dataset.names)):
-        pair = f"{dataset.names[a]}|{dataset.names[b]}"
-        if pair in result["pair"] and looks_unpaired(Look(result), pair):
-            order = best_order(dataset, a, b)
-            result["pair"][pair]["order"] = None if order is None else order.as_dict()
 
 
 def _limits(state: State) -> list[str]:
