@@ -38,7 +38,14 @@ DRAWS = 500
 def sections_of_space(
     state: State, chosen: Chosen, mispairs: Mispairs, training: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    """Return the sections of modalities that share a space."""
+    """Return the sections of modalities that share a space.
+
+    Args:
+        state: of all instances.
+        chosen: the reservoir.
+        mispairs: learned from it.
+        training: ``pmrl.training/1`` of the model, if one made the vectors.
+    """
     header, k = state.header, len(state.header.names)
     batch = chosen.batch()
     generator = np.random.default_rng(header.seed)
