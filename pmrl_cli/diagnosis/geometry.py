@@ -11,7 +11,7 @@ from pmrl_cli.diagnosis.alignment import COLLAPSED, summary_statistic
 from pmrl_cli.diagnosis.clouds import scaled
 from pmrl_cli.diagnosis.gap import bures, covariance_gap
 from pmrl_cli.diagnosis.instances import InstanceStatistics, pairs_of
-from pmrl_cli.diagnosis.joint import MomentTotals, half_of
+from pmrl_cli.diagnosis.joint import half_of
 from pmrl_cli.diagnosis.numbers import Columns
 from pmrl_cli.diagnosis.pairing import (
     adjusted_cosine_error,
@@ -22,6 +22,7 @@ from pmrl_cli.diagnosis.pairing import (
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.state import State
 from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.diagnosis.sums import MomentTotals
 
 __all__ = [
     "gap_share",
