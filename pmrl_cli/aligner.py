@@ -107,6 +107,7 @@ class Aligner:
         *,
         columns: Mapping[str, Sequence[object]] | None = None,
         max_memory: int | None = None,
+        exclude: npt.NDArray[np.bool_] | None = None,
         checkpoint: Path | None = None,
         stage: Callable[[str], None] = lambda _: None,
         report: Callable[[Progress, Schedule], None] = lambda *_: None,
@@ -120,6 +121,7 @@ class Aligner:
             ids: n unique strings that decide the split; row numbers if None.
             columns: side columns by name, n values each (for ``group`` or ``split_column``).
             max_memory: bytes for working arrays; beyond it they live on disk.
+            exclude: (n, k), vectors that neither train nor choose; None for none.
             checkpoint: folder of the resumable state.
             stage: told what is being done before training.
             report: called at each evaluation.
@@ -133,6 +135,7 @@ class Aligner:
             self.settings,
             device=self.device,
             max_memory=max_memory,
+            excluded=exclude,
             checkpoint=checkpoint,
             stage=stage,
             report=report,

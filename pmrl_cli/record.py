@@ -43,6 +43,7 @@ def _member(recipe: Recipe, fitted: Fitted) -> dict[str, object]:
         "objective_settings": {**known, **fitted.settings.objective_settings},
         "learned": recipe.learned,
         "dropout": recipe.dropout,
+        "stage": recipe.name,
         "best_step": recipe.best.step,
         "steps": recipe.steps,
     }
@@ -80,6 +81,8 @@ def _metrics(fitted: Fitted) -> dict[str, float]:
         "instances.validation": fitted.counts["validation"],
         "instances.test": fitted.counts["test"],
         "instances.distrusted": fitted.counts["distrusted"],
+        "excluded.vectors": fitted.excluded["vectors"],
+        "excluded.instances": fitted.excluded["instances"],
     }
 
 
@@ -114,6 +117,13 @@ def _card(fitted: Fitted) -> str:
     )
     summary = "closed form" if settings.objective in SOLVERS else REGISTRY[fitted.recipes[0].objective].summary
     trained = "trained, before the refit" if fitted.refitted else "this model"
+    excluded = fitted.excluded
+    left_out = (
+        f" {excluded['vectors']:,} vectors of {excluded['instances']:,} instances were left out of both (--exclude)."
+        if excluded["vectors"]
+        else ""
+    )
+    listed = " --exclude LIST" if excluded["vectors"] else ""
     labels = " --labels LABELS" if settings.group or settings.split_column else ""
     again = (
         "Then the chosen recipes were repeated with the validation instances trained on too."
@@ -150,11 +160,11 @@ kind these recipes were trained, each stopped where validation ranked best (* ch
 |---|---|---|---|---|---|
 {_tried(fitted)}
 
-{_why(fitted)} {again} `pmrl fit FILES{labels} --config resolved.toml` makes it again.
+{_why(fitted)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 
-{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose. {distrusted}{test}
+{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose.{left_out} {distrusted}{test}
 
 | on {fitted.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|
