@@ -16,9 +16,7 @@ from pmrl_cli.data.split import column_of
 from pmrl_cli.diagnosis.header import Header
 from pmrl_cli.diagnosis.instances import pairs_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
-from pmrl_cli.diagnosis.order import best_order
-from pmrl_cli.diagnosis.rules import Look
-from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
+from pmrl_cli.diagnosis.order import try_orders
 from pmrl_cli.diagnosis.sections import DRAWS, SHUFFLES, sections_apart, sections_of_space
 from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, State
 from pmrl_cli.diagnosis.statistic import plain
@@ -151,18 +149,9 @@ def diagnose_state(
     )
     result = plain(sections)
     if dataset is not None:
-        _try_orders(result, dataset)
+        try_orders(result, dataset)
     result["verdict"] = judge(result).as_dict()
     return Diagnosis(result, mispairs)
-
-
-def _try_orders(result: dict[str, Any], dataset: Dataset) -> None:
-    """Add the best order of the rows to every pair that looks unpaired."""
-    for a, b in pairs_of(len(dataset.names)):
-        pair = f"{dataset.names[a]}|{dataset.names[b]}"
-        if pair in result["pair"] and looks_unpaired(Look(result), pair):
-            order = best_order(dataset, a, b)
-            result["pair"][pair]["order"] = None if order is None else order.as_dict()
 
 
 def _limits(state: State) -> list[str]:

@@ -57,7 +57,9 @@ def sections_of_space(
     totals = state.moments.totals(), state.moments.totals(0), state.moments.totals(1)
     alignment = alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k)
     alignment["singular_values"] = singular_values(batch)
-    reached = {} if training is None else _gradients(batch, chosen, training)
+    # The published objective takes the plain spectrum, all others that have one the lifted.
+    lifted = training is not None and training["objectives"] != ["pmrl-paper"]
+    reached = () if training is None else gradient_shares(batch, chosen.groups, lifted=lifted)
     return {
         "alignment": alignment,
         "pair": {
@@ -79,7 +81,7 @@ def sections_of_space(
         "retrieval": means,
         "suspects": mispairs.section(chosen.ids.tolist()),
         "counterfactual": _counterfactual(batch, state, chosen, mispairs),
-        "training": None if training is None else _training(batch, chosen, training),
+        "training": None if training is None else training_section(batch, chosen.groups, training),
         "plot": plot_section(chosen, header.names),
         "outcomes": pack_outcomes(
             chosen.hashes,
@@ -128,20 +130,3 @@ def _counterfactual(batch: Batch, state: State, chosen: Chosen, mispairs: Mispai
         seed=state.header.seed,
     )
     return [one.as_dict() for one in found]
-
-
-def _training(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[str, Any]:
-    temperatures = training["temperatures"]
-    section = training_section(
-        batch,
-        chosen.groups,
-        spectrum_temperature=temperatures["spectrum"],
-        instance_temperature=temperatures["instance"],
-    )
-    return {**section, **{key: training[key] for key in ("kept", "refitted", "history")}}
-
-
-def _gradients(batch: Batch, chosen: Chosen, training: Mapping[str, Any]) -> dict[int, Statistic]:
-    # The published objective takes the plain spectrum, all others that have one the lifted.
-    lifted = training["objectives"] != ["pmrl-paper"]
-    return dict(enumerate(gradient_shares(batch, chosen.groups, lifted=lifted)))
