@@ -17,24 +17,25 @@ PACKAGE = ROOT / "pmrl_cli"
 ARROWS = {
     "errors": set(),
     "spectrum": set(),
+    "fusion": {"spectrum"},
     "moments": set(),
     "gcca": {"moments"},
     "adapters": set(),
     "objectives": {"spectrum"},
     "data": set(),
     "files": {"data"},
-    "retrieval": {"spectrum", "moments", "gcca", "data"},
+    "retrieval": {"spectrum", "fusion", "moments", "gcca", "data"},
     "diagnosis": {"spectrum", "moments", "gcca", "data", "retrieval"},
     "training": {"objectives", "adapters", "gcca", "moments", "data", "spectrum", "files", "retrieval"},
     "record": {"training", "objectives", "files"},
-    "aligner": {"training", "data", "files", "objectives", "adapters", "spectrum", "gcca", "record", "diagnosis"},
+    "aligner": {"training", "data", "files", "objectives", "adapters", "fusion", "gcca", "record", "diagnosis"},
 }
 
 # Libraries that only some rooms may touch. In ``cli`` they stay inside functions: see the last test.
 OWNERS = {
     "h5py": {"files"},
     "pyarrow": {"files", "data", "cli"},
-    "torch": {"spectrum", "adapters", "objectives", "training", "aligner", "retrieval", "diagnosis", "cli"},
+    "torch": {"spectrum", "fusion", "adapters", "objectives", "training", "aligner", "retrieval", "diagnosis", "cli"},
     "typer": {"cli"},
     "rich": {"cli"},
 }
