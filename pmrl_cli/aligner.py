@@ -16,17 +16,17 @@ from pmrl_cli.adapters import Adapters
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.validate import dataset_from_arrays
+from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
 from pmrl_cli.files.atomic import atomic_folder
 from pmrl_cli.files.model_folder import FORMAT, read_model, to_toml, write_model
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.files.tensors import read_tensors, write_tensors
 from pmrl_cli.fusion import fuse
-from pmrl_cli.gcca import Projection
-from pmrl_cli.objectives import make_objective
+from pmrl_cli.projection import Projection
 from pmrl_cli.record import texts_of
 from pmrl_cli.training.devices import choose_device
-from pmrl_cli.training.fit import fit
+from pmrl_cli.training.fit import check_objective, fit
 from pmrl_cli.training.settings import FitSettings
 
 if TYPE_CHECKING:
@@ -38,7 +38,6 @@ __all__ = ["SPLITS", "Aligner"]
 Arrays = Mapping[str, object]
 
 SPLITS = ("auto", "train", "validation", "test", "all")
-_PROJECTION = ("mean", "scale", "center", "basis")
 
 
 @dataclass(frozen=True)
@@ -46,8 +45,7 @@ class _Space:
     """Everything that embedding and saving need."""
 
     names: tuple[str, ...]
-    projections: tuple[Projection, ...]
-    adapters: Adapters
+    members: tuple[Member, ...]
     seen: dict[str, npt.NDArray[np.uint64]]
     texts: dict[str, str]
     inputs: dict[str, object]
@@ -100,7 +98,7 @@ class Aligner:
     def _check(self) -> None:
         # Now, and not after the features have been read.
         choose_device(self.device)
-        make_objective(self.settings.objective, self.settings.objective_settings)
+        check_objective(self.settings)
 
     def fit(
         self,
@@ -142,8 +140,7 @@ class Aligner:
         )
         self._space = _Space(
             fitted.names,
-            fitted.projections,
-            fitted.adapters,
+            fitted.members,
             fitted.seen,
             texts_of(fitted),
             {"ids": fitted.ids_digest, "modalities": fitted.inputs},
@@ -186,7 +183,7 @@ class Aligner:
             )
         indices = [space.names.index(name) for name in dataset.names]
         for index, features in zip(indices, dataset.modalities, strict=True):
-            expected = len(space.projections[index].mean)
+            expected = space.members[0].projections[index].dim
             if features.dim != expected:
                 what = "dimension differs from the model"
                 raise StateError(
@@ -213,16 +210,15 @@ class Aligner:
         space = self._fitted()
         indices = self._indices(dataset)
         device = choose_device(self.device)
-        each = [space.adapters.each[i].to(device) for i in indices]
+        for member in space.members:
+            member.adapters.to(device)
         for block in dataset.blocks(rows):
             present = dataset.present[block]
             mask = torch.from_numpy(present).to(device)
+            features = [modality.read(block) for modality in dataset.modalities]
             with torch.inference_mode():
-                outputs = [
-                    adapter(torch.from_numpy(space.projections[i].scores(features.read(block))).to(device))
-                    for adapter, i, features in zip(each, indices, dataset.modalities, strict=True)
-                ]
-                unit = torch.nn.functional.normalize(torch.stack(outputs, dim=1), dim=2) * mask[:, :, None]
+                each = [member.embed(indices, features, device) for member in space.members]
+                unit = side_by_side(each) * mask[:, :, None]
                 fused = fuse(unit, mask, fusion)
             ids = dataset.ids[block] if isinstance(block, slice) else dataset.ids.take(block)
             yield EmbeddedBlock(ids, unit.cpu().numpy(), present, fused.cpu().numpy())
@@ -320,7 +316,7 @@ class Aligner:
         from pmrl_cli.diagnosis import diagnose
 
         dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, None)
-        return diagnose(self.embed_dataset(dataset), **options)
+        return diagnose(self.embed_dataset(dataset), columns=dataset.dims, **options)
 
     def save(
         self,
@@ -341,11 +337,13 @@ class Aligner:
         space = self._fitted()
         folder = Path(path)
         tensors: dict[str, torch.Tensor] = {}
-        for name, projection, weights in zip(space.names, space.projections, space.adapters.merged(), strict=True):
-            for key in _PROJECTION:
-                tensors[f"{name}.projection.{key}"] = torch.from_numpy(getattr(projection, key))
-            for key, tensor in weights.items():
-                tensors[f"{name}.adapter.{key}"] = tensor
+        for i, member in enumerate(space.members):
+            for name, projection, weights in zip(
+                space.names, member.projections, member.adapters.merged(), strict=True
+            ):
+                prefix = f"{i}.{name}"
+                tensors |= {f"{prefix}.projection.{k}": torch.from_numpy(a) for k, a in projection.arrays().items()}
+                tensors |= {f"{prefix}.adapter.{key}": tensor for key, tensor in weights.items()}
         with atomic_folder(folder, kind=FORMAT, force=force) as temporary:
             write_tensors(temporary / "model.safetensors", tensors)
             write_tensors(
@@ -354,9 +352,7 @@ class Aligner:
             texts = dict(space.texts)
             if reading is not None:
                 texts["resolved.toml"] += to_toml(reading)
-            if run is not None:
-                texts["run.json"] = json.dumps(run, indent=2, sort_keys=True) + "\n"
-            write_model(temporary, texts=texts, inputs=space.inputs)
+            write_model(temporary, texts=texts, inputs=space.inputs, run=run)
         return folder
 
     @classmethod
@@ -366,21 +362,33 @@ class Aligner:
         Raises: DataError if it is no model; StateError if it changed or is from a newer pmrl.
         """
         folder = Path(path)
-        texts, manifest = read_model(folder)
+        files, manifest = read_model(folder)
+        texts = {name: content.decode() for name, content in files.items() if not name.endswith(".safetensors")}
         config = json.loads(texts["config.json"])
         names = tuple(str(m["name"]) for m in config["modalities"])
-        keys = Adapters.merged_keys(hidden=int(config["hidden"]))
-        expected = {f"{n}.projection.{key}" for n in names for key in _PROJECTION}
-        expected |= {f"{n}.adapter.{key}" for n in names for key in keys}
-        tensors = read_tensors(folder / "model.safetensors", expected)
+        weights = Adapters.merged_keys(hidden=int(config["hidden"]))
+        arrays = [Projection.array_names(kernel=member["features"] == "kernel") for member in config["members"]]
+        expected = {f"{i}.{n}.projection.{key}" for i, keys in enumerate(arrays) for n in names for key in keys}
+        expected |= {f"{i}.{n}.adapter.{key}" for i in range(len(arrays)) for n in names for key in weights}
+        tensors = read_tensors(files["model.safetensors"], folder / "model.safetensors", expected)
+
+        def projection(i: int, name: str) -> Projection:
+            stored = {key: tensors[f"{i}.{name}.projection.{key}"].numpy() for key in arrays[i]}
+            return Projection.from_arrays(stored, squash=bool(config["members"][i]["squash"]))
+
+        def member(i: int) -> Member:
+            stored = [{key: tensors[f"{i}.{name}.adapter.{key}"] for key in weights} for name in names]
+            return Member(tuple(projection(i, name) for name in names), Adapters.from_merged(stored))
+
         aligner = cls(device=device, **config["settings"])
         aligner._space = _Space(
             names,
-            tuple(Projection(*(tensors[f"{n}.projection.{key}"].numpy() for key in _PROJECTION)) for n in names),
-            Adapters.from_merged([{key: tensors[f"{n}.adapter.{key}"] for key in keys} for n in names]),
+            tuple(member(i) for i in range(len(arrays))),
             {
                 part: tensor.numpy()
-                for part, tensor in read_tensors(folder / "seen.safetensors", {"train", "validation"}).items()
+                for part, tensor in read_tensors(
+                    files["seen.safetensors"], folder / "seen.safetensors", {"train", "validation"}
+                ).items()
             },
             texts,
             manifest["inputs"],

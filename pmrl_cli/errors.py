@@ -18,6 +18,7 @@ __all__ = [
     "ResourceError",
     "StateError",
     "UsageError",
+    "is_out_of_memory",
 ]
 
 _ID_LIMIT = 80
@@ -108,6 +109,13 @@ class PmrlError(Exception):
             "id": place.instance_id if place else None,
             "total": self.total,
         }
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says that memory is short: NumPy and Arrow by MemoryError, torch in two other ways."""
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return True
+    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
 
 
 class UsageError(PmrlError):

@@ -1,4 +1,4 @@
-"""The closed form: standardise, principal components, ridge MAXVAR GCCA, all from moments.
+"""The closed form: ridge MAXVAR GCCA and its sibling MCCA, from moments of the scores.
 
 MAXVAR generalised canonical correlation analysis finds the directions shared by all modalities at the level of
 the data set: the leading eigenvectors of the covariance of the whitened modalities side by side. It is the
@@ -14,76 +14,15 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
+from pmrl_cli.moments import CrossMoments
 
-__all__ = ["CLIP", "Gcca", "Projection", "fit_projection", "gcca", "standardise"]
+__all__ = ["SOLVERS", "Gcca", "gcca"]
 
 Float64Array = npt.NDArray[np.float64]
 
-CLIP = 10.0
-"""Standardised features are clipped at this many standard deviations, so that no outlier owns a direction."""
-
-
-def standardise(
-    block: npt.NDArray[np.floating], mean: npt.NDArray[np.floating], scale: npt.NDArray[np.floating]
-) -> npt.NDArray[np.float32]:
-    """Return (block - mean) * scale, clipped at +-``CLIP``, as float32 (B, d)."""
-    shifted = (block - mean.astype(np.float32)) * scale.astype(np.float32)
-    return np.clip(shifted, -CLIP, CLIP, out=shifted).astype(np.float32, copy=False)
-
-
-@dataclass(frozen=True)
-class Projection:
-    """The fixed map from a modality's features to its scores: standardise, clip, rotate.
-
-    scores = (clip((x - mean) * scale, +-CLIP) - center) @ basis
-
-    Args:
-        mean: (d,) column means.
-        scale: (d,) inverse deviations, 0 for constant columns.
-        center: (d,) mean of the clipped columns.
-        basis: (d, p) principal axes, each times whatever scale the user of the scores wants.
-    """
-
-    mean: npt.NDArray[np.float32]
-    scale: npt.NDArray[np.float32]
-    center: npt.NDArray[np.float32]
-    basis: npt.NDArray[np.float32]
-
-    def scores(self, block: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-        """Return the (B, p) float32 scores of a (B, d) block."""
-        standard = standardise(block, self.mean, self.scale)
-        standard -= self.center
-        return standard @ self.basis
-
-
-def inverse_deviation(columns: ColumnMoments) -> Float64Array:
-    """Return 1 / deviation per column, 0 where the column is constant (to rounding, beside its mean)."""
-    deviation = columns.deviation
-    constant = deviation <= 1e-7 * np.abs(columns.mean)
-    return np.where(constant, 0.0, 1.0 / np.where(deviation > 0, deviation, np.inf))
-
-
-def fit_projection(columns: ColumnMoments, second: SecondMoment, components: int) -> tuple[Projection, Float64Array]:
-    """Return the projection on the principal components and the variance of each score.
-
-    Args:
-        columns: moments of the raw columns.
-        second: second moment of the standardised, clipped columns.
-        components: how many components at most.
-
-    Returns: the projection with p <= components, and (p,) variances, descending.
-    """
-    axes, variances = second.principal_axes(components)
-    return (
-        Projection(
-            columns.mean.astype(np.float32),
-            inverse_deviation(columns).astype(np.float32),
-            second.mean.astype(np.float32),
-            axes.astype(np.float32),
-        ),
-        variances,
-    )
+SOLVERS = ("gcca", "mcca")
+"""Closed forms: MAXVAR, and MCCA (SUMCOR with the sum of variances held), which ignores how each modality agrees
+with itself. They differ only through the ridge."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +41,9 @@ class Gcca:
     maps: tuple[Float64Array, ...]
 
 
-def gcca(cross: CrossMoments, variances: Sequence[Float64Array], *, ridge: float, dim: int) -> Gcca:
+def gcca(
+    cross: CrossMoments, variances: Sequence[Float64Array], *, ridge: float, dim: int, solver: str = "gcca"
+) -> Gcca:
     """Solve ridge MAXVAR GCCA from the cross moments of the scores.
 
     Scores are whitened by (variance + ridge * mean variance)^(-1/2); the directions are the leading eigenvectors of
@@ -114,19 +55,25 @@ def gcca(cross: CrossMoments, variances: Sequence[Float64Array], *, ridge: float
         variances: per modality (p_m,) variances of the scores.
         ridge: relative ridge, > 0.
         dim: directions wanted; at most the sum of the p_m are returned.
+        solver: ``gcca`` (MAXVAR) or ``mcca`` (the same without each modality's own block).
 
-    Source: Kettenring, Biometrika 58 (1971), MAXVAR; ridge as in regularised GCCA (Tenenhaus and Tenenhaus,
-        Psychometrika 76, 2011). Departs: the ridge is relative to the mean variance of the modality.
+    Source: Kettenring, Biometrika 58 (1971), MAXVAR and SUMCOR; ridge as in regularised GCCA (Tenenhaus and
+        Tenenhaus, Psychometrika 76, 2011). Departs: the ridge is relative to the mean variance of the modality.
     """
     whiten = tuple((v + ridge * (v.mean() if len(v) else 0.0)) ** -0.5 for v in variances)
     factor = np.concatenate([w / np.sqrt(max(1.0, n)) for w, n in zip(whiten, cross.weights, strict=True)])
     covariance = cross.products * factor[:, None] * factor[None, :]
+    edges = np.cumsum([0, *cross.dims])
+    own = 1.0
+    if solver == "mcca":
+        own = 0.0
+        for a, b in pairwise(edges):
+            covariance[a:b, a:b] = 0.0
     eigenvalues, vectors = np.linalg.eigh(covariance)
     order = np.argsort(eigenvalues)[::-1][:dim]
     eigenvalues, vectors = eigenvalues[order], vectors[:, order]
     signs = np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
     vectors = vectors * signs
     k = len(cross.dims)
-    correlations = np.clip((eigenvalues - 1.0) / max(1, k - 1), 0.0, 1.0)
-    edges = np.cumsum([0, *cross.dims])
+    correlations = np.clip((eigenvalues - own) / max(1, k - 1), 0.0, 1.0)
     return Gcca(correlations, whiten, tuple(vectors[a:b] for a, b in pairwise(edges)))

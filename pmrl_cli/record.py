@@ -9,15 +9,17 @@ from typing import Any
 from pmrl_cli import __version__
 from pmrl_cli.files.atomic import to_json
 from pmrl_cli.files.model_folder import to_csv, to_toml
+from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.objectives import REGISTRY, settings_of
-from pmrl_cli.training.fit import HIDDEN, Fitted
+from pmrl_cli.training.fit import HIDDEN, Fitted, Recipe
 from pmrl_cli.training.loop import Progress
 
 __all__ = ["texts_of"]
 
 
 def _line(progress: Progress) -> dict[str, object]:
-    values = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name != "parts"} | progress.parts
+    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in ("parts", "statistics")}
+    values = own | progress.statistics | progress.parts
     return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
 
 
@@ -28,31 +30,32 @@ def _resolved(fitted: Fitted) -> dict[str, object]:
     return {**settings, "set": [f"{key}={value!r}" for key, value in sorted(chosen.items())]}
 
 
+def _member(recipe: Recipe, fitted: Fitted) -> dict[str, object]:
+    setting = recipe.setting
+    known = {} if fitted.settings.objective in SOLVERS else settings_of(recipe.objective)
+    return {
+        "features": setting.features.kind,
+        "squash": setting.features.squash,
+        "ridge": setting.ridge,
+        "power": setting.power,
+        "dim": setting.dim,
+        "objective": recipe.objective,
+        "objective_settings": {**known, **fitted.settings.objective_settings},
+        "learned": recipe.learned,
+        "dropout": recipe.dropout,
+        "best_step": recipe.best.step,
+        "steps": recipe.steps,
+    }
+
+
 def _config(fitted: Fitted) -> dict[str, object]:
     settings = fitted.settings
     return {
-        "modalities": [
-            {"name": name, "dim": len(projection.mean), "components": projection.basis.shape[1]}
-            for name, projection in zip(fitted.names, fitted.projections, strict=True)
-        ],
-        "dim": fitted.setting.dim,
-        "adapter": settings.adapter,
-        "hidden": HIDDEN if settings.adapter == "mlp" else 0,
-        "objective": {
-            "name": settings.objective,
-            "settings": {**settings_of(settings.objective), **settings.objective_settings},
-            "learned": fitted.learned,
-        },
-        "chosen": {
-            "ridge": fitted.setting.ridge,
-            "power": fitted.setting.power,
-            "dim": fitted.setting.dim,
-            "given": fitted.setting.given,
-            "dropout": fitted.dropout,
-            "steps": fitted.best.step,
-            "refitted": fitted.refitted,
-            "steps_of_refit": fitted.history[-1].step if fitted.refitted else 0,
-        },
+        "modalities": [{"name": name, "dim": fitted.inputs[name]["dim"]} for name in fitted.names],
+        "dim": fitted.dim,
+        "hidden": 0 if settings.adapter == "linear" else HIDDEN,
+        "members": [_member(recipe, fitted) for recipe in fitted.recipes],
+        "refitted": fitted.refitted,
         "schedule": {
             "batch_size": fitted.plan.batch_size,
             "steps": fitted.plan.steps,
@@ -64,12 +67,13 @@ def _config(fitted: Fitted) -> dict[str, object]:
 
 
 def _metrics(fitted: Fitted) -> dict[str, float]:
-    best, start = fitted.best, fitted.start
+    start = fitted.start
     return {
-        "best.step": best.step,
-        "held_out.mrr": best.mrr,
-        "held_out.r1": best.r1,
-        "held_out.share": best.share,
+        "best.step": fitted.recipes[0].best.step,
+        "members": len(fitted.members),
+        "held_out.mrr": fitted.held_out.mrr,
+        "held_out.r1": fitted.held_out.r1,
+        "held_out.share": fitted.share,
         "start.mrr": start.mrr,
         "start.r1": start.r1,
         "instances.train": fitted.counts["train"],
@@ -78,21 +82,40 @@ def _metrics(fitted: Fitted) -> dict[str, float]:
     }
 
 
+def _tried(fitted: Fitted) -> str:
+    chosen = {recipe.name for recipe in fitted.recipes}
+    return "\n".join(
+        f"| {recipe.name}{' *' if recipe.name in chosen else ''} | {recipe.setting.features} | "
+        f"{recipe.setting.dim} | {recipe.start.mrr:.4f} | {recipe.best.mrr:.4f} | {recipe.best.step} |"
+        for recipe in fitted.tried
+    )
+
+
+def _why(fitted: Fitted) -> str:
+    best = max(fitted.tried, key=lambda recipe: recipe.best.mrr)
+    if fitted.settings.dim is not None:
+        return f"`{best.name}` ranked the validation instances best; a dimension was asked for, so it stands alone."
+    if len(fitted.members) == 1:
+        return f"`{best.name}` ranked the validation instances best, and no other beside it added anything."
+    together = ", ".join(f"`{recipe.name}`" for recipe in fitted.recipes)
+    return (
+        f"{together} side by side, their cosines averaged,, rank the validation instances at "
+        f"{fitted.held_out.mrr:.4f} ({best.best.mrr:.4f} the best alone); more would cost more than chance."
+    )
+
+
 def _card(fitted: Fitted) -> str:
-    best, start, settings = fitted.best, fitted.setting, fitted.settings
+    settings = fitted.settings
     rows = "\n".join(
-        f"| {name} | {fitted.inputs[name]['rows']:,} | {len(projection.mean)} | {projection.basis.shape[1]} |"
-        for name, projection in zip(fitted.names, fitted.projections, strict=True)
+        f"| {name} | {fitted.inputs[name]['rows']:,} | {fitted.inputs[name]['dim']} | "
+        f"{', '.join(str(member.projections[m].components) for member in fitted.members)} |"
+        for m, name in enumerate(fitted.names)
     )
-    origin = (
-        "the features as they are, centred"
-        if start.given
-        else f"ridge MAXVAR GCCA (ridge {start.ridge:g}, correlation power {start.power:g})"
-    )
+    summary = "closed form" if settings.objective in SOLVERS else REGISTRY[fitted.recipes[0].objective].summary
     trained = "trained, before the refit" if fitted.refitted else "this model"
     labels = " --labels LABELS" if settings.group or settings.split_column else ""
     again = (
-        "Then all of that was repeated with the validation instances trained on too."
+        "Then the chosen recipes were repeated with the validation instances trained on too."
         if fitted.refitted
         else "The validation instances did not train."
     )
@@ -101,9 +124,10 @@ def _card(fitted: Fitted) -> str:
         if fitted.counts["test"]
         else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
     )
+    tried = sum({recipe.setting: recipe.setting.tried for recipe in fitted.tried}.values())
     return f"""# Alignment of {", ".join(fitted.names)}
 
-Maps precomputed features of {len(fitted.names)} modalities into one space of {start.dim} dimensions, in which the
+Maps precomputed features of {len(fitted.names)} modalities into one space of {fitted.dim} dimensions, in which the
 vectors of one instance point the same way. Made by pmrl {__version__}.
 
 | modality | instances | columns | components kept |
@@ -112,10 +136,15 @@ vectors of one instance point the same way. Made by pmrl {__version__}.
 
 ## How
 
-Objective `{settings.objective}` ({REGISTRY[settings.objective].summary}), `{settings.adapter}` adapters, started at
-{origin} (the best of {start.tried} starts on validation).
-AdamW at {settings.learning_rate:g} on batches of {fitted.plan.batch_size}, input dropout {fitted.dropout:g}, stopped
-at step {best.step}. {again} `pmrl fit FILES{labels} --config resolved.toml` makes it again.
+Objective `{settings.objective}` ({summary}), adapter `{settings.adapter}`, AdamW at {settings.learning_rate:g} on
+batches of {fitted.plan.batch_size}. {tried} closed-form starts were compared on validation, and from the best of each
+kind these recipes were trained, each stopped where validation ranked best (* chosen):
+
+| recipe | scores | dim | start MRR | best MRR | step |
+|---|---|---|---|---|---|
+{_tried(fitted)}
+
+{_why(fitted)} {again} `pmrl fit FILES{labels} --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 
@@ -123,8 +152,8 @@ at step {best.step}. {again} `pmrl fit FILES{labels} --config resolved.toml` mak
 
 | on {fitted.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|
-| closed-form start | {fitted.start.mrr:.4f} | {fitted.start.r1:.4f} | {fitted.start.share:.4f} |
-| {trained} | {best.mrr:.4f} | {best.r1:.4f} | {best.share:.4f} |
+| best closed-form start | {fitted.start.mrr:.4f} | {fitted.start.r1:.4f} | {fitted.start.share:.4f} |
+| {trained} | {fitted.held_out.mrr:.4f} | {fitted.held_out.r1:.4f} | {fitted.share:.4f} |
 
 Means over all ordered pairs of modalities, those instances the gallery.
 

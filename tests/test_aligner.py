@@ -129,8 +129,8 @@ def test_other_folders_and_newer_formats_are_refused(aligner, tmp_path):
     with pytest.raises(DataError, match="not a model"):
         Aligner.load(tmp_path)
     manifest = aligner.save(tmp_path / "m") / "manifest.json"
-    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 2}))
-    with pytest.raises(StateError, match="format 2, expected format 1"):
+    manifest.write_text(json.dumps(json.loads(manifest.read_text()) | {"format_version": 3}))
+    with pytest.raises(StateError, match="format version 3, expected 2 or older"):
         Aligner.load(tmp_path / "m")
 
 

@@ -81,9 +81,12 @@ def command(
         found.dataset, fusion=fusion.value, label=found.label, group=found.group, seed=seed, max_queries=queries
     )
     result = {**evaluation.as_dict(), "scope": found.instances}
-    if not json:
+    unmet = space.unmet_gates(result, gates, SHORT)
+    if json:
+        space.print_json(result)
+    else:
         _show(result)
-    space.finish(result, gates, SHORT, as_json=json)
+    space.leave(unmet)
 
 
 def _show(result: Mapping[str, Any]) -> None:

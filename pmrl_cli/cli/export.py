@@ -116,8 +116,8 @@ def command(
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.files.atomic import MANIFEST, check_replaceable, to_json
     from pmrl_cli.files.exports import KIND, ROWS_PER_FILE, write_export, write_stream
-    from pmrl_cli.files.model_folder import sha256_of
     from pmrl_cli.files.reading import read_dataset
+    from pmrl_cli.files.sealed import sha256_of
     from pmrl_cli.files.specs import check_not_input
 
     paths = options.expand_files(files, null=null)

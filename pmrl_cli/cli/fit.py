@@ -16,6 +16,7 @@ import typer
 from pmrl_cli.cli import options
 from pmrl_cli.cli.options import Join, OnBad, Precision, option
 from pmrl_cli.errors import UsageError
+from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.objectives import REGISTRY
 
 __all__ = ["command"]
@@ -56,13 +57,20 @@ def command(
     output: Annotated[
         Path, option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
     ] = Path("model"),
-    objective: Annotated[str, option("--objective", help=f"One of {', '.join(REGISTRY)}.")] = "pmrl",
+    objective: Annotated[
+        str, option("--objective", help=f"One of {', '.join([*REGISTRY, *SOLVERS])}, auto.")
+    ] = "pmrl",
     set: Annotated[
         list[str] | None, option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
     ] = None,
-    adapter: Annotated[str, option("--adapter", help="linear, or mlp: linear plus a residual MLP.")] = "mlp",
+    adapter: Annotated[
+        str,
+        option(
+            "--adapter", help="linear; mlp: with a residual MLP; kernel: the same on nearness to instances; auto."
+        ),
+    ] = "auto",
     dim: Annotated[
-        int | None, option("--dim", help="Dimension of the shared space (default: chosen on validation).")
+        int | None, option("--dim", help="Dimension of the shared space, then of one member (default: chosen).")
     ] = None,
     steps: Annotated[
         int | None, option("--steps", help="Most training steps; 0 keeps the closed-form start.")
@@ -71,6 +79,12 @@ def command(
     learning_rate: Annotated[float, option("--learning-rate", help="Of AdamW.")] = 5e-4,
     dropout: Annotated[
         float | None, option("--dropout", help="Share of input scores zeroed in training (default: chosen).")
+    ] = None,
+    mixup: Annotated[
+        float, option("--mixup", help="A: mix instances in a proportion drawn from Beta(A, A) (FuseMix); 0: not.")
+    ] = 0.0,
+    budget: Annotated[
+        str | None, option("--budget", metavar="TIME", help="Stop the search after it, as in 90s, 5m, 2h.")
     ] = None,
     patience: Annotated[int, option("--patience", help="Evaluations without gain before stopping.")] = 8,
     refit: Annotated[
@@ -112,7 +126,8 @@ def command(
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.cli.progress import FitProgress
-    from pmrl_cli.files.atomic import check_replaceable, held, to_json
+    from pmrl_cli.files.atomic import check_replaceable, to_json
+    from pmrl_cli.files.locks import held
     from pmrl_cli.files.model_folder import FORMAT
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.specs import check_not_input
@@ -133,6 +148,8 @@ def command(
         batch_size=batch_size,
         learning_rate=learning_rate,
         dropout=dropout,
+        mixup=mixup,
+        budget=options.parse_seconds(budget),
         patience=patience,
         refit=refit,
         validation=validation,
@@ -148,14 +165,14 @@ def command(
     signal.signal(signal.SIGTERM, stop)
     started = time.time()
     progress = FitProgress(quiet=quiet, verbose=verbose)
-    budget = options.parse_bytes(max_memory)
+    memory = options.parse_bytes(max_memory)
     try:
         with held(unfinished), progress:
-            runs = [path for path in sorted(unfinished.iterdir()) if path.is_dir()]
+            states = [path for path in sorted(unfinished.iterdir()) if path.is_dir()]
             if restart:
-                for path in runs:
+                for path in states:
                     shutil.rmtree(path)
-            elif runs:
+            elif states:
                 progress.note(f"continuing the run in {unfinished}")
             dataset = read_dataset(
                 paths,
@@ -164,7 +181,7 @@ def command(
                 id_column=id_column,
                 feature_column=feature_column,
                 labels=labels,
-                max_memory=budget,
+                max_memory=memory,
             )
             progress.dataset(dataset)
             if "split" in dataset.columns and split_column is None:
@@ -176,7 +193,7 @@ def command(
 
             aligner.fit(
                 dataset,
-                max_memory=budget,
+                max_memory=memory,
                 checkpoint=unfinished,
                 stage=stage,
                 report=progress.evaluation,
@@ -185,27 +202,28 @@ def command(
             stop.training = False
             if stop.asked():  # during the last step
                 raise Interrupted
+            run = {
+                "seconds": round(time.time() - started, 3),
+                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+                "host": platform.node(),
+                "python": platform.python_version(),
+                "torch": torch.__version__,
+                "threads": torch.get_num_threads(),
+                "cores": os.cpu_count(),
+                "command": sys.argv[1:],
+            }
+            reading = {
+                "join": join.value,
+                "on_bad": on_bad.value,
+                "id_column": id_column,
+                "feature_column": feature_column,
+            }
+            aligner.save(output, force=force, run=run, reading=reading)
+            for path in [path for path in unfinished.iterdir() if path.is_dir()]:
+                shutil.rmtree(path, ignore_errors=True)  # the model is whole: what stays, the next fit takes away
     except Interrupted:
         progress.note(f"interrupted: state saved in {unfinished}; the same command continues")
         raise typer.Exit(128 + (stop.signal or signal.SIGINT)) from None
-    run = {
-        "seconds": round(time.time() - started, 3),
-        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-        "host": platform.node(),
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "threads": torch.get_num_threads(),
-        "cores": os.cpu_count(),
-        "command": sys.argv[1:],
-    }
-    reading = {
-        "join": join.value,
-        "on_bad": on_bad.value,
-        "id_column": id_column,
-        "feature_column": feature_column,
-    }
-    aligner.save(output, force=force, run=run, reading=reading)
-    shutil.rmtree(unfinished, ignore_errors=True)
     progress.result(aligner.texts)
     if json:
         import json as json_module

@@ -8,6 +8,7 @@ import re
 import signal
 import sys
 import traceback
+from contextlib import suppress
 from inspect import cleandoc
 from typing import Annotated, NoReturn
 
@@ -15,9 +16,9 @@ import typer
 from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
-from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect
+from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge
 from pmrl_cli.cli.options import option
-from pmrl_cli.errors import PmrlError
+from pmrl_cli.errors import PmrlError, is_out_of_memory
 
 __all__ = ["app", "run"]
 
@@ -41,7 +42,7 @@ def _flowed(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
 
 
-for module in (inspect, ingest, fit, diagnose, evaluate, export):
+for module in (inspect, ingest, fit, diagnose, merge, evaluate, export):
     app.command(module.__name__.rpartition(".")[2], help=_flowed(module.command.__doc__ or ""))(module.command)
 
 _HELP = """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
@@ -82,10 +83,20 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
     if "--debug" in sys.argv:
         traceback.print_exception(error)
     if "--json" in sys.argv:
-        typer.echo(json.dumps(details, ensure_ascii=False))
+        with suppress(OSError):  # what cannot be written may be standard output itself
+            typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead
         typer.echo(f"error: {message}", err=True)
     return code
+
+
+def _short_of_memory(error: Exception) -> int:
+    from pmrl_cli.files.scratch import available_memory
+
+    found = " ".join(str(error).split())[:160] or "an allocation failed"
+    free = f"{available_memory() / 2**20:.0f}M"
+    message = f"not enough memory: {found}, with {free} available. Pass a --max-memory well below that, or free some."
+    return _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
 
 
 def run() -> NoReturn:
@@ -94,14 +105,12 @@ def run() -> NoReturn:
     signal.signal(signal.SIGTERM, _terminate)
     try:
         code = app(standalone_mode=False) or 0
+        sys.stdout.flush()
     except PmrlError as error:
         code = _fail(error, str(error), error.exit_code, error.as_dict())
     except TyperException as error:
         message = _usage_message(error)
         code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
-    except MemoryError as error:
-        message = "not enough memory. Lower --max-memory or free some."
-        code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         message = (
@@ -110,7 +119,12 @@ def run() -> NoReturn:
         )
         code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except Exception as error:  # noqa: BLE001 - the one boundary
+        if is_out_of_memory(error):
+            sys.exit(_short_of_memory(error))
         message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
         code = _fail(error, message, 70, {"error": 70, "kind": "internal", "message": message})
-    sys.stdout.flush()
+    try:
+        sys.stdout.flush()
+    except OSError:  # told already; the interpreter would try once more as it ends
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     sys.exit(code if isinstance(code, int) else os.EX_OK)

@@ -130,6 +130,17 @@ def parse_bytes(text: str | None) -> int | None:
     return int(float(match[1]) * 1024**power)
 
 
+def parse_seconds(text: str | None) -> float | None:
+    """Return seconds from ``90s``, ``5m``, ``1.5h`` or a plain number."""
+    if text is None:
+        return None
+    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text, re.IGNORECASE)
+    if match is None or float(match[1]) <= 0:
+        message = f"{text!r} is not a time such as 90s, 5m or 2h"
+        raise typer.BadParameter(message, param_hint="'--budget'")
+    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2].lower()]
+
+
 def expand_files(files: list[str], *, null: bool) -> list[str]:
     """Replace ``-`` by the paths on standard input, one a line (or NUL-separated with ``-0``)."""
     expanded: list[str] = []

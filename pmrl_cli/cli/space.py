@@ -14,7 +14,9 @@ import typer
 
 from pmrl_cli.cli import options
 from pmrl_cli.cli.options import option
+from pmrl_cli.cli.table import WIDTH
 from pmrl_cli.errors import UsageError
+from pmrl_cli.report.wording import ci_text, number_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -24,6 +26,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WIDTH",
+    "FailOn",
+    "FailOnOption",
     "FailUnder",
     "Gate",
     "Group",
@@ -33,16 +37,16 @@ __all__ = [
     "Split",
     "SplitOption",
     "ci_text",
-    "finish",
+    "count_text",
     "grid",
+    "leave",
     "number_text",
     "parse_gates",
+    "print_json",
     "read_space",
     "screen",
+    "unmet_gates",
 ]
-
-WIDTH = 80
-_FIXED = 1e-3  # numbers below it need an exponent to say anything
 
 
 class Split(StrEnum):
@@ -53,6 +57,13 @@ class Split(StrEnum):
     validation = "validation"
     test = "test"
     all = "all"
+
+
+class FailOn(StrEnum):
+    """Severity of a verdict that is not accepted."""
+
+    warn = "warn"
+    fail = "fail"
 
 
 Model = Annotated[
@@ -74,6 +85,9 @@ FailUnder = Annotated[
 ]
 
 
+FailOnOption = Annotated[FailOn | None, option("--fail-on", help="Exit 1 if the verdict is this grave, or graver.")]
+
+
 class Space(NamedTuple):
     """Modalities in one space.
 
@@ -82,12 +96,14 @@ class Space(NamedTuple):
         instances: a sentence on which instances these are.
         label: side column of labels, if any.
         group: side column of groups, if any.
+        columns: of each modality in its files.
     """
 
     dataset: Dataset
     instances: str
     label: str | None
     group: str | None
+    columns: tuple[int, ...]
 
 
 def read_space(
@@ -128,7 +144,8 @@ def read_space(
         import torch
 
         torch.set_num_threads(threads)
-    instances = f"all {len(dataset):,} instances, compared as they are"
+    instances = f"all {count_text(len(dataset), 'instance')}, compared as they are"
+    columns = dataset.dims
     if aligner is not None:
         rows, instances = aligner.rows(dataset, split.value)
         dataset = aligner.embed_dataset(dataset, rows, max_memory=budget)
@@ -137,6 +154,7 @@ def read_space(
         instances,
         label or ("label" if "label" in dataset.columns else None),
         group or ("group" if "group" in dataset.columns else None),
+        columns,
     )
 
 
@@ -180,20 +198,21 @@ def _numbers(node: object, path: str = "") -> Iterator[tuple[str, float | None]]
         yield path, float(node)
 
 
-def finish(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping[str, str], *, as_json: bool) -> None:
-    """Print the JSON if asked for, then leave with exit code 1 if a gate is not met.
+def unmet_gates(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping[str, str]) -> list[str]:
+    """Return a sentence for each gate that is not met; asked before anything is printed.
 
     Args:
         result: JSON values.
         gates: from ``parse_gates``.
         short: dotted path by the short name that the screen shows.
-        as_json: print the result on standard output.
 
-    Raises: UsageError for a gate on an unknown key; typer.Exit(1) if a gate is not met.
+    Raises: UsageError for a gate on an unknown key.
     """
     known = dict(_numbers(result))
+    sentences = []
     for gate in gates:
-        if short.get(gate.key, gate.key) not in known:
+        path = short.get(gate.key, gate.key)
+        if path not in known:
             what = "unknown key of --fail-under"
             names = ", ".join(name for name, path in short.items() if path in known)
             raise UsageError(
@@ -202,34 +221,31 @@ def finish(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping[str,
                 expected=f"one of {names}, or a dotted path of --json such as {next(iter(known))}",
                 next_step="Mend that --fail-under.",
             )
-    if as_json:
-        typer.echo(json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False))
-    unmet = 0
-    for gate in gates:
-        value = known[short.get(gate.key, gate.key)]
+        value = known[path]
         if value is None or value < gate.value:
-            typer.echo(f"not met: {gate.key} is {number_text(value)}, under {gate.value:g}", err=True)
-            unmet += 1
-    if unmet:
+            sentences.append(f"not met: {gate.key} is {number_text(value)}, under {gate.value:g}")
+    return sentences
+
+
+def print_json(result: Mapping[str, Any]) -> None:
+    """Print a result on standard output."""
+    typer.echo(json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False))
+
+
+def leave(sentences: Sequence[str]) -> None:
+    """Say what is not met and leave with exit code 1; do nothing if all is.
+
+    Raises: typer.Exit(1) if there is any.
+    """
+    for sentence in sentences:
+        typer.echo(sentence, err=True)
+    if sentences:
         raise typer.Exit(1)
 
 
-def number_text(value: float | None) -> str:
-    """Return a number in at most seven characters, ``-`` for none."""
-    if value is None:
-        return "-"
-    size = abs(value)
-    if 0 < size < _FIXED:
-        return f"{value:.0e}"
-    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 10_000 else f"{value:.0f}"
-
-
-def ci_text(ci: Sequence[float] | None) -> str:
-    """Return an interval, ``-`` for none."""
-    if ci is None:
-        return "-"
-    small = max(map(abs, ci)) < _FIXED
-    return " .. ".join(number_text(bound) if small or abs(bound) >= _FIXED else f"{bound:.3f}" for bound in ci)
+def count_text(count: int, noun: str) -> str:
+    """Return a count with its noun in the right number."""
+    return f"{count:,} {noun}{'' if count == 1 else 's'}"
 
 
 def screen() -> Console:

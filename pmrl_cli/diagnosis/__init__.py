@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
-from pmrl_cli.diagnosis.report import Diagnosis, diagnose
+from pmrl_cli.diagnosis.mispairs import Mispairs
+from pmrl_cli.diagnosis.report import Diagnosis, diagnose, diagnose_state, state_of
+from pmrl_cli.diagnosis.state import Header, State
+from pmrl_cli.diagnosis.suspects import FLAGGED
 
-__all__ = ["Diagnosis", "diagnose"]
+__all__ = ["FLAGGED", "Diagnosis", "Header", "Mispairs", "State", "diagnose", "diagnose_state", "state_of"]

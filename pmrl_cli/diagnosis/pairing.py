@@ -9,6 +9,7 @@ __all__ = [
     "adjusted_cosine_error",
     "clustered_error",
     "effective_dimension",
+    "effective_dimension_of_moments",
     "group_means",
     "mean_off_diagonal_cosine",
     "pairing_moments",
@@ -119,11 +120,19 @@ def effective_dimension(vectors: Array) -> float | None:
     Source: Song et al., "Feature selection via dependence maximization", JMLR 2012 (unbiased HSIC), of the
         cloud with itself, in moments.
     """
-    n = len(vectors)
+    return effective_dimension_of_moments(len(vectors), vectors.sum(0), vectors.T @ vectors)
+
+
+def effective_dimension_of_moments(n: int, total: Array, second: Array) -> float | None:
+    """Return the same from moments.
+
+    Args:
+        n: unit vectors.
+        total: (d,) their sum.
+        second: (d, d) the sum of x x^T.
+    """
     if n < 4:
         return None
-    total = vectors.sum(0)
-    second = vectors.T @ vectors
     squared = float(total @ total)
     trace = (n - squared / n) / (n - 1)
     off_diagonal = np.vdot(second, second) - n

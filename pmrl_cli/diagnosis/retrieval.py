@@ -3,22 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured
-from pmrl_cli.retrieval.intervals import Sample, resample
+from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured, mean_over
+from pmrl_cli.retrieval.intervals import Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, hits_in_gallery, reciprocal_ranks, tie_spread
-from pmrl_cli.retrieval.ranks import Ranks, rank_batch
+from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
 
-__all__ = ["ReservoirRetrieval", "centring", "retrieve"]
+__all__ = ["ReservoirRetrieval", "measured_statistic", "retrieval_sections", "retrieve"]
 
 _STANDARD_GALLERIES = (1000, 100, 10)
-_SHORTEST = 1e-6  # a unit vector minus the mean that is shorter than this is rounding
+_CURVE = (2, 5, 10, 30, 100, 300, 1000, 3000)
+_AT = "R@1 in "
 
 
 class ReservoirRetrieval(NamedTuple):
@@ -80,6 +82,10 @@ def retrieve(
         if standard is not None:
             values["R@1_standard"] = hits_in_gallery(ranks, 1, standard)
             expected[name]["R@1_standard"] = 1 / standard
+        if not name.startswith(f"{OTHERS}->"):
+            sizes = [size for size in _CURVE if size <= smallest]
+            values |= {f"{_AT}{size}": hits_in_gallery(ranks, 1, size) for size in sizes}
+            expected[name] |= {f"{_AT}{size}": 1 / size for size in sizes}
         samples[name] = Sample(groups_of(ranks.rows), values)
     drawn = resample(samples, count, draws=draws, seed=seed)
     measured = {
@@ -99,53 +105,51 @@ def retrieve(
     return ReservoirRetrieval(ranked, measured, {n: tie_spread(r) for n, r in ranked.items()}, standard)
 
 
-def centring(
-    batch: Batch, names: tuple[str, ...], groups: npt.NDArray[np.int64], *, seed: int, draws: int
-) -> dict[str, Measured]:
-    """Return what subtracting every modality's mean would do to pairwise R@1, measured on instances held out.
+def measured_statistic(measured: Measured, n: int) -> Statistic:
+    """Return what retrieval measured as a statistic over n queries."""
+    ci = interval(measured.draws)
+    return Statistic(
+        measured.value,
+        chance=measured.chance,
+        ci=ci,
+        ci_method=None if ci is None else "group_bootstrap",
+        se=None if ci is None else float(np.nanstd(measured.draws)),
+        n=n,
+        null="closed_form",
+    )
 
-    The reservoir is halved by group; each half is centred by the means of the other and ranked within itself.
 
-    Args:
-        batch: the reservoir.
-        names: of the modalities.
-        groups: by row of the data set.
-        seed: of the bootstrap.
-        draws: of the bootstrap.
-
-    Returns: ``before``, ``after`` and ``gain``; empty where the halves are too small to ask.
-    """
-    _, codes = np.unique(groups[batch.rows], return_inverse=True)
-    in_first = np.random.default_rng(seed).permutation(int(codes.max()) + 1)[codes] % 2 == 0
-    samples: dict[str, Sample] = {}
-    sizes = []
-    for half, chosen in enumerate((in_first, ~in_first)):
-        own, other = _part(batch, chosen), _part(batch, ~chosen)
-        if len(own.rows) == 0 or len(other.rows) == 0:
-            return {}
-        total = other.embeddings.sum(0) / other.present.sum(0).clamp_min(1)[:, None]
-        moved = (own.embeddings - total).masked_fill(~own.present[..., None], 0)
-        moved /= moved.norm(dim=-1, keepdim=True).clamp_min(_SHORTEST)
-        before = rank_batch(own, names, fused=False)
-        after = rank_batch(Batch(own.rows, moved, own.present), names, fused=False)
-        for name, ranks in before.items():
-            values = {"before": hits(ranks, 1), "after": hits(after[name], 1)}
-            values["gain"] = values["after"] - values["before"]
-            samples[f"{name} {half}"] = Sample(codes[np.searchsorted(batch.rows, ranks.rows)], values)
-            sizes.append(ranks.gallery)
-    if not samples:
-        return {}
-    drawn = resample(samples, int(codes.max()) + 1, draws=draws, seed=seed)
-    expected = float(np.mean([1 / size for size in sizes]))
-    return {
-        metric: Measured(
-            float(np.mean([sample.values()[metric] for sample in samples.values()])),
-            0.0 if metric == "gain" else expected,
-            np.mean([drawn[name, metric] for name in samples], axis=0),
-        )
-        for metric in ("before", "after", "gain")
+def retrieval_sections(retrieved: ReservoirRetrieval) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
+    """Return the sections of every direction, and that of the means over directions."""
+    directions = {}
+    for name, found in retrieved.measured.items():
+        ranks = retrieved.ranks[name]
+        directions[name] = {
+            "gallery": ranks.gallery,
+            "tie_spread": retrieved.tie_spread[name],
+            **{
+                metric: measured_statistic(one, len(ranks.rows))
+                for metric, one in found.items()
+                if not metric.startswith(_AT)
+            },
+        }
+    fused = [name for name in retrieved.measured if name.startswith(f"{OTHERS}->")]
+    kinds = {"pairwise": [name for name in retrieved.measured if name not in fused], "fused": fused}
+    means: dict[str, Any] = {
+        "standard_gallery": retrieved.standard_gallery,
+        "tie_spread": max(retrieved.tie_spread.values()),
     }
-
-
-def _part(batch: Batch, chosen: npt.NDArray[np.bool_]) -> Batch:
-    return Batch(batch.rows[chosen], batch.embeddings[chosen], batch.present[chosen])
+    for kind, names in kinds.items():
+        measured = mean_over([retrieved.measured[name] for name in names])
+        queries = sum(len(retrieved.ranks[name].rows) for name in names)
+        means[kind] = None
+        if measured is not None:
+            shown = {metric: measured_statistic(one, queries) for metric, one in measured.items()}
+            means[kind] = {metric: one for metric, one in shown.items() if not metric.startswith(_AT)}
+            if kind == "pairwise":
+                means["curve"] = [
+                    {"gallery": int(metric.removeprefix(_AT)), "R@1": one}
+                    for metric, one in shown.items()
+                    if metric.startswith(_AT)
+                ]
+    return directions, means

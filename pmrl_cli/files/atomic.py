@@ -1,13 +1,14 @@
 """The one door through which pmrl writes: a file or folder under its final name is complete.
 
-A file is written to a temporary name in the same folder, flushed, and renamed over the final name; a folder is
-filled under a temporary name beside it and renamed when its manifest is written. A failure removes the temporary
-and leaves what was there before.
+A folder is filled inside a working folder beside it (``.NAME.writing``), made durable, and exchanged with what was
+there in one step. A failure leaves what was there before; what a killed process left is swept, and if need be put
+back, by the next one that writes the same output. Two that write the same output do not meet: see ``locks``.
 """
 
 from __future__ import annotations
 
-import fcntl
+import ctypes
+import errno
 import json
 import os
 import shutil
@@ -15,18 +16,10 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from pmrl_cli.errors import Place, ResourceError, StateError, UsageError
+from pmrl_cli.errors import Place, ResourceError, UsageError
+from pmrl_cli.files.locks import held
 
-__all__ = [
-    "MANIFEST",
-    "atomic_file",
-    "atomic_folder",
-    "check_replaceable",
-    "format_of",
-    "held",
-    "to_json",
-    "write_json",
-]
+__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "format_of", "to_json"]
 
 MANIFEST = "manifest.json"
 
@@ -39,18 +32,40 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def _make(folder: Path) -> None:
+    """Make a folder and those above it, each durable in the one it stands in."""
+    if not folder.exists():
+        _make(folder.parent)
+        folder.mkdir(exist_ok=True)
+        _sync(folder.parent)
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or folder; what cannot be removed now is swept by the next writer."""
+    if path.is_dir() and not path.is_symlink():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        try:
+            path.unlink(missing_ok=True)
+        except OSError:
+            return
+
+
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it takes the final name, on any failure it is gone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """Give a temporary path beside ``path``; on success it takes the final name, on any failure it is gone.
+
+    For files of a folder that the caller holds: the temporary has one name, so the next writer replaces a leftover.
+    """
+    _make(path.parent)
+    temporary = path.with_name(f".{path.name}.tmp")
     try:
         yield temporary
         _sync(temporary)
         temporary.replace(path)
         _sync(path.parent)
     finally:
-        temporary.unlink(missing_ok=True)
+        _remove(temporary)
 
 
 def format_of(path: Path) -> str:
@@ -67,76 +82,88 @@ def format_of(path: Path) -> str:
 
 @contextmanager
 def atomic_folder(path: Path, *, kind: str, force: bool) -> Iterator[Path]:
-    """Give a temporary folder beside ``path``; on success it takes the final name, on failure it is gone.
+    """Give an empty folder; on success it takes the final name in one step, on failure it is gone.
 
     Args:
         path: the final folder.
         kind: as for ``check_replaceable``.
         force: replace ``path`` whatever it is.
 
-    Raises: UsageError if ``path`` exists, is of no such kind and ``force`` is False, or is a link.
+    Raises: UsageError if ``path`` exists, is of no such kind and ``force`` is False, or is a link; StateError if
+        another process is writing it; ResourceError if the disk or the permissions do not allow it.
     """
     check_replaceable(path, kind=kind, force=force)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    old = path.with_name(f".{path.name}.{os.getpid()}.old")
+    working = path.with_name(f".{path.name}.writing")
+    new, old = working / "new", working / "old"
     try:
-        shutil.rmtree(temporary, ignore_errors=True)
-        temporary.mkdir()
-        yield temporary
-        for file in sorted(temporary.rglob("*")):
-            _sync(file)
-        _sync(temporary)
-        if path.exists():
-            path.rename(old)
-        temporary.rename(path)
-        _sync(path.parent)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
-        if old.exists() and not path.exists():
-            old.rename(path)
-        elif old.is_dir():
-            shutil.rmtree(old)
-        else:
-            old.unlink(missing_ok=True)
-
-
-LOCK = "lock"
-
-
-@contextmanager
-def held(folder: Path) -> Iterator[None]:
-    """Hold a working folder, made if it is not there, against every other process; released however we end.
-
-    Raises: StateError if another process holds it, naming it; UsageError if the folder is not a working folder.
-    """
-    if folder.exists() and any(folder.iterdir()) and not (folder / LOCK).exists():
-        what = "working folder is not pmrl's"
-        raise UsageError(
+        _make(path.parent)
+        with held(working):
+            if old.exists() and not path.exists():  # killed between the two renames of ``_publish``
+                old.rename(path)
+            _remove(new)
+            _remove(old)
+            try:
+                new.mkdir()
+                yield new
+                for file in sorted(new.rglob("*")):
+                    _sync(file)
+                _sync(new)
+                check_replaceable(path, kind=kind, force=force)  # again: writing may have taken hours
+                _publish(new, path, old)
+            finally:
+                _remove(new)
+                _remove(old)
+    except OSError as error:
+        what = "output cannot be written"
+        raise ResourceError(
             what,
-            at=Place(str(folder)),
-            found="files of somebody else",
-            expected="no folder of that name",
-            next_step="Move it away, or choose another -o.",
-        )
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / LOCK).open("a+", encoding="utf-8") as lock:
+            at=Place(str(path)),
+            found=error.strerror or str(error),
+            expected="a disk with room and permissions that allow it",
+            next_step="What was there before is as it was. Free some room, or choose another -o.",
+        ) from error
+
+
+def _publish(new: Path, path: Path, old: Path) -> None:
+    """Give ``new`` the name ``path`` for good, or leave all as it was; ``new`` or ``old`` is what was there."""
+    if not path.exists():
+        new.rename(path)
+    elif not _exchange(new, path):
+        path.rename(old)
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            lock.seek(0)
-            what = "output is being written"
-            raise StateError(
-                what,
-                at=Place(str(folder)),
-                found=f"a lock held by process {lock.read().strip() or 'unknown'}",
-                expected="nobody else at work on it",
-                next_step="Wait for it, or choose another -o.",
-            ) from None
-        lock.truncate(0)
-        lock.write(str(os.getpid()))
-        lock.flush()
-        yield
+            new.rename(path)
+        except OSError:
+            old.rename(path)
+            raise
+    try:
+        _sync(path.parent)
+    except OSError:  # it may not last: back to what does
+        if new.exists():
+            _exchange(new, path)
+        else:
+            path.rename(new)
+            if old.exists():
+                old.rename(path)
+        raise
+
+
+_RENAME_EXCHANGE = 2
+_AT_FDCWD = -100
+_NO_SUCH_CALL = (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP)
+
+
+def _exchange(one: Path, other: Path) -> bool:
+    """Exchange two names in one step; False where the system or the file system cannot (not Linux, NFS)."""
+    try:
+        call = ctypes.CDLL(None, use_errno=True).renameat2
+    except AttributeError:
+        return False
+    if call(_AT_FDCWD, os.fsencode(one), _AT_FDCWD, os.fsencode(other), _RENAME_EXCHANGE) == 0:
+        return True
+    code = ctypes.get_errno()
+    if code in _NO_SUCH_CALL:
+        return False
+    raise OSError(code, os.strerror(code), str(other))
 
 
 def check_replaceable(path: Path, *, kind: str, force: bool) -> None:
@@ -194,8 +221,3 @@ def _check_writable(path: Path) -> None:
 def to_json(content: object) -> str:
     """Return JSON with sorted keys and no NaN, ending in a newline."""
     return json.dumps(content, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write JSON as ``to_json`` gives it."""
-    path.write_text(to_json(content), encoding="utf-8")

@@ -21,9 +21,9 @@ import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.errors import UsageError
-from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, write_json
-from pmrl_cli.files.manifest import EXPORT, STORE, STORE_VERSION, digest_ids
-from pmrl_cli.files.model_folder import sha256_of
+from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable
+from pmrl_cli.files.manifest import EXPORT, STORE, digest_ids
+from pmrl_cli.files.sealed import FORMAT_VERSION, digests, write_sealed
 from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, VectorTable, vector_type
 
 __all__ = ["FORMATS", "FUSED", "KIND", "ROWS_PER_FILE", "write_export", "write_stream"]
@@ -35,7 +35,6 @@ ROWS_PER_FILE = 262_144
 KIND = "pmrl.export"
 """What the manifest of an export calls it."""
 
-_FORMAT_VERSION = 1
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 _RESERVED = frozenset({FUSED, "id", "present", MANIFEST})
 """What a modality may not be called, for a file or column of every export is called so."""
@@ -114,14 +113,13 @@ def write_export(
             "dtype": dtype,
             "file_format": format,
             "format": EXPORT,
-            "format_version": _FORMAT_VERSION,
+            "format_version": FORMAT_VERSION,
             "provenance": dict(provenance),
             "rows": rows,
             **_WRITERS[format](folder, _with_any(blocks), plan),
         }
-        files = sorted(path for path in folder.rglob("*") if path.is_file())
-        manifest["files"] = {path.relative_to(folder).as_posix(): sha256_of(path) for path in files}
-        write_json(folder / MANIFEST, manifest)
+        manifest["files"] = digests(folder)
+        write_sealed(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -266,7 +264,6 @@ def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> 
     digest = digest_ids(pa.concat_arrays(everyone.chunks) if ids else pa.array([], pa.large_string()))
     return {
         "format": STORE,
-        "format_version": STORE_VERSION,
         "modalities": modalities,
         "ids": {"digest": digest, "named_by_row": False},
         "columns": [],

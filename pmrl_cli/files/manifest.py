@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from hashlib import sha256
@@ -17,16 +16,25 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import Dataset, Features
-from pmrl_cli.errors import DataError, Place, StateError
+from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.arrays import probe_npy
 from pmrl_cli.files.atomic import MANIFEST
+from pmrl_cli.files.sealed import check_files, read_manifest
 from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, reading
 
-__all__ = ["EXPORT", "STORE", "STORE_VERSION", "digest_ids", "folder_format", "open_store", "probe_store"]
+__all__ = [
+    "EXPORT",
+    "STORE",
+    "check_listed",
+    "check_unread",
+    "digest_ids",
+    "folder_format",
+    "open_store",
+    "probe_store",
+]
 
 STORE = "pmrl.store"
 EXPORT = "pmrl.export"
-STORE_VERSION = 1
 
 IDS = "ids.parquet"
 PRESENT = "present.npy"
@@ -42,18 +50,37 @@ def digest_ids(ids: pa.LargeStringArray) -> str:
     return digest.hexdigest()
 
 
-def _manifest(path: Path) -> dict[str, Any]:
-    with reading(str(path / MANIFEST)):
-        content = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    return content if isinstance(content, dict) else {}
-
-
 def folder_format(path: Path) -> str | None:
-    """Return the ``format`` of a folder that pmrl wrote, None for any other folder."""
-    if not (path / MANIFEST).is_file():
-        return None
-    name = _manifest(path).get("format")
-    return name if isinstance(name, str) and name.startswith("pmrl.") else None
+    """Return the ``format`` of a folder that pmrl wrote, None for any other folder.
+
+    Raises: as ``read_manifest``.
+    """
+    manifest = read_manifest(path)
+    return None if manifest is None else str(manifest.get("format"))
+
+
+def check_listed(file: Path) -> None:
+    """Hold a file that an export around it lists to its digest there; any other file is left alone.
+
+    Raises: StateError if the file, or the manifest, has changed since it was written.
+    """
+    for folder in (file.parent, file.parent.parent):
+        try:
+            manifest = read_manifest(folder) or {}
+        except DataError:  # a manifest of somebody else
+            continue
+        name = file.relative_to(folder).as_posix()
+        listed = manifest.get("files", {})
+        check_files(folder, {name: listed[name]} if name in listed else {})
+
+
+def check_unread(export: Path, read: Collection[Path]) -> None:
+    """Hold the files of an export that will not be read, as what is fused, to their digests: the others are read.
+
+    Raises: StateError naming one that is lost or has changed.
+    """
+    listed = (read_manifest(export) or {}).get("files", {})
+    check_files(export, {name: digest for name, digest in listed.items() if export / name not in read})
 
 
 @dataclass(frozen=True)
@@ -77,16 +104,8 @@ def _damaged(path: Path, found: str, expected: str) -> DataError:
 
 
 def _read_store(path: Path) -> _Store:
-    manifest = _manifest(path)
-    version = manifest.get("format_version")
-    if version != STORE_VERSION:
-        raise StateError(
-            what="store of another version",
-            at=Place(str(path)),
-            found=f"format version {version}",
-            expected=f"{STORE_VERSION}",
-            next_step="Write it again with this version of pmrl ingest.",
-        )
+    manifest = read_manifest(path) or {}
+    check_files(path, manifest.get("files", {}))
     try:
         store = _Store(
             int(manifest["rows"]),
@@ -132,10 +151,10 @@ def _combined(table: pa.Table, name: str) -> pa.Array:
 
 
 def open_store(path: Path) -> Dataset:
-    """Open a STORE by memory map; nothing is read but ids, presence and side columns.
+    """Open a STORE by memory map, once every byte of it has been held to its digest.
 
-    Raises: DataError if files are missing, cut short or not what the manifest says; StateError for another
-        version of the format.
+    Raises: DataError if files are not what the manifest says; StateError if they are lost or have changed, and for
+        another version of the format.
     """
     store = _read_store(path)
     table = _ids_table(path, store)

@@ -166,7 +166,8 @@ def probe_csv(path: Path) -> Contents:
 
     Raises: DataError if it cannot be read.
     """
-    parse = pa.csv.ParseOptions(delimiter="\t" if path.suffix.lower() == ".tsv" else ",")
+    delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+    parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
 
     def table(convert: pa.csv.ConvertOptions | None = None) -> pa.Table:
         with reading(str(path)):

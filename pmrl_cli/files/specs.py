@@ -10,7 +10,7 @@ from pathlib import Path
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError
 from pmrl_cli.files.arrays import probe_npy, probe_npz, probe_safetensors
 from pmrl_cli.files.hdf5 import probe_hdf5
-from pmrl_cli.files.manifest import EXPORT, STORE, folder_format, probe_store
+from pmrl_cli.files.manifest import EXPORT, STORE, check_listed, check_unread, folder_format, probe_store
 from pmrl_cli.files.naming import natural_key
 from pmrl_cli.files.parquet import probe_csv, probe_parquet
 from pmrl_cli.files.source import Contents, check_regular
@@ -95,6 +95,7 @@ def probe(path: Path) -> Contents:
     if path.is_dir():
         return probe_store(path)
     check_regular(path)
+    check_listed(path)
     known = _PROBES.get(path.suffix.lower())
     if known is None:
         raise DataError(
@@ -151,6 +152,7 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
         found += [
             Item(file, folder.name) for folder in folders for file in _files(folder) if file.suffix.lower() in _PROBES
         ]
+        check_unread(item.path, {entry.path for entry in found})
     elif skipped := [file.name for file in direct if file.suffix.lower() not in _PROBES] + _folders(item.path):
         notes.append(f"skipped in {item.path.name}: {', '.join(skipped[:5])}{', …' if len(skipped) > 5 else ''}.")
     if not found:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -13,12 +14,13 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable, write_json
+from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable
 from pmrl_cli.files.discovery import Plan, discover
 from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan
-from pmrl_cli.files.manifest import IDS, PRESENT, STORE, STORE_VERSION, digest_ids, open_store
+from pmrl_cli.files.manifest import IDS, PRESENT, STORE, digest_ids, open_store
 from pmrl_cli.files.npy import NpyWriter
 from pmrl_cli.files.reading import check_disk, raise_first
+from pmrl_cli.files.sealed import FORMAT_VERSION, digests, write_sealed
 from pmrl_cli.files.specs import check_not_input
 
 __all__ = ["NpyWriter", "ingest_store", "open_store"]
@@ -99,9 +101,11 @@ def ingest_store(
             folder / IDS,
             write_page_checksum=True,
         )
-        np.save(folder / PRESENT, filled.present, allow_pickle=False)
-        manifest = _manifest(plan, filled)
-        write_json(folder / MANIFEST, manifest)
+        present = io.BytesIO()  # np.save to a file does not tell that its last bytes could not be written
+        np.save(present, filled.present, allow_pickle=False)
+        (folder / PRESENT).write_bytes(present.getbuffer())
+        manifest = {**_manifest(plan, filled), "files": digests(folder)}
+        write_sealed(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -109,7 +113,7 @@ def _manifest(plan: Plan, filled: Filled) -> dict[str, Any]:
     rows = len(filled.ids)
     return {
         "format": STORE,
-        "format_version": STORE_VERSION,
+        "format_version": FORMAT_VERSION,
         "rows": rows,
         "modalities": [
             {

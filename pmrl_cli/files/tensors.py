@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load, save_file
 from torch import Tensor
 
 from pmrl_cli.errors import DataError, Place, ResourceError
@@ -33,19 +33,20 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
         ) from None
 
 
-def read_tensors(path: Path, expected: set[str] | None = None) -> dict[str, Tensor]:
+def read_tensors(content: bytes, path: Path, expected: set[str] | None = None) -> dict[str, Tensor]:
     """Read tensors by name.
 
     Args:
-        path: a safetensors file.
+        content: of a safetensors file.
+        path: of that file, for the error.
         expected: the names that must be there, no more and no fewer; None accepts any.
 
     Raises: DataError if the file cannot be read, its names differ, or a floating tensor is not finite.
     """
     what = "unreadable tensors"
     try:
-        tensors = load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
+        tensors = load(content)
+    except (SafetensorError, ValueError) as error:
         raise DataError(
             what,
             at=Place(str(path)),

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Protocol
 
@@ -109,6 +113,18 @@ class ParquetParts:
         self._writer.close()
 
 
+@contextmanager
+def _disk_errors() -> Iterator[None]:
+    """Give what HDF5 makes of a failed system call back as that: h5py raises it as RuntimeError where it closes."""
+    try:
+        yield
+    except (RuntimeError, OSError) as error:
+        found = re.search(r"errno = (\d+)", str(error))
+        if found is None:
+            raise
+        raise OSError(int(found[1]), os.strerror(int(found[1]))) from error
+
+
 class Hdf5File:
     """Datasets ``embedding`` (n, d) and ``id`` (n,), UTF-8, in chunks of rows whose checksum every reader verifies.
 
@@ -122,8 +138,9 @@ class Hdf5File:
     def __init__(self, path: Path, rows: int, dim: int, dtype: np.dtype[np.floating]) -> None:
         self._path = path
         # The cache holds a chunk that two blocks share until it is whole, so that it is written once.
-        self._file = h5py.File(path, "w", libver="latest", rdcc_nbytes=4 * _CHUNK_BYTES)
-        self._embedding = self._create("embedding", (rows, dim), dtype)
+        with _disk_errors():
+            self._file = h5py.File(path, "w", libver="latest", rdcc_nbytes=4 * _CHUNK_BYTES)
+            self._embedding = self._create("embedding", (rows, dim), dtype)
         self._ids: list[pa.LargeStringArray] = []
         self._start = 0
 
@@ -141,7 +158,8 @@ class Hdf5File:
         Raises: DataError for an id that HDF5 cannot hold.
         """
         self._refuse_nul(ids)
-        self._embedding[self._start : self._start + len(ids)] = vectors
+        with _disk_errors():
+            self._embedding[self._start : self._start + len(ids)] = vectors
         self._ids.append(ids)
         self._start += len(ids)
 
@@ -161,7 +179,17 @@ class Hdf5File:
 
     def close(self) -> None:
         """Write the ids, and close."""
-        # The ids come last because their type holds the length of the longest.
+        with _disk_errors():
+            try:
+                written = self._write_ids()
+                # While the datasets are open: what fails as one is closed is not told.
+                self._file.flush()
+                del written
+            finally:
+                self._file.close()
+
+    def _write_ids(self) -> h5py.Dataset:
+        # They come last because their type holds the length of the longest.
         length = max((pc.max(pc.binary_length(ids)).as_py() or 1 for ids in self._ids if len(ids)), default=1)
         text = h5py.string_dtype("utf-8", length)
         dataset = self._create("id", (self._start,), text)
@@ -170,4 +198,4 @@ class Hdf5File:
             encoded = [i.encode() for i in ids.to_pylist()]
             dataset[start : start + len(ids)] = np.array(encoded, dtype=text)
             start += len(ids)
-        self._file.close()
+        return dataset

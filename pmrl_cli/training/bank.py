@@ -1,8 +1,8 @@
-"""The bank: every instance's principal-component scores, computed once, from which training draws its batches."""
+"""The bank: the scores of the instances that train and choose, computed once, from which training draws batches."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,24 +12,34 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.scratch import Scratch
-from pmrl_cli.gcca import Projection, fit_projection, inverse_deviation, standardise
 from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
+from pmrl_cli.projection import FeatureMap, Projection, fit_kernel, fit_projection, inverse_deviation, standardise
 
-__all__ = ["COMPONENTS", "Bank", "build_bank", "given_projections"]
+__all__ = ["COMPONENTS", "Bank", "build_bank", "fit_projections"]
 
 COMPONENTS = 256
 """Principal components kept per modality: more did not help on any set measured, fewer lost where rows are many."""
 
+LANDMARKS = 1024
+"""Training instances whose nearness makes a kernel's scores."""
+
+KERNEL_COMPONENTS = 512
+"""Kernel components per modality: twice the linear ones, as a nonlinear map needs more directions; fewer where many
+modalities would make the closed form's one eigen-decomposition slow (``_STACKED``)."""
+
+_STACKED = 1536
+
 AXES_ROWS = 4096
-"""A modality with more columns than this finds its principal axes on this many training rows chosen by hash, so
-that no state grows beyond AXES_ROWS x d."""
+"""Kernels, and modalities with more columns than this, find their principal axes on this many training rows chosen
+by hash, so that no state grows beyond AXES_ROWS x d."""
 
 
 @dataclass(frozen=True)
 class Bank:
-    """Scores of all instances and the moments of the training ones.
+    """Scores of instances and the moments of the training ones among them.
 
     Args:
+        rows: (n,) row numbers in the data set, ascending.
         projections: per modality, features to scores.
         variances: per modality (p_m,) variance of each score over training instances.
         cross: weighted moments of the scores over training instances; empty where features are taken as given.
@@ -37,116 +47,157 @@ class Bank:
         present: (n, k) bool.
     """
 
+    rows: npt.NDArray[np.int64]
     projections: tuple[Projection, ...]
     variances: tuple[npt.NDArray[np.float64], ...]
     cross: CrossMoments
     scores: tuple[npt.NDArray[np.float32], ...]
     present: npt.NDArray[np.bool_]
 
+    def positions(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return where row numbers of the data set, all of them in the bank, are in its arrays."""
+        return np.searchsorted(self.rows, rows)
 
-def _axes_rows(dataset: Dataset, rows: npt.NDArray[np.int64], dim: int, seed: int) -> npt.NDArray[np.int64]:
-    if dim <= AXES_ROWS or len(rows) <= AXES_ROWS:
+
+def chosen_by_hash(dataset: Dataset, rows: npt.NDArray[np.int64], most: int, seed: int) -> npt.NDArray[np.int64]:
+    """Return ``rows``, or the ``most`` of them whose ids have the least hashes, ascending."""
+    if len(rows) <= most:
         return rows
     hashes = hash_ids(dataset.ids.take(rows), seed)
-    return np.sort(rows[np.argsort(hashes, kind="stable")[:AXES_ROWS]])
+    return np.sort(rows[np.argsort(hashes, kind="stable")[:most]])
 
 
-def _fit_projections(dataset: Dataset, train: npt.NDArray[np.bool_], seed: int) -> list[Projection]:
+def _fit_linear(dataset: Dataset, m: int, rows: npt.NDArray[np.int64], *, squash: bool, seed: int) -> Projection:
+    features = dataset.modalities[m]
+    columns = ColumnMoments(features.dim)
+    for block in dataset.blocks(rows):
+        columns.add(features.read(block))
+    second = SecondMoment(features.dim)
+    scale = inverse_deviation(columns)
+    sampled = rows if features.dim <= AXES_ROWS else chosen_by_hash(dataset, rows, AXES_ROWS, seed)
+    for block in dataset.blocks(sampled):
+        second.add(standardise(features.read(block), columns.mean, scale, squash=squash))
+    # Past 0.9 n components the whitened scores only restate which instance is which.
+    components = max(1, min(features.dim, int(0.9 * len(rows)), COMPONENTS))
+    projection, _ = fit_projection(columns, second, components, squash=squash)
+    if projection.components == 0:
+        what = "constant modality"
+        raise DataError(
+            what,
+            found=f"every training row of modality {features.name!r} is the same",
+            expected="rows that differ",
+            next_step="Leave the modality out, or check what wrote it.",
+        )
+    return projection
+
+
+def _given(dataset: Dataset, m: int, rows: npt.NDArray[np.int64]) -> Projection:
+    # Divided by one number, so that scores have variance 1 on average.
+    features = dataset.modalities[m]
+    columns = ColumnMoments(features.dim)
+    for block in dataset.blocks(rows):
+        columns.add(features.read(block))
+    scale = np.mean(columns.deviation**2) ** -0.5
+    return Projection(
+        columns.mean.astype(np.float32),
+        np.full(features.dim, scale, dtype=np.float32),
+        np.zeros(features.dim, dtype=np.float32),
+        np.eye(features.dim, dtype=np.float32),
+    )
+
+
+def _scores(projection: Projection, dataset: Dataset, m: int, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float32]:
+    return np.concatenate([projection.scores(dataset.modalities[m].read(block)) for block in dataset.blocks(rows)])
+
+
+def _fit_kernel(linear: Projection, dataset: Dataset, m: int, rows: npt.NDArray[np.int64], seed: int) -> Projection:
+    # The sample holds the landmarks: both take the least hashes.
+    sampled = chosen_by_hash(dataset, rows, AXES_ROWS, seed)
+    landmarks = chosen_by_hash(dataset, sampled, LANDMARKS, seed)
+    sample = _scores(linear, dataset, m, sampled)
+    most = max(64, min(KERNEL_COMPONENTS, _STACKED // len(dataset.modalities)))
+    components = max(1, min(int(0.9 * len(rows)), most))
+    return fit_kernel(linear, sample[np.searchsorted(sampled, landmarks)], sample, components)
+
+
+def fit_projections(
+    dataset: Dataset,
+    train: npt.NDArray[np.int64],
+    features: FeatureMap,
+    *,
+    seed: int,
+    linear: Sequence[Projection] | None = None,
+) -> tuple[Projection, ...]:
+    """Fit a projection per modality on the training instances that have it.
+
+    Args:
+        dataset: what is read.
+        train: (n_train,) row numbers, ascending.
+        features: what kind of projections.
+        seed: of the hash that chooses rows where there are more than needed.
+        linear: for a kernel, the linear projections it follows, where they were fitted already.
+
+    Raises: DataError if a modality has fewer than two training instances, or is constant over them.
+    """
     projections: list[Projection] = []
-    for m, features in enumerate(dataset.modalities):
-        rows = np.flatnonzero(train & dataset.present[:, m])
+    for m, name in enumerate(dataset.names):
+        rows = train[dataset.present[train, m]]
         if len(rows) < 2:
             what = "too few training instances"
             raise DataError(
                 what,
-                found=f"{len(rows)} with modality {features.name!r}",
+                found=f"{len(rows)} with modality {name!r}",
                 expected="2 or more (in practice hundreds)",
                 next_step="Give more instances, or lower the shares held out (--validation, --test).",
             )
-        columns = ColumnMoments(features.dim)
-        for block in dataset.blocks(rows):
-            columns.add(features.read(block))
-        second = SecondMoment(features.dim)
-        scale = inverse_deviation(columns)
-        for block in dataset.blocks(_axes_rows(dataset, rows, features.dim, seed)):
-            second.add(standardise(features.read(block), columns.mean, scale))
-        # Past 0.9 n components the whitened scores only restate which instance is which.
-        components = max(1, min(features.dim, int(0.9 * len(rows)), COMPONENTS))
-        projection, variance = fit_projection(columns, second, components)
-        if len(variance) == 0:
-            what = "constant modality"
-            raise DataError(
-                what,
-                found=f"every training row of modality {features.name!r} is the same",
-                expected="rows that differ",
-                next_step="Leave the modality out, or check what wrote it.",
-            )
+        if features.kind == "given":
+            projections.append(_given(dataset, m, rows))
+            continue
+        projection = linear[m] if linear else _fit_linear(dataset, m, rows, squash=features.squash, seed=seed)
+        if features.kind == "kernel":
+            projection = _fit_kernel(projection, dataset, m, rows, seed)
         projections.append(projection)
-    return projections
-
-
-def given_projections(dataset: Dataset, train: npt.NDArray[np.bool_]) -> list[Projection]:
-    """Return projections that leave features as they are, but centred and divided by one number per modality.
-
-    That number is their root mean square deviation, so that scores have variance 1 on average. No modality may be
-    constant.
-    """
-    projections: list[Projection] = []
-    for m, features in enumerate(dataset.modalities):
-        columns = ColumnMoments(features.dim)
-        for block in dataset.blocks(np.flatnonzero(train & dataset.present[:, m])):
-            columns.add(features.read(block))
-        scale = np.mean(columns.deviation**2) ** -0.5
-        zeros = np.zeros(features.dim, dtype=np.float32)
-        projections.append(
-            Projection(
-                columns.mean.astype(np.float32),
-                np.full(features.dim, scale, dtype=np.float32),
-                zeros,
-                np.eye(features.dim, dtype=np.float32),
-            )
-        )
-    return projections
+    return tuple(projections)
 
 
 def build_bank(
     dataset: Dataset,
-    train: npt.NDArray[np.bool_],
+    rows: npt.NDArray[np.int64],
+    train: npt.NDArray[np.int64],
+    projections: Sequence[Projection],
     *,
-    seed: int,
+    cross: bool,
     scratch: Scratch,
-    given: bool = False,
-    report: Callable[[str], None] = lambda _: None,
 ) -> Bank:
-    """Fit the projections on the training instances and project every instance.
+    """Project instances, and take the moments of those that train.
 
     Args:
         dataset: what is read.
-        train: (n,) bool, the instances that moments are taken over.
-        seed: of the hash that chooses rows where there are more than needed.
+        rows: (n,) row numbers to project, ascending.
+        train: (n_train,) those of them that moments are taken over, ascending.
+        projections: one per modality.
+        cross: whether cross moments are wanted; features as given do without.
         scratch: where the scores live.
-        given: take the features as they are, centred, and no cross moments; else their principal components.
-        report: told what is being done.
 
-    Three sequential passes over the features: column moments, principal axes, scores with their cross moments.
-
-    Raises: DataError if a modality has fewer than two training instances, or is constant over them.
+    One sequential pass over the features.
     """
-    report("principal components")
-    projections = given_projections(dataset, train) if given else _fit_projections(dataset, train, seed)
-    report("scores and cross moments")
-    widths = [projection.basis.shape[1] for projection in projections]
-    scores = tuple(scratch.empty((len(dataset), width)) for width in widths)
-    cross = CrossMoments([] if given else widths)
+    widths = [projection.components for projection in projections]
+    scores = tuple(scratch.empty((len(rows), width)) for width in widths)
+    moments = CrossMoments(widths if cross else [])
     columns = [ColumnMoments(width) for width in widths]
-    for block in dataset.blocks():
+    trains = np.zeros(len(rows), dtype=bool)
+    trains[np.searchsorted(rows, train)] = True
+    start = 0
+    for block in dataset.blocks(rows):
         present = dataset.present[block]
-        chosen = train[block]
+        stop = start + len(present)
+        chosen = trains[start:stop]
         for m, features in enumerate(dataset.modalities):
-            scores[m][block] = projections[m].scores(features.read(block)) * present[:, [m]]
-            columns[m].add(scores[m][block][chosen & present[:, m]])
-        if not given:
-            cross.add([s[block][chosen] for s in scores], present[chosen])
+            scores[m][start:stop] = projections[m].scores(features.read(block)) * present[:, [m]]
+            columns[m].add(scores[m][start:stop][chosen & present[:, m]])
+        if cross:
+            moments.add([s[start:stop][chosen] for s in scores], present[chosen])
+        start = stop
     # Of all training instances: those the axes were found on may be a sample, on which they are too large.
-    variances = [moments.deviation**2 for moments in columns]
-    return Bank(tuple(projections), tuple(variances), cross, scores, dataset.present)
+    variances = [column.deviation**2 for column in columns]
+    return Bank(rows, tuple(projections), tuple(variances), moments, scores, dataset.present[rows])

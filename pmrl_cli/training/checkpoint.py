@@ -6,7 +6,6 @@ difference named. Saved through the atomic door; safetensors and JSON only.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +14,13 @@ import torch
 from torch import Tensor, nn
 
 from pmrl_cli.errors import Place, StateError
-from pmrl_cli.files.atomic import atomic_file, write_json
+from pmrl_cli.files.atomic import atomic_file
+from pmrl_cli.files.sealed import check_bytes, sha256_of, unseal, write_sealed
 from pmrl_cli.files.tensors import read_tensors, write_tensors
 
 __all__ = ["Checkpoint", "Saved"]
+
+STATE = "checkpoint.json"
 
 
 @dataclass(frozen=True)
@@ -74,30 +76,32 @@ class Checkpoint:
         state_file = f"state-{step}.safetensors"
         with atomic_file(self._folder / state_file) as temporary:
             write_tensors(temporary, tensors)
+            digest = sha256_of(temporary)
         # The JSON names the tensors it goes with: whichever of the two a crash interrupts, the pair stays whole.
         content = {
             "fingerprint": self._fingerprint,
-            "tensors": state_file,
+            "tensors": {"file": state_file, "sha256": digest},
             "step": step,
             "since": since,
             "sums": sums,
             "history": [{k: None if v != v else v for k, v in line.items()} for line in history],
         }
-        with atomic_file(self._folder / "checkpoint.json") as temporary:
-            write_json(temporary, content)
-        for old in self._folder.glob("state-*.safetensors"):
-            if old.name != state_file:
+        with atomic_file(self._folder / STATE) as temporary:
+            write_sealed(temporary, content)
+        for old in self._folder.iterdir():  # earlier states, and what a killed process left
+            if old.name not in (state_file, STATE):
                 old.unlink()
 
     def load(self, adapters: nn.Module, objective: nn.Module, optimiser: torch.optim.Optimizer) -> Saved | None:
         """Restore a saved state into the three and return the rest; None if there is none.
 
-        Raises: StateError if it was saved for other data, settings or start.
+        Raises: StateError if it was saved for other data, settings or start, or has changed since it was saved.
         """
-        if self._folder is None or not (self._folder / "checkpoint.json").exists():
+        if self._folder is None or not (self._folder / STATE).exists():
             return None
-        content = json.loads((self._folder / "checkpoint.json").read_text(encoding="utf-8"))
-        if not (self._folder / content["tensors"]).exists():  # a removal that was cut short
+        content = unseal((self._folder / STATE).read_bytes(), self._folder / STATE)
+        tensor_file = self._folder / content["tensors"]["file"]
+        if not tensor_file.exists():  # a removal that was cut short
             return None
         differing = sorted(
             name
@@ -113,7 +117,7 @@ class Checkpoint:
                 expected="the same data and settings",
                 next_step="Start afresh with --restart, or choose another -o.",
             )
-        tensors = read_tensors(self._folder / content["tensors"])
+        tensors = read_tensors(check_bytes(tensor_file, content["tensors"]["sha256"]), tensor_file)
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}

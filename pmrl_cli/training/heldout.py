@@ -5,13 +5,15 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 from torch import Tensor
 
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import hits, reciprocal_ranks
-from pmrl_cli.retrieval.ranks import rank_batch
+from pmrl_cli.retrieval.ranks import Ranks, rank_batch
+from pmrl_cli.spectrum import spectrum
 
-__all__ = ["HELD_OUT_LIMIT", "HeldOut", "held_out_retrieval"]
+__all__ = ["HELD_OUT_LIMIT", "HeldOut", "held_out_retrieval", "mean_share", "reciprocal_ranks_by_instance"]
 
 HELD_OUT_LIMIT = 2000
 """At most this many validation instances are ranked (chosen by hash): beyond it the noise of the choice is small
@@ -25,6 +27,12 @@ class HeldOut(NamedTuple):
     r1: float
 
 
+def _ranks(embeddings: Tensor, present: Tensor) -> list[Ranks]:
+    names = tuple(str(m) for m in range(embeddings.shape[1]))
+    batch = Batch(np.arange(len(embeddings)), embeddings, present)
+    return [found for found in rank_batch(batch, names, fused=False).values() if found.gallery > 1]
+
+
 def held_out_retrieval(embeddings: Tensor, present: Tensor) -> HeldOut:
     """Rank every modality against every other.
 
@@ -32,11 +40,34 @@ def held_out_retrieval(embeddings: Tensor, present: Tensor) -> HeldOut:
         embeddings: (N, K, d) unit vectors where present.
         present: (N, K) bool.
     """
-    names = tuple(str(m) for m in range(embeddings.shape[1]))
-    batch = Batch(np.arange(len(embeddings)), embeddings, present)
-    ranks = [r for r in rank_batch(batch, names, fused=False).values() if r.gallery > 1]
+    ranks = _ranks(embeddings, present)
     if not ranks:
         return HeldOut(float("nan"), float("nan"))
     mrr = [float(reciprocal_ranks(r).mean()) for r in ranks]
     r1 = [float(hits(r, 1).mean()) for r in ranks]
     return HeldOut(sum(mrr) / len(mrr), sum(r1) / len(r1))
+
+
+def reciprocal_ranks_by_instance(embeddings: Tensor, present: Tensor) -> npt.NDArray[np.float64]:
+    """Return (N,) what each instance contributes to ``held_out_retrieval``: their mean is its mean reciprocal rank.
+
+    Args:
+        embeddings: (N, K, d) unit vectors where present.
+        present: (N, K) bool.
+    """
+    ranks = _ranks(embeddings, present)
+    values = np.zeros(len(embeddings))
+    for found in ranks:
+        values[found.rows] += reciprocal_ranks(found) * (len(values) / len(found.rows) / len(ranks))
+    return values
+
+
+def mean_share(embeddings: Tensor, present: Tensor) -> float:
+    """Return the mean over instances of sigma_1^2 / k_i, in (0, 1].
+
+    Args:
+        embeddings: (N, K, d) unit vectors where present.
+        present: (N, K) bool.
+    """
+    squared = spectrum(embeddings, present).singular_values[:, 0].square()
+    return float((squared / present.sum(dim=1).clamp_min(1)).mean())

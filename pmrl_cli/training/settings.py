@@ -7,7 +7,12 @@ from dataclasses import asdict, dataclass, field
 from pmrl_cli.data.split import SplitRule
 from pmrl_cli.errors import UsageError
 
-__all__ = ["FitSettings"]
+__all__ = ["AUTO_OBJECTIVES", "FitSettings"]
+
+AUTO_OBJECTIVES = ("pmrl", "infonce")
+"""What the objective ``auto`` tries."""
+
+ADAPTERS = ("auto", "linear", "mlp", "kernel")
 
 
 @dataclass(frozen=True)
@@ -15,15 +20,18 @@ class FitSettings:
     """Settings of a fit; None lets the data decide.
 
     Args:
-        objective: name in the registry.
+        objective: name in the registry; ``auto`` tries several; ``gcca`` and ``mcca`` are closed forms.
         objective_settings: settings of that objective over its defaults.
-        adapter: ``linear`` or ``mlp``.
-        dim: dimension of the shared space; None chooses it on validation.
+        adapter: ``linear``, ``mlp`` (linear plus a residual MLP), ``kernel`` (the same on nearness to training
+            instances), or ``auto``: mlp and kernel both.
+        dim: dimension of the shared space, which then has one member; None chooses it on validation.
         steps: most optimiser steps; 0 stops at the closed-form start; None chooses by the number of instances.
         batch_size: instances a step; None chooses by their number.
         learning_rate: of AdamW.
         dropout: share of an adapter's input scores zeroed in training; None tries 0 and 0.5 where there are few
             instances and lets validation choose.
+        mixup: a of the Beta(a, a) by which training instances are mixed; 0 mixes none.
+        budget: seconds the search may take, the refit in half of them; None tries everything.
         patience: evaluations without a better held-out retrieval before training stops.
         refit: after validation has chosen, train anew on train and validation together; None does so where there
             are few instances.
@@ -37,12 +45,14 @@ class FitSettings:
 
     objective: str = "pmrl"
     objective_settings: dict[str, float] = field(default_factory=dict)
-    adapter: str = "mlp"
+    adapter: str = "auto"
     dim: int | None = None
     steps: int | None = None
     batch_size: int | None = None
     learning_rate: float = 5e-4
     dropout: float | None = None
+    mixup: float = 0.0
+    budget: float | None = None
     patience: int = 8
     refit: bool | None = None
     validation: float = 0.2
@@ -54,7 +64,9 @@ class FitSettings:
 
     def __post_init__(self) -> None:
         checks = (
-            (self.adapter in ("linear", "mlp"), "adapter", self.adapter, "linear or mlp"),
+            (self.adapter in ADAPTERS, "adapter", self.adapter, f"one of {', '.join(ADAPTERS)}"),
+            (self.mixup >= 0, "mixup", self.mixup, "0 or more"),
+            (self.budget is None or self.budget > 0, "budget", self.budget, "more than 0 seconds"),
             (self.dim is None or self.dim >= 1, "dim", self.dim, "1 or more"),
             (self.steps is None or self.steps >= 0, "steps", self.steps, "0 or more"),
             (self.batch_size is None or self.batch_size >= 2, "batch size", self.batch_size, "2 or more"),

@@ -69,5 +69,5 @@ def test_gates_take_short_names_and_paths_and_an_unanswered_one_is_not_met(run):
 def test_json_is_one_sorted_object(run):
     _, out, _ = run("diagnose", simulate(60, 2, 8), "--json", "--seed", "3")
     result = json.loads(out)
-    assert (result["schema"], result["seed"]) == ("pmrl.diagnose/1", 3)
+    assert (result["schema"], result["config"]["seed"]) == ("pmrl.diagnose/1", 3)
     assert out == json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pmrl_cli.files.atomic import held
+from pmrl_cli.files.locks import held
 
 ROOT = Path(__file__).parents[2]
 FEATURES = [str(path) for path in sorted((ROOT / "sample_data" / "features").iterdir())]

@@ -1,28 +1,8 @@
 import numpy as np
 
-from pmrl_cli.diagnosis.sample import choose_reservoir, shuffle_pairs
+from pmrl_cli.diagnosis.sample import shuffle_pairs
 from pmrl_cli.retrieval.batches import read_batch
-from tests.simulate import dataset_of, simulate
-
-
-def test_the_reservoir_is_the_same_instances_in_any_order():
-    data = simulate(200, 2, 4)
-    order = np.random.default_rng(0).permutation(200)
-    moved = dataset_of({f.name: f.array[order] for f in data.modalities}, ids=[f"id{i}" for i in order])
-    groups = np.arange(200) // 4
-    for straight, shuffled in ((None, None), (groups, groups[order])):
-        chosen = choose_reservoir(data, np.arange(200), straight, limit=50, seed=1)
-        again = choose_reservoir(moved, np.arange(200), shuffled, limit=50, seed=1)
-        assert set(order[again]) == set(chosen)
-
-
-def test_the_reservoir_keeps_whole_groups_and_at_least_one():
-    data, rows = simulate(200, 2, 4), np.arange(200)
-    chosen = choose_reservoir(data, rows, rows // 8, limit=50, seed=0)
-    assert len(chosen) == 48
-    assert set(np.bincount(chosen // 8)) == {0, 8}
-    assert len(choose_reservoir(data, rows, rows // 100, limit=50, seed=0)) == 100
-    assert len(choose_reservoir(data, rows, rows // 8, limit=500, seed=0)) == 200
+from tests.simulate import simulate
 
 
 def test_shuffling_keeps_every_vector_and_pattern_and_no_pair():

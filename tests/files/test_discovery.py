@@ -247,7 +247,7 @@ def test_soft_links_inside_a_file_are_no_second_array(make):
 def test_folders_without_features_are_refused(make, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "model").mkdir()
-    (tmp_path / "model" / "manifest.json").write_text('{"format": "pmrl.model"}')
+    (tmp_path / "model" / "manifest.json").write_text('{"format": "pmrl.model", "format_version": 1}')
     (tmp_path / "notes.txt").write_text("x")
     assert "folder holds no feature file: " in refusal(tmp_path / "empty")
     assert "a pmrl.model folder, expected feature files" in refusal(tmp_path / "model")

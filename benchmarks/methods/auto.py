@@ -1,0 +1,3 @@
+"""Every objective of --objective auto on every adapter."""
+
+SETTINGS: dict[str, object] = {"objective": "auto"}

@@ -1,0 +1,3 @@
+"""Objective gram with everything else as in the default."""
+
+SETTINGS: dict[str, object] = {"objective": "gram"}

@@ -1,0 +1,3 @@
+"""Pairwise InfoNCE from the closed form, linear adapters."""
+
+SETTINGS: dict[str, object] = {"objective": "infonce", "adapter": "linear"}

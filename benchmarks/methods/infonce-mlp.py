@@ -1,0 +1,3 @@
+"""Pairwise InfoNCE from the closed form, residual MLP adapters."""
+
+SETTINGS: dict[str, object] = {"objective": "infonce", "adapter": "mlp"}

@@ -1,0 +1,3 @@
+"""MCCA (SUMCOR), linear, chosen alike."""
+
+SETTINGS: dict[str, object] = {"objective": "mcca", "adapter": "linear"}

@@ -1,0 +1,3 @@
+"""The default objective without kernel scores."""
+
+SETTINGS: dict[str, object] = {"adapter": "mlp"}

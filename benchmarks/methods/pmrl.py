@@ -1,0 +1,3 @@
+"""The default: what pmrl fit does without a flag."""
+
+SETTINGS: dict[str, object] = {}

@@ -1,0 +1,3 @@
+"""Objective siglip with everything else as in the default."""
+
+SETTINGS: dict[str, object] = {"objective": "siglip"}

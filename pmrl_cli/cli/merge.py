@@ -1,0 +1,52 @@
+"""``pmrl merge``: partial states of a diagnosis to the diagnosis of all their instances."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pmrl_cli.cli import diagnose, options, space, states
+from pmrl_cli.cli.options import option
+from pmrl_cli.errors import Place, UsageError
+
+__all__ = ["command"]
+
+
+def command(
+    files: Annotated[
+        list[Path],
+        typer.Argument(metavar="STATES", help="Files that pmrl diagnose --partial wrote.", show_default=False),
+    ],
+    output: Annotated[Path | None, option("-o", "--output", help="Write the merged state there; no report.")] = None,
+    fail_under: space.FailUnder = None,
+    fail_on: space.FailOnOption = None,
+    force: options.Force = False,
+    json: options.Json = False,
+    config: options.ConfigFile = None,
+) -> None:
+    """Merge the partial states of a diagnosis: what pmrl diagnose would say of all their instances at once.
+
+    Every instance must be in one state; the states must have been made with the same options.
+    """
+    gates = space.parse_gates(fail_under)
+    if output is not None:
+        states.check(output, {"--fail-under": fail_under, "--fail-on": fail_on}, force=force)
+        if output.resolve() in {path.resolve() for path in files}:
+            what = "output is an input"
+            raise UsageError(
+                what, at=Place(str(output)), found="one of the states", expected="a new path", next_step="Choose one."
+            )
+    merged = states.read(files[0])
+    for path in files[1:]:
+        merged.merge(states.read(path), name=str(path))
+    if output is not None:
+        states.write(merged, output, as_json=json)
+        return
+    from pmrl_cli.diagnosis import diagnose_state
+
+    result = diagnose_state(merged).as_dict()
+    instances = space.count_text(merged.instances, "instance")
+    result["inputs"] |= {"scope": f"{instances} of {space.count_text(len(files), 'state')}", "model": None}
+    diagnose.conclude(result, diagnose.unmet_conditions(result, gates, fail_on), as_json=json)

@@ -1,0 +1,155 @@
+"""Leave-one-out consensus: how well each vector agrees with the other modalities of its instance.
+
+Every modality is centred and brought back to unit length; the consensus u_{-m} of an instance is the direction of
+the sum of its other vectors. Agreement is the cosine of the two less the mean cosine of each with its nearest
+strangers (CSLS), so that a vector near everything does not pass for a partner, nor a lonely one for a stranger.
+All is measured against a reference of instances: the reservoir.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pmrl_cli.retrieval.batches import Batch
+
+__all__ = ["EDGES", "NEIGHBOURS", "Agreement", "Reference", "agreement", "centre", "modality_means", "reference_of"]
+
+Array = npt.NDArray[np.float64]
+
+NEIGHBOURS = 10
+"""Nearest strangers whose mean cosine is taken off."""
+
+EDGES: Array = np.linspace(-2, 2, 4097)
+"""Bins of a score: cosines and means of cosines lie within [-1, 1], their difference within [-2, 2]."""
+
+_SHORTEST = 1e-6  # a unit vector less the mean that is shorter than this is rounding
+_QUERIES = 1024
+
+
+class Agreement(NamedTuple):
+    """How instances agree with themselves; NaN where a modality or all the others are absent.
+
+    Args:
+        cosine: (B, K) in [-1, 1], of each centred vector with the consensus of the others.
+        score: (B, K) in [-2, 2], the cosine less half the mean cosines of both with their nearest strangers.
+    """
+
+    cosine: Array
+    score: Array
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The instances that others are measured against.
+
+    Args:
+        means: (K, d) of the unit vectors of each modality.
+        vectors: (R, K, d) centred, unit length or zero.
+        consensus: (R, K, d) of the other modalities, unit length or zero.
+        usable: (R, K) bool: has the modality and another.
+        closeness: (R, K, 2) mean cosine of vector and of consensus with their nearest strangers.
+    """
+
+    means: Tensor
+    vectors: Tensor
+    consensus: Tensor
+    usable: Tensor
+    closeness: Tensor
+
+    def mispaired(self) -> npt.NDArray[np.int64]:
+        """Return (K, bins) counts of the scores that every vector has with every other instance's consensus."""
+        counts = np.zeros((self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
+        for m in range(len(counts)):
+            chosen = self.usable[:, m]
+            vectors, consensus = self.vectors[chosen, m], self.consensus[chosen, m]
+            own, others = self.closeness[chosen, m].unbind(1)
+            for start in range(0, len(vectors), _QUERIES):
+                piece = slice(start, start + _QUERIES)
+                scores = vectors[piece] @ consensus.mT - (own[piece, None] + others) / 2
+                scores.diagonal(start).fill_(torch.inf)  # its own consensus: in no bin
+                counts[m] += _histogram(scores)
+        return counts
+
+
+def _histogram(scores: Tensor) -> npt.NDArray[np.int64]:
+    bins = len(EDGES) - 1
+    # Rounding may leave [-2, 2]; what is infinite is left out.
+    finite = scores[scores < torch.inf].clamp(float(EDGES[0]), float(EDGES[-1]))
+    return torch.histc(finite, bins, float(EDGES[0]), float(EDGES[-1])).long().numpy()
+
+
+def modality_means(batch: Batch) -> Tensor:
+    """Return the mean vector of each modality over the instances that have it: (K, d), zero where none has."""
+    return batch.embeddings.sum(0) / batch.present.sum(0).clamp_min(1)[:, None]
+
+
+def centre(batch: Batch, means: Tensor) -> Batch:
+    """Return a batch less the means of its modalities (K, d), at unit length again; a vector at its mean is zero."""
+    moved = (batch.embeddings - means).masked_fill(~batch.present[..., None], 0)
+    lengths = moved.norm(dim=-1, keepdim=True)
+    moved = (moved / lengths.clamp_min(_SHORTEST)).masked_fill(lengths < _SHORTEST, 0)
+    return Batch(batch.rows, moved, batch.present)
+
+
+def _consensus(batch: Batch) -> tuple[Tensor, Tensor]:
+    """Return (B, K, d) directions of the sum of the other vectors, and (B, K) whether there are any."""
+    others = batch.embeddings.sum(1, keepdim=True) - batch.embeddings
+    usable = batch.present & (batch.present.sum(1, keepdim=True) > 1)
+    lengths = others.norm(dim=-1, keepdim=True)
+    directions = (others / lengths.clamp_min(_SHORTEST)).masked_fill(lengths < _SHORTEST, 0)
+    return directions.masked_fill(~usable[..., None], 0), usable
+
+
+def reference_of(batch: Batch) -> Reference:
+    """Return the reference that a batch of unit vectors is."""
+    means = modality_means(batch)
+    centred = centre(batch, means)
+    consensus, usable = _consensus(centred)
+    closeness = torch.zeros(*usable.shape, 2)
+    reference = Reference(means, centred.embeddings, consensus, usable, closeness)
+    for m in range(usable.shape[1]):
+        closeness[:, m] = _closeness(reference, centred.embeddings[:, m], consensus[:, m], m)
+    return reference
+
+
+def agreement(reference: Reference, batch: Batch) -> Agreement:
+    """Return how the instances of a batch agree with themselves, measured against a reference.
+
+    Args:
+        reference: what is near is sought there; the instances of the batch may be among it.
+        batch: unit vectors.
+    """
+    centred = centre(batch, reference.means)
+    consensus, usable = _consensus(centred)
+    cosine = (centred.embeddings * consensus).sum(-1).double()
+    score = torch.empty_like(cosine)
+    for m in range(usable.shape[1]):
+        closeness = _closeness(reference, centred.embeddings[:, m], consensus[:, m], m)
+        score[:, m] = cosine[:, m] - closeness.double().mean(1)
+    return Agreement(*(values.masked_fill(~usable, torch.nan).numpy() for values in (cosine, score)))
+
+
+def _closeness(reference: Reference, vectors: Tensor, consensus: Tensor, modality: int) -> Tensor:
+    """Return (B, 2) mean cosines: of vectors with the nearest consensus of the reference, of consensus with vectors.
+
+    The very nearest is left out. It is the partner where there is one in the reference, be the instance mispaired or
+    not, so that what is left are strangers, and mispaired scores are comparable with those of the instances.
+    """
+    chosen = reference.usable[:, modality]
+    found = torch.zeros(len(vectors), 2)
+    most = min(NEIGHBOURS + 1, int(chosen.sum()))
+    if most < 2:
+        return found
+    sides = ((vectors, reference.consensus[chosen, modality]), (consensus, reference.vectors[chosen, modality]))
+    for start in range(0, len(vectors), _QUERIES):
+        piece = slice(start, start + _QUERIES)
+        for side, (queries, gallery) in enumerate(sides):
+            nearest = (queries[piece] @ gallery.mT).topk(most, sorted=False).values
+            found[piece, side] = (nearest.sum(1) - nearest.amax(1)) / (most - 1)
+    return found

@@ -1,0 +1,142 @@
+"""The gap between two modalities beyond an offset: unlike shapes, and what both in one gallery cost."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pmrl_cli.diagnosis.pairing import clustered_error
+from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.retrieval.metrics import hits_in_gallery
+from pmrl_cli.retrieval.ranks import TIE_BAND, Ranks
+
+__all__ = ["bures", "covariance_gap", "mixed_gallery_penalty"]
+
+Array = npt.NDArray[np.float64]
+
+_QUERIES = 1024
+_FLOOR = 1e-9  # of the largest eigenvalue; below it is rounding
+
+
+def _root(matrix: Array) -> Array:
+    values, vectors = np.linalg.eigh(matrix)
+    root: Array = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
+    return root
+
+
+def bures(first: Array, second: Array) -> float:
+    """Return the squared Bures distance of two covariances: tr A + tr B - 2 tr (A^1/2 B A^1/2)^1/2, at least 0.
+
+    Args:
+        first: (d, d) positive semi-definite.
+        second: (d, d) likewise.
+    """
+    root = _root(first)
+    shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
+    return max(0.0, float(np.trace(first) + np.trace(second) - 2 * shared))
+
+
+def _covariance(vectors: Array) -> Array:
+    centred = vectors - vectors.mean(0)
+    covariance: Array = centred.T @ centred / len(centred)
+    return covariance
+
+
+def covariance_gap(
+    first: Array, second: Array, half: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]
+) -> Statistic:
+    """Return how unlike the shapes of two modalities are: Bures over the sum of the traces, in [0, 1].
+
+    0 for equal covariances, 1 for clouds in orthogonal spaces; centring cannot change it. Chance is what two samples
+    of one cloud differ by, half of what the two halves of each modality do (d / (4 n) for an isotropic cloud).
+
+    Args:
+        first: (n, d) vectors of one space.
+        second: (n, d) likewise.
+        half: (n,) which are in the first half.
+        groups: (n,).
+
+    Source: Dowson and Landau, Journal of Multivariate Analysis 12, 1982 (the covariance part of FID). The interval
+        is by the delta method: the derivative of the distance is the optimal transport map between the clouds.
+    """
+    n, d = first.shape
+    if d > 2 * n:  # the same cloud in the span of all the vectors
+        factor = np.asarray(np.linalg.qr(np.concatenate([first, second]).T, mode="r")).T
+        first, second = factor[:n], factor[n:]
+    covariances = _covariance(first), _covariance(second)
+    total = float(np.trace(covariances[0]) + np.trace(covariances[1]))
+    if min(half.sum(), (~half).sum()) < 2:
+        return Statistic.unknown(n=n)
+    if total <= 1e-12:
+        return Statistic.unknown("collapsed", n=n)
+    value = bures(*covariances) / total
+    chance = []
+    for vectors in (first, second):
+        parts = _covariance(vectors[half]), _covariance(vectors[~half])
+        both = float(np.trace(parts[0]) + np.trace(parts[1]))
+        chance.append(bures(*parts) / both / 2 if both > 1e-12 else 0.0)
+    error = None
+    if n > d:
+        size = np.zeros(n)
+        influence = np.zeros(n)
+        for vectors, own, other in ((first, *covariances), (second, *covariances[::-1])):
+            centred = vectors - vectors.mean(0)
+            squared = (centred**2).sum(1)
+            size += squared
+            influence += squared - ((centred @ _transport(own, other)) * centred).sum(1)
+        error = clustered_error((influence - value * size) / total, groups)
+    return Statistic.normal(value, error, within=(0, 1), chance=float(np.mean(chance)), n=n)
+
+
+def _transport(source: Array, target: Array) -> Array:
+    """Return the symmetric map T with T A T = B, on the span of A."""
+    values, vectors = np.linalg.eigh(source)
+    kept = values > _FLOOR * values[-1]
+    roots = np.sqrt(values[kept])
+    basis = vectors[:, kept]
+    inner = _root((basis * roots).T @ target @ (basis * roots))
+    transport: Array = (basis / roots) @ inner @ (basis / roots).T
+    return transport
+
+
+def mixed_gallery_penalty(first: Tensor, second: Tensor, groups: npt.NDArray[np.int64], *, gallery: int) -> Statistic:
+    """Return how much R@1 falls when the candidates are of both modalities, at one size of the gallery.
+
+    The mean over both directions; the query itself is no candidate. 0 by chance, for then the modalities are
+    exchangeable, and near R@1 where every instance of the query's own modality is nearer than its partner.
+
+    Args:
+        first: (n, d) float32 unit vectors.
+        second: (n, d) likewise.
+        groups: (n,).
+        gallery: candidates, at most n.
+
+    Source: after GR-CLIP (Li et al., 2025, arXiv 2507.19054); departs: galleries of one size, so that more
+        candidates alone cost nothing.
+    """
+    n = len(first)
+    lost = np.zeros(n)
+    for queries, targets in ((first, second), (second, first)):
+        own = (queries.double() * targets.double()).sum(1).float()[:, None]
+        other, same = (_counts(queries, candidates, own) for candidates in (targets, queries))
+        rows = np.arange(n)
+        pure = Ranks(rows, *other, n)
+        mixed = Ranks(rows, other[0] + same[0], other[1] + same[1], 2 * n - 1)
+        lost += (hits_in_gallery(pure, 1, gallery) - hits_in_gallery(mixed, 1, gallery)) / 2
+    error = clustered_error(lost, groups)
+    return Statistic.normal(float(lost.mean()), error, within=(-1, 1), chance=0.0, n=n, null="closed_form")
+
+
+def _counts(queries: Tensor, candidates: Tensor, own: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
+    """Return how many candidates of other instances score above the partner, and how many tie with it."""
+    greater, tied = [], []
+    for start in range(0, len(queries), _QUERIES):
+        piece = slice(start, start + _QUERIES)
+        scores = queries[piece] @ candidates.mT
+        scores.diagonal(start).fill_(-torch.inf)
+        above = scores > own[piece] + TIE_BAND
+        greater.append(above.sum(1).numpy())
+        tied.append((scores >= own[piece] - TIE_BAND).sum(1).numpy() - greater[-1])
+    return np.concatenate(greater), np.concatenate(tied)

@@ -1,0 +1,100 @@
+"""Hubness: whether few candidates are everybody's neighbours."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from torch import Tensor
+
+from pmrl_cli.diagnosis.pairing import clustered_error
+from pmrl_cli.diagnosis.statistic import Statistic
+
+__all__ = ["Hubness", "hubness", "occurrences"]
+
+Array = npt.NDArray[np.float64]
+Counts = npt.NDArray[np.int64]
+
+_NEIGHBOURS = 10
+_QUERIES = 1024
+_SHOWN = 51  # counts 0 .. 49, and 50 or more
+
+
+@dataclass(frozen=True)
+class Hubness:
+    """How unevenly candidates are among the 10 nearest of the queries; chance: neighbours drawn at random.
+
+    The skewness of real data grows with the number of candidates: compare only equally many.
+
+    Args:
+        skew: skewness of the occurrences; by chance .316 (one over the root of ten), above 1.5 there are hubs.
+        robin_hood: share of all neighbour places that would have to move for all to have as many; by chance .125.
+        antihubs: share of candidates that nobody has among the 10 nearest; by chance e^-10.
+        counts: candidates that occur 0, 1, .. 49 times, and 50 times or more.
+    """
+
+    skew: Statistic
+    robin_hood: Statistic
+    antihubs: Statistic
+    counts: Counts
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "skew": self.skew.as_dict(),
+            "robinhood": self.robin_hood.as_dict(),
+            "antihub": self.antihubs.as_dict(),
+            "counts": self.counts.tolist(),
+        }
+
+
+def occurrences(queries: Tensor, candidates: Tensor, neighbours: int) -> Counts:
+    """Return how often each of (n, d) candidates is among the nearest of the (q, d) queries: (n,)."""
+    total = np.zeros(len(candidates), dtype=np.int64)
+    for start in range(0, len(queries), _QUERIES):
+        nearest = (queries[start : start + _QUERIES] @ candidates.mT).topk(neighbours, sorted=False).indices
+        total += np.bincount(nearest.numpy().ravel(), minlength=len(candidates))
+    return total
+
+
+def hubness(queries: Tensor, candidates: Tensor, groups: npt.NDArray[np.int64]) -> Hubness | None:
+    """Return the hubness of candidates for as many queries; None with fewer than 40 of them.
+
+    Args:
+        queries: (n, d) float32 unit vectors.
+        candidates: (n, d) likewise, of the other modality.
+        groups: (n,) of the candidates.
+
+    Source: Radovanovic, Nanopoulos, Ivanovic, "Hubs in space", JMLR 2010 (skewness); Feldbauer et al., "Fast
+        approximate hubness reduction", 2018 (Robin Hood index).
+    """
+    n, k = len(candidates), _NEIGHBOURS
+    if n < 4 * k:
+        return None
+    found = occurrences(queries, candidates, k)
+    share = k / n  # of the candidates that one query takes: occurrences are binomial by chance
+    deviation = float(found.std())
+    standard = (found - k) / deviation if deviation > 0 else np.zeros(n)
+    skew = float((standard**3).mean())
+    influence = standard**3 - skew - 3 * standard - 1.5 * skew * (standard**2 - 1)
+    uneven, never = np.abs(found - k) / (2 * k), (found == 0).astype(np.float64)
+    # De Moivre: the mean distance of a binomial from its mean n p = k is 2 (k + 1) (1 - p) P(k + 1).
+    choose = math.lgamma(n + 1) - math.lgamma(k + 2) - math.lgamma(n - k)
+    beyond = math.exp(choose + (k + 1) * math.log(share) + (n - k - 1) * math.log1p(-share))
+    counts = np.bincount(np.minimum(found, _SHOWN - 1), minlength=_SHOWN)
+
+    def statistic(value: float, influence: Array, chance: float, most: float) -> Statistic:
+        error = clustered_error(influence, groups)
+        return Statistic.normal(
+            value, error, within=(0.0 if most == 1 else -most, most), chance=chance, n=n, null="closed_form"
+        )
+
+    return Hubness(
+        statistic(skew, influence, (1 - 2 * share) / math.sqrt(k * (1 - share)), math.inf),
+        statistic(float(uneven.mean()), uneven, (k + 1) * (1 - share) * beyond / k, 1.0),
+        statistic(float(never.mean()), never, (1 - share) ** n, 1.0),
+        counts,
+    )

@@ -1,0 +1,118 @@
+"""The best linear adapter that a part of the instances gives: what asking "could it be aligned?" means here.
+
+It is the closed form a fit starts from (standardise, principal components, ridge MAXVAR GCCA), with the ridge chosen
+on a third of the instances it may see. Whoever asks measures it on others.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from pmrl_cli.gcca import gcca
+from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
+from pmrl_cli.projection import Projection, fit_projection, inverse_deviation, standardise
+from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.metrics import reciprocal_ranks
+from pmrl_cli.retrieval.ranks import rank_batch
+
+__all__ = ["COMPONENTS", "RIDGES", "LinearAdapter", "Vectors", "fit_linear"]
+
+Vectors = Sequence[npt.NDArray[np.floating]]
+Mask = npt.NDArray[np.bool_]
+
+COMPONENTS = 256
+"""Principal components of each modality at most."""
+
+RIDGES = (0.001, 0.01, 0.1, 1.0)
+"""Tried, relative to the mean variance of a modality's components."""
+
+_FEWEST = 6
+"""Instances below which no ridge is chosen: the largest is taken."""
+
+
+@dataclass(frozen=True)
+class LinearAdapter:
+    """One map for each modality into shared directions.
+
+    Args:
+        projections: standardised principal components of each modality.
+        maps: (p_m, D) from components to directions, the most shared first.
+        weights: (D,) in [0, 1], how much each direction is shared where the adapter was fitted.
+    """
+
+    projections: tuple[Projection, ...]
+    maps: tuple[npt.NDArray[np.float32], ...]
+    weights: npt.NDArray[np.float32]
+
+    def directions(self, vectors: Vectors) -> list[npt.NDArray[np.float32]]:
+        """Return the (n, D) unweighted directions of each modality."""
+        return [
+            projection.scores(one) @ maps
+            for projection, maps, one in zip(self.projections, self.maps, vectors, strict=True)
+        ]
+
+    def embed(self, vectors: Vectors, present: Mask) -> Batch:
+        """Return the instances in the shared space: weighted directions at unit length.
+
+        Args:
+            vectors: (n, d_m) of each modality, any finite values where absent.
+            present: (n, K).
+        """
+        stacked = torch.from_numpy(np.stack(self.directions(vectors), axis=1) * self.weights)
+        mask = torch.from_numpy(present)
+        unit: Tensor = torch.nn.functional.normalize(stacked, dim=2) * mask[..., None]
+        return Batch(np.arange(len(present)), unit, mask)
+
+
+def fit_linear(vectors: Vectors, present: Mask, inner: Mask) -> LinearAdapter:
+    """Return the linear adapter of all the instances, its ridge chosen on some of them.
+
+    Args:
+        vectors: (n, d_m) of each modality.
+        present: (n, K).
+        inner: (n,) instances that choose the ridge; whole groups, or the choice favours too small a ridge.
+    """
+    ridge = RIDGES[-1]
+    if min(inner.sum(), (~inner).sum()) >= _FEWEST:
+        tried = _solve([one[~inner] for one in vectors], present[~inner], RIDGES)
+        held = [one[inner] for one in vectors]
+        quality = [_reciprocal_rank(adapter.embed(held, present[inner])) for adapter in tried]
+        ridge = RIDGES[int(np.argmax(quality))]
+    return _solve(vectors, present, (ridge,))[0]
+
+
+def _reciprocal_rank(batch: Batch) -> float:
+    ranked = rank_batch(batch, tuple(map(str, range(batch.present.shape[1]))), fused=False)
+    return float(np.mean([reciprocal_ranks(ranks).mean() for ranks in ranked.values()])) if ranked else 0.0
+
+
+def _solve(vectors: Vectors, present: Mask, ridges: Sequence[float]) -> list[LinearAdapter]:
+    projections, variances, scores = [], [], []
+    for m, block in enumerate(vectors):
+        having = block[present[:, m]]
+        columns, second = ColumnMoments(block.shape[1]), SecondMoment(block.shape[1])
+        columns.add(having)
+        second.add(standardise(having, columns.mean, inverse_deviation(columns)))
+        projection, variance = fit_projection(columns, second, COMPONENTS)
+        projections.append(projection)
+        variances.append(variance)
+        scores.append(projection.scores(block))
+    cross = CrossMoments([len(variance) for variance in variances])
+    cross.add(scores, present)
+    adapters = []
+    for ridge in ridges:
+        solved = gcca(cross, variances, ridge=ridge, dim=max(1, min(cross.dims)))
+        maps = tuple(
+            (whiten[:, None] * directions).astype(np.float32)
+            for whiten, directions in zip(solved.whiten, solved.maps, strict=True)
+        )
+        # Where nothing is shared all directions are as good: weights of 0 would map everything to the origin.
+        weights = solved.correlations if solved.correlations.any() else np.ones_like(solved.correlations)
+        adapters.append(LinearAdapter(tuple(projections), maps, weights.astype(np.float32)))
+    return adapters

@@ -1,0 +1,80 @@
+"""Numbers that only pictures need: bounded, and of the reservoir."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.diagnosis.instances import pairs_of
+from pmrl_cli.diagnosis.joint import MomentTotals
+from pmrl_cli.diagnosis.reservoir import Chosen
+from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.spectrum import spectrum
+
+__all__ = ["eigenvalues", "plot_section", "singular_values"]
+
+_POINTS = 200
+_SIDE = 32
+_MOST_PAIRS = 6
+_EIGENVALUES = 512
+_DIGITS = 4
+
+
+def singular_values(batch: Batch) -> list[dict[str, float]]:
+    """Return quantiles of sigma_1 .. sigma_K over the instances that have all modalities; empty without any."""
+    complete = batch.present.all(1)
+    if not complete.any():
+        return []
+    values = spectrum(batch.embeddings[complete]).singular_values.double().numpy()
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
+    return [{"q05": float(a), "q50": float(b), "q95": float(c)} for a, b, c in zip(low, middle, high, strict=True)]
+
+
+def eigenvalues(totals: MomentTotals, m: int) -> npt.NDArray[np.float64]:
+    """Return the largest eigenvalues of the covariance of a modality, descending."""
+    if totals.counts[m, m] < 2:
+        return np.zeros(0)
+    values = np.linalg.eigvalsh(totals.covariance(m, m))[::-1][:_EIGENVALUES]
+    return np.asarray(np.maximum(values, 0), dtype=np.float64)
+
+
+def plot_section(chosen: Chosen, names: tuple[str, ...]) -> dict[str, Any]:
+    """Return two principal components of some instances, before and after centring, and some cosines."""
+    complete = np.flatnonzero(chosen.present.all(1))[:_POINTS]
+    pairs = pairs_of(len(names))[:_MOST_PAIRS]
+    section: dict[str, Any] = {
+        "similarity": {
+            f"{names[a]}|{names[b]}": _cosines(chosen, a, b) for a, b in pairs if _both(chosen, a, b).any()
+        }
+    }
+    if len(complete) > 2 and chosen.vectors[0].shape[1] > 1:
+        clouds = np.stack([vectors[complete] for vectors in chosen.vectors], axis=1).astype(np.float64)
+        section["pca"] = {
+            "before": _components(clouds, names),
+            "centred": _components(clouds - clouds.mean(0), names),
+        }
+    return section
+
+
+def _both(chosen: Chosen, a: int, b: int) -> npt.NDArray[np.bool_]:
+    return np.asarray(chosen.present[:, a] & chosen.present[:, b])
+
+
+def _cosines(chosen: Chosen, a: int, b: int) -> npt.NDArray[np.float64]:
+    rows = np.flatnonzero(_both(chosen, a, b))[:_SIDE]
+    cosines: npt.NDArray[np.float64] = chosen.vectors[a][rows].astype(np.float64) @ chosen.vectors[b][rows].T
+    return cosines.round(_DIGITS)
+
+
+def _components(clouds: npt.NDArray[np.float64], names: tuple[str, ...]) -> dict[str, npt.NDArray[np.float64]]:
+    """Return (n, 2) coordinates of each of (n, K, d) clouds on the two principal axes of all together."""
+    flat = clouds.reshape(-1, clouds.shape[-1])
+    centred = flat - flat.mean(0)
+    _, axes = np.linalg.eigh(centred.T @ centred)
+    axes = axes[:, ::-1][:, :2]
+    largest = np.abs(axes).argmax(0)
+    axes = axes * np.where(axes[largest, np.arange(axes.shape[1])] < 0, -1, 1)
+    points = (centred @ axes).reshape(*clouds.shape[:2], -1).round(_DIGITS)
+    return {name: points[:, m] for m, name in enumerate(names)}

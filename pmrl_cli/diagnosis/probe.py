@@ -1,0 +1,143 @@
+"""Alignability: what a linear adapter of two modalities reaches on instances it has not seen."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.diagnosis.linear import LinearAdapter, Vectors, fit_linear
+from pmrl_cli.diagnosis.pairing import clustered_error
+from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.retrieval.metrics import harmonic, hits_in_gallery, reciprocal_ranks
+from pmrl_cli.retrieval.ranks import rank_batch
+
+__all__ = ["Probe", "probe", "third_of"]
+
+Array = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+_GALLERY = 200
+_FEWEST = 20
+_PERFECT = 1 - 1e-9  # a canonical correlation of 1 would be infinitely many bits
+
+
+@dataclass(frozen=True)
+class Probe:
+    """What cross-fitted ridge-CCA reaches: fitted on each half, measured on the other.
+
+    Args:
+        hits: R@1 in a gallery of ``gallery``, the mean over both directions.
+        reciprocal: the mean reciprocal rank in the whole half.
+        gallery: candidates.
+        shared_dims: sum over directions of h |h|, h the held-out canonical correlation: 0 on average by chance.
+        bits: Gaussian bound of the mutual information, -1/2 sum sign(h) log2(1 - h^2).
+        held_out: canonical correlations on the other half, the mean over the halves, in the order of the fit.
+        fitted: the same where they were fitted.
+    """
+
+    hits: Statistic
+    reciprocal: Statistic
+    gallery: int
+    shared_dims: Statistic
+    bits: Statistic
+    held_out: Array
+    fitted: Array
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return JSON values."""
+        return {
+            "R@1": self.hits.as_dict(),
+            "MRR": self.reciprocal.as_dict(),
+            "gallery": self.gallery,
+            "shared_dims": self.shared_dims.as_dict(),
+            "mi_bits": self.bits.as_dict(),
+            "h": [round(float(h), 4) for h in self.held_out],
+            "h_train": [round(float(h), 4) for h in self.fitted],
+        }
+
+
+def third_of(groups: npt.NDArray[np.int64], seed: int) -> Mask:
+    """Return which of (n,) instances make up a random third of the groups."""
+    _, codes = np.unique(groups, return_inverse=True)
+    dealt: Mask = np.random.default_rng(seed).permutation(int(codes.max(initial=-1)) + 1)[codes] % 3 == 0
+    return dealt
+
+
+def probe(vectors: Vectors, half: Mask, groups: npt.NDArray[np.int64], *, seed: int = 0) -> Probe | None:
+    """Fit a linear adapter on each half of the instances and measure it on the other.
+
+    Args:
+        vectors: two modalities, (n, a) and (n, b), of instances that have both.
+        half: (n,) which instances are in the first half; no group in both.
+        groups: (n,) independent units of the intervals.
+        seed: of the choice of the ridge.
+
+    Returns: None with fewer than 20 instances in a half.
+
+    Source: ridge canonical correlation analysis (Vinod, Journal of Econometrics 4, 1976), cross-fitted.
+    """
+    sizes = int(half.sum()), int((~half).sum())
+    if min(sizes) < _FEWEST:
+        return None
+    gallery = min(_GALLERY, *sizes)
+    hits, reciprocal = np.zeros(len(half)), np.zeros(len(half))
+    dims, bits, held_out, fitted = [], [], [], []
+    for own in (half, ~half):
+        both = np.ones((len(half), 2), dtype=bool)
+        seen = [one[~own] for one in vectors]
+        adapter = fit_linear(seen, both[~own], third_of(groups[~own], seed))
+        unseen = [one[own] for one in vectors]
+        for ranks in rank_batch(adapter.embed(unseen, both[own]), ("a", "b")).values():
+            hits[own] += hits_in_gallery(ranks, 1, gallery) / 2
+            reciprocal[own] += reciprocal_ranks(ranks) / 2
+        correlations, first, second = _correlations(adapter, unseen)
+        held_out.append(correlations)
+        fitted.append(_correlations(adapter, seen)[0])
+        influence = first * second - correlations * (first**2 + second**2) / 2
+        size = np.abs(correlations)
+        dims.append(_sum(correlations * size, influence @ (2 * size), groups[own]))
+        # Bits are infinite at 1; what a finite sample shows of them is not.
+        square = np.minimum(correlations**2, _PERFECT)
+        information = -np.sign(correlations) * np.log2(1 - square) / 2
+        bits.append(_sum(information, influence @ (size / (1 - square) / np.log(2)), groups[own]))
+    mrr_chance = float(np.mean([harmonic(size)[-1] / size for size in sizes]))
+    shortest = min(map(len, held_out))
+    return Probe(
+        _mean(hits, groups, 1 / gallery),
+        _mean(reciprocal, groups, mrr_chance),
+        gallery,
+        _over_halves(dims, len(half)),
+        _over_halves(bits, len(half)),
+        np.mean([h[:shortest] for h in held_out], axis=0),
+        np.mean([h[:shortest] for h in fitted], axis=0),
+    )
+
+
+def _correlations(adapter: LinearAdapter, vectors: Vectors) -> tuple[Array, Array, Array]:
+    """Return (D,) correlations of the two modalities along each direction, and both, standardised."""
+    sides = []
+    for directions in adapter.directions(vectors):
+        centred = directions.astype(np.float64) - directions.mean(0, dtype=np.float64)
+        deviation = np.sqrt((centred**2).mean(0))
+        sides.append(np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0))
+    return (sides[0] * sides[1]).mean(0), sides[0], sides[1]
+
+
+def _sum(values: Array, influence: Array, groups: npt.NDArray[np.int64]) -> tuple[float, float | None]:
+    return float(values.sum()), clustered_error(influence, groups)
+
+
+def _over_halves(found: list[tuple[float, float | None]], n: int) -> Statistic:
+    """Return the mean of two halves, each with its error."""
+    values, errors = zip(*found, strict=True)
+    error = None if None in errors else float(np.hypot(*errors) / 2)
+    return Statistic.normal(float(np.mean(values)), error, chance=0.0, n=n, null="closed_form")
+
+
+def _mean(values: Array, groups: npt.NDArray[np.int64], chance: float) -> Statistic:
+    error = clustered_error(values, groups)
+    n = len(values)
+    return Statistic.normal(float(values.mean()), error, within=(0, 1), chance=chance, n=n, null="closed_form")

@@ -1,0 +1,174 @@
+"""The reservoir: the instances whose hashes are smallest, the one sample that costly statistics use.
+
+A uniform choice without replacement that no order of instances and no division into states can move. Groups hash as
+one and are kept whole: the group that the limit cuts is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pmrl_cli.diagnosis.stored import take
+from pmrl_cli.errors import Place, StateError
+from pmrl_cli.retrieval.batches import Batch
+
+__all__ = ["Chosen", "Reservoir"]
+
+Hashes = npt.NDArray[np.uint64]
+NO_LABEL = np.uint64(0)
+"""Hash of the label of an instance that has none."""
+
+
+class Reservoir:
+    """Instances with the smallest (hash of group, hash of id).
+
+    One more than ``limit`` is held, for it tells whether the last group is whole.
+
+    Args:
+        dims: columns of each modality.
+        limit: instances.
+    """
+
+    def __init__(self, dims: Sequence[int], limit: int) -> None:
+        self.limit = limit
+        self.keys: Hashes = np.zeros(0, dtype=np.uint64)
+        self.hashes: Hashes = np.zeros(0, dtype=np.uint64)
+        self.labels: Hashes = np.zeros(0, dtype=np.uint64)
+        self.ids: npt.NDArray[np.object_] = np.zeros(0, dtype=object)
+        self.present: npt.NDArray[np.bool_] = np.zeros((0, len(dims)), dtype=bool)
+        self.vectors: list[npt.NDArray[np.float32]] = [np.zeros((0, dim), dtype=np.float32) for dim in dims]
+
+    def candidates(self, keys: Hashes) -> npt.NDArray[np.int64]:
+        """Return which of (B,) instances may enter."""
+        if len(self.keys) <= self.limit:
+            return np.arange(len(keys))
+        return np.flatnonzero(keys <= self.keys[-1])
+
+    def add(
+        self,
+        keys: Hashes,
+        hashes: Hashes,
+        labels: Hashes,
+        ids: npt.NDArray[np.object_],
+        present: npt.NDArray[np.bool_],
+        vectors: Sequence[npt.NDArray[np.float32]],
+    ) -> None:
+        """Add B instances.
+
+        Args:
+            keys: (B,) hash of the group, or of the id where there are no groups.
+            hashes: (B,) hash of the id.
+            labels: (B,) hash of the label, ``NO_LABEL`` for none.
+            ids: (B,) str.
+            present: (B, K).
+            vectors: (B, d_m) of each modality, unit length, zero where absent.
+        """
+        keys, hashes = np.concatenate([self.keys, keys]), np.concatenate([self.hashes, hashes])
+        order = np.lexsort((hashes, keys))[: self.limit + 1]
+        self.keys, self.hashes = keys[order], hashes[order]
+        self.labels = np.concatenate([self.labels, labels])[order]
+        self.ids = np.concatenate([self.ids, ids])[order]
+        self.present = np.concatenate([self.present, present])[order]
+        self.vectors = [np.concatenate([a, b])[order] for a, b in zip(self.vectors, vectors, strict=True)]
+
+    def merge(self, other: Reservoir, *, name: str) -> None:
+        """Add the instances another reservoir holds.
+
+        Args:
+            other: of other instances.
+            name: of the other, for the error.
+
+        Raises: StateError if the two share an instance.
+        """
+        shared = np.intersect1d(self.hashes, other.hashes, return_indices=True)[1]
+        if len(shared):
+            what = "states overlap"
+            raise StateError(
+                what,
+                at=Place(name, instance_id=self.ids[shared[0]]),
+                found="an instance that an earlier state has too",
+                expected="every instance in one state",
+                next_step="Divide the instances among the states, and merge each state once.",
+            )
+        self.add(other.keys, other.hashes, other.labels, other.ids, other.present, other.vectors)
+
+    def chosen(self) -> Chosen:
+        """Return the instances: the smallest whole groups that ``limit`` holds, or part of one if it is larger."""
+        size = min(len(self.keys), self.limit)
+        if len(self.keys) > self.limit and self.keys[0] != self.keys[-1]:
+            size = int(np.searchsorted(self.keys[: self.limit], self.keys[-1]))
+        return Chosen(self, size)
+
+    def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
+        """Return the state by name."""
+        encoded = [str(one).encode() for one in self.ids]
+        return {
+            "keys": self.keys,
+            "hashes": self.hashes,
+            "labels": self.labels,
+            "ids": np.frombuffer(b"".join(encoded), dtype=np.uint8),
+            "id_ends": np.cumsum([len(one) for one in encoded], dtype=np.int64),
+            "present": self.present,
+            **{f"vectors.{m}": vectors for m, vectors in enumerate(self.vectors)},
+        }
+
+    def load(self, arrays: Mapping[str, npt.NDArray[Any]]) -> None:
+        """Take the arrays of a saved reservoir of the same kind.
+
+        Raises: ValueError for others.
+        """
+        self.keys = take(arrays, "keys", np.uint64, (None,))
+        size = len(self.keys)
+        self.hashes, self.labels = (take(arrays, name, np.uint64, (size,)) for name in ("hashes", "labels"))
+        text = take(arrays, "ids", np.uint8, (None,)).tobytes()
+        ends = take(arrays, "id_ends", np.int64, (size,)).tolist()
+        self.ids = np.empty(size, dtype=object)
+        self.ids[:] = [text[start:end].decode() for start, end in zip([0, *ends][:size], ends, strict=True)]
+        self.present = take(arrays, "present", np.bool_, (size, self.present.shape[1]))
+        self.vectors = [
+            take(arrays, f"vectors.{m}", np.float32, (size, vectors.shape[1]))
+            for m, vectors in enumerate(self.vectors)
+        ]
+
+
+class Chosen:
+    """The instances of a reservoir.
+
+    Args:
+        reservoir: where they come from.
+        size: how many, from its start.
+
+    Attributes:
+        ids: (r,) str.
+        keys: (r,) hash of the group (or id).
+        hashes: (r,) hash of the id.
+        groups: (r,) int64 code of the group.
+        labels: (r,) int64 code of the label, -1 for none.
+        present: (r, K) bool.
+        vectors: (r, d_m) float32 of each modality.
+    """
+
+    def __init__(self, reservoir: Reservoir, size: int) -> None:
+        self.ids = reservoir.ids[:size]
+        self.keys = reservoir.keys[:size]
+        self.hashes = reservoir.hashes[:size]
+        self.groups = np.unique(self.keys, return_inverse=True)[1].astype(np.int64)
+        codes = np.unique(reservoir.labels[:size], return_inverse=True)[1].astype(np.int64)
+        self.labels = np.where(reservoir.labels[:size] == NO_LABEL, -1, codes)
+        self.present = reservoir.present[:size]
+        self.vectors = [vectors[:size] for vectors in reservoir.vectors]
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def batch(self) -> Batch:
+        """Return them as one batch; the modalities must be of one width."""
+        stacked = torch.from_numpy(np.stack(self.vectors, axis=1))
+        return Batch(
+            np.arange(len(self), dtype=np.int64), stacked, torch.from_numpy(np.ascontiguousarray(self.present))
+        )

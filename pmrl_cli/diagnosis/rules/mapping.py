@@ -1,0 +1,93 @@
+"""Rules about how the modalities are mapped: alignable but not aligned, one that deviates, one way better."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from pmrl_cli.diagnosis.rules.rule import Finding, Look, Rule, gain_text, helps
+
+__all__ = ["RULES"]
+
+ADAPTER_GAIN = 0.1
+ODD_SHARE = 0.6
+ODD_FLOOR = 0.1
+ONE_WAY = 0.05
+_NORMAL_95 = 1.959964
+
+
+def _alignable(look: Look) -> Iterator[Finding]:
+    if look.node("inputs", "stage") == "post":
+        adapter = look.counterfactual("linear")
+        if adapter is not None and helps(adapter, ADAPTER_GAIN):
+            text = (
+                f"what the modalities share is there, in other coordinates: {gain_text(adapter)} by a linear adapter"
+            )
+            evidence = tuple(look.seen)
+            advice = "fit adapters with pmrl fit"
+            yield Finding("NOT_ALIGNED_BUT_ALIGNABLE", "warn", (), evidence, text, advice)
+        return
+    reached = {}
+    for pair in look.pairs:
+        found = look.statistic("pair", pair, "probe", "R@1")
+        if found is not None and found["ci"] is not None and found["ci"][0] > found["chance"]:
+            reached[pair] = found["value"]
+    if not reached:
+        return
+    best = max(reached, key=lambda pair: reached[pair])
+    gallery = look.node("pair", best, "probe", "gallery")
+    text = (
+        f"not in one space, but alignable: a linear adapter reaches R@1 {reached[best]:.2f} of {gallery} for {best}"
+    )
+    if len(look.pairs) > 1:
+        text += f" and is above chance for {len(reached)} of {len(look.pairs)} pairs"
+    evidence = tuple(f"pair.{pair}.probe.R@1" for pair in reached)
+    yield Finding("NOT_ALIGNED_BUT_ALIGNABLE", "warn", tuple(reached), evidence, text, "fit adapters with pmrl fit")
+
+
+def _odd_one_out(look: Look) -> Iterator[Finding]:
+    names = look.names
+    adjusted = {pair: value for pair in look.pairs if (value := look.value("pair", pair, "adj")) is not None}
+    for name in names:
+        own = [value for pair, value in adjusted.items() if name in pair.split("|")]
+        rest = [value for pair, value in adjusted.items() if name not in pair.split("|")]
+        dropped = look.counterfactual("drop_modality", [name])
+        if not own or not rest:
+            continue
+        mine, others = sum(own) / len(own), sum(rest) / len(rest)
+        if others <= ODD_FLOOR or mine >= ODD_SHARE * others:
+            continue
+        text = f"{name} deviates: adjusted cosine {mine:.2f} with the others, {others:.2f} among them"
+        advice = f"check {name}'s files and encoder"
+        if dropped is not None and helps(dropped):
+            advice += f"; without it in the query {gain_text(dropped)}"
+        evidence = tuple(f"pair.{pair}.adj" for pair in adjusted)
+        yield Finding("ODD_ONE_OUT", "warn", (name,), evidence, text, advice)
+
+
+def _one_way(look: Look) -> Iterator[Finding]:
+    for pair in look.pairs:
+        ways = list(look.node("pair", pair, "retrieval") or ())
+        found = [look.statistic("pair", pair, "retrieval", way, "R@1") for way in ways]
+        if len(found) != 2 or found[0] is None or found[1] is None or not found[0]["se"] or not found[1]["se"]:
+            continue
+        apart = found[0]["value"] - found[1]["value"]
+        # The two directions share their instances: as if independent, the interval is too wide rather than narrow.
+        error = math.hypot(found[0]["se"], found[1]["se"])
+        if abs(apart) - _NORMAL_95 * error > ONE_WAY:
+            better, worse = ways if apart > 0 else ways[::-1]
+            text = f"{better} finds partners more often than {worse} (R@1 {abs(apart):+.2f})"
+            advice = "look for hubs or near copies among the candidates of the weaker way"
+            evidence = tuple(f"pair.{pair}.retrieval.{way}.R@1" for way in ways)
+            yield Finding("ONE_WAY", "info", (pair,), evidence, text, advice)
+
+
+RULES = (
+    Rule(
+        "NOT_ALIGNED_BUT_ALIGNABLE",
+        f"a linear adapter gains more than {ADAPTER_GAIN:g} R@1, or is above chance where there is no shared space",
+        _alignable,
+    ),
+    Rule("ODD_ONE_OUT", f"adjusted cosines below {ODD_SHARE:g} of those among the others", _odd_one_out),
+    Rule("ONE_WAY", f"R@1 of the two directions of a pair more than {ONE_WAY:g} apart", _one_way),
+)

@@ -1,0 +1,130 @@
+"""What a rule is: it looks at the diagnosis, and what it looked at is its evidence."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = ["Finding", "Look", "Rule"]
+
+Found = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A rule that fired.
+
+    Args:
+        code: its name.
+        severity: ``fail``, ``warn`` or ``info``.
+        subject: the modalities or pairs it is about; empty for all.
+        evidence: dotted paths of the statistics it rests on.
+        text: what was found, with the numbers.
+        advice: what to do.
+    """
+
+    code: str
+    severity: str
+    subject: tuple[str, ...]
+    evidence: tuple[str, ...]
+    text: str
+    advice: str
+
+
+class Look:
+    """The JSON values of a diagnosis, less its verdict, and what has been looked at.
+
+    Args:
+        result: see ``docs/diagnose.schema.json``.
+
+    Attributes:
+        seen: dotted paths of the numbers that were there.
+    """
+
+    def __init__(self, result: Found) -> None:
+        self.result = result
+        self.seen: list[str] = []
+
+    def node(self, *path: str) -> Any:  # noqa: ANN401 - whatever is there
+        """Return what stands at a path, None where nothing does. No evidence."""
+        found: Any = self.result
+        for key in path:
+            if not isinstance(found, Mapping) or found.get(key) is None:
+                return None
+            found = found[key]
+        return found
+
+    def statistic(self, *path: str) -> Found | None:
+        """Return a statistic that has a value, and remember it."""
+        found = self.node(*path)
+        if found is None or found["value"] is None:
+            return None
+        self.remember(*path)
+        return dict(found)
+
+    def value(self, *path: str) -> float | None:
+        """Return the value of a statistic, and remember it."""
+        found = self.statistic(*path)
+        return None if found is None else float(found["value"])
+
+    def number(self, *path: str) -> float | None:
+        """Return a plain number, and remember it."""
+        found = self.node(*path)
+        if found is None:
+            return None
+        self.remember(*path)
+        return float(found)
+
+    def remember(self, *path: str) -> None:
+        """Note that a number was looked at."""
+        dotted = ".".join(path)
+        if dotted not in self.seen:
+            self.seen.append(dotted)
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The modalities."""
+        return list(self.result["inputs"]["modalities"])
+
+    @property
+    def pairs(self) -> Sequence[str]:
+        """The pairs a|b that are there."""
+        return list(self.result["pair"])
+
+    def counterfactual(self, action: str, subject: Sequence[str] = ()) -> Found | None:
+        """Return a remedy that was measured, and remember it."""
+        for index, one in enumerate(self.result["counterfactual"]):
+            if one["action"] == action and list(one["subject"]) == list(subject):
+                self.remember("counterfactual", str(index), "delta")
+                return dict(one)
+        return None
+
+
+def helps(counterfactual: Found | None, least: float = 0.0) -> bool:
+    """Whether a remedy's gain is more than ``least`` and its whole interval above 0."""
+    if counterfactual is None:
+        return False
+    delta = counterfactual["delta"]
+    return delta["value"] is not None and delta["value"] > least and delta["ci"] is not None and delta["ci"][0] > 0
+
+
+def gain_text(counterfactual: Found) -> str:
+    """Return what a remedy does, in figures."""
+    before, after = counterfactual["before"]["value"], counterfactual["after"]["value"]
+    return f"{counterfactual['metric']} {before:.2f} -> {after:.2f} on held-out halves"
+
+
+@dataclass(frozen=True)
+class Rule:
+    """A rule of the verdict.
+
+    Args:
+        code: name of its findings.
+        condition: when it fires, in words.
+        ask: yields its findings.
+    """
+
+    code: str
+    condition: str
+    ask: Callable[[Look], Iterator[Finding]]

@@ -1,0 +1,69 @@
+"""Rules about training, asked where a model is given."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pmrl_cli.diagnosis.rules.rule import Finding, Look, Rule
+
+__all__ = ["RULES"]
+
+SATURATED = 0.01
+UNALIGNED = 0.8
+STARVED_SHARE = 0.5
+FEW_NEGATIVES = 5.0
+LOW_POSITIVE = 0.05
+FOUND = 0.2
+
+
+def _saturated(look: Look) -> Iterator[Finding]:
+    left, aligned = look.value("training", "saturation"), look.value("alignment", "A")
+    if left is None or aligned is None or left >= SATURATED or aligned >= UNALIGNED:
+        return
+    text = f"the spectrum loss is solved in numbers ({left:.1e} left), not in space (A {aligned:.2f})"
+    suggested = look.node("training", "temperature_suggested")
+    advice = "raise the spectrum temperature"
+    if suggested is not None:
+        advice += f" from {look.node('training', 'temperature'):g} to {suggested:.2g}"
+    yield Finding("SATURATED", "warn", (), tuple(look.seen), text, advice)
+
+
+def _starved(look: Look) -> Iterator[Finding]:
+    names = look.names
+    shares = {name: share for name in names if (share := look.value("modality", name, "grad_share")) is not None}
+    aucs = {name: auc for name in shares if (auc := look.value("modality", name, "loo_auc")) is not None}
+    for name, share in shares.items():
+        if share < STARVED_SHARE / len(names) and name in aucs and aucs[name] == min(aucs.values()):
+            text = f"{name}: {share:.0%} of the alignment gradient reaches it, and it agrees least with the others"
+            advice = "give its adapter a higher learning rate, or train more by pairs (--set pairwise_weight)"
+            evidence = (f"modality.{name}.grad_share", f"modality.{name}.loo_auc")
+            yield Finding("STARVED", "warn", (name,), evidence, text, advice)
+
+
+def _temperature(look: Look) -> Iterator[Finding]:
+    effective, positive = look.value("training", "negatives_effective"), look.value("training", "p_positive")
+    hits = look.value("retrieval", "pairwise", "R@1")
+    if effective is not None and effective < FEW_NEGATIVES:
+        text = f"the contrast sees {effective:.1f} negatives: its temperature is too low"
+        advice = "raise the temperature of the instance term"
+        yield Finding("NEG_TEMPERATURE", "warn", (), ("training.negatives_effective",), text, advice)
+    elif positive is not None and hits is not None and positive < LOW_POSITIVE and hits > FOUND:
+        text = f"partners get {positive:.3f} of the contrast though R@1 is {hits:.2f}: its temperature is too high"
+        advice = "lower the temperature of the instance term"
+        evidence = ("training.p_positive", "retrieval.pairwise.R@1")
+        yield Finding("NEG_TEMPERATURE", "warn", (), evidence, text, advice)
+
+
+RULES = (
+    Rule(
+        "SATURATED",
+        f"less than {SATURATED:g} of the spectrum softmax left while A is below {UNALIGNED:g}",
+        _saturated,
+    ),
+    Rule("STARVED", "half an even share of the gradient or less, and the least agreement", _starved),
+    Rule(
+        "NEG_TEMPERATURE",
+        f"fewer than {FEW_NEGATIVES:g} negatives count, or partners get {LOW_POSITIVE:g} at R@1 above {FOUND:g}",
+        _temperature,
+    ),
+)

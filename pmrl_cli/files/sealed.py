@@ -1,0 +1,164 @@
+"""Digests of what pmrl writes: every byte of every output is under a SHA-256 that is checked when it is read.
+
+A manifest lists the digests of the files beside it and carries a seal, the digest of its own other entries. Written
+canonically (see ``to_json``), a sealed file has one form: any other byte, a blank too, is a change.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from pmrl_cli.errors import DataError, Place, StateError
+from pmrl_cli.files.atomic import MANIFEST, to_json
+
+__all__ = [
+    "FORMAT_VERSION",
+    "changed",
+    "check_bytes",
+    "check_files",
+    "digests",
+    "read_manifest",
+    "sha256_of",
+    "unseal",
+    "write_sealed",
+]
+
+FORMAT_VERSION = 2
+"""Of models, stores and exports. Version 1 had no seal, and a store no digests of its files; it is still read."""
+
+SEAL = "seal"
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's bytes, in hex."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def digests(folder: Path, *, without: tuple[str, ...] = (MANIFEST,)) -> dict[str, str]:
+    """Return the SHA-256 of every file under a folder by its path in it, those named in ``without`` left out."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_file())
+    names = [name for name in (path.relative_to(folder).as_posix() for path in paths) if name not in without]
+    with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter's lock
+        return dict(zip(names, pool.map(sha256_of, [folder / name for name in names]), strict=True))
+
+
+def check_files(folder: Path, files: Mapping[str, str]) -> None:
+    """Hold files to their digests.
+
+    Args:
+        folder: where they are.
+        files: SHA-256 by path in the folder.
+
+    Raises: StateError naming the first that is lost or has changed.
+    """
+
+    def found(name: str) -> str | None:
+        try:
+            return sha256_of(folder / name)
+        except OSError:
+            return None
+
+    with ThreadPoolExecutor() as pool:
+        for (name, digest), got in zip(files.items(), pool.map(found, files), strict=True):
+            if got != digest:
+                raise changed(folder / name, *_words(got, digest))
+
+
+def check_bytes(path: Path, digest: str) -> bytes:
+    """Return the bytes of a file, held to their digest.
+
+    Raises: StateError if it is lost or has changed.
+    """
+    try:
+        content = path.read_bytes()
+    except OSError:
+        raise changed(path, *_words(None, digest)) from None
+    found = hashlib.sha256(content).hexdigest()
+    if found != digest:
+        raise changed(path, *_words(found, digest))
+    return content
+
+
+def _words(found: str | None, digest: str) -> tuple[str, str]:
+    return "no file" if found is None else f"SHA-256 {found[:12]}", f"SHA-256 {digest[:12]}"
+
+
+def changed(path: Path, found: str, expected: str) -> StateError:
+    """Return the error of an output whose bytes are not those that were written."""
+    what = "output has changed since it was written"
+    return StateError(
+        what,
+        at=Place(str(path)),
+        found=found,
+        expected=expected,
+        next_step="Restore it, or write it again with the command that wrote it (an unfinished fit: --restart).",
+    )
+
+
+def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with its seal."""
+    seal = hashlib.sha256(to_json(content).encode()).hexdigest()
+    path.write_text(to_json({**content, SEAL: seal}), encoding="utf-8")
+
+
+def unseal(text: bytes, path: Path) -> dict[str, Any]:
+    """Return the content of a sealed file without its seal.
+
+    Args:
+        text: of the file.
+        path: for the error.
+
+    Raises: StateError if it has changed.
+    """
+    try:
+        content = json.loads(text)
+        seal = content.pop(SEAL)
+        found = hashlib.sha256(to_json(content).encode()).hexdigest()
+        same = to_json({**content, SEAL: seal}).encode() == text
+    except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
+        raise changed(path, "no sealed JSON", "one of its own in it") from None
+    if found != seal or not same:
+        raise changed(path, f"SHA-256 {found[:12]}" if found != seal else "another layout", f"SHA-256 {seal:.12}")
+    return dict(content)
+
+
+def read_manifest(folder: Path) -> dict[str, Any] | None:
+    """Return what the manifest of a folder says, None for a folder without one or with one of somebody else.
+
+    Raises: DataError if it cannot be read; StateError if a newer pmrl wrote it or it has changed.
+    """
+    path = folder / MANIFEST
+    try:
+        text = path.read_bytes()
+        content = json.loads(text)
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, RecursionError) as error:
+        what = "manifest cannot be read"
+        raise DataError(
+            what,
+            at=Place(str(path)),
+            found=(isinstance(error, OSError) and error.strerror) or str(error),
+            expected="the JSON that was written with the folder",
+            next_step="Restore it, or write the folder again.",
+        ) from None
+    # Either of the two says that it is ours: one changed bit does not hide both.
+    if not isinstance(content, dict) or not (SEAL in content or str(content.get("format")).startswith("pmrl.")):
+        return None
+    version = content.get("format_version")
+    if version not in range(1, FORMAT_VERSION + 1):
+        what = "output of another version"
+        raise StateError(
+            what,
+            at=Place(str(folder)),
+            found=f"format version {version}",
+            expected=f"{FORMAT_VERSION} or older",
+            next_step="Use the pmrl that wrote it or a newer one, or write it again.",
+        )
+    return content if version == 1 else unseal(text, path)

@@ -1,0 +1,42 @@
+"""A diagnosis as one self-contained page: from the JSON alone, with nothing loaded from anywhere.
+
+Needs matplotlib and Jinja2, which the extra ``report`` brings; neither is imported before a page is asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib.util import find_spec
+from typing import Any
+
+from pmrl_cli.errors import UsageError
+
+__all__ = ["check_installed", "render"]
+
+
+def check_installed() -> None:
+    """Find out whether a page can be made, before the work that would be in it.
+
+    Raises: UsageError that says what to install.
+    """
+    missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
+    if missing:
+        what = "--report needs more than is installed"
+        raise UsageError(
+            what,
+            found=f"no {' and no '.join(missing)}",
+            expected="the extra 'report'",
+            next_step="Install it with: pip install 'pmrl-cli[report]'.",
+        )
+
+
+def render(result: Mapping[str, Any]) -> str:
+    """Return the page of a diagnosis: the same diagnosis gives the same text.
+
+    Args:
+        result: JSON values as ``docs/diagnose.schema.json`` describes them. What is null or absent is not shown.
+    """
+    check_installed()
+    from pmrl_cli.report.page import render_page
+
+    return render_page(result)

@@ -1,0 +1,73 @@
+"""What ``pmrl diagnose`` would say of the held-out instances, cheap enough for every evaluation of a fit."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pmrl_cli.diagnosis.instances import adjusted_shares, gradient_shares, instance_statistics
+from pmrl_cli.diagnosis.pairing import effective_dimension_of_moments
+from pmrl_cli.diagnosis.sample import shuffle_pairs
+from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.spectrum import spectrum
+
+__all__ = ["held_out_statistics"]
+
+_CLOUD = 512
+"""Vectors of a modality that its effective dimension is estimated from: without bias, however few."""
+
+
+def held_out_statistics(
+    embeddings: Tensor, present: Tensor, names: Sequence[str], *, seed: int, temperature: float | None = None
+) -> dict[str, float]:
+    """Return the statistics of one evaluation by name, in the order of names; what cannot be said is left out.
+
+    Args:
+        embeddings: (N, K, d) unit vectors where present.
+        present: (N, K) bool, two or more each.
+        names: of the K modalities.
+        seed: of the shuffled pairs: the same at every evaluation, so that a curve shows the training alone.
+        temperature: of the objective's softmax over singular values, if it has a fixed one.
+
+    Returns: ``A`` (adjusted alignment), ``signed``, ``rho_q05``, ``rho_q50`` and ``rho_q95`` (quantiles of
+        sigma_1^2 / k), ``saturation`` (mean 1 - p_1 of the softmax, with a temperature), and of each modality
+        ``load.NAME``, ``grad_share.NAME`` and ``pr_deb.NAME``.
+    """
+    embeddings, present = embeddings.float().cpu(), present.cpu()
+    if len(embeddings) == 0:
+        return {}
+    batch = Batch(np.arange(len(embeddings)), embeddings, present)
+    found = instance_statistics(batch)
+    shuffled = shuffle_pairs(batch, batch.rows, np.random.default_rng(seed))
+    adjusted = adjusted_shares(found, instance_statistics(shuffled))
+    statistics = {"A": _mean(adjusted), "signed": float(found.signed.mean())}
+    for percent, value in zip((5, 50, 95), np.quantile(found.rho, (0.05, 0.5, 0.95)), strict=True):
+        statistics[f"rho_q{percent:02}"] = float(value)
+    if temperature is not None:
+        statistics["saturation"] = _saturation(embeddings, present, temperature)
+    for m, (name, share) in enumerate(zip(names, gradient_shares(found), strict=True)):
+        statistics[f"load.{name}"] = _mean(found.loading[:, m])
+        statistics[f"grad_share.{name}"] = float(share)
+        vectors = embeddings[present[:, m], m][:_CLOUD].double()
+        # The product in torch: NumPy's threads wait for work by spinning, which costs a training step more than it.
+        moments = vectors.sum(0).numpy(), (vectors.T @ vectors).numpy()
+        cloud = effective_dimension_of_moments(len(vectors), *moments)
+        if cloud is not None:
+            statistics[f"pr_deb.{name}"] = cloud
+    return {name: value for name, value in sorted(statistics.items()) if math.isfinite(value)}
+
+
+def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
+    known = values[~np.isnan(values)]
+    return float(known.mean()) if len(known) else math.nan
+
+
+def _saturation(embeddings: Tensor, present: Tensor, temperature: float) -> float:
+    rank = torch.arange(present.shape[1])
+    logits = spectrum(embeddings, present).singular_values.double() / temperature
+    logits = logits.masked_fill(rank >= present.sum(1)[:, None], -torch.inf)
+    return float((1 - logits.softmax(1)[:, 0]).mean())

@@ -1,0 +1,116 @@
+"""Remedies: each helps where it should, and none is advised where nothing is wrong."""
+
+import numpy as np
+import pytest
+import torch
+
+from pmrl_cli.diagnosis.counterfactual import counterfactuals
+from pmrl_cli.retrieval.batches import Batch, read_batch
+from tests.simulate import dataset_of, simulate
+
+
+def halves(n):
+    return np.arange(n) % 2 == 0
+
+
+def found(arrays, probability=None, present=None):
+    data = dataset_of(arrays, present=present)
+    batch = read_batch(data, slice(0, len(data)))
+    results = counterfactuals(
+        batch, data.names, halves(len(data)), np.arange(len(data)), probability=probability, seed=0
+    )
+    assert [one.delta.value for one in results] == sorted((one.delta.value for one in results), reverse=True)
+    for one in results:
+        assert one.delta.value == pytest.approx(one.after.value - one.before.value)
+    return {(one.action, *one.subject): one for one in results}
+
+
+def gaussian(*shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def arrays_of(*args, **kwargs):
+    return {f.name: np.array(f.array) for f in simulate(*args, **kwargs).modalities}
+
+
+def test_nothing_is_advised_where_nothing_is_wrong():
+    for seed in range(5):
+        results = found(arrays_of(400, 3, 32, noise=0.3, seed=seed))
+        assert set(results) == {("centre",), ("csls",), ("linear",), *(("drop_modality", f"m{m}") for m in range(3))}
+        for action, one in results.items():
+            assert not (one.helps and one.delta.value > 0.01), action
+
+
+def test_centring_mends_an_offset_and_nothing_else_does_it_better():
+    results = found(arrays_of(600, 2, 32, noise=0.8, offset=25.0))
+    centred = results["centre",]
+    assert centred.helps
+    assert centred.delta.value > 0.2
+    assert centred.metric == "R@1@100"
+    assert centred.before.chance == 0.01
+
+
+def test_a_linear_adapter_undoes_a_rotation():
+    z = gaussian(600, 16)
+    turn = np.linalg.qr(gaussian(16, 16, seed=1))[0]
+    results = found({"a": z, "b": (z + 0.3 * gaussian(600, 16, seed=2)) @ turn})
+    assert results["linear",].delta.ci[0] > 0.5
+    assert results["linear",].before.value == pytest.approx(0.01, abs=0.02)
+    assert not results["centre",].helps
+
+
+def test_scaling_by_nearness_helps_against_hubs():
+    z = gaussian(800, 16)
+    # A few directions that many candidates share, and the queries too.
+    hubs = np.zeros(16)
+    hubs[:4] = 1
+    lifted = np.abs(gaussian(800, 1, seed=5)) * 3
+    x, y = z + 0.7 * gaussian(800, 16, seed=1), z + 0.7 * gaussian(800, 16, seed=2) + lifted * hubs
+    results = found({"a": x, "b": y})
+    assert results["csls",].helps
+    assert results["csls",].before.value == pytest.approx(results["centre",].after.value)
+
+
+def test_a_modality_of_noise_is_better_left_out_of_fused_queries():
+    arrays = arrays_of(500, 4, 32, noise=1.0)
+    arrays["m2"] = gaussian(500, 32, seed=9)
+    results = found(arrays)
+    dropped = results["drop_modality", "m2"]
+    assert dropped.helps
+    assert dropped.metric == "fused R@1@100"
+    for name in ("m0", "m1", "m3"):
+        assert results["drop_modality", name].delta.ci[1] < 0
+
+
+def test_suspects_left_out_of_the_fit_are_paid_for_by_nobody():
+    arrays = arrays_of(300, 2, 64, noise=0.6)
+    wrong = np.arange(300) % 5 < 2
+    arrays["m1"][wrong] = np.roll(arrays["m1"][wrong], 7, axis=0)
+    results = found(arrays, probability=wrong.astype(float))
+    assert results["drop_suspects",].helps
+    assert results["drop_suspects",].before.value == pytest.approx(results["linear",].after.value)
+    assert ("drop_suspects",) not in found(arrays, probability=np.zeros(300))
+
+
+def test_missing_modalities_are_asked_where_they_are():
+    arrays = arrays_of(500, 3, 32, noise=0.5)
+    present = np.random.default_rng(0).random((500, 3)) > 0.3
+    present[present.sum(1) < 2] = True
+    results = found(arrays, present=present)
+    pairs = sum(2 * present[:, [a, b]].all(1).sum() for a, b in ((0, 1), (0, 2), (1, 2)))
+    assert results["centre",].delta.n == pairs
+    rest = present[:, [0, 1]].all(1)  # whoever lacks one of the others has nothing left to ask with
+    assert results["drop_modality", "m2"].delta.n == 2 * rest.sum()
+
+
+def test_the_error_of_a_difference_is_its_spread_over_data_sets():
+    results = [found(arrays_of(160, 3, 8, noise=0.6, seed=seed)) for seed in range(40)]
+    for action in (("centre",), ("drop_modality", "m0")):
+        deltas = [one[action].delta for one in results]
+        # The gallery is held fixed: the spread may be a little more than the error says.
+        assert np.mean([one.se for one in deltas]) == pytest.approx(np.std([one.value for one in deltas]), rel=0.3)
+
+
+def test_too_few_instances_are_not_asked():
+    batch = Batch(np.arange(30), torch.nn.functional.normalize(torch.randn(30, 2, 4), dim=2), torch.ones(30, 2) > 0)
+    assert counterfactuals(batch, ["a", "b"], halves(30), np.arange(30)) == []

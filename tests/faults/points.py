@@ -1,0 +1,238 @@
+"""Kills and fails every command that writes at every one of its write-type system calls.
+
+    python tests/faults/points.py [--sample N] [COMMAND...]     (all points without --sample)
+
+Prints a line for each command and leaves with 1 if any output was torn or lost, or an error was not told as one.
+"""
+
+from __future__ import annotations
+
+import argparse
+import errno
+import importlib
+import json
+import os
+import pkgutil
+import random
+import shutil
+import sys
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))
+
+import pmrl_cli  # noqa: E402
+from tests.faults import inject  # noqa: E402
+
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
+QUICK = ("--steps", "6", "--dim", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
+EXPORTS = ("parquet", "h5", "npy", "arrow")
+COMMANDS = ("ingest", "fit", *(f"export-{kind}" for kind in EXPORTS))
+
+Contents = dict[str, bytes] | None
+
+
+def arguments(command: str, *, new: bool) -> tuple[str, ...]:
+    """Return what is typed; the old output is that of other arguments."""
+    if command == "ingest":
+        return (
+            "ingest",
+            "left.npy",
+            "right.npy",
+            *(("--join", "inner") if new else ("third.npy",)),
+            "-o",
+            "out",
+            "-q",
+        )
+    if command == "fit":
+        return ("fit", "store", *QUICK, "--seed", str(int(new)), "-o", "out")
+    dtype = "float32" if new else "float16"
+    kind = command.removeprefix("export-")
+    return ("export", "store", "--model", "model", "--format", kind, "--dtype", dtype, "-o", "out", "-q")
+
+
+def act(folder: Path, *typed: str) -> Callable[[], int]:
+    """Return a function that runs a command in a folder."""
+
+    def function() -> int:
+        os.chdir(folder)
+        sys.argv = ["pmrl", *typed]
+        from pmrl_cli.cli.main import run
+        from pmrl_cli.training import loop
+
+        loop.CHECKPOINT_SECONDS = -1.0  # a state after each step
+        try:
+            run()
+        except SystemExit as leave:
+            return leave.code if isinstance(leave.code, int) else 0
+        return 70
+
+    return function
+
+
+def said_in(folder: Path) -> Path:
+    """Return the file that takes what a command says in a folder."""
+    return Path(f"{folder}.said")
+
+
+def contents(folder: Path) -> Contents:
+    """Return every byte of an output that is the same each time, None if there is none."""
+    if not folder.exists():
+        return None
+    files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
+    return {name: b"" if name == "run.json" else path.read_bytes() for name, path in files.items()}
+
+
+class Command:
+    """One command, its inputs, what it leaves, and what it left before with other arguments."""
+
+    def __init__(self, name: str, inputs: Path, folder: Path, *, over: bool) -> None:
+        self.name, self.inputs, self.folder, self.over = name, inputs, folder, over
+        self.old: Contents = None
+        self.run_json = b""
+        self.old = self._made(new=False) if over else None
+        self.new = self._made(new=True)
+        self.listed = {path.name for path in inputs.iterdir()} | {"out"}
+        assert self.new is not None
+        assert self.new != self.old
+
+    def place(self) -> Path:
+        """Return a fresh folder with the inputs and, if any, the old output."""
+        place = self.folder / "at"
+        shutil.rmtree(place, ignore_errors=True)
+        shutil.copytree(self.inputs, place)
+        for name, data in (self.old or {}).items():
+            path = place / "out" / name
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(data or self.run_json)
+        return place
+
+    def _made(self, *, new: bool) -> Contents:
+        place = self.place()
+        code = inject.plain(act(place, *arguments(self.name, new=new)), said_in(place))
+        assert code == 0, said_in(place).read_text(encoding="utf-8")
+        if (place / "out" / "run.json").exists():
+            self.run_json = (place / "out" / "run.json").read_bytes()
+        return contents(place / "out")
+
+    def points(self) -> list[str]:
+        """Return its write-type calls when nothing goes wrong."""
+        place = self.place()
+        return inject.run(act(place, *arguments(self.name, new=True)), said_in(place)).calls
+
+    def faults(self, at: int, found: Counter[str]) -> Iterator[str]:
+        """Meet one call with a kill, one error, and a disk that stays full; yield what is wrong afterwards."""
+        yield from self._one(at, None, lasting=False, found=found)
+        yield from self._one(at, ERRORS[at % len(ERRORS)], lasting=False, found=found)
+        yield from self._one(at, errno.ENOSPC, lasting=True, found=found)
+
+    def _one(self, at: int, error: int | None, *, lasting: bool, found: Counter[str]) -> Iterator[str]:
+        place = self.place()
+        typed = act(place, *arguments(self.name, new=True))
+        met = inject.run(typed, said_in(place), at=at, error=error, lasting=lasting)
+        fault = "kill" if error is None else errno.errorcode[error] + (" for good" if lasting else "")
+        where = f"{self.name} {'over old' if self.over else 'anew'}, {fault} at {at} ({met.hit})"
+        out = contents(place / "out")
+        said = said_in(place).read_text(encoding="utf-8", errors="replace")
+        found["tried"] += 1
+        if out is None and self.over:
+            found["lost"] += 1
+            yield f"{where}: lost"
+        elif out not in (self.old, self.new):
+            found["torn"] += 1
+            yield f"{where}: torn, or old where it should be new"
+        if met.code == 0:
+            found["went on"] += 1
+            if out != self.new:
+                yield f"{where}: said done, but the output is not the new one"
+        elif error is not None:
+            found["refused"] += 1
+            if met.code != 5 or not said.startswith("error: ") or len(said.splitlines()) != 1:
+                yield f"{where}: exit {met.code}, {said[-300:]!r}"
+            if out != self.old:
+                yield f"{where}: failed, but the output is not as it was"
+            left = {path.name for path in place.iterdir()} - self.listed - {"out.unfinished"}
+            if left and met.hit not in inject.REMOVING.values():
+                yield f"{where}: left {', '.join(left)}"
+        again = inject.plain(typed, said_in(place))
+        if again != 0 or contents(place / "out") != self.new:
+            yield f"{where}: then exit {again}, {said_in(place).read_text(encoding='utf-8')[-300:]!r}"
+        if {path.name for path in place.iterdir()} != self.listed:
+            yield f"{where}: then left {', '.join(path.name for path in place.iterdir())}"
+        for path in self.inputs.rglob("*"):
+            if path.is_file() and path.read_bytes() != (place / path.relative_to(self.inputs)).read_bytes():
+                yield f"{where}: changed its input {path.name}"
+
+
+def make_inputs(folder: Path) -> None:
+    """Write features, a store of them and a model."""
+    folder.mkdir()
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(40, 3))
+    for name, dim in (("left", 4), ("right", 3), ("third", 2)):
+        vectors = latent @ rng.normal(size=(3, dim)) + 0.1 * rng.normal(size=(40, dim))
+        np.save(folder / f"{name}.npy", vectors.astype(np.float32))
+    for typed in (
+        ("ingest", "left.npy", "right.npy", "-o", "store", "-q"),
+        ("fit", "store", *QUICK, "-o", "model"),
+    ):
+        code = inject.plain(act(folder, *typed), said_in(folder))
+        assert code == 0, said_in(folder).read_text(encoding="utf-8")
+
+
+def import_all() -> None:
+    """Import what commands import, or each fork would."""
+    for module in pkgutil.walk_packages(pmrl_cli.__path__, "pmrl_cli."):
+        if module.name != "pmrl_cli.__main__":
+            importlib.import_module(module.name)
+    importlib.import_module("torch._dynamo")  # as an optimiser does when it is made
+
+
+def main() -> int:
+    """Try the points and say what came of them."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("commands", nargs="*", default=COMMANDS)
+    parser.add_argument("--sample", type=int, help="points of each command, chosen at random")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--json", action="store_true")
+    asked = parser.parse_args()
+    import_all()
+    results, wrong = {}, []
+    memory = Path("/dev/shm")  # where fsync costs nothing
+    with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
+        folder = Path(name)
+        make_inputs(folder / "inputs")
+        for command in asked.commands:
+            for over in (True, False):
+                started = time.monotonic()
+                scenario = Command(command, folder / "inputs", folder, over=over)
+                calls = scenario.points()
+                chosen = range(1, len(calls) + 1)
+                if asked.sample is not None:
+                    naming = max(at for at in chosen if calls[at - 1] in inject.RENAMING.values())
+                    others = random.Random(asked.seed).sample(chosen, min(asked.sample, len(calls)))
+                    chosen = sorted({*others, naming})
+                found: Counter[str] = Counter(tried=0, torn=0, lost=0, refused=0)
+                for at in chosen:
+                    for fault in scenario.faults(at, found):
+                        wrong.append(fault)
+                        print(fault, file=sys.stderr, flush=True)
+                title = f"{command} {'over old' if over else 'anew'}"
+                counts = {"calls": len(calls), "points": len(chosen), **found}
+                results[title] = {**counts, "order": calls}
+                if not asked.json:
+                    seconds = time.monotonic() - started
+                    print(title, *(f"{k} {v}" for k, v in counts.items()), f"{seconds:.0f} s", flush=True)
+    if asked.json:
+        print(json.dumps({"results": results, "wrong": wrong}))
+    return 1 if wrong else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,166 @@
+"""The page of a diagnosis: whole, readable by everyone, harmless, the same twice."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+
+from pmrl_cli.errors import UsageError
+from pmrl_cli.report import render
+from tests.report.sample import sample
+
+VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
+NAMES = ("<script>alert(1)</script>", "$x_1$ & 'b' \"c\"", "日本語 → ünï")
+
+
+class Page(HTMLParser):
+    """Elements, ids and texts of a page; fails where tags do not nest."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.elements, self.text = [], [], []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open, tag
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+    def all(self, tag):
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture(scope="module")
+def page():
+    return render(sample())
+
+
+def test_the_page_nests_has_unique_ids_and_is_under_a_megabyte(page):
+    found = Page(page)
+    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    referred = set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', page))
+    assert {a or b for a, b in referred} <= set(ids)
+    assert len(page.encode()) < 1_000_000
+
+
+def test_sixteen_modalities_of_long_names_stay_under_a_megabyte():
+    assert len(render(sample(tuple(f"modality {i} " + "x" * 70 for i in range(16)))).encode()) < 1_000_000
+
+
+def test_nothing_is_loaded_from_anywhere_and_nothing_runs(page):
+    found = Page(page)
+    assert "://" not in page
+    assert not {tag for tag, _ in found.elements} & {"script", "link", "iframe", "object", "embed", "base", "img"}
+    for _, attributes in found.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        for name in ("href", "src"):
+            assert attributes.get(name, "#").startswith(("#", "data:image/png;base64,"))
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+
+
+def test_every_figure_has_a_title_and_a_description_with_numbers(page):
+    drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
+    assert len(drawings) == 12
+    for drawing in drawings:
+        assert 'role="img"' in drawing
+        title, description = re.match(
+            r'<svg role="img" aria-labelledby="(\S+) (\S+)" viewBox="[^"]*">'
+            r'<title id="\1">[^<]+</title><desc id="\2">([^<]+)</desc>',
+            drawing,
+        ).group(1, 3)
+        assert title
+        assert re.search(r"\d", description)
+
+
+def test_drawings_take_the_colours_and_the_font_of_the_page(page):
+    for drawing in re.findall(r"<svg.*?</svg>", page, re.DOTALL):
+        assert not re.search(r"#[0-9a-f]{6}\b|font-family", drawing)
+        assert "currentColor" in drawing
+    assert "prefers-color-scheme: dark" in page
+    assert set(re.findall(r"var\((--[a-z0-9]+)", page)) <= set(re.findall(r"(--[a-z0-9]+):", page))
+
+
+def test_series_differ_without_colour(page):
+    lines = re.search(r'<section id="dimensions">.*?</section>', page, re.DOTALL)[0]
+    dashes = re.findall(r'style="fill: none; (?:stroke-dasharray: ([^;]+);[^"]*)?stroke: var\(--s\d\)', lines)
+    assert len(set(dashes)) >= 3
+
+
+def test_names_are_shown_and_never_obeyed():
+    text = render(sample(NAMES))
+    found = Page(text)
+    assert not [tag for tag, _ in found.elements if tag == "script"]
+    words = " ".join(found.text)
+    assert all(name in words for name in NAMES)
+
+
+def test_the_same_diagnosis_gives_the_same_bytes_whatever_the_user_s_matplotlib_settings(page):
+    import matplotlib as mpl
+
+    written = json.loads(json.dumps(sample(), sort_keys=True))  # as --json writes it
+    with mpl.rc_context({"font.size": 30, "axes.facecolor": "red", "svg.fonttype": "path"}):
+        assert render(written) == page
+
+
+def test_what_was_not_measured_is_left_out():
+    bare = sample(("a", "b"))
+    bare |= {
+        "alignment": None,
+        "retrieval": None,
+        "suspects": None,
+        "training": None,
+        "counterfactual": [],
+        "plot": {},
+    }
+    for pair in bare["pair"].values():
+        pair.update(retrieval={}, gap={}, hubness={})
+    for name in bare["modality"]:
+        bare["modality"][name] = {
+            key: {**bare["modality"][name][key], "value": None, "ci": None, "status": "n_too_small"}
+            for key in ("load", "meancos", "pr_deb")
+        }
+    drawn = re.findall(r'<section id="([^"]+)"', render(bare))
+    assert drawn == ["why", "pairs", "probe", "notes"]
+
+
+def test_every_statistic_is_on_the_page(page):
+    def paths(node, path=""):
+        if isinstance(node, dict):
+            if "status" in node and "value" in node:
+                yield path
+            else:
+                for key, child in node.items():
+                    yield from paths(child, f"{path}.{key}" if path else key)
+
+    shown = set(re.findall(r'<th scope="row">([^<]*)</th>', page))
+    assert {path.replace("->", "-&gt;") for path in paths(sample())} <= shown
+
+
+def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("pmrl_cli.report.find_spec", lambda name: None if name == "matplotlib" else object())
+    with pytest.raises(UsageError, match=r"no matplotlib, expected .* pip install 'pmrl-cli\[report\]'"):
+        render(sample())
+
+
+def test_the_template_is_in_the_package():
+    folder = Path(sys.modules["pmrl_cli.report"].__file__).parent / "templates"
+    assert {path.name for path in folder.iterdir()} == {"page.css", "page.html"}
