@@ -1,10 +1,10 @@
 """Retrieval of one modality from the others, fused by their leading direction or by the candidate's weights.
 
-    python benchmarks/fusion.py SET [SET ...] [--temperatures .05,.1,.2] [--models FOLDER]
+    python benchmarks/fusion.py SET [SET ...] [--method pmrl] [--temperatures .05,.1,.2] [--models FOLDER]
 
-A SET is a folder of feature files with a labels.parquet and three modalities or more. Each is fitted once by default
-settings (test .2, seed 0; rows of one object or video on one side) and asked on its test instances. A difference is
-paired: that of the reciprocal ranks of the same query, averaged over queries and directions; its interval is from
+A SET is a folder of feature files with a labels.parquet and three modalities or more. Each is fitted once by a method
+of quality.py (test .2, seed 0; rows of one object or video on one side) and asked on its test instances. A difference
+is paired: that of the reciprocal ranks of the same query, averaged over queries and directions; its interval is from
 1,000 bootstrap draws of the instances or groups. ``--models`` keeps the fits, or takes those that are there.
 """
 
@@ -16,7 +16,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
-from quality import GROUPS
+from quality import GROUPS, settings_of
 
 from pmrl_cli import Aligner, fusion, read_dataset
 from pmrl_cli.data.dataset import Dataset
@@ -37,6 +37,7 @@ def main() -> None:
     """Print one table, rows as they are done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", type=Path)
+    parser.add_argument("--method", default="pmrl", help="a file in benchmarks/methods")
     parser.add_argument("--temperatures", default=".05,.1,.2", help="separated by commas and no space")
     parser.add_argument("--models", type=Path, default=Path(tempfile.mkdtemp()))
     arguments = parser.parse_args()
@@ -44,9 +45,9 @@ def main() -> None:
     for folder in arguments.sets:
         data = read_dataset([str(folder)], join="outer")
         group = GROUPS.get(folder.name)
-        model = arguments.models / folder.name
+        model = arguments.models / arguments.method / folder.name
         if not model.exists():
-            Aligner(test=0.2, seed=0, group=group).fit(data).save(model)
+            Aligner(**settings_of(arguments.method), test=0.2, seed=0, group=group).fit(data).save(model)
         aligner = Aligner.load(model)
         rows, _ = aligner.rows(data, "test")
         dataset = aligner.embed_dataset(data, rows)
