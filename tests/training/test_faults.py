@@ -117,7 +117,7 @@ def interrupted(tmp_path):
     calls = iter(range(100))
     with pytest.raises(Interrupted):
         fit(simulate(), SETTINGS, checkpoint=tmp_path, should_stop=lambda: next(calls) == 9)
-    return tmp_path / "dropout-0"
+    return tmp_path / "linear-dropout-0"
 
 
 def test_a_changed_state_is_refused_and_says_how_to_start_afresh(interrupted, whole):
