@@ -73,7 +73,7 @@ def test_parameters_follow_scikit_learn():
     assert Aligner(**aligner.get_params()).get_params() == aligner.get_params()
     with pytest.raises(UsageError, match="depth"):
         aligner.set_params(depth=2)
-    with pytest.raises(UsageError, match="adapter out of range: 'tree', expected linear or mlp"):
+    with pytest.raises(UsageError, match="adapter out of range: 'tree', expected one of auto, linear, mlp, kernel"):
         Aligner(adapter="tree")
 
 
