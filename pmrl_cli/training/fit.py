@@ -97,7 +97,8 @@ class Fitted:
         held_out: retrieval of the members together on validation, before any refit.
         share: mean sigma_1^2 / k_i there.
         refitted: whether validation instances trained in the end.
-        counts: instances per part (train, validation, test) as dealt, less those excluded; ``distrusted``.
+        counts: instances per part (train, validation, test) as dealt, less those excluded, and ``distrusted`` (left
+            out as mispaired).
         excluded: ``vectors`` and ``instances`` (of which a vector) left out of training and validation on request.
         ranked: validation instances that were ranked.
         seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
