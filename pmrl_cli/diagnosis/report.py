@@ -14,7 +14,6 @@ from typing import Any
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import column_of
 from pmrl_cli.diagnosis.header import Header
-from pmrl_cli.diagnosis.instances import pairs_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
 from pmrl_cli.diagnosis.order import try_orders
 from pmrl_cli.diagnosis.sections import DRAWS, SHUFFLES, sections_apart, sections_of_space
