@@ -19,7 +19,7 @@ from pathlib import Path
 from pmrl_cli.errors import Place, ResourceError, UsageError
 from pmrl_cli.files.locks import held
 
-__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "format_of", "to_json"]
+__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "format_of", "remove", "to_json"]
 
 MANIFEST = "manifest.json"
 
@@ -40,7 +40,7 @@ def _make(folder: Path) -> None:
         _sync(folder.parent)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file or folder; what cannot be removed now is swept by the next writer."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -64,13 +64,13 @@ def _working(path: Path) -> Iterator[tuple[Path, Path]]:
         with held(working):
             if old.exists() and not path.exists():  # killed between the two renames of ``_publish``
                 old.rename(path)
-            _remove(new)
-            _remove(old)
+            remove(new)
+            remove(old)
             try:
                 yield new, old
             finally:
-                _remove(new)
-                _remove(old)
+                remove(new)
+                remove(old)
     except OSError as error:
         what = "output cannot be written"
         raise ResourceError(

@@ -13,7 +13,7 @@ from torch import Tensor
 from pmrl_cli.data.dataset import Dataset, Rows
 from pmrl_cli.errors import DataError
 
-__all__ = ["Batch", "check_one_space", "read_batch"]
+__all__ = ["Batch", "check_one_space", "check_pairs", "read_batch"]
 
 
 @dataclass(frozen=True)
@@ -64,11 +64,10 @@ def read_batch(dataset: Dataset, rows: Rows) -> Batch:
     return Batch(numbers, stacked, mask)
 
 
-def check_one_space(dataset: Dataset) -> None:
-    """Refuse modalities that do not share a space.
+def check_pairs(dataset: Dataset) -> None:
+    """Refuse what has nothing to be aligned.
 
-    Raises: DataError unless there are at least two modalities, all of one dim, and at least one
-            instance that has two.
+    Raises: DataError unless there are two modalities or more and an instance that has two.
     """
     if len(dataset.names) < 2:
         what = "too few modalities"
@@ -78,14 +77,6 @@ def check_one_space(dataset: Dataset) -> None:
             expected="two or more",
             next_step="Name a file for each modality.",
         )
-    if len(set(dataset.dims)) > 1:
-        what = "modalities are not in one space"
-        raise DataError(
-            what,
-            found=", ".join(f"{f.name} has {f.dim} columns" for f in dataset.modalities),
-            expected="equal numbers of columns",
-            next_step="Pass --model MODEL, or train one first with pmrl fit.",
-        )
     if not (dataset.present.sum(1) >= 2).any():
         what = "no instance in two modalities"
         raise DataError(
@@ -93,4 +84,21 @@ def check_one_space(dataset: Dataset) -> None:
             found=f"none of {len(dataset)} has two modalities",
             expected="at least one",
             next_step="Check with pmrl inspect that the ids of the files agree.",
+        )
+
+
+def check_one_space(dataset: Dataset) -> None:
+    """Refuse modalities that do not share a space.
+
+    Raises: DataError unless there are at least two modalities, all of one dim, and at least one instance that has
+        two.
+    """
+    check_pairs(dataset)
+    if len(set(dataset.dims)) > 1:
+        what = "modalities are not in one space"
+        raise DataError(
+            what,
+            found=", ".join(f"{f.name} has {f.dim} columns" for f in dataset.modalities),
+            expected="equal numbers of columns",
+            next_step="Pass --model MODEL, or train one first with pmrl fit.",
         )

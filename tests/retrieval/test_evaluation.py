@@ -25,6 +25,14 @@ def test_pairwise_is_the_mean_over_directions_and_its_interval_holds_it():
     assert found["fused"]["MRR"]["value"] > found["pairwise"]["MRR"]["value"]  # two witnesses beat one
 
 
+def test_the_fusion_is_said_and_another_refused():
+    data = simulate(30, 3, 8)
+    assert plain(evaluate(data, bootstrap=0))["fusion"] == "leading"
+    assert plain(evaluate(data, fusion="weighted", bootstrap=0))["fusion"] == "weighted"
+    with pytest.raises(UsageError, match="unknown fusion: 'mean', expected one of leading, weighted"):
+        evaluate(data, fusion="mean")
+
+
 def test_collapsed_modalities_score_chance_and_say_that_ties_did_it():
     found = plain(evaluate(dataset_of({"a": np.ones((40, 5)), "b": np.ones((40, 5))}), bootstrap=0))
     assert found["pairwise"]["R@1"] == {"value": pytest.approx(1 / 40), "chance": 1 / 40, "ci": None}
