@@ -145,7 +145,8 @@ def read_space(
         import torch
 
         torch.set_num_threads(threads)
-    instances = f"all {count_text(len(dataset), 'instance')}, compared as they are"
+    everyone = "" if len(dataset) == 1 else "all "
+    instances = f"{everyone}{count_text(len(dataset), 'instance')}, compared as they are"
     columns = dataset.dims
     if aligner is not None:
         rows, instances = aligner.rows(dataset, split.value)

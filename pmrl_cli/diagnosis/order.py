@@ -11,10 +11,13 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.diagnosis.dependence import Scatter, compact, permutation_moments
+from pmrl_cli.diagnosis.instances import pairs_of
 from pmrl_cli.diagnosis.pairing import pairing_z
+from pmrl_cli.diagnosis.rules import Look
+from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
 from pmrl_cli.diagnosis.statistic import Statistic
 
-__all__ = ["Order", "best_order"]
+__all__ = ["Order", "best_order", "try_orders"]
 
 Array = npt.NDArray[np.float64]
 
@@ -102,3 +105,12 @@ def _pairing(x: Array, y: Array) -> float | None:
         found.append((cka - moments[0]) / math.sqrt(moments[1]))
     known = [abs(z) for z in found if z is not None]
     return max(known) if known else None
+
+
+def try_orders(result: dict[str, Any], dataset: Dataset) -> None:
+    """Add the best order of the rows to every pair of a diagnosis that looks unpaired."""
+    for a, b in pairs_of(len(dataset.names)):
+        pair = f"{dataset.names[a]}|{dataset.names[b]}"
+        if pair in result["pair"] and looks_unpaired(Look(result), pair):
+            order = best_order(dataset, a, b)
+            result["pair"][pair]["order"] = None if order is None else order.as_dict()

@@ -34,13 +34,21 @@ def codes(result):
     return {finding.code for finding in judge(result).findings}
 
 
+def training_of(spectrum, instance):
+    return {
+        "temperatures": {"spectrum": spectrum, "instance": instance},
+        "kept": [],
+        "refitted": False,
+        "history": [],
+    }
+
+
 def trained(data, temperature, *, lifted=False):
     """Return the diagnosis of a data set as if a model with this temperature had embedded it."""
     batch = read_batch(data, slice(0, len(data)))
     groups = np.arange(len(data))
     result = result_of(data)
-    section = training_section(batch, groups, spectrum_temperature=temperature, instance_temperature=0.1)
-    result["training"] = plain({**section, "history": []})
+    result["training"] = plain(training_section(batch, groups, training_of(temperature, 0.1)))
     for name, share in zip(data.names, gradient_shares(batch, groups, lifted=lifted), strict=True):
         result["modality"][name]["grad_share"] = share.as_dict()
     return result
@@ -79,8 +87,7 @@ def test_the_temperature_of_the_contrast_is_judged_both_ways():
     batch = read_batch(data, slice(0, 300))
     result = result_of(data)
     for temperature, word in ((0.003, "too low"), (0.1, None), (5.0, "too high")):
-        section = training_section(batch, np.arange(300), spectrum_temperature=None, instance_temperature=temperature)
-        result["training"] = plain({**section, "history": []})
+        result["training"] = plain(training_section(batch, np.arange(300), training_of(None, temperature)))
         texts = [finding.text for finding in judge(result).findings if finding.code == "NEG_TEMPERATURE"]
         assert [word in text for text in texts] == ([True] if word else [])
 

@@ -53,7 +53,7 @@ def _odd_one_out(look: Look) -> Iterator[Finding]:
     for name in names:
         own = [value for pair, value in adjusted.items() if name in pair.split("|")]
         rest = [value for pair, value in adjusted.items() if name not in pair.split("|")]
-        dropped = look.counterfactual("drop_modality", [name])
+        dropped = look.counterfactual("drop_modality", [name], "fused ")
         if not own or not rest:
             continue
         mine, others = sum(own) / len(own), sum(rest) / len(rest)
