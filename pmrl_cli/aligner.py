@@ -18,13 +18,13 @@ from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
-from pmrl_cli.files.atomic import atomic_folder
+from pmrl_cli.files.atomic import atomic_folder, to_json
 from pmrl_cli.files.model_folder import FORMAT, read_model, to_toml, write_model
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.files.tensors import read_tensors, write_tensors
+from pmrl_cli.fusion import fuse
 from pmrl_cli.projection import Projection
 from pmrl_cli.record import texts_of
-from pmrl_cli.spectrum import spectrum
 from pmrl_cli.training.devices import choose_device
 from pmrl_cli.training.fit import check_objective, fit
 from pmrl_cli.training.settings import FitSettings
@@ -198,14 +198,17 @@ class Aligner:
                 )
         return indices
 
-    def embed(self, dataset: Dataset, rows: npt.NDArray[np.int64] | None = None) -> Iterator[EmbeddedBlock]:
+    def embed(
+        self, dataset: Dataset, rows: npt.NDArray[np.int64] | None = None, *, fusion: str = "leading"
+    ) -> Iterator[EmbeddedBlock]:
         """Yield the aligned embeddings of a data set block by block, in its order.
 
         Args:
             dataset: some of the model's modalities, each with the dimension it was fitted on.
             rows: ascending row numbers, or None for all.
+            fusion: as for ``fuse``.
 
-        Raises: StateError for a modality or dimension the model does not know.
+        Raises: StateError for a modality or dimension the model does not know; UsageError for an unknown fusion.
         """
         space = self._fitted()
         indices = self._indices(dataset)
@@ -219,7 +222,7 @@ class Aligner:
             with torch.inference_mode():
                 each = [member.embed(indices, features, device) for member in space.members]
                 unit = side_by_side(each) * mask[:, :, None]
-                fused = spectrum(unit, mask, lifted=True).leading_direction
+                fused = fuse(unit, mask, fusion)
             ids = dataset.ids[block] if isinstance(block, slice) else dataset.ids.take(block)
             yield EmbeddedBlock(ids, unit.cpu().numpy(), present, fused.cpu().numpy())
 
@@ -298,10 +301,18 @@ class Aligner:
         stacked[~dataset.present] = np.nan
         return {name: np.ascontiguousarray(stacked[:, m]) for m, name in enumerate(dataset.names)}
 
-    def fuse(self, features: Arrays | Dataset) -> FloatArray:
-        """Return (n, d) float32 unit vectors: the leading direction of each instance's present embeddings."""
+    def fuse(self, features: Arrays | Dataset, *, fusion: str = "leading") -> FloatArray:
+        """Return (n, d) float32 unit vectors, one for each instance, from its present embeddings.
+
+        Args:
+            features: some or all of the model's modalities, as for ``fit``.
+            fusion: ``leading``, their leading direction, or ``weighted``, the consensus weighted by the agreement of
+                each with that direction (see ``pmrl_cli.fusion``).
+
+        Raises: UsageError for another fusion.
+        """
         dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, None, None)
-        return np.concatenate([block.fused for block in self.embed(dataset)])
+        return np.concatenate([block.fused for block in self.embed(dataset, fusion=fusion)])
 
     def diagnose(self, features: Arrays | Dataset, ids: Sequence[str] | None = None, **options: Any) -> Diagnosis:  # noqa: ANN401 - passed on
         """Diagnose the alignment of features in the shared space; see ``pmrl_cli.diagnosis.diagnose``."""
@@ -355,21 +366,42 @@ class Aligner:
         """
         folder = Path(path)
         files, manifest = read_model(folder)
+        try:
+            return cls._from_files(folder, files, manifest, device)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            what = "not a model"  # digests show that bytes are as written, not who wrote them
+            raise DataError(
+                what,
+                at=Place(str(folder)),
+                found=" ".join(f"{type(error).__name__}: {error}".split())[:120],
+                expected="a folder written by pmrl fit",
+                next_step="Give the folder that pmrl fit printed.",
+            ) from error
+
+    @classmethod
+    def _from_files(cls, folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any], device: str) -> Self:
         texts = {name: content.decode() for name, content in files.items() if not name.endswith(".safetensors")}
         config = json.loads(texts["config.json"])
+        numbered = "members" in config  # a model of format 1 is one alignment, whose tensors have no number
+        if not numbered:
+            config["members"] = [{"features": "linear", "squash": False}]
+            texts["config.json"] = to_json(config)
         names = tuple(str(m["name"]) for m in config["modalities"])
         weights = Adapters.merged_keys(hidden=int(config["hidden"]))
         arrays = [Projection.array_names(kernel=member["features"] == "kernel") for member in config["members"]]
-        expected = {f"{i}.{n}.projection.{key}" for i, keys in enumerate(arrays) for n in names for key in keys}
-        expected |= {f"{i}.{n}.adapter.{key}" for i in range(len(arrays)) for n in names for key in weights}
+        prefix = [f"{i}." if numbered else "" for i in range(len(arrays))]
+        expected = {
+            f"{p}{n}.projection.{key}" for p, keys in zip(prefix, arrays, strict=True) for n in names for key in keys
+        }
+        expected |= {f"{p}{n}.adapter.{key}" for p in prefix for n in names for key in weights}
         tensors = read_tensors(files["model.safetensors"], folder / "model.safetensors", expected)
 
         def projection(i: int, name: str) -> Projection:
-            stored = {key: tensors[f"{i}.{name}.projection.{key}"].numpy() for key in arrays[i]}
+            stored = {key: tensors[f"{prefix[i]}{name}.projection.{key}"].numpy() for key in arrays[i]}
             return Projection.from_arrays(stored, squash=bool(config["members"][i]["squash"]))
 
         def member(i: int) -> Member:
-            stored = [{key: tensors[f"{i}.{name}.adapter.{key}"] for key in weights} for name in names]
+            stored = [{key: tensors[f"{prefix[i]}{name}.adapter.{key}"] for key in weights} for name in names]
             return Member(tuple(projection(i, name) for name in names), Adapters.from_merged(stored))
 
         aligner = cls(device=device, **config["settings"])

@@ -80,6 +80,7 @@ def _metrics(fitted: Fitted) -> dict[str, float]:
         "instances.train": fitted.counts["train"],
         "instances.validation": fitted.counts["validation"],
         "instances.test": fitted.counts["test"],
+        "instances.distrusted": fitted.counts["distrusted"],
         "excluded.vectors": fitted.excluded["vectors"],
         "excluded.instances": fitted.excluded["instances"],
     }
@@ -134,6 +135,11 @@ def _card(fitted: Fitted) -> str:
         if fitted.counts["test"]
         else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
     )
+    distrusted = (
+        f"{fitted.counts['distrusted']:,} of them, the most suspect, did not train. "
+        if fitted.counts["distrusted"]
+        else ""
+    )
     tried = sum({recipe.setting: recipe.setting.tried for recipe in fitted.tried}.values())
     return f"""# Alignment of {", ".join(fitted.names)}
 
@@ -158,7 +164,7 @@ kind these recipes were trained, each stopped where validation ranked best (* ch
 
 ## Held-out retrieval
 
-{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose.{left_out} {test}
+{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose.{left_out} {distrusted}{test}
 
 | on {fitted.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|

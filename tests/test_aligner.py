@@ -7,6 +7,7 @@ import pytest
 
 from pmrl_cli import Aligner
 from pmrl_cli.errors import DataError, StateError, UsageError
+from pmrl_cli.fusion import fuse
 from pmrl_cli.spectrum import spectrum
 
 
@@ -39,7 +40,7 @@ def test_partial_input_gives_the_same_embeddings_as_whole(aligner):
     np.testing.assert_allclose(part["text"], whole["text"], atol=1e-6)
 
 
-def test_fusion_is_the_leading_direction_of_what_is_present(aligner):
+def test_fusion_is_of_what_is_present_by_the_leading_direction_or_weighted(aligner):
     import torch
 
     embeddings = aligner.transform(features())
@@ -47,6 +48,11 @@ def test_fusion_is_the_leading_direction_of_what_is_present(aligner):
     present = ~torch.isnan(stacked).any(2)
     expected = spectrum(torch.nan_to_num(stacked), present, lifted=True).leading_direction
     np.testing.assert_allclose(aligner.fuse(features()), expected.numpy(), atol=1e-5)
+    weighted = fuse(torch.nan_to_num(stacked), present, "weighted")
+    assert (weighted - expected).abs().max() > 1e-3
+    np.testing.assert_allclose(aligner.fuse(features(), fusion="weighted"), weighted.numpy(), atol=1e-5)
+    with pytest.raises(UsageError, match="unknown fusion: 'mean', expected one of leading, weighted"):
+        aligner.fuse(features(), fusion="mean")
 
 
 def test_a_loaded_model_embeds_and_saves_the_same_bytes(aligner, tmp_path):
@@ -73,7 +79,7 @@ def test_parameters_follow_scikit_learn():
     assert Aligner(**aligner.get_params()).get_params() == aligner.get_params()
     with pytest.raises(UsageError, match="depth"):
         aligner.set_params(depth=2)
-    with pytest.raises(UsageError, match="adapter out of range: 'tree', expected linear or mlp"):
+    with pytest.raises(UsageError, match="adapter out of range: 'tree', expected one of auto, linear, mlp, kernel"):
         Aligner(adapter="tree")
 
 

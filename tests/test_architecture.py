@@ -17,6 +17,7 @@ PACKAGE = ROOT / "pmrl_cli"
 ARROWS = {
     "errors": set(),
     "spectrum": set(),
+    "fusion": {"spectrum"},
     "moments": set(),
     "projection": {"moments"},
     "gcca": {"moments"},
@@ -25,7 +26,7 @@ ARROWS = {
     "objectives": {"spectrum"},
     "data": set(),
     "files": {"data"},
-    "retrieval": {"spectrum", "moments", "gcca", "data"},
+    "retrieval": {"spectrum", "fusion", "moments", "gcca", "data"},
     "diagnosis": {"spectrum", "moments", "projection", "gcca", "data", "retrieval"},
     "training": {
         "objectives",
@@ -49,7 +50,7 @@ ARROWS = {
         "adapters",
         "ensemble",
         "projection",
-        "spectrum",
+        "fusion",
         "record",
         "diagnosis",
     },
@@ -61,6 +62,7 @@ OWNERS = {
     "pyarrow": {"files", "data", "cli"},
     "torch": {
         "spectrum",
+        "fusion",
         "adapters",
         "ensemble",
         "objectives",

@@ -1,10 +1,10 @@
 """The closed form against MAXVAR's own definition over instances."""
 
 import numpy as np
-import pytest
+from scipy import linalg
 
-from pmrl_cli.gcca import CLIP, fit_projection, gcca, inverse_deviation, standardise
-from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
+from pmrl_cli.gcca import gcca
+from pmrl_cli.moments import CrossMoments, SecondMoment
 
 
 def solve(modalities, present, ridge, dim):
@@ -76,27 +76,23 @@ def test_a_modality_missing_at_random_does_not_turn_the_shared_directions():
     assert (solution.correlations <= whole.correlations + 1e-9).all()
 
 
-def test_projection_standardises_clips_and_rotates():
-    rng = np.random.default_rng(4)
-    rows = rng.normal(size=(300, 5)) * [1, 5, 0, 2, 1] + [0, 3, 9, 0, 0]
-    rows[0, 0] = 1e6
-    columns = ColumnMoments(5)
-    columns.add(rows)
-    scale = inverse_deviation(columns)
-    assert scale[2] == 0  # the constant column says nothing
-    second = SecondMoment(5)
-    second.add(standardise(rows, columns.mean, scale))
-    projection, variances = fit_projection(columns, second, 5)
-    scores = projection.scores(rows.astype(np.float32))
-    np.testing.assert_allclose(scores.mean(0), 0, atol=1e-4)
-    np.testing.assert_allclose(np.cov(scores.T, bias=True), np.diag(variances), atol=1e-4)
-    standard = (rows - rows.mean(0)) / np.where(rows.std(0) > 0, rows.std(0), np.inf)
-    clipped = np.clip(standard, -CLIP, CLIP)
-    np.testing.assert_allclose(scores, (clipped - clipped.mean(0)) @ projection.basis, atol=1e-4)
-
-
-@pytest.mark.parametrize("value", [0.0, 1.0, -1e30])
-def test_constant_columns_get_no_weight_at_any_level(value):
-    columns = ColumnMoments(1)
-    columns.add(np.full((10, 1), value))
-    assert inverse_deviation(columns)[0] == 0
+def test_mcca_is_the_generalised_eigenproblem_of_the_off_diagonal_blocks():
+    # A w = lambda B w, A the covariance without its diagonal blocks, B those blocks with the ridge.
+    rng = np.random.default_rng(7)
+    modalities = [rng.normal(size=(60, d)) for d in (4, 5, 3)]
+    ridge = 0.3
+    scores, variances = [], []
+    for x in modalities:
+        second = SecondMoment(x.shape[1])
+        second.add(x)
+        axes, variance = second.principal_axes(x.shape[1])
+        scores.append((x - second.mean) @ axes)
+        variances.append(variance)
+    cross = CrossMoments([4, 5, 3])
+    cross.add(scores, np.ones((60, 3), dtype=bool))
+    solution = gcca(cross, variances, ridge=ridge, dim=3, solver="mcca")
+    whole = np.concatenate(scores, axis=1)
+    blocks = linalg.block_diag(*[s.T @ s / 60 for s in scores])
+    inner = np.concatenate([v + ridge * v.mean() for v in variances])
+    expected = linalg.eigh(whole.T @ whole / 60 - blocks, np.diag(inner), eigvals_only=True)[::-1][:3]
+    np.testing.assert_allclose(solution.correlations, np.clip(expected / 2, 0, 1), atol=1e-10)

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any
 
 from pmrl_cli.cli import options, space
-from pmrl_cli.cli.options import Join, OnBad, option
+from pmrl_cli.cli.options import Fusion, Join, OnBad, option
 
 __all__ = ["command"]
 
@@ -37,6 +37,7 @@ def command(
     queries: Annotated[
         int, option("--queries", min=1, help="At most this many instances ask; all are in the gallery.")
     ] = 20_000,
+    fusion: options.FusionOption = Fusion.leading,
     fail_under: space.FailUnder = None,
     join: options.JoinOption = Join.outer,
     on_bad: options.OnBadOption = OnBad.error,
@@ -53,8 +54,9 @@ def command(
 ) -> None:
     """Ask with each modality for the same instance in each other one: how high does it rank?
 
-    A direction a->b asks with a for b; others->b asks with the leading direction of all other modalities. Every
-    number stands beside its chance value (a random order) and a 95 % bootstrap interval over queries or groups.
+    A direction a->b asks with a for b; others->b asks with all other modalities fused: with their leading direction,
+    or (--fusion weighted) with the mean that each candidate weights by its cosine with them. Every number stands
+    beside its chance value (a random order) and a 95 % bootstrap interval over queries or groups.
     """
     gates = space.parse_gates(fail_under)
     found = space.read_space(
@@ -75,7 +77,9 @@ def command(
     )
     from pmrl_cli.retrieval import evaluate
 
-    evaluation = evaluate(found.dataset, label=found.label, group=found.group, seed=seed, max_queries=queries)
+    evaluation = evaluate(
+        found.dataset, fusion=fusion.value, label=found.label, group=found.group, seed=seed, max_queries=queries
+    )
     result = {**evaluation.as_dict(), "scope": found.instances}
     unmet = space.unmet_gates(result, gates, SHORT)
     if json:
@@ -93,6 +97,8 @@ def _show(result: Mapping[str, Any]) -> None:
     console.print(result["scope"])
     if result["queries"] < result["instances_in_two"]:
         console.print(f"{result['queries']:,} of them, chosen by hash, ask; all are in the gallery")
+    if result["fused"] is not None and result["fusion"] == Fusion.weighted:
+        console.print("others: the mean that each candidate weights by its cosine with them")
     console.print()
     console.print(_means(result))
     console.print()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pmrl_cli.cli import options
-from pmrl_cli.cli.options import OnBad, option
+from pmrl_cli.cli.options import Fusion, OnBad, option
 from pmrl_cli.errors import UsageError
 
 if TYPE_CHECKING:
@@ -89,6 +89,7 @@ def command(
     rows_per_file: Annotated[
         int | None, option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
     ] = None,
+    fusion: options.FusionOption = Fusion.leading,
     on_bad: options.OnBadOption = OnBad.error,
     id_column: options.IdColumn = None,
     feature_column: options.FeatureColumn = None,
@@ -103,7 +104,8 @@ def command(
 ) -> None:
     """Write the aligned embeddings of every instance, and one fused vector each, and print the folder.
 
-    Every instance counts, also those with a single modality.
+    Every instance counts, also those with a single modality. The fused vector is the leading direction of an
+    instance's modalities, or (--fusion weighted) their mean weighted by their cosine with it.
     """
     streaming = output == STDOUT
     if streaming:
@@ -137,7 +139,7 @@ def command(
     if not quiet:
         for sentence in dataset.notes:
             typer.echo(f"note: {sentence}", err=True)
-    blocks = _shown(aligner.embed(dataset), len(dataset), quiet=quiet)
+    blocks = _shown(aligner.embed(dataset, fusion=fusion.value), len(dataset), quiet=quiet)
     if streaming:
         write_stream(blocks, sys.stdout.buffer, names=dataset.names, dim=aligner.dim, dtype=dtype.value)
         return
@@ -156,6 +158,7 @@ def command(
         rows_per_file=rows_per_file or ROWS_PER_FILE,
         force=force,
         provenance={
+            "fusion": fusion.value,
             "inputs": {features.name: features.digest for features in dataset.modalities},
             "model": sha256_of(model / MANIFEST),
         },
@@ -167,6 +170,7 @@ def command(
             "file_format": file_format,
             "dim": aligner.dim,
             "dtype": dtype.value,
+            "fusion": fusion.value,
             "instances": rows,
             "modalities": counts,
         }

@@ -83,6 +83,9 @@ def command(
     mixup: Annotated[
         float, option("--mixup", help="A: mix instances in a proportion drawn from Beta(A, A) (FuseMix); 0: not.")
     ] = 0.0,
+    mispaired: Annotated[
+        float, option("--mispaired", help="Share known to be mispaired; as many, the most suspect, do not train.")
+    ] = 0.0,
     budget: Annotated[
         str | None, option("--budget", metavar="TIME", help="Stop the search after it, as in 90s, 5m, 2h.")
     ] = None,
@@ -154,6 +157,7 @@ def command(
         learning_rate=learning_rate,
         dropout=dropout,
         mixup=mixup,
+        mispaired=mispaired,
         budget=options.parse_seconds(budget),
         patience=patience,
         refit=refit,

@@ -24,6 +24,8 @@ __all__ = [
     "FeatureColumn",
     "Files",
     "Force",
+    "Fusion",
+    "FusionOption",
     "IdColumn",
     "Join",
     "JoinOption",
@@ -60,6 +62,13 @@ class OnBad(StrEnum):
 
     error = "error"
     drop = "drop"
+
+
+class Fusion(StrEnum):
+    """How the modalities of an instance become one vector."""
+
+    leading = "leading"
+    weighted = "weighted"
 
 
 class Precision(StrEnum):
@@ -152,9 +161,18 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
     return expanded
 
 
+def _start_reading(files: list[str]) -> list[str]:
+    """Start the reading process while this one still loads its libraries."""
+    from pmrl_cli.files import isolated
+
+    isolated.start()
+    return files
+
+
 Files = Annotated[
     list[str],
     typer.Argument(
+        callback=_start_reading,
         metavar="FILES",
         help="Feature files, a folder, or a store; name=path, path:/dataset and path#column name things; "
         "- reads paths from standard input.",
@@ -170,6 +188,10 @@ IdColumn = Annotated[str | None, option("--id-column", help="Dataset or column t
 FeatureColumn = Annotated[str | None, option("--feature-column", help="Dataset or column that holds the vectors.")]
 JoinOption = Annotated[Join, option("--join", help="Keep instances in all modalities, or in two or more.")]
 OnBadOption = Annotated[OnBad, option("--on-bad", help="Rows with NaN, Inf or no length: stop, or drop.")]
+FusionOption = Annotated[
+    Fusion,
+    option("--fusion", help="Fuse modalities to their leading direction, or to a mean weighted by agreement."),
+]
 Json = Annotated[bool, option("--json", help="Print the result as JSON on standard output.")]
 Quiet = Annotated[bool, option("-q", "--quiet", help="Only errors on standard error.")]
 Verbose = Annotated[bool, option("-v", "--verbose", help="Progress as plain lines even off a terminal.")]

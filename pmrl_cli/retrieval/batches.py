@@ -37,6 +37,10 @@ class Batch:
             yield Batch(self.rows[piece], self.embeddings[piece], self.present[piece])
 
 
+_SQUARES_KEPT = 1e-15
+"""Between this length and its inverse no square of float32 overflows, nor loses more than its rounding."""
+
+
 def read_batch(dataset: Dataset, rows: Rows) -> Batch:
     """Read instances and bring every present vector to unit length (absent ones to zero).
 
@@ -47,6 +51,11 @@ def read_batch(dataset: Dataset, rows: Rows) -> Batch:
     present = np.ascontiguousarray(dataset.present[rows])
     stacked = torch.from_numpy(np.stack([features.read(rows) for features in dataset.modalities], axis=1))
     lengths = stacked.norm(dim=-1, keepdim=True)
+    squares_lost = ~((lengths > _SQUARES_KEPT) & (lengths < 1 / _SQUARES_KEPT))
+    if bool(squares_lost.any()):  # the squares of such values overflow or vanish, the values do not
+        largest = stacked.abs().amax(dim=-1, keepdim=True)
+        stacked = torch.where(squares_lost & (largest > 0), stacked.double() / largest, stacked.double()).float()
+        lengths = stacked.norm(dim=-1, keepdim=True)
     # A vector of length zero has no direction: it stays zero and its cosine with anything is 0.
     stacked /= lengths.masked_fill_(lengths == 0, 1)
     mask = torch.from_numpy(present)

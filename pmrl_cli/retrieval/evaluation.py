@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
+from pmrl_cli.fusion import check_fusion
 from pmrl_cli.retrieval.batches import check_one_space, read_batch
 from pmrl_cli.retrieval.columns import codes_of
 from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
@@ -61,7 +62,7 @@ class Evaluation:
             (how far ties leave R@1 open) and ``metrics``: ``{"value", "chance", "ci"}`` by name.
         pairwise: the mean of each metric over the directions between two modalities.
         fused: the same over the ``others->b`` directions; None for two modalities.
-        facts: instances, modalities, dim, queries, columns, seed and bootstrap draws.
+        facts: instances, modalities, dim, queries, fusion, columns, seed and bootstrap draws.
     """
 
     directions: Mapping[str, Mapping[str, Any]]
@@ -83,6 +84,7 @@ class Evaluation:
 def evaluate(
     dataset: Dataset,
     *,
+    fusion: str = "leading",
     label: str | None = None,
     group: str | None = None,
     seed: int = 0,
@@ -93,6 +95,8 @@ def evaluate(
 
     Args:
         dataset: modalities of one dim; vectors of any length (they are compared by cosine).
+        fusion: how the other modalities ask for one: ``leading``, with their leading direction, or ``weighted``, with
+            the consensus that each candidate weights (see ``pmrl_cli.fusion``).
         label: side column of labels: adds the mean average precision of finding the query's label.
         group: side column of groups that are drawn together for the intervals; instances by default.
         seed: of the choice of queries and of the bootstrap.
@@ -100,12 +104,13 @@ def evaluate(
         bootstrap: resamples of the queries; 0 leaves the intervals out.
 
     Raises: DataError if the modalities do not share a space or no instance has two; UsageError for an unknown
-        column.
+        fusion or column.
     """
+    check_fusion(fusion)
     check_one_space(dataset)
     rows = np.flatnonzero(dataset.present.sum(1) >= 2)
     queries = smallest_by_hash(dataset, rows, max_queries, seed)
-    ranked = rank_dataset(dataset, queries)
+    ranked = rank_dataset(dataset, queries, fusion=fusion)
 
     codes = np.arange(len(dataset)) if group is None else codes_of(dataset, group, missing="apart")
     numbers, positions = np.unique(codes[queries], return_inverse=True)
@@ -157,6 +162,7 @@ def evaluate(
             "modalities": list(dataset.names),
             "dim": dataset.dims[0],
             "queries": len(queries),
+            "fusion": fusion,
             "label": label,
             "label_queries": min(LABEL_QUERIES, len(queries)) if label else 0,
             "group": group,

@@ -2,8 +2,9 @@
 
 A direction ``a->b`` asks with the embedding of modality a for the instance's own embedding of modality b. Queries
 and gallery are the same instances, those that have both, so the two directions of a pair have galleries of one
-size. ``others->b`` (three modalities or more) asks with the leading direction of the instance's other modalities,
-over the instances that have b and at least one other.
+size. ``others->b`` (three modalities or more) asks with the instance's other modalities fused, over the instances
+that have b and at least one other: with their leading direction, or with the consensus that each candidate weights
+(``pmrl_cli.fusion``).
 
 Scores are float32 cosines. The same pair of vectors scores differently in different matrix products, by some 1e-7:
 a comparison without tolerance lets 45 % of exact copies count themselves. So the partner is excluded by its
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.retrieval.batches import Batch, read_batch
+from pmrl_cli.retrieval.queries import Consensus, Vectors, exact_cosines
 from pmrl_cli.spectrum import leave_one_out_directions
 
 __all__ = ["OTHERS", "TIE_BAND", "Ranks", "rank_batch", "rank_dataset"]
@@ -73,7 +75,7 @@ def _directions(count: int, *, fused: bool) -> list[_Direction]:
     return pairs + ([_Direction(None, b) for b in range(count)] if fused and count > 2 else [])
 
 
-def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64]) -> dict[str, Ranks]:
+def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64], *, fusion: str = "leading") -> dict[str, Ranks]:
     """Rank the partners of some instances among all instances of a data set.
 
     Time is that of the matrix products; memory is bounded by one block of queries against one of candidates.
@@ -81,6 +83,7 @@ def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64]) -> dict[str, 
     Args:
         dataset: modalities of one dim.
         queries: ascending rows of the instances that ask.
+        fusion: of ``others->b``, one of ``pmrl_cli.fusion.FUSIONS``.
 
     Returns: ranks by direction (``a->b``, ``others->b``); a direction nobody can ask is absent.
     """
@@ -91,7 +94,7 @@ def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64]) -> dict[str, 
             yield from read_batch(dataset, rows).split(_CANDIDATES)
 
     everyone = len(queries) == int((dataset.present.sum(1) > 1).sum())
-    return _rank(pieces, gallery, dataset.names, fused=True, mirror_size=len(dataset) if everyone else 0)
+    return _rank(pieces, gallery, dataset.names, fusion=fusion, mirror_size=len(dataset) if everyone else 0)
 
 
 def rank_batch(batch: Batch, names: tuple[str, ...], *, fused: bool = True) -> dict[str, Ranks]:
@@ -100,10 +103,11 @@ def rank_batch(batch: Batch, names: tuple[str, ...], *, fused: bool = True) -> d
     Args:
         batch: the instances, on any device.
         names: of the modalities.
-        fused: also ask with the other modalities (``others->b``).
+        fused: also ask with the leading direction of the other modalities (``others->b``).
     """
     size = int(batch.rows[-1]) + 1 if len(batch.rows) else 0
-    return _rank(batch.split(_QUERIES), lambda: batch.split(_CANDIDATES), names, fused=fused, mirror_size=size)
+    fusion = "leading" if fused else None
+    return _rank(batch.split(_QUERIES), lambda: batch.split(_CANDIDATES), names, fusion=fusion, mirror_size=size)
 
 
 def _rank(
@@ -111,11 +115,19 @@ def _rank(
     gallery: Callable[[], Iterable[Batch]],
     names: tuple[str, ...],
     *,
-    fused: bool,
+    fusion: str | None,
     mirror_size: int,
 ) -> dict[str, Ranks]:
-    """Rank; ``mirror_size`` is one more than the largest row if everyone asks, else 0."""
-    directions = _directions(len(names), fused=fused)
+    """Rank.
+
+    Args:
+        queries: the instances that ask.
+        gallery: gives all instances, block by block.
+        names: of the modalities.
+        fusion: of ``others->b``; None: those directions are not asked.
+        mirror_size: one more than the largest row if everyone asks, else 0.
+    """
+    directions = _directions(len(names), fused=fusion is not None)
     mirrors = {
         direction: _Mirror(mirror_size)
         for direction in directions
@@ -123,12 +135,10 @@ def _rank(
     }
     found: dict[_Direction, list[Ranks]] = {direction: [] for direction in directions if direction not in mirrors}
     for batch in queries:
-        asked = {direction: _Asked(batch, direction) for direction in found}
-        if fused and len(names) > 2:
-            others = leave_one_out_directions(batch.embeddings, batch.present)
-            for direction, one in asked.items():
-                if direction.source is None:
-                    one.ask(others[:, direction.target])
+        leading = None
+        if fusion == "leading" and len(names) > 2:
+            leading = leave_one_out_directions(batch.embeddings, batch.present)
+        asked = {direction: _Asked(batch, direction, leading) for direction in found}
         for block in gallery():
             for direction, one in asked.items():
                 one.count(block, mirrors.get(direction.opposite()))
@@ -158,29 +168,32 @@ class _Mirror:
         return self.greater[rows], self.not_less[rows] - self.greater[rows]
 
 
-def _own_scores(queries: Tensor, partners: Tensor) -> Tensor:
-    """Return the (q,) scores of the partners, free of the rounding of a float32 product."""
-    return (queries.double() * partners.double()).sum(1).float()
-
-
 class _Asked:
     """The queries of one batch in one direction, and what was counted for them so far."""
 
-    def __init__(self, batch: Batch, direction: _Direction) -> None:
+    def __init__(self, batch: Batch, direction: _Direction, leading: Tensor | None) -> None:
+        """Take the eligible of a batch.
+
+        Args:
+            batch: the instances that ask.
+            direction: what they ask.
+            leading: (B, K, d), what the others of each modality are fused to; None: candidates weight the others.
+        """
         self.direction = direction
-        self.members = direction.eligible(batch.present)
-        self.rows = batch.rows[self.members.cpu().numpy()]
-        self.partners = batch.embeddings[self.members, direction.target]
+        members = direction.eligible(batch.present)
+        self.rows = batch.rows[members.cpu().numpy()]
+        self.queries: Vectors | Consensus
         if direction.source is not None:
-            self.ask(batch.embeddings[:, direction.source])
+            self.queries = Vectors(batch.embeddings[members, direction.source])
+        elif leading is not None:
+            self.queries = Vectors(leading[members, direction.target])
+        else:
+            others = [m for m in range(batch.present.shape[1]) if m != direction.target]
+            self.queries = Consensus(batch.embeddings[members][:, others], batch.present[members][:, others])
+        self.own = self.queries.own(batch.embeddings[members, direction.target])[:, None]
         self.greater = torch.zeros(len(self.rows), dtype=torch.int64, device=batch.present.device)
         self.not_less = torch.zeros_like(self.greater)
         self.gallery = 0
-
-    def ask(self, vectors: Tensor) -> None:
-        """Set the queries: the eligible of (B, d) unit vectors."""
-        self.queries = vectors[self.members]
-        self.own = _own_scores(self.queries, self.partners)[:, None]
 
     def count(self, block: Batch, mirror: _Mirror | None) -> None:
         """Compare the partners' scores with those of the eligible instances of a block.
@@ -196,7 +209,7 @@ class _Asked:
             return
         candidates = block.embeddings[:, self.direction.target]
         candidates = candidates if size == len(eligible) else candidates[eligible]
-        scores = self.queries @ candidates.mT
+        scores = self.queries.scores(candidates)
         rows = block.rows[eligible.cpu().numpy()]
         position = np.searchsorted(rows, self.rows)
         here = np.flatnonzero(rows[np.minimum(position, size - 1)] == self.rows)
@@ -206,7 +219,7 @@ class _Asked:
         self.greater += torch.gt(scores, self.own + TIE_BAND, out=flags).sum(1).long()
         self.not_less += torch.ge(scores, self.own - TIE_BAND, out=flags).sum(1).long()
         if mirror is not None:
-            own = _own_scores(block.embeddings[eligible, self.direction.source], candidates)
+            own = exact_cosines(block.embeddings[eligible, self.direction.source], candidates)
             mirror.greater[rows] += torch.gt(scores, own + TIE_BAND, out=flags).sum(0).long().cpu().numpy()
             mirror.not_less[rows] += torch.ge(scores, own - TIE_BAND, out=flags).sum(0).long().cpu().numpy()
 

@@ -76,6 +76,19 @@ def test_missing_modalities_take_part_unless_asked_otherwise(run):
     assert (run.asked["join"], run.asked["on_bad"]) == ("inner", "drop")
 
 
+def test_fusion_is_the_leading_direction_unless_asked_otherwise_and_the_screen_says_so(run):
+    data = simulate(150, 4, 8, noise=[0.5, 0.5, 0.5, 3.0])
+    screens, found = {}, {}
+    for fusion in ("leading", "weighted"):
+        screens[fusion] = run("evaluate", data, "--fusion", fusion)[1]
+        found[fusion] = json.loads(run("evaluate", data, "--fusion", fusion, "--json")[1])
+    assert run("evaluate", data)[1] == screens["leading"]
+    assert ("others: the mean" in screens["leading"], "others: the mean" in screens["weighted"]) == (False, True)
+    assert {fusion: one["fusion"] for fusion, one in found.items()} == {f: f for f in found}
+    assert found["leading"]["pairwise"] == found["weighted"]["pairwise"]
+    assert found["leading"]["fused"] != found["weighted"]["fused"]
+
+
 def test_a_gate_that_holds_is_silent_and_one_that_does_not_exits_1(run):
     data = simulate(100, 3, 16, noise=0.1)
     assert run("evaluate", data, "--fail-under", "R@1=0.5", "--fail-under", "fused.MRR=0.5")[::2] == (0, "")

@@ -29,7 +29,7 @@ VECTORS = {
 
 
 class StandIn:
-    """An aligner whose embedding is twice the features, so that what is exported is known."""
+    """An aligner whose embedding is twice the features, so that what is exported is known; fused, their sum or 0."""
 
     dim = 3
 
@@ -39,10 +39,12 @@ class StandIn:
         assert device == "cpu"
         return cls()
 
-    def embed(self, dataset: Dataset):
+    def embed(self, dataset: Dataset, *, fusion: str):
         for block in (slice(0, 6), slice(6, 10)):
             stacked = 2 * np.stack([features.read(block) for features in dataset.modalities], axis=1)
-            yield EmbeddedBlock(dataset.ids[block], stacked, dataset.present[block], stacked.sum(axis=1))
+            yield EmbeddedBlock(
+                dataset.ids[block], stacked, dataset.present[block], stacked.sum(axis=1) * (fusion == "leading")
+            )
 
 
 @pytest.fixture
@@ -110,6 +112,7 @@ def test_json_summarises_the_export(tmp_path, model, asked):
         "file_format": "h5",
         "dim": 3,
         "dtype": "float16",
+        "fusion": "leading",
         "instances": 10,
         "modalities": {"image": 9, "text": int(PRESENT[:, 1].sum())},
     }
@@ -126,6 +129,15 @@ def test_the_manifest_says_what_it_was_made_from(tmp_path, model, asked):
     assert (
         json.loads((out / "manifest.json").read_text(encoding="utf-8"))["provenance"]["model"] != provenance["model"]
     )
+
+
+def test_the_fusion_asked_for_is_written_and_recorded(tmp_path, model, asked):
+    out = tmp_path / "aligned"
+    for fusion in ("leading", "weighted"):
+        summary = json.loads(export(model, "-o", str(out), "--json", "-q", "--fusion", fusion).stdout)
+        manifest = json.loads((out / "manifest.json").read_text(encoding="utf-8"))
+        assert summary["fusion"] == manifest["provenance"]["fusion"] == fusion
+        assert np.any(pq.read_table(out / "fused")["embedding"].to_pylist()) == (fusion == "leading")
 
 
 def test_a_dash_streams_arrow(model, asked):

@@ -25,6 +25,14 @@ def test_pairwise_is_the_mean_over_directions_and_its_interval_holds_it():
     assert found["fused"]["MRR"]["value"] > found["pairwise"]["MRR"]["value"]  # two witnesses beat one
 
 
+def test_the_fusion_is_said_and_another_refused():
+    data = simulate(30, 3, 8)
+    assert plain(evaluate(data, bootstrap=0))["fusion"] == "leading"
+    assert plain(evaluate(data, fusion="weighted", bootstrap=0))["fusion"] == "weighted"
+    with pytest.raises(UsageError, match="unknown fusion: 'mean', expected one of leading, weighted"):
+        evaluate(data, fusion="mean")
+
+
 def test_collapsed_modalities_score_chance_and_say_that_ties_did_it():
     found = plain(evaluate(dataset_of({"a": np.ones((40, 5)), "b": np.ones((40, 5))}), bootstrap=0))
     assert found["pairwise"]["R@1"] == {"value": pytest.approx(1 / 40), "chance": 1 / 40, "ci": None}
@@ -106,3 +114,15 @@ def test_one_modality_and_no_instance_are_refused():
 def test_an_unknown_column_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match="'colour', expected one of group, label"):
         evaluate(simulate(20, 2), label="colour")
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e35, 1e-30, 1e-42])
+def test_lengths_whose_squares_overflow_or_vanish_change_nothing(scale):
+    """x / |x| of such a row was zero or not a number, and the row ranked as if it had no direction."""
+    data = simulate(60, 2, 8, noise=0.5)
+    exact = {name: np.round(features.array * 64) for name, features in zip("ab", data.modalities, strict=True)}
+    scaled = {name: array.astype(np.float32).copy() for name, array in exact.items()}
+    scaled["a"][::2] *= np.float32(scale)
+    found, wanted = (plain(evaluate(dataset_of(arrays), bootstrap=0)) for arrays in (scaled, exact))
+    wanted = wanted["pairwise"]["MRR"]["value"]
+    assert found["pairwise"]["MRR"]["value"] == pytest.approx(wanted, abs=0.02 if scale == 1e-42 else 1e-6)

@@ -3,15 +3,21 @@ import pytest
 import torch
 
 from pmrl_cli.data import dataset as dataset_module
+from pmrl_cli.fusion import WEIGHT_TEMPERATURE
+from pmrl_cli.retrieval import queries as queries_module
 from pmrl_cli.retrieval import ranks as ranks_module
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.retrieval.ranks import TIE_BAND, rank_batch, rank_dataset
+from tests.reference import fusion as reference
 from tests.simulate import dataset_of, simulate
 
 
 def brute_force(queries, gallery):
     """Greater and tied counts from the whole float64 score matrix, the partner (same row) left out."""
-    scores = queries @ gallery.T
+    return counts(queries @ gallery.T)
+
+
+def counts(scores):
     own = np.diag(scores)[:, None]
     others = ~np.eye(len(scores), dtype=bool)
     return ((scores > own + TIE_BAND) & others).sum(1), ((np.abs(scores - own) <= TIE_BAND) & others).sum(1)
@@ -62,6 +68,51 @@ def test_a_fused_query_is_the_direction_of_the_other_modalities():
         greater, _ = brute_force(unit(others.sum(1)), vectors[rows, m])
         np.testing.assert_array_equal(found[f"others->{name}"].rows, rows)
         np.testing.assert_array_equal(found[f"others->{name}"].greater, greater)
+
+
+@pytest.mark.usefixtures("uneven_blocks")
+def test_weighted_ranks_are_those_of_the_whole_matrix_with_duplicates_and_missing_modalities():
+    data = simulate(70, 4, 8, noise=1.0, missing=0.3, seed=2)
+    for features in data.modalities:
+        features.array[20:30] = features.array[np.flatnonzero(data.present.all(1))[0]]  # exact copies
+    found = rank_dataset(data, np.arange(len(data)), fusion="weighted")
+    vectors = np.stack([f.array for f in data.modalities], 1).astype(np.float64)
+    for m, name in enumerate(data.names):
+        rows = np.flatnonzero(data.present[:, m] & (data.present.sum(1) >= 2))
+        others, present = np.delete(vectors[rows], m, axis=1), np.delete(data.present[rows], m, axis=1)
+        scores = reference.scores(others, present, unit(vectors[rows, m]), WEIGHT_TEMPERATURE)
+        greater, tied = counts(scores)
+        ranks = found[f"others->{name}"]
+        assert ranks.gallery == len(rows)
+        np.testing.assert_array_equal(ranks.rows, rows)
+        np.testing.assert_array_equal(ranks.greater, greater)
+        np.testing.assert_array_equal(ranks.tied, tied)
+        assert tied.any()
+
+
+def test_with_one_other_modality_the_weighted_ranks_are_its_own():
+    present = np.array([[True, True, False]] * 60)
+    data = simulate(60, 3, 8, noise=1.0, seed=6)
+    data = dataset_of({f.name: f.array for f in data.modalities}, present=present)
+    found = rank_dataset(data, np.arange(60), fusion="weighted")
+    assert set(found) == {"m0->m1", "m1->m0", "others->m0", "others->m1"}
+    np.testing.assert_array_equal(found["others->m1"].greater, found["m0->m1"].greater)
+    np.testing.assert_array_equal(found["others->m0"].greater, found["m1->m0"].greater)
+
+
+def test_weighted_queries_hold_no_more_than_a_block_of_cosines(monkeypatch):
+    sizes = []
+    honest = queries_module.weighted_scores
+
+    def recorded(cosines, gram, present):
+        sizes.append(cosines.numel())
+        return honest(cosines, gram, present)
+
+    monkeypatch.setattr(queries_module, "weighted_scores", recorded)
+    monkeypatch.setattr(ranks_module, "_QUERIES", 32)
+    monkeypatch.setattr(ranks_module, "_CANDIDATES", 16)
+    rank_dataset(simulate(100, 6, 8), np.arange(100), fusion="weighted")
+    assert max(sizes) <= 32 * 16
 
 
 def test_a_batch_in_memory_ranks_like_the_data_set_it_came_from():

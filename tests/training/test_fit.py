@@ -12,10 +12,11 @@ from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
 from pmrl_cli.errors import DataError, DivergedError, StateError, UsageError
 from pmrl_cli.files.scratch import Scratch
-from pmrl_cli.training.bank import build_bank
-from pmrl_cli.training.fit import fit
+from pmrl_cli.projection import FeatureMap
+from pmrl_cli.training.bank import build_bank, fit_projections
+from pmrl_cli.training.fit import choose_members, fit
 from pmrl_cli.training.heldout import held_out_retrieval
-from pmrl_cli.training.loop import Batches, Interrupted, schedule
+from pmrl_cli.training.loop import Batches, Interrupted, mix, schedule
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.training.start import solve_start
 
@@ -35,12 +36,16 @@ def simulate(n=300, seed=0, missing=0.2, noise=0.5, dims=(12, 10, 8)):
 
 
 def settings_for(**changes):
-    """One candidate and no refit, unless a test is about them."""
-    return FitSettings(**{"dropout": 0.0, "refit": False, "test": 0.0} | changes)
+    """One recipe of one kind and no refit, unless a test is about them."""
+    return FitSettings(**{"adapter": "mlp", "dropout": 0.0, "refit": False, "test": 0.0} | changes)
 
 
 def weights(fitted):
-    return {name: tensor.clone() for name, tensor in fitted.adapters.state_dict().items()}
+    return {
+        f"{i}.{name}": tensor.clone()
+        for i, member in enumerate(fitted.members)
+        for name, tensor in member.adapters.state_dict().items()
+    }
 
 
 def same(first, second):
@@ -48,37 +53,42 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("objective", ["pmrl", "pmrl-paper"])
-@pytest.mark.parametrize("adapter", ["linear", "mlp"])
+@pytest.mark.parametrize("adapter", ["linear", "mlp", "kernel"])
 def test_a_fit_never_ends_below_its_start_and_keeps_the_best_weights(objective, adapter):
-    fitted = fit(simulate(), settings_for(objective=objective, adapter=adapter, steps=60, batch_size=64))
+    # With a dimension asked for, one member.
+    changes = {"objective": objective, "adapter": adapter, "dim": 8, "steps": 60, "batch_size": 64}
+    fitted = fit(simulate(), settings_for(**changes))
+    assert fitted.dim == 8
     assert fitted.history[0].step == 0
-    assert fitted.start.mrr == pytest.approx(fitted.setting.held_out.mrr, abs=1e-6)
-    assert fitted.best.mrr == max(line.mrr for line in fitted.history) >= fitted.start.mrr
+    assert fitted.start.mrr == pytest.approx(fitted.recipes[0].setting.held_out.mrr, abs=1e-6)
+    best = fitted.recipes[0].best
+    assert best.mrr == max(line.mrr for line in fitted.history) >= fitted.start.mrr
     data = simulate()
     rows = np.flatnonzero(split_instances(data, fitted.settings.split_rule) == VALIDATION)
-    scores = [
-        torch.from_numpy(p.scores(f.read(rows)) * data.present[rows, [m]][:, None])
-        for m, (p, f) in enumerate(zip(fitted.projections, data.modalities, strict=True))
-    ]
     with torch.no_grad():
-        kept = held_out_retrieval(fitted.adapters(scores), torch.from_numpy(data.present[rows]))
-    assert kept.mrr == pytest.approx(fitted.best.mrr, abs=1e-6)
+        features = [f.read(rows) for f in data.modalities]
+        embeddings = fitted.members[0].embed(range(3), features, torch.device("cpu"))
+    kept = held_out_retrieval(embeddings, torch.from_numpy(data.present[rows]))
+    assert kept.mrr == pytest.approx(best.mrr, abs=1e-6)
+    assert fitted.held_out.mrr == pytest.approx(best.mrr, abs=1e-6)
 
 
 def test_training_takes_what_the_closed_form_cannot():
     fitted = fit(simulate(n=1500, noise=0.1), settings_for(learning_rate=2e-3))
-    assert fitted.best.mrr > fitted.start.mrr + 0.02
+    assert fitted.held_out.mrr > fitted.start.mrr + 0.02
 
 
 def test_no_steps_leave_the_closed_form_of_all_instances():
     data = simulate()
     fitted = fit(data, settings_for(steps=0, adapter="linear", refit=True))
-    everyone = np.ones(len(data), dtype=bool)
-    bank = build_bank(data, everyone, seed=0, scratch=Scratch())
-    start = solve_start(bank, fitted.setting)
-    for adapter, m in zip(fitted.adapters.merged(), start.maps, strict=True):
+    everyone = np.arange(len(data))
+    setting = fitted.recipes[0].setting
+    projections = fit_projections(data, everyone, setting.features, seed=0)
+    bank = build_bank(data, everyone, everyone, projections, cross=True, scratch=Scratch())
+    start = solve_start(bank, setting, "gcca")
+    for adapter, m in zip(fitted.members[0].adapters.merged(), start.maps, strict=True):
         assert torch.equal(adapter["weight"], torch.from_numpy(m))
-    assert fitted.best.step == 0
+    assert [recipe.name for recipe in fitted.tried] == ["linear start"]
 
 
 def test_features_in_one_space_already_start_as_they_are():
@@ -90,28 +100,109 @@ def test_features_in_one_space_already_start_as_they_are():
     both = np.ones((60, 2), dtype=bool)
     data = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1])), both)
     fitted = fit(data, settings_for(steps=0))
-    assert fitted.setting.given
+    assert fitted.recipes[0].setting.features == FeatureMap("given", squash=False)
     other = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1][:, :150])), both)
-    assert not fit(other, settings_for(steps=0)).setting.given
+    assert fit(other, settings_for(steps=0)).recipes[0].setting.features.kind == "linear"
 
 
 def test_a_refit_trains_everyone_that_was_not_kept_for_test_as_long_as_was_best():
     data = simulate(noise=0.1)
-    fitted = fit(data, settings_for(refit=True, test=0.3, steps=60))
+    fitted = fit(data, settings_for(refit=True, test=0.3, steps=60, dim=8))
     assert len(fitted.seen["train"]) == fitted.counts["train"] + fitted.counts["validation"]
     assert len(fitted.seen["validation"]) == 0
     last = fitted.history[-1]
-    assert last.stage == "refit"
-    assert last.epoch == pytest.approx(fitted.best.epoch, rel=0.2)
+    assert last.stage == "refit linear dropout 0"
+    assert last.epoch == pytest.approx(fitted.recipes[0].best.epoch, rel=0.2)
+    assert last.step == fitted.recipes[0].steps
     kept = fit(data, settings_for(refit=False, test=0.3, steps=60))
     assert {part: len(hashes) for part, hashes in kept.seen.items()} == {p: kept.counts[p] for p in kept.seen}
 
 
 def test_validation_chooses_the_dropout_where_none_is_given():
-    fitted = fit(simulate(noise=0.1), settings_for(dropout=None, steps=60))
-    best = {stage: max(h.mrr for h in fitted.history if h.stage == stage) for stage in ("dropout 0", "dropout 0.5")}
-    assert fitted.dropout == max((0.0, 0.5), key=lambda d: best[f"dropout {d:g}"])
-    assert fitted.best.mrr == max(best.values())
+    fitted = fit(simulate(noise=0.1), settings_for(dropout=None, steps=60, dim=8))
+    stages = [f"linear {how}" for how in ("start", "dropout 0", "dropout 0.5")]
+    assert [recipe.name for recipe in fitted.tried] == stages
+    best = {stage: max(h.mrr for h in fitted.history if h.stage == stage) for stage in stages}
+    assert fitted.recipes[0].name == max(stages, key=lambda stage: best[stage])
+    assert fitted.held_out.mrr == pytest.approx(max(best.values()), abs=1e-6)
+
+
+def test_members_are_as_many_as_validation_cannot_tell_from_the_best_number():
+    generator = torch.Generator().manual_seed(0)
+    latent = torch.randn(200, 8, generator=generator)
+
+    def member(noise, count=200):
+        vectors = latent[:count, None] + noise * torch.randn(count, 2, 8, generator=generator)
+        return torch.nn.functional.normalize(vectors, dim=2)
+
+    present = torch.ones(200, 2, dtype=torch.bool)
+    # One far better than the other: alone. Three with errors of their own: together, whatever their order.
+    assert choose_members([member(3.0), member(0.2)], present) == [1]
+    assert sorted(choose_members([member(0.7), member(0.7), member(0.7)], present)) == [0, 1, 2]
+    # Ten instances cannot tell two alike apart.
+    few = [member(0.7, 10), member(0.75, 10)]
+    assert sorted(choose_members(few, present[:10])) == [0, 1]
+
+
+def test_auto_tries_both_kinds_of_scores_and_its_space_is_that_of_its_members():
+    data = simulate(noise=0.1)
+    aligner = Aligner(steps=30, test=0.0, seed=0).fit(data)
+    config = json.loads(aligner.texts["config.json"])
+    assert {line.split(",")[0].split()[0] for line in aligner.texts["history.csv"].splitlines()[1:]} >= {
+        "linear",
+        "kernel",
+    }
+    assert aligner.dim == sum(member["dim"] for member in config["members"])
+    embedded = aligner.transform(data)["m0"]
+    assert embedded.shape == (len(data), aligner.dim)
+    np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-5)
+
+
+def test_kernel_scores_take_what_linear_ones_cannot():
+    # The second modality is the square of the first: uncorrelated with it, and determined by it.
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(800, 2))
+    ids = pa.array([f"i{i}" for i in range(800)], pa.large_string())
+    arrays = [x.astype(np.float32), (x**2 + 0.05 * rng.normal(size=x.shape)).astype(np.float32)]
+    data = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1])), np.ones((800, 2), dtype=bool))
+    linear, kernel = (fit(data, settings_for(adapter=kind, steps=0)).held_out.mrr for kind in ("linear", "kernel"))
+    assert kernel > 3 * linear
+
+
+@pytest.mark.parametrize("objective", ["gcca", "mcca"])
+def test_a_closed_form_trains_nothing(objective):
+    fitted = fit(simulate(), settings_for(objective=objective, adapter="auto"))
+    assert [recipe.name for recipe in fitted.tried] == ["linear start", "kernel start"]
+    assert all(line.step == 0 for line in fitted.history)
+
+
+def test_auto_objective_tries_several_and_a_spent_budget_leaves_the_starts(monkeypatch):
+    fitted = fit(simulate(), settings_for(objective="auto", steps=15))
+    assert [r.name for r in fitted.tried] == ["linear start", "linear pmrl dropout 0", "linear infonce dropout 0"]
+    fitted = fit(simulate(), settings_for(budget=1e-9))
+    assert [recipe.name for recipe in fitted.tried] == ["linear start"]
+
+
+def test_mixed_instances_are_in_the_same_proportion_in_all_their_modalities():
+    torch.manual_seed(0)
+    scores = [torch.randn(50, 4), torch.randn(50, 6)]
+    present = torch.rand(50, 2) > 0.3
+    mixed, both = mix(scores, present, 1.0)
+    # Solve each row for its partner and share in one modality; the other must agree.
+    for row in range(50):
+        if torch.allclose(mixed[0][row], scores[0][row]):  # mixed with itself
+            assert torch.equal(both[row], present[row])
+            continue
+        fits = []
+        for partner in range(50):
+            step = scores[0][partner] - scores[0][row]
+            share = float((mixed[0][row] - scores[0][row]) @ step / step.square().sum().clamp_min(1e-12))
+            error = (scores[0][row] + share * step - mixed[0][row]).norm()
+            fits.append((float(error), partner, share))
+        _, partner, share = min(fits)
+        expected = scores[1][row] + share * (scores[1][partner] - scores[1][row])
+        torch.testing.assert_close(mixed[1][row], expected, atol=1e-4, rtol=1e-4)
+        assert torch.equal(both[row], present[row] & present[partner])
 
 
 def test_equal_fits_have_equal_weights_and_another_seed_other_ones():
@@ -132,7 +223,7 @@ def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, killed_after):
     assert same(weights(whole), weights(resumed))
     assert [line.step for line in whole.history] == [line.step for line in resumed.history]
     assert repr(whole.history) == repr(resumed.history)
-    assert whole.learned == resumed.learned
+    assert [recipe.learned for recipe in whole.recipes] == [recipe.learned for recipe in resumed.recipes]
 
 
 def test_a_checkpoint_of_other_data_or_settings_is_refused_by_name(tmp_path):
@@ -255,7 +346,7 @@ def test_tiny_wide_and_constant_data_do_not_collapse():
         ids, tuple(Features(k, v.astype(np.float32)) for k, v in arrays.items()), np.ones((50, 7), dtype=bool)
     )
     fitted = fit(data, settings_for(steps=45))
-    assert fitted.best.mrr > 0.8
+    assert fitted.held_out.mrr > 0.8
     constant = Features("m7", np.ones((50, 3), dtype=np.float32))
     with pytest.raises(DataError, match="constant modality.*'m7'"):
         fit(Dataset(ids, (*data.modalities, constant), np.ones((50, 8), dtype=bool)), settings_for(steps=45))
