@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint bench clean
+.PHONY: env demo test lint coverage faults bench clean
 
 env: $(VENV)/.ready
 
@@ -25,6 +25,16 @@ lint: env
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+coverage: env
+	$(BIN)/python -m pytest -q --cov --cov-report=term --cov-fail-under=90
+
+# Every kill, failed call and flipped bit there can be, not the sample of `make test` (about half an hour).
+faults: env
+	$(BIN)/python tests/faults/points.py
+	$(BIN)/python tests/faults/bits.py
+	$(BIN)/python tests/faults/machine.py
+	$(BIN)/python tests/faults/memory.py
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,5 +1,17 @@
-"""``python -m pmrl_cli`` is ``pmrl``."""
+"""``pmrl`` and ``python -m pmrl_cli``: the start of a command, before any library is loaded."""
 
-from pmrl_cli.cli.main import run
+from __future__ import annotations
 
-run()
+import signal
+
+
+def main() -> None:
+    """Run the command line."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to put away yet: end without a trace
+    from pmrl_cli.cli.main import run
+
+    run()
+
+
+if __name__ == "__main__":
+    main()

@@ -18,7 +18,7 @@ from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
-from pmrl_cli.files.atomic import atomic_folder
+from pmrl_cli.files.atomic import atomic_folder, to_json
 from pmrl_cli.files.model_folder import FORMAT, read_model, to_toml, write_model
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.files.tensors import read_tensors, write_tensors
@@ -107,6 +107,7 @@ class Aligner:
         *,
         columns: Mapping[str, Sequence[object]] | None = None,
         max_memory: int | None = None,
+        exclude: npt.NDArray[np.bool_] | None = None,
         checkpoint: Path | None = None,
         stage: Callable[[str], None] = lambda _: None,
         report: Callable[[Progress, Schedule], None] = lambda *_: None,
@@ -120,6 +121,7 @@ class Aligner:
             ids: n unique strings that decide the split; row numbers if None.
             columns: side columns by name, n values each (for ``group`` or ``split_column``).
             max_memory: bytes for working arrays; beyond it they live on disk.
+            exclude: (n, k), vectors that neither train nor choose; None for none.
             checkpoint: folder of the resumable state.
             stage: told what is being done before training.
             report: called at each evaluation.
@@ -133,6 +135,7 @@ class Aligner:
             self.settings,
             device=self.device,
             max_memory=max_memory,
+            excluded=exclude,
             checkpoint=checkpoint,
             stage=stage,
             report=report,
@@ -363,21 +366,42 @@ class Aligner:
         """
         folder = Path(path)
         files, manifest = read_model(folder)
+        try:
+            return cls._from_files(folder, files, manifest, device)
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+            what = "not a model"  # digests show that bytes are as written, not who wrote them
+            raise DataError(
+                what,
+                at=Place(str(folder)),
+                found=" ".join(f"{type(error).__name__}: {error}".split())[:120],
+                expected="a folder written by pmrl fit",
+                next_step="Give the folder that pmrl fit printed.",
+            ) from error
+
+    @classmethod
+    def _from_files(cls, folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, Any], device: str) -> Self:
         texts = {name: content.decode() for name, content in files.items() if not name.endswith(".safetensors")}
         config = json.loads(texts["config.json"])
+        numbered = "members" in config  # a model of format 1 is one alignment, whose tensors have no number
+        if not numbered:
+            config["members"] = [{"features": "linear", "squash": False}]
+            texts["config.json"] = to_json(config)
         names = tuple(str(m["name"]) for m in config["modalities"])
         weights = Adapters.merged_keys(hidden=int(config["hidden"]))
         arrays = [Projection.array_names(kernel=member["features"] == "kernel") for member in config["members"]]
-        expected = {f"{i}.{n}.projection.{key}" for i, keys in enumerate(arrays) for n in names for key in keys}
-        expected |= {f"{i}.{n}.adapter.{key}" for i in range(len(arrays)) for n in names for key in weights}
+        prefix = [f"{i}." if numbered else "" for i in range(len(arrays))]
+        expected = {
+            f"{p}{n}.projection.{key}" for p, keys in zip(prefix, arrays, strict=True) for n in names for key in keys
+        }
+        expected |= {f"{p}{n}.adapter.{key}" for p in prefix for n in names for key in weights}
         tensors = read_tensors(files["model.safetensors"], folder / "model.safetensors", expected)
 
         def projection(i: int, name: str) -> Projection:
-            stored = {key: tensors[f"{i}.{name}.projection.{key}"].numpy() for key in arrays[i]}
+            stored = {key: tensors[f"{prefix[i]}{name}.projection.{key}"].numpy() for key in arrays[i]}
             return Projection.from_arrays(stored, squash=bool(config["members"][i]["squash"]))
 
         def member(i: int) -> Member:
-            stored = [{key: tensors[f"{i}.{name}.adapter.{key}"] for key in weights} for name in names]
+            stored = [{key: tensors[f"{prefix[i]}{name}.adapter.{key}"] for key in weights} for name in names]
             return Member(tuple(projection(i, name) for name in names), Adapters.from_merged(stored))
 
         aligner = cls(device=device, **config["settings"])

@@ -6,8 +6,10 @@ one line, lower case at its start, and never a traceback: ``cli.main`` prints it
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NoReturn
 
 __all__ = [
     "DataError",
@@ -19,9 +21,25 @@ __all__ = [
     "StateError",
     "UsageError",
     "is_out_of_memory",
+    "printable",
+    "raise_all",
 ]
 
 _ID_LIMIT = 80
+
+
+def printable(text: str) -> str:
+    """Return a text in which every character shows: controls, bidirectional marks and stray bytes as escapes.
+
+    Names in a file are a stranger's words; printed as they are they could clear a terminal or forge a line.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def _cut(text: str, limit: int) -> str:
+    return text if len(text) <= limit else text[: limit - 1] + "…"
 
 
 @dataclass(frozen=True)
@@ -43,14 +61,11 @@ class Place:
     def __str__(self) -> str:
         text = self.file
         if self.dataset is not None:
-            text += f":{self.dataset}"
+            text += f":{_cut(self.dataset, _ID_LIMIT)}"
         if self.row is not None:
             text += f" row {self.row}"
         if self.instance_id is not None:
-            shown = self.instance_id
-            if len(shown) > _ID_LIMIT:
-                shown = shown[: _ID_LIMIT - 1] + "…"
-            text += f" (id {shown!r})"
+            text += f" (id {_cut(self.instance_id, _ID_LIMIT)!r})"
         return text
 
 
@@ -65,6 +80,8 @@ class PmrlError(Exception):
         at: the first place it was found, if it has one.
         others: further places (shown: four) of the same fault.
         total: how many places there are in all, where more were found than are listed.
+
+    ``more`` holds further errors of the same input, where all were looked for: see ``raise_all``.
     """
 
     exit_code = 70
@@ -87,6 +104,7 @@ class PmrlError(Exception):
         self.next_step = next_step
         self.at = at
         self.others = tuple(others[:4])
+        self.more: tuple[PmrlError, ...] = ()
         self.total = total if total is not None else (0 if at is None else 1 + len(others))
         where = f"{at}: " if at is not None else ""
         text = f"{what}: {where}{found}, expected {expected}. {next_step}"
@@ -94,7 +112,7 @@ class PmrlError(Exception):
             text += f" Also at {'; '.join(str(place) for place in self.others)}."
         if self.total > 1 + len(self.others):
             text += f" ({self.total} in all.)"
-        super().__init__(text)
+        super().__init__(printable(text))
 
     def as_dict(self) -> dict[str, object]:
         """Return the error as the ``--json`` object: code, kind, message and the first place."""
@@ -111,11 +129,17 @@ class PmrlError(Exception):
         }
 
 
+_SHORT_OF_MEMORY = ("can't allocate memory", "can't start new thread", "failed to map segment")
+"""What torch, threads and the loader of libraries say."""
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library says that memory is short: NumPy and Arrow by MemoryError, torch in two other ways."""
+    """Whether an error says that memory is short: NumPy and Arrow by MemoryError, other libraries in other ways."""
     if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
         return True
-    return isinstance(error, RuntimeError) and "can't allocate memory" in str(error)
+    if isinstance(error, OSError) and error.errno == errno.ENOMEM:
+        return True
+    return isinstance(error, RuntimeError | ImportError) and any(said in str(error) for said in _SHORT_OF_MEMORY)
 
 
 class UsageError(PmrlError):
@@ -158,3 +182,9 @@ class StateError(PmrlError):
 
     exit_code = 7
     kind = "state"
+
+
+def raise_all(errors: Sequence[PmrlError]) -> NoReturn:
+    """Raise the first of the errors of one input; it carries the rest (at least one must be given)."""
+    errors[0].more = tuple(errors[1:])
+    raise errors[0]

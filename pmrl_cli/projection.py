@@ -164,9 +164,9 @@ class Projection:
 
 
 def inverse_deviation(columns: ColumnMoments) -> Float64Array:
-    """Return 1 / deviation per column, 0 where the column is constant (to rounding, beside its mean)."""
+    """Return 1 / deviation per column, 0 where the column is constant to rounding, or in float32."""
     deviation = columns.deviation
-    constant = deviation <= 1e-7 * np.abs(columns.mean)
+    constant = (deviation <= 1e-7 * np.abs(columns.mean)) | (deviation < np.finfo(np.float32).tiny)
     return np.where(constant, 0.0, 1.0 / np.where(deviation > 0, deviation, np.inf))
 
 

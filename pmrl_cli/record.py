@@ -43,6 +43,7 @@ def _member(recipe: Recipe, fitted: Fitted) -> dict[str, object]:
         "objective_settings": {**known, **fitted.settings.objective_settings},
         "learned": recipe.learned,
         "dropout": recipe.dropout,
+        "stage": recipe.name,
         "best_step": recipe.best.step,
         "steps": recipe.steps,
     }
@@ -79,6 +80,9 @@ def _metrics(fitted: Fitted) -> dict[str, float]:
         "instances.train": fitted.counts["train"],
         "instances.validation": fitted.counts["validation"],
         "instances.test": fitted.counts["test"],
+        "instances.distrusted": fitted.counts["distrusted"],
+        "excluded.vectors": fitted.excluded["vectors"],
+        "excluded.instances": fitted.excluded["instances"],
     }
 
 
@@ -113,6 +117,13 @@ def _card(fitted: Fitted) -> str:
     )
     summary = "closed form" if settings.objective in SOLVERS else REGISTRY[fitted.recipes[0].objective].summary
     trained = "trained, before the refit" if fitted.refitted else "this model"
+    excluded = fitted.excluded
+    left_out = (
+        f" {excluded['vectors']:,} vectors of {excluded['instances']:,} instances were left out of both (--exclude)."
+        if excluded["vectors"]
+        else ""
+    )
+    listed = " --exclude LIST" if excluded["vectors"] else ""
     labels = " --labels LABELS" if settings.group or settings.split_column else ""
     again = (
         "Then the chosen recipes were repeated with the validation instances trained on too."
@@ -123,6 +134,11 @@ def _card(fitted: Fitted) -> str:
         f"{fitted.counts['test']:,} instances were kept unseen: `pmrl evaluate FILES --model .` ranks those."
         if fitted.counts["test"]
         else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
+    )
+    distrusted = (
+        f"{fitted.counts['distrusted']:,} of them, the most suspect, did not train. "
+        if fitted.counts["distrusted"]
+        else ""
     )
     tried = sum({recipe.setting: recipe.setting.tried for recipe in fitted.tried}.values())
     return f"""# Alignment of {", ".join(fitted.names)}
@@ -144,11 +160,11 @@ kind these recipes were trained, each stopped where validation ranked best (* ch
 |---|---|---|---|---|---|
 {_tried(fitted)}
 
-{_why(fitted)} {again} `pmrl fit FILES{labels} --config resolved.toml` makes it again.
+{_why(fitted)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 
-{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose. {test}
+{fitted.counts["train"]:,} instances trained and {fitted.counts["validation"]:,} chose.{left_out} {distrusted}{test}
 
 | on {fitted.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from pmrl_cli.cli import diagnose_screen, instances, options, space, states
+from pmrl_cli.cli import diagnose_screen, instances, options, reports, space, states, training_screen
 from pmrl_cli.cli.options import Join, OnBad, option
 
 __all__ = ["command", "conclude", "unmet_conditions"]
@@ -45,6 +45,8 @@ def command(
         Path | None,
         option("--suspects", metavar="CSV", help="Write the instances that look mispaired, for fit --exclude."),
     ] = None,
+    report: reports.Report = None,
+    compare: reports.Compare = None,
     fail_under: space.FailUnder = None,
     fail_on: space.FailOnOption = None,
     join: options.JoinOption = Join.outer,
@@ -64,20 +66,26 @@ def command(
     """Say whether the modalities are aligned beyond chance, how well, and what is wrong if they are not.
 
     Chance is what the same vectors give when their pairs are shuffled. A is 0 for shuffled pairs and 1 where all
-    modalities of every instance coincide.
+    modalities of every instance coincide. Given a model alone, show how its fit went.
     """
+    paths = options.expand_files(files, null=null)
+    of_instances: dict[str, object] = {
+        "--fail-under": fail_under,
+        "--fail-on": fail_on,
+        "--per-instance": per_instance,
+        "--suspects": suspects,
+        "--compare": compare,
+    }
+    if model is None and space.is_model(paths):
+        training_screen.run(Path(paths[0]), report, of_instances | {"--partial": partial}, as_json=json, force=force)
+        return
     gates = space.parse_gates(fail_under)
     if partial is not None:
-        whole = {
-            "--fail-under": fail_under,
-            "--fail-on": fail_on,
-            "--per-instance": per_instance,
-            "--suspects": suspects,
-        }
-        states.check(partial, whole, force=force)
+        states.check(partial, of_instances | {"--report": report}, force=force)
     instances.check_outputs(per_instance, suspects, force=force)
+    baseline = reports.check(report, compare, force=force)
     found = space.read_space(
-        options.expand_files(files, null=null),
+        paths,
         model=model,
         split=split,
         label=label,
@@ -106,14 +114,21 @@ def command(
     if partial is not None:
         states.write(state, partial, as_json=json)
         return
-    diagnosis = diagnose_state(state)
+    training = None
+    if model is not None:
+        from pmrl_cli.files.history import read_training
+
+        training = read_training(model)
+    diagnosis = diagnose_state(state, found.dataset, training)
     result = diagnosis.as_dict()
     result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
+    reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
     if per_instance is not None or suspects is not None:
         listed = instances.write_tables(found.dataset, diagnosis.mispairs, per_instance, suspects)
         if suspects is not None and not quiet:
             typer.echo(f"note: {space.count_text(listed, 'suspect')} in {suspects}", err=True)
+    reports.write(result, report)
     conclude(result, unmet, as_json=json)
 
 

@@ -147,7 +147,7 @@ def _pairs(result: Result, width: int) -> list[str]:
         gallery = max((at(one, "probe.gallery") or 0 for one in sections), default=0)
         columns = [
             Column(title, names),
-            column(f"probe R@1 in {gallery:,}", "probe.R@1", number_text(1 / gallery if gallery else None), 0),
+            column("probe R@1", "probe.R@1", number_text(1 / gallery if gallery else None), 0),
             column("shared dims", "probe.shared_dims", "0", 0),
             column("bits", "probe.mi_bits", "0", 2),
             column("CKA adj", "cka_adj", "0", 1),
@@ -195,13 +195,14 @@ def _modalities(result: Result, width: int) -> list[str]:
         ("gradient", "grad_share", number_text(1 / max(k, 1)), 3),
         ("mispaired", "mispair", "0", 1),
     ):
-        values = [value_at(section, path) for _, section in shown]
-        if any(value is not None for value in values):
+        found = [at(section, path) or {"value": None, "status": "ok"} for _, section in shown]
+        if any(one["value"] is not None for one in found):
             if path == "load":
                 nulls = [at(section, "load.chance") for _, section in shown]
                 known = [null for null in nulls if null is not None]
                 chance = number_text(sum(known) / len(known)) if known else "-"
-            columns.append(Column(heading, [*map(number_text, values), chance], rank))
+            cells = [("<" if one["status"] == "upper_bound" else "") + number_text(one["value"]) for one in found]
+            columns.append(Column(heading, [*cells, chance], rank))
     used = [f"{number_text(value_at(section, 'pr_deb'))} of {dims[name]}" for name, section in shown]
     columns.insert(2 if len(columns) > 2 else len(columns), Column("dims used", [*used, "all"], 0))
     return table(columns, width=width, first=16)
@@ -224,7 +225,7 @@ def _reasons(result: Result, width: int, room: int) -> list[str]:
         # Two lines are kept for what would help most: it is the answer to every other reason too.
         if place and len(shown) + len(block) + min(len(gains), 2) + (rest > 1) > room:
             codes = ", ".join(dict.fromkeys(finding["code"] for finding in findings[place:]))
-            shown.append(clipped(f"and {rest} more (--json): {codes}", width))
+            shown.append(textwrap.shorten(f"and {rest} more (--json): {codes}", width, placeholder=" ..."))
             break
         shown += block
     if len(gains) > 1 and len(shown) + 2 <= room:

@@ -83,6 +83,9 @@ def command(
     mixup: Annotated[
         float, option("--mixup", help="A: mix instances in a proportion drawn from Beta(A, A) (FuseMix); 0: not.")
     ] = 0.0,
+    mispaired: Annotated[
+        float, option("--mispaired", help="Share known to be mispaired; as many, the most suspect, do not train.")
+    ] = 0.0,
     budget: Annotated[
         str | None, option("--budget", metavar="TIME", help="Stop the search after it, as in 90s, 5m, 2h.")
     ] = None,
@@ -99,6 +102,10 @@ def command(
     ] = None,
     split_column: Annotated[
         str | None, option("--split-column", help="Side column that says train, validation or test.")
+    ] = None,
+    exclude: Annotated[
+        Path | None,
+        option("--exclude", help="List of ids (and modalities) that neither train nor choose: diagnose --suspects."),
     ] = None,
     join: options.JoinOption = Join.outer,
     on_bad: options.OnBadOption = OnBad.error,
@@ -131,6 +138,7 @@ def command(
     from pmrl_cli.files.model_folder import FORMAT
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.specs import check_not_input
+    from pmrl_cli.files.suspects import read_exclusions
     from pmrl_cli.training.loop import Interrupted
 
     if threads is not None:
@@ -149,6 +157,7 @@ def command(
         learning_rate=learning_rate,
         dropout=dropout,
         mixup=mixup,
+        mispaired=mispaired,
         budget=options.parse_seconds(budget),
         patience=patience,
         refit=refit,
@@ -184,6 +193,11 @@ def command(
                 max_memory=memory,
             )
             progress.dataset(dataset)
+            excluded = None
+            if exclude is not None:
+                excluded = read_exclusions(exclude, id_column).mask(dataset)
+                instances = int(excluded.any(axis=1).sum())
+                progress.note(f"note: {int(excluded.sum()):,} vectors of {instances:,} instances are on {exclude}.")
             if "split" in dataset.columns and split_column is None:
                 progress.note("note: the side column 'split' is not followed; --split-column split would do so.")
 
@@ -194,6 +208,7 @@ def command(
             aligner.fit(
                 dataset,
                 max_memory=memory,
+                exclude=excluded,
                 checkpoint=unfinished,
                 stage=stage,
                 report=progress.evaluation,

@@ -22,6 +22,7 @@ from pmrl_cli.cli.options import (
     Quiet,
     expand_files,
 )
+from pmrl_cli.errors import printable
 
 if TYPE_CHECKING:
     from pmrl_cli.files.inspection import Inspection
@@ -96,7 +97,7 @@ def _show(found: Inspection, join: str) -> None:
     for name in ("rows", "in all", "in two or more", "only here"):
         overlap.add_column(name, justify="right")
     for entry in found.modalities:
-        shown = {**entry, "ids": "row number" if entry["ids"] is None else entry["ids"]}
+        shown = {**entry, "ids": "row number" if entry["ids"] is None else printable(entry["ids"])}
         keys = ("modality", "files", "rows", "dim", "dtype", "ids", "missing", "bad")
         arrays.add_row(*("?" if shown[key] is None else str(shown[key]) for key in keys))
         overlap.add_row(*(str(entry[key]) for key in ("modality", "rows", "joined", "shared", "alone")))
@@ -104,4 +105,4 @@ def _show(found: Inspection, join: str) -> None:
     console.print(overlap)
     console.print(f"{join} join: {found.instances} instances")
     if found.columns:
-        console.print(f"side columns: {', '.join(found.columns)}")
+        console.print(printable(f"side columns: {', '.join(found.columns)}"))

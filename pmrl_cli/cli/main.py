@@ -10,6 +10,7 @@ import sys
 import traceback
 from contextlib import suppress
 from inspect import cleandoc
+from types import FrameType
 from typing import Annotated, NoReturn
 
 import typer
@@ -71,6 +72,19 @@ def _terminate(_signal: int, _frame: object) -> NoReturn:
     raise SystemExit(128 + signal.SIGTERM)
 
 
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    """Raise KeyboardInterrupt, but end at once where a module is being imported.
+
+    Half a module is no state to go on from, and NumPy's import even swallows the exception.
+    """
+    while frame is not None:
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            signal.signal(number, signal.SIG_DFL)
+            os.kill(os.getpid(), number)
+        frame = frame.f_back
+    raise KeyboardInterrupt
+
+
 def _usage_message(error: TyperException) -> str:
     message = " ".join(error.format_message().split())
     context = getattr(error, "ctx", None)
@@ -87,44 +101,55 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
             typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead
         typer.echo(f"error: {message}", err=True)
+    for more in error.more if isinstance(error, PmrlError) else ():
+        typer.echo(f"error: {more}", err=True)
     return code
 
 
-def _short_of_memory(error: Exception) -> int:
-    from pmrl_cli.files.scratch import available_memory
+def _fail_unforeseen(error: Exception) -> int:
+    """Tell what a library raised: short of memory or disk, or a bug of ours."""
+    code, kind = 5, "resource"
+    if is_out_of_memory(error):
+        from pmrl_cli.files.scratch import available_memory
 
-    found = " ".join(str(error).split())[:160] or "an allocation failed"
-    free = f"{available_memory() / 2**20:.0f}M"
-    message = f"not enough memory: {found}, with {free} available. Pass a --max-memory well below that, or free some."
-    return _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
+        found = " ".join(str(error).split())[:160] or "an allocation failed"
+        free = f"{available_memory() / 2**20:.0f}M"
+        message = f"not enough memory: {found}, with {free} available. Pass a --max-memory well below, or free some."
+    elif isinstance(error, OSError):
+        where = f"{error.filename}: " if error.filename else ""
+        message = (
+            f"cannot read or write: {where}{error.strerror or error}, expected a disk and permissions that allow it. "
+            "Check the path, its permissions and the room on the disk."
+        )
+    else:
+        code, kind = 70, "internal"
+        message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
+    return _fail(error, message, code, {"error": code, "kind": kind, "message": message})
 
 
 def run() -> NoReturn:
     """Run the command line and leave with its exit code."""
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)  # `pmrl ... | head` ends as any filter does
     signal.signal(signal.SIGTERM, _terminate)
+    reconfigure = getattr(sys.stdout, "reconfigure", None)
+    if reconfigure is not None:  # file names need not be UTF-8, and JSON writes such bytes as escapes too
+        reconfigure(errors="backslashreplace")
     try:
+        signal.signal(signal.SIGINT, _interrupt)
         code = app(standalone_mode=False) or 0
         sys.stdout.flush()
+    except KeyboardInterrupt:  # typer turns most of them into this code
+        code = 128 + signal.SIGINT
     except PmrlError as error:
         code = _fail(error, str(error), error.exit_code, error.as_dict())
     except TyperException as error:
         message = _usage_message(error)
         code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
-    except OSError as error:
-        where = f"{error.filename}: " if error.filename else ""
-        message = (
-            f"cannot read or write: {where}{error.strerror or error}, expected a disk and permissions that allow it. "
-            "Check the path, its permissions and the room on the disk."
-        )
-        code = _fail(error, message, 5, {"error": 5, "kind": "resource", "message": message})
     except Exception as error:  # noqa: BLE001 - the one boundary
-        if is_out_of_memory(error):
-            sys.exit(_short_of_memory(error))
-        message = f"internal error: {type(error).__name__}: {error}. Please report it (--debug shows the trace)."
-        code = _fail(error, message, 70, {"error": 70, "kind": "internal", "message": message})
+        code = _fail_unforeseen(error)
     try:
         sys.stdout.flush()
     except OSError:  # told already; the interpreter would try once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be put away
     sys.exit(code if isinstance(code, int) else os.EX_OK)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pmrl_cli.cli import diagnose, options, space, states
+from pmrl_cli.cli import diagnose, options, reports, space, states
 from pmrl_cli.cli.options import option
 from pmrl_cli.errors import Place, UsageError
 
@@ -20,6 +20,8 @@ def command(
         typer.Argument(metavar="STATES", help="Files that pmrl diagnose --partial wrote.", show_default=False),
     ],
     output: Annotated[Path | None, option("-o", "--output", help="Write the merged state there; no report.")] = None,
+    report: reports.Report = None,
+    compare: reports.Compare = None,
     fail_under: space.FailUnder = None,
     fail_on: space.FailOnOption = None,
     force: options.Force = False,
@@ -32,12 +34,14 @@ def command(
     """
     gates = space.parse_gates(fail_under)
     if output is not None:
-        states.check(output, {"--fail-under": fail_under, "--fail-on": fail_on}, force=force)
+        whole = {"--report": report, "--compare": compare, "--fail-under": fail_under, "--fail-on": fail_on}
+        states.check(output, whole, force=force)
         if output.resolve() in {path.resolve() for path in files}:
             what = "output is an input"
             raise UsageError(
                 what, at=Place(str(output)), found="one of the states", expected="a new path", next_step="Choose one."
             )
+    baseline = reports.check(report, compare, force=force)
     merged = states.read(files[0])
     for path in files[1:]:
         merged.merge(states.read(path), name=str(path))
@@ -49,4 +53,6 @@ def command(
     result = diagnose_state(merged).as_dict()
     instances = space.count_text(merged.instances, "instance")
     result["inputs"] |= {"scope": f"{instances} of {space.count_text(len(files), 'state')}", "model": None}
+    reports.add_comparison(result, baseline, compare)
+    reports.write(result, report)
     diagnose.conclude(result, diagnose.unmet_conditions(result, gates, fail_on), as_json=json)

@@ -161,9 +161,18 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
     return expanded
 
 
+def _start_reading(files: list[str]) -> list[str]:
+    """Start the reading process while this one still loads its libraries."""
+    from pmrl_cli.files import isolated
+
+    isolated.start()
+    return files
+
+
 Files = Annotated[
     list[str],
     typer.Argument(
+        callback=_start_reading,
         metavar="FILES",
         help="Feature files, a folder, or a store; name=path, path:/dataset and path#column name things; "
         "- reads paths from standard input.",

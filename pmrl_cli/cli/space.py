@@ -39,6 +39,7 @@ __all__ = [
     "ci_text",
     "count_text",
     "grid",
+    "is_model",
     "leave",
     "number_text",
     "parse_gates",
@@ -144,7 +145,8 @@ def read_space(
         import torch
 
         torch.set_num_threads(threads)
-    instances = f"all {count_text(len(dataset), 'instance')}, compared as they are"
+    everyone = "" if len(dataset) == 1 else "all "
+    instances = f"{everyone}{count_text(len(dataset), 'instance')}, compared as they are"
     columns = dataset.dims
     if aligner is not None:
         rows, instances = aligner.rows(dataset, split.value)
@@ -156,6 +158,14 @@ def read_space(
         group or ("group" if "group" in dataset.columns else None),
         columns,
     )
+
+
+def is_model(paths: Sequence[str]) -> bool:
+    """Whether the paths are one model folder and nothing else."""
+    from pmrl_cli.files.atomic import format_of
+    from pmrl_cli.files.model_folder import FORMAT
+
+    return len(paths) == 1 and format_of(Path(paths[0])) == FORMAT
 
 
 class Gate(NamedTuple):

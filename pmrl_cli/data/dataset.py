@@ -7,6 +7,7 @@ asks for rows and gets float32, and nothing downstream knows which of the two it
 
 from __future__ import annotations
 
+import mmap
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
@@ -52,6 +53,17 @@ class Features:
             return (block.astype(np.uint32) << 16).view(np.float32)
         return np.array(block, dtype=np.float32, order="C")
 
+    def release(self) -> None:
+        """Let go of the memory that reading a memory map has taken; its pages are read again when asked for.
+
+        A pass over a map larger than memory would else hold all of it in the end. Not for a private map, whose
+        changes live in that memory alone.
+        """
+        if isinstance(self.array, np.memmap) and self.array.mode != "c":
+            pages: object = self.array._mmap  # type: ignore[attr-defined]
+            if isinstance(pages, mmap.mmap):
+                pages.madvise(mmap.MADV_DONTNEED)
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -92,14 +104,17 @@ class Dataset:
         return max(1, BLOCK_BYTES // (4 * max(1, sum(self.dims))))
 
     def blocks(self, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Rows]:
-        """Yield the rows of the dataset (or those of ``rows``, which must ascend) block by block."""
+        """Yield the rows of the dataset (or those of ``rows``, which must ascend) block by block.
+
+        What a block has read of a memory map is let go of when the next is asked for.
+        """
         step = self.block_rows()
-        if rows is None:
-            for start in range(0, len(self), step):
-                yield slice(start, min(start + step, len(self)))
-        else:
-            for start in range(0, len(rows), step):
-                yield rows[start : start + step]
+        count = len(self) if rows is None else len(rows)
+        for start in range(0, count, step):
+            stop = min(start + step, count)
+            yield slice(start, stop) if rows is None else rows[start:stop]
+            for features in self.modalities:
+                features.release()
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,7 @@ import pyarrow as pa
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids, unit_interval
-from pmrl_cli.errors import DataError, UsageError
+from pmrl_cli.errors import DataError, Place, UsageError
 
 __all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "column_of", "group_keys", "split_instances"]
 
@@ -84,7 +84,7 @@ def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
     By hash: an instance's part depends on its id (or group), the seed and the shares alone, so that adding
     instances moves nobody.
 
-    Raises: DataError if a split column holds other words; UsageError if a column is not there.
+    Raises: DataError if a split column holds other words, or parts a group; UsageError if a column is not there.
     """
     keys = group_keys(dataset, rule.group)
     position = unit_interval(hash_ids(keys, rule.seed))
@@ -104,8 +104,31 @@ def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
             next_step="Mend the column or leave --split-column away.",
         )
     stated = np.array([_WORDS[str(w)] for w in words], dtype=np.int8)
+    if rule.group is not None:
+        _refuse_leaks(dataset, keys, stated, rule)
     if (stated == VALIDATION).any():
         return stated
     # The stated test stays; validation is dealt from the stated train by its share of what is left.
     dealt = unit_interval(hash_ids(keys, rule.seed)) < rule.validation
     return np.where((stated == TRAIN) & dealt, VALIDATION, stated).astype(np.int8)
+
+
+def _refuse_leaks(dataset: Dataset, keys: pa.Array, stated: npt.NDArray[np.int8], rule: SplitRule) -> None:
+    """Refuse a stated split that has one group on both sides: what is learnt of it would be tested on it."""
+    group = keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    first = np.unique(group, return_index=True)[1]
+    parted = np.flatnonzero(stated != stated[first][group])
+    if not len(parted):
+        return
+    groups = np.unique(group[parted])
+    there, here = int(first[group[parted[0]]]), int(parted[0])
+    parts = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
+    what = "a group stands in more than one part of the split"
+    raise DataError(
+        what,
+        at=Place("side columns", rule.group, instance_id=dataset.ids[here].as_py()),
+        found=f"{parts[stated[here]]}, and {parts[stated[there]]} at id {dataset.ids[there].as_py()!r}"
+        f" ({len(groups)} such groups)",
+        expected=f"each group of {rule.group!r} in one part of {rule.column!r}",
+        next_step="Mend the split column, or leave --split-column or --group away.",
+    )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +13,8 @@ from pmrl_cli.data.dataset import Dataset, Features, FloatArray
 from pmrl_cli.errors import DataError, Place
 
 __all__ = [
+    "MAX_ID_BYTES",
+    "SHOWN",
     "BadRows",
     "as_array",
     "check_unique",
@@ -24,6 +26,9 @@ __all__ = [
 
 SHOWN = 5
 """Offenders that an error lists by place; the rest are counted."""
+
+MAX_ID_BYTES = 1024
+"""Longer than any key or path; a text beyond it is a document in the wrong column."""
 
 NO_ID_HINT = "Mend the ids, or choose another column with --id-column."
 
@@ -47,7 +52,7 @@ def row_faults(block: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np
         squares = np.einsum("ij,ij->i", block, block)
     suspects = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))
     if len(suspects):
-        rows = block[suspects]
+        rows = np.where(np.isnan(block[suspects]), np.float32(np.nan), block[suspects])  # no signalling NaN
         missing[suspects] = np.isnan(rows).all(axis=1)
         bad[suspects] = ~np.isnan(rows).all(axis=1) & (~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1))
     return missing, bad
@@ -98,8 +103,16 @@ def _describe(row: FloatArray) -> tuple[str, str, str]:
     return "zero vector", f"0 in all {len(row)} columns", "a vector with a direction"
 
 
-def _id_error(rows: npt.NDArray[np.int64], file: str, dataset: str | None, *, what: str, found: str) -> DataError:
-    places = [Place(file, dataset, int(row)) for row in rows[:SHOWN]]
+def _id_error(
+    rows: npt.NDArray[np.int64],
+    file: str,
+    dataset: str | None,
+    *,
+    what: str,
+    found: str,
+    shown: Callable[[int], str | None] = lambda row: None,
+) -> DataError:
+    places = [Place(file, dataset, int(row), shown(int(row))) for row in rows[:SHOWN]]
     return DataError(
         what,
         at=places[0],
@@ -119,7 +132,7 @@ def text_ids(values: pa.Array, *, file: str, dataset: str | None = None) -> pa.L
         file: named in errors, as is ``dataset``.
         dataset: HDF5 dataset or column of the ids.
 
-    Raises: DataError for another type, nulls, empty ids or bytes that are not UTF-8.
+    Raises: DataError for another type, nulls, empty ids, ids beyond ``MAX_ID_BYTES`` or bytes that are not UTF-8.
     """
     if pa.types.is_dictionary(values.type):
         values = values.cast(values.type.value_type)
@@ -137,17 +150,28 @@ def text_ids(values: pa.Array, *, file: str, dataset: str | None = None) -> pa.L
     if values.null_count:
         rows = np.flatnonzero(values.is_null().to_numpy(zero_copy_only=False))
         raise _id_error(rows, file, dataset, what="missing id", found="null")
-    if binary:
-        values = values.cast(pa.large_binary())
+    if textual or binary:
+        # What a file calls text need not be: only the way back from bytes looks at each.
+        values = (values.cast(pa.large_string()) if textual else values).cast(pa.large_binary())
     try:
         ids = values.cast(pa.large_string())
     except pa.ArrowInvalid:
         rows = np.array([i for i, value in enumerate(values.to_pylist()) if not _is_utf8(value)], dtype=np.int64)
         found = repr(values[int(rows[0])].as_py()[:40])
-        raise _id_error(rows, file, dataset, what="id is not UTF-8 text", found=found) from None
-    empty = np.flatnonzero(pc.equal(pc.binary_length(ids), 0).to_numpy(zero_copy_only=False))
-    if len(empty):
+        raise _id_error(
+            rows,
+            file,
+            dataset,
+            what="id is not UTF-8 text",
+            found=found,
+            shown=lambda row: values[row].as_py().decode(errors="replace"),
+        ) from None
+    lengths = pc.binary_length(ids).to_numpy(zero_copy_only=False)
+    if len(empty := np.flatnonzero(lengths == 0)):
         raise _id_error(empty, file, dataset, what="empty id", found="''")
+    if len(long := np.flatnonzero(lengths > MAX_ID_BYTES)):
+        found = f"{lengths[long[0]]} bytes where {MAX_ID_BYTES} are the most"
+        raise _id_error(long, file, dataset, what="id too long", found=found, shown=lambda row: str(ids[row].as_py()))
     return ids
 
 

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+from pmrl_cli.diagnosis.header import Header
 from pmrl_cli.diagnosis.mispairs import Mispairs
 from pmrl_cli.diagnosis.report import Diagnosis, diagnose, diagnose_state, state_of
-from pmrl_cli.diagnosis.state import Header, State
+from pmrl_cli.diagnosis.state import State
 from pmrl_cli.diagnosis.suspects import FLAGGED
 
 __all__ = ["FLAGGED", "Diagnosis", "Header", "Mispairs", "State", "diagnose", "diagnose_state", "state_of"]

@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.diagnosis.instances import InstanceStatistics
-from pmrl_cli.diagnosis.state import Columns
+from pmrl_cli.diagnosis.numbers import Columns
 from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.summaries import BINS, Summaries
 

@@ -62,6 +62,10 @@ class Reference:
     usable: Tensor
     closeness: Tensor
 
+    def agreement(self) -> Agreement:
+        """Return how these instances agree with themselves."""
+        return _agreement(self.vectors, self.consensus, self.usable, self.closeness)
+
     def mispaired(self) -> npt.NDArray[np.int64]:
         """Return (K, bins) counts of the scores that every vector has with every other instance's consensus."""
         counts = np.zeros((self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
@@ -127,11 +131,15 @@ def agreement(reference: Reference, batch: Batch) -> Agreement:
     """
     centred = centre(batch, reference.means)
     consensus, usable = _consensus(centred)
-    cosine = (centred.embeddings * consensus).sum(-1).double()
-    score = torch.empty_like(cosine)
+    closeness = torch.zeros(*usable.shape, 2)
     for m in range(usable.shape[1]):
-        closeness = _closeness(reference, centred.embeddings[:, m], consensus[:, m], m)
-        score[:, m] = cosine[:, m] - closeness.double().mean(1)
+        closeness[:, m] = _closeness(reference, centred.embeddings[:, m], consensus[:, m], m)
+    return _agreement(centred.embeddings, consensus, usable, closeness)
+
+
+def _agreement(vectors: Tensor, consensus: Tensor, usable: Tensor, closeness: Tensor) -> Agreement:
+    cosine = (vectors * consensus).sum(-1).double()
+    score = cosine - closeness.double().mean(-1)
     return Agreement(*(values.masked_fill(~usable, torch.nan).numpy() for values in (cosine, score)))
 
 

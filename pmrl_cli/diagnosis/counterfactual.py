@@ -6,27 +6,20 @@ reaches 0 is no advice. Intervals are over queries, for the gallery and the fit 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
-from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
-from pmrl_cli.diagnosis.consensus import NEIGHBOURS, centre, modality_means
-from pmrl_cli.diagnosis.linear import fit_linear
 from pmrl_cli.diagnosis.pairing import clustered_error
-from pmrl_cli.diagnosis.probe import third_of
+from pmrl_cli.diagnosis.remedies import Remedy, remedies_for
 from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.suspects import FLAGGED
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import hits_in_gallery
-from pmrl_cli.retrieval.ranks import Ranks, rank_batch
-from pmrl_cli.spectrum import leave_one_out_directions
+from pmrl_cli.retrieval.ranks import Ranks
 
 __all__ = ["Counterfactual", "counterfactuals"]
 
@@ -35,7 +28,6 @@ Mask = npt.NDArray[np.bool_]
 
 _GALLERIES = (1000, 100, 10)
 _FEWEST = 20
-_QUERIES = 1024
 
 
 @dataclass(frozen=True)
@@ -47,7 +39,8 @@ class Counterfactual:
             ``linear`` (an adapter fitted on the embeddings), ``drop_modality`` from fused queries, or
             ``drop_suspects`` from the fit of that adapter.
         subject: the modality that is dropped; else empty.
-        metric: ``R@1@N`` in a gallery of N, the mean over directions; of fused queries ``fused R@1@N``.
+        metric: ``R@1@N`` in a gallery of N, the mean over directions; ``mixed R@1@N`` where both modalities are
+            candidates, ``fused R@1@N`` where all others ask.
         before: of doing without: as it is; for ``csls`` centred; for ``drop_suspects`` the adapter fitted on all.
         after: with it.
         delta: the paired difference.
@@ -86,11 +79,6 @@ class _Trial(NamedTuple):
     after: Ranks
 
 
-Remedy = Callable[[Batch, Batch], Iterator[tuple[Ranks, Ranks]]]
-"""(the half that is measured, the half that may be learned from) -> ranks without and with, by direction; the rows
-of the ranks count the instances of the half."""
-
-
 def counterfactuals(
     batch: Batch,
     names: Sequence[str],
@@ -112,23 +100,14 @@ def counterfactuals(
     """
     if min(half.sum(), (~half).sum()) < _FEWEST:
         return []
-    remedies: list[tuple[str, tuple[str, ...], Remedy]] = [
-        ("centre", (), _centre),
-        ("csls", (), _csls),
-        ("linear", (), partial(_linear, groups=groups, seed=seed)),
-    ]
-    if len(names) > 2:
-        remedies += [("drop_modality", (name,), partial(_without, modality=m)) for m, name in enumerate(names)]
-    flagged = None if probability is None else probability >= FLAGGED
-    if flagged is not None and flagged.any():
-        remedies.append(("drop_suspects", (), partial(_unsuspected, clean=~flagged, groups=groups, seed=seed)))
+    clean = None if probability is None or (probability < FLAGGED).all() else probability < FLAGGED
     found = []
-    for action, subject, remedy in remedies:
+    for remedy in remedies_for(names, groups, clean=clean, seed=seed):
         trials = []
         for chosen in (half, ~half):
             own, other = _part(batch, chosen), _part(batch, ~chosen)
-            trials += [_Trial(own.rows[before.rows], before, after) for before, after in remedy(own, other)]
-        measured = _measure(action, subject, trials, batch, groups)
+            trials += [_Trial(own.rows[before.rows], before, after) for before, after in remedy.ranks(own, other)]
+        measured = _measure(remedy, trials, batch, groups)
         if measured is not None:
             found.append(measured)
     return sorted(found, key=lambda one: -(one.delta.value or 0.0))
@@ -140,7 +119,7 @@ def _part(batch: Batch, chosen: Mask) -> Batch:
 
 
 def _measure(
-    action: str, subject: tuple[str, ...], trials: list[_Trial], batch: Batch, groups: npt.NDArray[np.int64]
+    remedy: Remedy, trials: list[_Trial], batch: Batch, groups: npt.NDArray[np.int64]
 ) -> Counterfactual | None:
     """Return the means over directions and halves, and their errors by group."""
     trials = [trial for trial in trials if len(trial.rows)]
@@ -159,98 +138,4 @@ def _measure(
         mean = float(np.mean([one.mean() for one in ones]))
         queries = sum(map(len, ones))
         statistics.append(Statistic.normal(mean, error, within=within, chance=chance, n=queries, null="closed_form"))
-    metric = f"{'fused ' if action == 'drop_modality' else ''}R@1@{size}"
-    return Counterfactual(action, subject, metric, *statistics)
-
-
-def _ranked(batch: Batch) -> dict[str, Ranks]:
-    local = Batch(np.arange(len(batch.rows)), batch.embeddings, batch.present)
-    return rank_batch(local, tuple(map(str, range(batch.present.shape[1]))), fused=False)
-
-
-def _paired(before: dict[str, Ranks], after: dict[str, Ranks]) -> Iterator[tuple[Ranks, Ranks]]:
-    return ((ranks, after[name]) for name, ranks in before.items())
-
-
-def _centre(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
-    return _paired(_ranked(own), _ranked(centre(own, modality_means(other))))
-
-
-def _csls(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
-    """Cross-domain similarity local scaling, the neighbours of the other half.
-
-    Source: Conneau et al., "Word translation without parallel data", ICLR 2018.
-    """
-    means = modality_means(other)
-    own, other = centre(own, means), centre(other, means)
-    before = _ranked(own)
-    for a, b in combinations(range(own.present.shape[1]), 2):
-        known = other.present[:, [a, b]].all(1)
-        first, second = other.embeddings[known, a], other.embeddings[known, b]
-        near_a, near_b = _nearness(own.embeddings[:, a], second), _nearness(own.embeddings[:, b], first)
-        one = torch.ones_like(near_a)
-        # x.y less half of both: an inner product of vectors two columns longer.
-        scaled = torch.stack(
-            [
-                torch.cat([own.embeddings[:, a], one, -near_a / 2], 1),
-                torch.cat([own.embeddings[:, b], -near_b / 2, one], 1),
-            ],
-            1,
-        )
-        after = _ranked(Batch(own.rows, scaled, own.present[:, [a, b]]))
-        for way, name in (("0->1", f"{a}->{b}"), ("1->0", f"{b}->{a}")):
-            if name in before:
-                yield before[name], after[way]
-
-
-def _nearness(vectors: Tensor, others: Tensor) -> Tensor:
-    """Return (B, 1) mean cosines with the nearest others."""
-    most = min(NEIGHBOURS, len(others))
-    near = torch.zeros(len(vectors), 1)
-    for start in range(0, len(vectors) if most else 0, _QUERIES):
-        piece = slice(start, start + _QUERIES)
-        near[piece, 0] = (vectors[piece] @ others.mT).topk(most, sorted=False).values.mean(1)
-    return near
-
-
-def _adapted(own: Batch, other: Batch, groups: npt.NDArray[np.int64], seed: int) -> Batch:
-    """Return the half as a linear adapter fitted on the other puts it."""
-    vectors, present = other.embeddings.numpy(), other.present.numpy()
-    modalities = range(present.shape[1])
-    adapter = fit_linear([vectors[:, m] for m in modalities], present, third_of(groups[other.rows], seed))
-    own_vectors = own.embeddings.numpy()
-    return adapter.embed([own_vectors[:, m] for m in modalities], own.present.numpy())
-
-
-def _linear(own: Batch, other: Batch, groups: npt.NDArray[np.int64], seed: int) -> Iterator[tuple[Ranks, Ranks]]:
-    return _paired(_ranked(own), _ranked(_adapted(own, other, groups, seed)))
-
-
-def _unsuspected(
-    own: Batch, other: Batch, clean: Mask, groups: npt.NDArray[np.int64], seed: int
-) -> Iterator[tuple[Ranks, Ranks]]:
-    kept = clean[other.rows]
-    trusted = Batch(other.rows[kept], other.embeddings[kept], other.present[kept])
-    return _paired(*(_ranked(_adapted(own, fit, groups, seed)) for fit in (other, trusted)))
-
-
-def _without(own: Batch, other: Batch, modality: int) -> Iterator[tuple[Ranks, Ranks]]:
-    """Ask with the other modalities for each one but ``modality``, with it among them and without; all centred."""
-    own = centre(own, modality_means(other))
-    rest = own.present.clone()
-    rest[:, modality] = False
-    usable = rest.sum(1) > 1
-    position = np.flatnonzero(usable.numpy())
-    embeddings = own.embeddings[usable]
-    asked = [leave_one_out_directions(embeddings, mask[usable]) for mask in (own.present, rest)]
-    for target in range(rest.shape[1]):
-        has = rest[usable, target]
-        if target == modality or not has.any():
-            continue
-        both = []
-        for queries in asked:
-            pair = torch.stack([queries[has, target], embeddings[has, target]], 1)
-            whole = torch.ones(len(pair), 2, dtype=torch.bool)
-            both.append(rank_batch(Batch(np.arange(len(pair)), pair, whole), ("0", "1"), fused=False)["0->1"])
-        rows = position[has.numpy()]
-        yield tuple(ranks._replace(rows=rows) for ranks in both)  # type: ignore[misc]
+    return Counterfactual(remedy.action, remedy.subject, f"{remedy.kind}R@1@{size}", *statistics)

@@ -12,7 +12,7 @@ from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.retrieval.metrics import hits_in_gallery
 from pmrl_cli.retrieval.ranks import TIE_BAND, Ranks
 
-__all__ = ["bures", "covariance_gap", "mixed_gallery_penalty"]
+__all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "mixed_ranks"]
 
 Array = npt.NDArray[np.float64]
 
@@ -119,14 +119,24 @@ def mixed_gallery_penalty(first: Tensor, second: Tensor, groups: npt.NDArray[np.
     n = len(first)
     lost = np.zeros(n)
     for queries, targets in ((first, second), (second, first)):
-        own = (queries.double() * targets.double()).sum(1).float()[:, None]
-        other, same = (_counts(queries, candidates, own) for candidates in (targets, queries))
-        rows = np.arange(n)
-        pure = Ranks(rows, *other, n)
-        mixed = Ranks(rows, other[0] + same[0], other[1] + same[1], 2 * n - 1)
+        pure, mixed = mixed_ranks(queries, targets)
         lost += (hits_in_gallery(pure, 1, gallery) - hits_in_gallery(mixed, 1, gallery)) / 2
     error = clustered_error(lost, groups)
     return Statistic.normal(float(lost.mean()), error, within=(-1, 1), chance=0.0, n=n, null="closed_form")
+
+
+def mixed_ranks(queries: Tensor, targets: Tensor) -> tuple[Ranks, Ranks]:
+    """Return the ranks of partners among the targets, and among targets and queries together.
+
+    Args:
+        queries: (n, d) float32 unit vectors.
+        targets: (n, d) likewise, row i the partner of query i.
+    """
+    n = len(queries)
+    own = (queries.double() * targets.double()).sum(1).float()[:, None]
+    other, same = (_counts(queries, candidates, own) for candidates in (targets, queries))
+    rows = np.arange(n)
+    return Ranks(rows, *other, n), Ranks(rows, other[0] + same[0], other[1] + same[1], 2 * n - 1)
 
 
 def _counts(queries: Tensor, candidates: Tensor, own: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:

@@ -1,4 +1,4 @@
-"""Statistics of pairs of modalities and of single ones: values from all instances, errors from the reservoir."""
+"""Statistics of pairs of modalities in one space: values from all instances, errors from the reservoir."""
 
 from __future__ import annotations
 
@@ -8,27 +8,32 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.diagnosis.alignment import COLLAPSED, summary_statistic
+from pmrl_cli.diagnosis.clouds import scaled
 from pmrl_cli.diagnosis.gap import bures, covariance_gap
 from pmrl_cli.diagnosis.instances import InstanceStatistics, pairs_of
-from pmrl_cli.diagnosis.joint import MomentTotals, half_of
+from pmrl_cli.diagnosis.joint import half_of
+from pmrl_cli.diagnosis.numbers import Columns
 from pmrl_cli.diagnosis.pairing import (
     adjusted_cosine_error,
     clustered_error,
-    effective_dimension_of_moments,
     group_means,
-    mean_off_diagonal_cosine,
     pairing_moments,
 )
 from pmrl_cli.diagnosis.reservoir import Chosen
-from pmrl_cli.diagnosis.state import Columns, State
-from pmrl_cli.diagnosis.statistic import Statistic, Status
+from pmrl_cli.diagnosis.state import State
+from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.diagnosis.sums import MomentTotals
 
-__all__ = ["cone", "effective_dimensions", "gap_share", "paired_cosines", "pairing", "shape_gap", "unit_loading"]
+__all__ = [
+    "gap_share",
+    "paired_cosines",
+    "pairing",
+    "shape_gap",
+    "unit_loading",
+]
 
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
-
-_BLOCKS = 20  # of the jackknife
 
 
 def _means(state: State, a: int, b: int) -> tuple[Array, Array]:
@@ -41,11 +46,6 @@ def _both(chosen: Chosen, a: int, b: int) -> tuple[Array, Array, Groups]:
     kept = chosen.present[:, [a, b]].all(1)
     first, second = (chosen.vectors[m][kept].astype(np.float64) for m in (a, b))
     return first, second, chosen.groups[kept]
-
-
-def _scaled(error: float | None, held: int, count: int) -> float | None:
-    """Return the error over ``count`` instances, from that over the ``held`` of them in the reservoir."""
-    return None if error is None else error * math.sqrt(held / count)
 
 
 def paired_cosines(state: State, chosen: Chosen, a: int, b: int) -> dict[str, Statistic]:
@@ -62,7 +62,7 @@ def paired_cosines(state: State, chosen: Chosen, a: int, b: int) -> dict[str, St
     error = adjusted_cosine_error(first, second, groups)
     adjusted = Statistic.normal(
         1 - (1 - mean) / (1 - null),
-        _scaled(error, len(first), count),
+        scaled(error, len(first), count),
         within=(-math.inf, 1),
         chance=0.0,
         n=count,
@@ -113,7 +113,7 @@ def gap_share(state: State, chosen: Chosen, a: int, b: int) -> dict[str, Statist
     error = None if gap <= COLLAPSED else clustered_error(of_gap / (2 * math.sqrt(gap)), groups)
     centroid = Statistic.normal(
         math.sqrt(gap),
-        _scaled(error, len(first), count),
+        scaled(error, len(first), count),
         within=(0, 2),
         chance=0.0,
         n=count,
@@ -127,7 +127,7 @@ def gap_share(state: State, chosen: Chosen, a: int, b: int) -> dict[str, Statist
         "centroid": centroid,
         "gap_share": Statistic.normal(
             share,
-            _scaled(error, len(first), count),
+            scaled(error, len(first), count),
             within=(0, 1),
             chance=1 / count,
             n=count,
@@ -161,7 +161,7 @@ def shape_gap(state: State, chosen: Chosen, totals: tuple[MomentTotals, ...], a:
         chance.append(bures(*halves) / sum(float(np.trace(one)) for one in halves) / 2)
     return Statistic.normal(
         bures(*covariances) / total,
-        _scaled(small.se, len(first), n),
+        scaled(small.se, len(first), n),
         within=(0, 1),
         chance=float(np.mean(chance)),
         n=n,
@@ -172,42 +172,3 @@ def unit_loading(state: State, null: InstanceStatistics, m: int) -> Statistic:
     """Return the mean loading of a modality on the leading direction, times sqrt(k_i)."""
     k = len(state.header.names)
     return summary_statistic(state.summaries, Columns(k).load[m], null.loading[:, m], math.sqrt(k))
-
-
-def cone(state: State, chosen: Chosen, m: int) -> Statistic:
-    """Return the mean cosine between different instances of a modality."""
-    count = int(state.counts[m, m])
-    value = mean_off_diagonal_cosine(state.sums[m][m], count)
-    if value is None:
-        return Statistic.unknown(chance=0.0, n=count)
-    kept = chosen.present[:, m]
-    along = chosen.vectors[m][kept].astype(np.float64) @ (state.sums[m][m] / count)
-    error = _scaled(clustered_error(2 * along, chosen.groups[kept]), int(kept.sum()), count)
-    return Statistic.normal(value, error, within=(-1 / (count - 1), 1), chance=0.0, n=count, null="closed_form")
-
-
-def effective_dimensions(chosen: Chosen, m: int) -> Statistic:
-    """Return the debiased participation ratio of a modality; its interval by a jackknife of 20 blocks of groups.
-
-    The chance value is the number of columns: what an isotropic cloud has.
-    """
-    kept = chosen.present[:, m]
-    vectors, groups = chosen.vectors[m][kept].astype(np.float64), chosen.groups[kept]
-    chance = float(vectors.shape[1])
-    total, second = vectors.sum(0), vectors.T @ vectors
-    value = effective_dimension_of_moments(len(vectors), total, second)
-    if value is None:
-        status: Status = "collapsed" if len(vectors) >= 4 else "n_too_small"
-        return Statistic.unknown(status, chance=chance, n=len(vectors), null="closed_form")
-    blocks = min(_BLOCKS, len(np.unique(groups)))
-    left_out = []
-    for block in range(blocks if blocks > 2 else 0):
-        own = vectors[groups % blocks == block]
-        left_out.append(
-            effective_dimension_of_moments(len(vectors) - len(own), total - own.sum(0), second - own.T @ own)
-        )
-    error = None
-    if left_out and None not in left_out:
-        values = np.array(left_out, dtype=np.float64)
-        error = math.sqrt((blocks - 1) / blocks * float(((values - values.mean()) ** 2).sum()))
-    return Statistic.normal(value, error, within=(1, math.inf), chance=chance, n=len(vectors), null="closed_form")

@@ -12,12 +12,9 @@ import torch
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
 
-__all__ = ["COLLAPSED", "InstanceStatistics", "adjusted_shares", "gradient_shares", "instance_statistics", "pairs_of"]
+__all__ = ["InstanceStatistics", "instance_statistics", "pairs_of"]
 
 Array = npt.NDArray[np.float64]
-
-COLLAPSED = 1e-6
-"""Room left above the null below which an adjusted value is noise."""
 
 _LOADS = 0.1
 """Loadings beyond this count when asking whether the modalities of an instance point both ways."""
@@ -71,33 +68,3 @@ def instance_statistics(batch: Batch) -> InstanceStatistics:
         (loadings.abs() * number.sqrt()[:, None]).masked_fill(~present, torch.nan).numpy(),
         cosine.masked_fill(~(present[:, pairs[0]] & present[:, pairs[1]]), torch.nan).numpy(),
     )
-
-
-def adjusted_shares(statistics: InstanceStatistics, null: InstanceStatistics) -> Array:
-    """Return (rho_i - rho_0) / (1 - rho_0), rho_0 the mean of the shuffled instances with as many modalities: (B,).
-
-    0 for what mispaired vectors give, 1 for full alignment; NaN where no shuffled instance has that number of
-    modalities, or where they leave less than 1e-6 above them.
-    """
-    adjusted = np.full(len(statistics.rho), np.nan)
-    for number in np.unique(statistics.number):
-        of_number = null.rho[null.number == number]
-        room = 1 - of_number.mean() if len(of_number) else 0.0
-        if room > COLLAPSED:
-            chosen = statistics.number == number
-            adjusted[chosen] = 1 - (1 - statistics.rho[chosen]) / room
-    return adjusted
-
-
-def gradient_shares(statistics: InstanceStatistics) -> Array:
-    """Return each modality's share of the gradient of sigma_1 on the sphere: (K,), summing to 1; NaN where none is.
-
-    |d sigma_1 / d z_m| = |v_m| sqrt(1 - sigma_1^2 v_m^2), v the loadings; with the loading l_m = |v_m| sqrt(k_i) and
-    the share rho_i that is l_m / sqrt(k_i) * sqrt(1 - rho_i l_m^2). Means over the instances that have m.
-    """
-    loading, number = statistics.loading, statistics.number[:, None]
-    sizes = loading / np.sqrt(number) * np.sqrt(np.clip(1 - statistics.rho[:, None] * loading**2, 0, None))
-    known = ~np.isnan(sizes)
-    means = np.where(known, sizes, 0).sum(0) / np.maximum(known.sum(0), 1)
-    total = means.sum()
-    return means / total if total > 0 else np.full(len(means), np.nan)

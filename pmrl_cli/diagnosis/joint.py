@@ -9,14 +9,15 @@ division into states. The halves, by hash of the group too, are for what is fitt
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.diagnosis.stored import take
+from pmrl_cli.diagnosis.sums import MomentSums, MomentTotals
 
-__all__ = ["JointMoments", "MomentTotals", "PairMoments", "half_of"]
+__all__ = ["JointMoments", "half_of"]
 
 Array = npt.NDArray[np.float64]
 
@@ -25,58 +26,6 @@ WIDEST = 3072
 
 _LEVEL_BITS = 2
 _LEVELS = 12  # 4^12 times the limit: more instances than there will be
-
-
-class PairMoments(NamedTuple):
-    """Means and covariances of two modalities.
-
-    Args:
-        both: instances that have both.
-        mean_a: (d_a,), over those.
-        mean_b: (d_b,).
-        cov_ab: (d_a, d_b), over those, dividing by their number.
-        cov_aa: (d_a, d_a), over all instances that have a.
-        cov_bb: (d_b, d_b).
-    """
-
-    both: int
-    mean_a: Array
-    mean_b: Array
-    cov_ab: Array
-    cov_aa: Array
-    cov_bb: Array
-
-
-class MomentTotals(NamedTuple):
-    """Moments of some instances.
-
-    Args:
-        edges: (K + 1,) where the columns of each modality begin.
-        counts: (K, K) instances that have both.
-        sums: (K, D); row b holds the sums of every modality over the instances that have b too.
-        products: (D, D); block (a, b) is the sum of x_a x_b^T over the instances that have both.
-    """
-
-    edges: npt.NDArray[np.int64]
-    counts: npt.NDArray[np.int64]
-    sums: Array
-    products: Array
-
-    def _columns(self, m: int) -> slice:
-        return slice(int(self.edges[m]), int(self.edges[m + 1]))
-
-    def covariance(self, a: int, b: int) -> Array:
-        """Return the (d_a, d_b) covariance over the ``counts[a, b]`` instances that have both; zero of none."""
-        at_a, at_b, count = self._columns(a), self._columns(b), max(1, int(self.counts[a, b]))
-        centre = np.outer(self.sums[b, at_a] / count, self.sums[a, at_b] / count)
-        covariance: Array = self.products[at_a, at_b] / count - centre
-        return covariance
-
-    def pair(self, a: int, b: int) -> PairMoments:
-        """Return what two modalities need."""
-        count = int(self.counts[a, b])
-        mean_a, mean_b = (self.sums[y, self._columns(x)] / max(1, count) for x, y in ((a, b), (b, a)))
-        return PairMoments(count, mean_a, mean_b, self.covariance(a, b), self.covariance(a, a), self.covariance(b, b))
 
 
 def half_of(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
@@ -90,51 +39,6 @@ def _level_of(keys: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
     for step in range(1, _LEVELS):
         level += (keys & np.uint64(4**step - 1)) == 0
     return level
-
-
-class _Sums:
-    """Counts, sums and products of some instances; the rows themselves while that is less."""
-
-    def __init__(self, edges: npt.NDArray[np.int64]) -> None:
-        k, width = len(edges) - 1, int(edges[-1])
-        self.edges = edges
-        self.counts = np.zeros((k, k), dtype=np.int64)  # instances that have a and b
-        self.sums = np.zeros((k, width))  # row b: of each modality, over the instances that have b too
-        self.rows: list[tuple[npt.NDArray[np.float32], npt.NDArray[np.bool_]]] = []
-        self.held = 0
-        self.products: Array | None = None
-
-    def add(self, rows: npt.NDArray[np.float32], present: npt.NDArray[np.bool_]) -> None:
-        if len(rows) == 0:
-            return
-        self.rows.append((rows, present))
-        self.held += len(rows)
-        if self.products is not None or self.held > self.edges[-1]:
-            self.fold()
-
-    def fold(self) -> None:
-        width = int(self.edges[-1])
-        if self.products is None:
-            self.products = np.zeros((width, width))
-        for rows, present in self.rows:
-            wide = rows.astype(np.float64)
-            self.products += wide.T @ wide
-            has = present.astype(np.float64)
-            self.counts += (has.T @ has).astype(np.int64)
-            self.sums += has.T @ wide
-        self.rows, self.held = [], 0
-
-    def merge(self, other: _Sums) -> None:
-        self.counts += other.counts
-        self.sums += other.sums
-        self.rows += other.rows
-        self.held += other.held
-        if other.products is not None:
-            self.fold()
-            assert self.products is not None
-            self.products += other.products
-        elif self.products is not None or self.held > self.edges[-1]:
-            self.fold()
 
 
 class JointMoments:
@@ -162,7 +66,7 @@ class JointMoments:
         )
         self._edges = np.cumsum([0, *self.dims])
         self._floor = 0
-        self._sums: dict[tuple[int, int], _Sums] = {}
+        self._sums: dict[tuple[int, int], MomentSums] = {}
         self._sizes = np.zeros(_LEVELS, dtype=np.int64)
 
     @property
@@ -203,14 +107,29 @@ class JointMoments:
             self._sizes[place[0]] += int(chosen.sum())
         self._trim()
 
-    def _of(self, place: tuple[int, int]) -> _Sums:
-        return self._sums.setdefault(place, _Sums(self._edges))
+    def foresee(self, keys: npt.NDArray[np.uint64]) -> None:
+        """Drop at once the levels that adding these instances will drop: a saving of time and nothing else.
+
+        Args:
+            keys: (n,) hashes of the groups (or ids) of instances that will all be added.
+        """
+        sizes = np.bincount(_level_of(keys), minlength=_LEVELS)
+        sizes[: self._floor] = 0
+        self._drop_below(self._surplus(self._sizes + sizes))
+
+    def _of(self, place: tuple[int, int]) -> MomentSums:
+        return self._sums.setdefault(place, MomentSums(self._edges))
 
     def _trim(self) -> None:
-        levels = np.flatnonzero(self._sizes)
-        while self._sizes.sum() > self.limit and len(levels) > 1:
-            self._drop_below(int(levels[0]) + 1)
-            levels = levels[1:]
+        self._drop_below(self._surplus(self._sizes))
+
+    def _surplus(self, sizes: npt.NDArray[np.int64]) -> int:
+        """Return the level below which ``sizes`` holds too many: the last level that has any is never below."""
+        held = np.flatnonzero(sizes)
+        floor = 0
+        while len(held) > 1 and sizes[held].sum() > self.limit:
+            floor, held = int(held[0]) + 1, held[1:]
+        return floor
 
     def _drop_below(self, floor: int) -> None:
         self._floor = max(self._floor, floor)
@@ -228,7 +147,7 @@ class JointMoments:
 
     def totals(self, half: int | None = None) -> MomentTotals:
         """Return the moments of a half (0 or 1), or of both together."""
-        result = _Sums(self._edges)
+        result = MomentSums(self._edges)
         result.fold()
         assert result.products is not None
         for place in sorted(self._sums):
@@ -264,7 +183,7 @@ class JointMoments:
         self._floor = int(take(arrays, "floor", np.int64, (1,))[0])
         self._sizes = take(arrays, "sizes", np.int64, (_LEVELS,))
         for place in {tuple(map(int, name.split(".")[:2])) for name in arrays if "." in name}:
-            name, sums = f"{place[0]}.{place[1]}", _Sums(self._edges)
+            name, sums = f"{place[0]}.{place[1]}", MomentSums(self._edges)
             sums.counts = take(arrays, f"{name}.counts", np.int64, (k, k))
             sums.sums = take(arrays, f"{name}.sums", np.float64, (k, width))
             if f"{name}.products" in arrays:

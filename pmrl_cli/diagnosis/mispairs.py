@@ -68,7 +68,7 @@ class Mispairs:
     def of(cls, batch: Batch, names: tuple[str, ...], groups: npt.NDArray[np.int64]) -> Self:
         """Learn from the reservoir."""
         reference = reference_of(batch)
-        found, mispaired = agreement(reference, batch), reference.mispaired()
+        found, mispaired = reference.agreement(), reference.mispaired()
         return cls(names, reference, found, mispaired, mispair_model(found, mispaired, groups))
 
     def culprit_name(self, culprit: int) -> str:

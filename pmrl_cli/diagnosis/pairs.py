@@ -11,11 +11,12 @@ from pmrl_cli.diagnosis.dependence import dependence
 from pmrl_cli.diagnosis.gap import mixed_gallery_penalty
 from pmrl_cli.diagnosis.geometry import gap_share, paired_cosines, pairing, shape_gap
 from pmrl_cli.diagnosis.hubness import hubness
-from pmrl_cli.diagnosis.joint import MomentTotals, half_of
+from pmrl_cli.diagnosis.joint import half_of
 from pmrl_cli.diagnosis.probe import probe
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.state import State
 from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.diagnosis.sums import MomentTotals
 from pmrl_cli.retrieval.batches import Batch
 
 __all__ = ["pair_apart", "pair_of_space"]

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.diagnosis.instances import pairs_of
-from pmrl_cli.diagnosis.joint import MomentTotals
 from pmrl_cli.diagnosis.reservoir import Chosen
+from pmrl_cli.diagnosis.sums import MomentTotals
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
 

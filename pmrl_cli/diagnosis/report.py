@@ -7,36 +7,23 @@ the reservoir.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import column_of
-from pmrl_cli.diagnosis.alignment import adjusted_shares, alignment_section
-from pmrl_cli.diagnosis.counterfactual import counterfactuals
-from pmrl_cli.diagnosis.geometry import cone, effective_dimensions, unit_loading
-from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
-from pmrl_cli.diagnosis.joint import MomentTotals, half_of
+from pmrl_cli.diagnosis.header import Header
 from pmrl_cli.diagnosis.mispairs import Mispairs
-from pmrl_cli.diagnosis.outcomes import pack_outcomes
-from pmrl_cli.diagnosis.pairs import pair_apart, pair_of_space
-from pmrl_cli.diagnosis.pictures import eigenvalues, plot_section, singular_values
-from pmrl_cli.diagnosis.reservoir import Chosen
-from pmrl_cli.diagnosis.retrieval import retrieval_sections, retrieve
-from pmrl_cli.diagnosis.sample import shuffle_pairs
-from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, Header, State, check_pairs
-from pmrl_cli.diagnosis.statistic import Statistic, plain
+from pmrl_cli.diagnosis.order import try_orders
+from pmrl_cli.diagnosis.sections import DRAWS, SHUFFLES, sections_apart, sections_of_space
+from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, State
+from pmrl_cli.diagnosis.statistic import plain
 from pmrl_cli.diagnosis.summaries import BINS
 from pmrl_cli.diagnosis.verdict import judge
-from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.batches import check_pairs
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_state", "state_of"]
-
-_SHUFFLES = 8
-_DRAWS = 500
 
 
 @dataclass(frozen=True)
@@ -65,7 +52,7 @@ def diagnose(dataset: Dataset, **options: Any) -> Diagnosis:  # noqa: ANN401 - t
 
     Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
     """
-    return diagnose_state(state_of(dataset, **options))
+    return diagnose_state(state_of(dataset, **options), dataset)
 
 
 def state_of(
@@ -112,8 +99,16 @@ def state_of(
     return State.of(dataset, header)
 
 
-def diagnose_state(state: State) -> Diagnosis:
-    """Say what a state, of one pass or merged from several, has seen."""
+def diagnose_state(
+    state: State, dataset: Dataset | None = None, training: Mapping[str, Any] | None = None
+) -> Diagnosis:
+    """Say what a state, of one pass or merged from several, has seen.
+
+    Args:
+        state: what a pass has seen.
+        dataset: where it was seen, if at hand: where pairs look unpaired, other orders of its rows are tried.
+        training: how the model that made the vectors was trained (``pmrl.training/1``), if one did.
+    """
     header, chosen = state.header, state.reservoir.chosen()
     sections: dict[str, Any] = {
         "schema": "pmrl.diagnose/1",
@@ -132,10 +127,10 @@ def diagnose_state(state: State) -> Diagnosis:
             "seed": header.seed,
             "reservoir": len(chosen),
             "moments": state.moments.count,
-            "shuffles": _SHUFFLES,
+            "shuffles": SHUFFLES,
             "neighbours": 10,
             "bins": BINS,
-            "bootstrap": _DRAWS,
+            "bootstrap": DRAWS,
             "ties": "expected",
         },
         "alignment": None,
@@ -148,92 +143,14 @@ def diagnose_state(state: State) -> Diagnosis:
         "plot": {},
     }
     mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
-    sections |= _apart(state, chosen) if mispairs is None else _shared(state, chosen, mispairs)
+    sections |= (
+        sections_apart(state, chosen) if mispairs is None else sections_of_space(state, chosen, mispairs, training)
+    )
     result = plain(sections)
+    if dataset is not None:
+        try_orders(result, dataset)
     result["verdict"] = judge(result).as_dict()
     return Diagnosis(result, mispairs)
-
-
-def _shared(state: State, chosen: Chosen, mispairs: Mispairs) -> dict[str, Any]:
-    """Return the sections of modalities that share a space."""
-    header, k = state.header, len(state.header.names)
-    batch = chosen.batch()
-    generator = np.random.default_rng(header.seed)
-    shuffled = [shuffle_pairs(batch, chosen.groups, generator) for _ in range(_SHUFFLES)]
-    null = InstanceStatistics.join([instance_statistics(one) for one in shuffled])
-    labels = None if header.label is None else chosen.labels
-    retrieved = retrieve(batch, header.names, chosen.groups, labels, seed=header.seed, draws=_DRAWS)
-    directions, means = retrieval_sections(retrieved)
-    totals = state.moments.totals(), state.moments.totals(0), state.moments.totals(1)
-    alignment = alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k)
-    alignment["singular_values"] = singular_values(batch)
-    return {
-        "alignment": alignment,
-        "pair": {
-            f"{header.names[a]}|{header.names[b]}": pair_of_space(
-                state, chosen, batch, totals, directions, (a, b), standard_gallery=means["standard_gallery"]
-            )
-            for a, b in pairs_of(k)
-            if state.counts[a, b]
-        },
-        "modality": {
-            name: {
-                **_modality(state, chosen, totals[0], m),
-                **mispairs.modality(m, chosen.groups),
-                "load": unit_loading(state, null, m),
-            }
-            for m, name in enumerate(header.names)
-        },
-        "retrieval": means,
-        "suspects": mispairs.section(chosen.ids.tolist()),
-        "counterfactual": _counterfactual(batch, state, chosen, mispairs),
-        "plot": plot_section(chosen, header.names),
-        "outcomes": pack_outcomes(
-            chosen.hashes,
-            rows=batch.rows,
-            groups=None if header.group is None else chosen.groups,
-            adjusted=adjusted_shares(instance_statistics(batch), null),
-            ranks=retrieved.ranks,
-        ),
-    }
-
-
-def _apart(state: State, chosen: Chosen) -> dict[str, Any]:
-    """Return the sections of modalities of different columns: nothing that needs a cosine between them."""
-    header, totals = state.header, state.moments.totals()
-    return {
-        "pair": {
-            f"{header.names[a]}|{header.names[b]}": pair_apart(chosen, (a, b), seed=header.seed)
-            for a, b in pairs_of(len(header.names))
-            if state.counts[a, b]
-        },
-        "modality": {
-            name: {**_modality(state, chosen, totals, m), "load": Statistic.unknown("not_applicable")}
-            for m, name in enumerate(header.names)
-        },
-    }
-
-
-def _modality(state: State, chosen: Chosen, totals: MomentTotals, m: int) -> dict[str, Any]:
-    """Return what a modality's own cloud says."""
-    return {
-        "meancos": cone(state, chosen, m),
-        "pr_deb": effective_dimensions(chosen, m),
-        "eigenvalues": eigenvalues(totals, m),
-    }
-
-
-def _counterfactual(batch: Batch, state: State, chosen: Chosen, mispairs: Mispairs) -> list[dict[str, Any]]:
-    probability = mispairs.model.judge(mispairs.found.score).probability
-    found = counterfactuals(
-        batch,
-        state.header.names,
-        half_of(chosen.keys) == 0,
-        chosen.groups,
-        probability=probability,
-        seed=state.header.seed,
-    )
-    return [one.as_dict() for one in found]
 
 
 def _limits(state: State) -> list[str]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -192,23 +193,25 @@ def negatives(batch: Batch, groups: Groups, temperature: float) -> Negatives | N
     return Negatives(mean(effective, mean_size - 1, math.inf), mean(positive, 1 / mean_size, 1.0))
 
 
-def training_section(
-    batch: Batch, groups: Groups, *, spectrum_temperature: float | None, instance_temperature: float | None
-) -> dict[str, Any]:
-    """Return the ``training`` section, less its history.
+def training_section(batch: Batch, groups: Groups, training: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the ``training`` section.
 
     Args:
         batch: the reservoir as the model embeds it.
         groups: (B,).
-        spectrum_temperature: of the objective; None where it follows the data and cannot saturate.
-        instance_temperature: of its contrast, or None.
+        training: how the model was trained (``pmrl.training/1``). Where its spectrum temperature is None it follows
+            the data and cannot saturate.
     """
+    temperatures = training["temperatures"]
     adaptive = Statistic.unknown("not_applicable", null="closed_form")
-    seen = None if instance_temperature is None else negatives(batch, groups, instance_temperature)
+    instance = temperatures["instance"]
+    seen = None if instance is None else negatives(batch, groups, instance)
+    spectral = temperatures["spectrum"]
     return {
-        "temperature": spectrum_temperature,
-        "saturation": adaptive if spectrum_temperature is None else saturation(batch, groups, spectrum_temperature),
+        "temperature": spectral,
+        "saturation": adaptive if spectral is None else saturation(batch, groups, spectral),
         "temperature_suggested": suggested_temperature(batch),
         "negatives_effective": adaptive if seen is None else seen.effective,
         "p_positive": adaptive if seen is None else seen.positive,
+        **{key: training[key] for key in ("kept", "refitted", "history")},
     }

@@ -8,7 +8,6 @@ the state of all of them, to float64 rounding. Everything ``diagnose`` reports f
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
@@ -18,65 +17,24 @@ import torch
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids, hash_values
 from pmrl_cli.data.split import column_of, group_keys
-from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
+from pmrl_cli.diagnosis.header import Header
+from pmrl_cli.diagnosis.instances import instance_statistics
 from pmrl_cli.diagnosis.joint import JointMoments
+from pmrl_cli.diagnosis.numbers import numbers_of, ranges_of
 from pmrl_cli.diagnosis.reservoir import NO_LABEL, Reservoir
 from pmrl_cli.diagnosis.stored import take
 from pmrl_cli.diagnosis.summaries import Summaries
-from pmrl_cli.errors import DataError, Place, StateError
+from pmrl_cli.errors import Place, StateError
 from pmrl_cli.retrieval.batches import Batch
 
-__all__ = ["MOMENTS", "RESERVOIR", "Columns", "Header", "State", "check_pairs"]
+__all__ = ["MOMENTS", "RESERVOIR", "State"]
 
 RESERVOIR = 4096
 MOMENTS = 2**16
 """Instances in the joint moments at most: they cost d x d a pair, and at 20 instances a column more add little."""
 
+_HASHED = 2**16  # ids hashed at a time
 _GROUPS = 2**16  # group hashes kept: up to so many groups are counted exactly, more within 1 %
-
-
-@dataclass(frozen=True)
-class Header:
-    """What a state is about; only states that agree in all of it merge.
-
-    Args:
-        names: modalities, in order.
-        dims: columns of each in the space that is diagnosed.
-        columns: columns of each in the files (before a model).
-        group: side column of groups, or None.
-        label: side column of labels, or None.
-        seed: of the hashes.
-        reservoir: instances of the reservoir.
-        moments: instances in the joint moments at most.
-        model: digest of the model the vectors come from; empty for none.
-    """
-
-    names: tuple[str, ...]
-    dims: tuple[int, ...]
-    columns: tuple[int, ...]
-    group: str | None
-    label: str | None
-    seed: int
-    reservoir: int
-    moments: int
-    model: str = ""
-
-    @property
-    def shared(self) -> bool:
-        """Whether the modalities can share a space: they have equally many columns."""
-        return len(set(self.dims)) == 1
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {name: list(value) if isinstance(value, tuple) else value for name, value in asdict(self).items()}
-
-    @classmethod
-    def from_dict(cls, values: Mapping[str, Any]) -> Self:
-        """Read what ``as_dict`` gave."""
-        fields: dict[str, Any] = {
-            name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
-        }
-        return cls(**fields)
 
 
 class State:
@@ -100,7 +58,7 @@ class State:
         self.instances = 0
         self.counts = np.zeros((k, k), dtype=np.int64)
         self.sums = [np.zeros((k, dim)) for dim in header.dims]
-        lows, highs = _ranges(k)
+        lows, highs = ranges_of(k)
         self.summaries = Summaries(lows, highs, grouped=header.group is not None)
         self.moments = JointMoments(header.dims, limit=header.moments, seed=header.seed)
         self.reservoir = Reservoir(header.dims, header.reservoir)
@@ -110,7 +68,11 @@ class State:
     def of(cls, dataset: Dataset, header: Header) -> Self:
         """Return the state of all instances of a data set that have two modalities or more."""
         state = cls(header)
-        for block in dataset.blocks(np.flatnonzero(dataset.present.sum(1) >= 2)):
+        rows = np.flatnonzero(dataset.present.sum(1) >= 2)
+        if len(rows) > header.moments:
+            pieces = (rows[start : start + _HASHED] for start in range(0, len(rows), _HASHED))
+            state.moments.foresee(np.concatenate([_keys(dataset, piece, header)[0] for piece in pieces]))
+        for block in dataset.blocks(rows):
             assert isinstance(block, np.ndarray)
             state.add(dataset, block)
         return state
@@ -128,8 +90,7 @@ class State:
     def add(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> None:
         """Add instances of a data set, all with two modalities or more."""
         ids = dataset.ids.take(rows)
-        hashes = hash_ids(ids, self.header.seed)
-        keys = hashes if self.header.group is None else _group_hashes(dataset, rows, self.header)
+        keys, hashes = _keys(dataset, rows, self.header)
         present = np.ascontiguousarray(dataset.present[rows])
         vectors = [_unit(features.read(rows)) * present[:, [m]] for m, features in enumerate(dataset.modalities)]
         self.instances += len(rows)
@@ -219,69 +180,6 @@ class State:
         return state
 
 
-def check_pairs(dataset: Dataset) -> None:
-    """Refuse what has nothing to be aligned.
-
-    Raises: DataError unless there are two modalities or more and an instance that has two.
-    """
-    if len(dataset.names) < 2:
-        what = "too few modalities"
-        raise DataError(
-            what,
-            found=", ".join(dataset.names) or "none",
-            expected="two or more",
-            next_step="Name a file for each modality.",
-        )
-    if not (dataset.present.sum(1) >= 2).any():
-        what = "no instance in two modalities"
-        raise DataError(
-            what,
-            found=f"none of {len(dataset)} has two modalities",
-            expected="at least one",
-            next_step="Check with pmrl inspect that the ids of the files agree.",
-        )
-
-
-class Columns:
-    """Where each number stands among the columns of ``numbers_of``.
-
-    Args:
-        k: modalities.
-
-    Attributes:
-        rho: columns of rho with 2, 3, .. K modalities.
-        signed: column.
-        mixed: column.
-        load: columns, by modality.
-        cosine: columns, in the order of ``pairs_of``.
-    """
-
-    def __init__(self, k: int) -> None:
-        self.rho = range(k - 1)
-        self.signed, self.mixed = k - 1, k
-        self.load = range(k + 1, 2 * k + 1)
-        self.cosine = range(2 * k + 1, 2 * k + 1 + len(pairs_of(k)))
-
-
-def _ranges(k: int) -> tuple[list[float], list[float]]:
-    """Return the least and greatest value of each column of ``numbers_of``."""
-    pairs = len(pairs_of(k))
-    lows = [1 / k] * (k - 1) + [0.0, 0.0] + [0.0] * k + [-1.0] * pairs
-    highs = [1.0] * (k - 1) + [1.0, 1.0] + [k**0.5] * k + [1.0] * pairs
-    return lows, highs
-
-
-def numbers_of(found: InstanceStatistics, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.float64]:
-    """Return the numbers that are summarised, NaN where an instance has none.
-
-    Returns: (B, S): rho by number of modalities (2 .. K), signed, mixed, K loadings, P cosines.
-    """
-    k = present.shape[1]
-    rho = np.full((len(present), k - 1), np.nan)
-    rho[np.arange(len(present)), found.number - 2] = found.rho
-    return np.concatenate([rho, found.signed[:, None], found.mixed[:, None], found.loading, found.cosine], axis=1)
-
-
 def _unit(vectors: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     """Bring vectors to unit length, in place; one without length stays zero."""
     lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
@@ -296,10 +194,16 @@ def _partner_sums(has: npt.NDArray[np.float64], vectors: npt.NDArray[np.float32]
     return sums
 
 
-def _group_hashes(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header) -> npt.NDArray[np.uint64]:
-    column = {header.group: column_of(dataset, header.group).take(rows)} if header.group else {}
-    part = Dataset(dataset.ids.take(rows), (), dataset.present[rows], column)
-    return hash_ids(group_keys(part, header.group), header.seed)
+def _keys(
+    dataset: Dataset, rows: npt.NDArray[np.int64], header: Header
+) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+    """Return the hashes of the groups of some rows (of their ids where there are no groups), and of their ids."""
+    ids = dataset.ids.take(rows)
+    hashes = hash_ids(ids, header.seed)
+    if header.group is None:
+        return hashes, hashes
+    part = Dataset(ids, (), dataset.present[rows], {header.group: column_of(dataset, header.group).take(rows)})
+    return hash_ids(group_keys(part, header.group), header.seed), hashes
 
 
 def _label_hashes(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header) -> npt.NDArray[np.uint64]:

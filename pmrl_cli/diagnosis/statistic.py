@@ -13,7 +13,7 @@ from typing import Any, Literal, Self
 
 import numpy as np
 
-__all__ = ["Null", "Statistic", "Status", "plain"]
+__all__ = ["Null", "Statistic", "Status", "plain", "upper_tail"]
 
 Null = Literal["closed_form", "shuffled", "permutation"]
 Status = Literal["ok", "n_too_small", "collapsed", "not_applicable", "upper_bound"]
@@ -111,6 +111,11 @@ def plain(node: object) -> Any:  # noqa: ANN401 - JSON
     if isinstance(node, float):
         return _finite(node)
     return node
+
+
+def upper_tail(z: float) -> float:
+    """Return the probability that a standard normal exceeds z."""
+    return math.erfc(z / math.sqrt(2)) / 2
 
 
 def _finite(number: float | None) -> float | None:

@@ -15,7 +15,7 @@ import pyarrow as pa
 from safetensors import safe_open
 
 from pmrl_cli.errors import Place, PolicyError
-from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, reading, rows_per_block
+from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, reading, refuse_bomb, rows_per_block
 
 __all__ = ["probe_npy", "probe_npz", "probe_safetensors"]
 
@@ -52,6 +52,8 @@ def probe_npz(path: Path) -> Contents:
 
     with reading(str(path)), zipfile.ZipFile(path) as archive:
         members = [info for info in archive.infolist() if info.filename.endswith(".npy")]
+        for info in members:
+            refuse_bomb(Place(str(path), info.filename[:-4]), info.file_size, info.compress_size)
         return _contents(
             path, [_member(path, info.filename[:-4], opener(info.filename), info.file_size) for info in members]
         )
@@ -132,6 +134,14 @@ def _contents(path: Path, found: list[Vectors | Column | str]) -> Contents:
     )
 
 
+def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        message = "a name stands twice in its header"
+        raise ValueError(message)
+    return found
+
+
 def probe_safetensors(path: Path) -> Contents:
     """Return the 2-D arrays of a safetensors file; the library checks its header, the rows are read as bytes.
 
@@ -144,7 +154,7 @@ def probe_safetensors(path: Path) -> Contents:
             names = sorted(checked.keys())
         with path.open("rb") as file:
             length = int.from_bytes(file.read(8), "little")
-            header = json.loads(file.read(length))
+            header = json.loads(file.read(length), object_pairs_hook=_each_once)
         for name in names:
             entry = header[name]
             shape, kind = entry["shape"], _SAFETENSORS.get(entry["dtype"])

@@ -1,6 +1,6 @@
 """The one door through which pmrl writes: a file or folder under its final name is complete.
 
-A folder is filled inside a working folder beside it (``.NAME.writing``), made durable, and exchanged with what was
+What is new is filled inside a working folder beside it (``.NAME.writing``), made durable, and exchanged with what was
 there in one step. A failure leaves what was there before; what a killed process left is swept, and if need be put
 back, by the next one that writes the same output. Two that write the same output do not meet: see ``locks``.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from pmrl_cli.errors import Place, ResourceError, UsageError
 from pmrl_cli.files.locks import held
 
-__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "format_of", "to_json"]
+__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "format_of", "remove", "to_json"]
 
 MANIFEST = "manifest.json"
 
@@ -40,7 +40,7 @@ def _make(folder: Path) -> None:
         _sync(folder.parent)
 
 
-def _remove(path: Path) -> None:
+def remove(path: Path) -> None:
     """Remove a file or folder; what cannot be removed now is swept by the next writer."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
@@ -52,20 +52,46 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
-    """Give a temporary path beside ``path``; on success it takes the final name, on any failure it is gone.
+def _working(path: Path) -> Iterator[tuple[Path, Path]]:
+    """Hold the working folder of an output and give the two names in it, both free: for the new one and the old one.
 
-    For files of a folder that the caller holds: the temporary has one name, so the next writer replaces a leftover.
+    Raises: StateError if another process is writing it; ResourceError for whatever the system refuses.
     """
-    _make(path.parent)
-    temporary = path.with_name(f".{path.name}.tmp")
+    working = path.with_name(f".{path.name}.writing")
+    new, old = working / "new", working / "old"
     try:
-        yield temporary
-        _sync(temporary)
-        temporary.replace(path)
-        _sync(path.parent)
-    finally:
-        _remove(temporary)
+        _make(path.parent)
+        with held(working):
+            if old.exists() and not path.exists():  # killed between the two renames of ``_publish``
+                old.rename(path)
+            remove(new)
+            remove(old)
+            try:
+                yield new, old
+            finally:
+                remove(new)
+                remove(old)
+    except OSError as error:
+        what = "output cannot be written"
+        raise ResourceError(
+            what,
+            at=Place(str(path)),
+            found=error.strerror or str(error),
+            expected="a disk with room and permissions that allow it",
+            next_step="What was there before is as it was. Free some room, or choose another place.",
+        ) from error
+
+
+@contextmanager
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Give a temporary path; on success it takes the final name in one step, on any failure it is gone.
+
+    Raises: StateError if another process is writing it; ResourceError if the disk or the permissions do not allow it.
+    """
+    with _working(path) as (new, old):
+        yield new
+        _sync(new)
+        _publish(new, path, old)
 
 
 def format_of(path: Path) -> str:
@@ -93,35 +119,14 @@ def atomic_folder(path: Path, *, kind: str, force: bool) -> Iterator[Path]:
         another process is writing it; ResourceError if the disk or the permissions do not allow it.
     """
     check_replaceable(path, kind=kind, force=force)
-    working = path.with_name(f".{path.name}.writing")
-    new, old = working / "new", working / "old"
-    try:
-        _make(path.parent)
-        with held(working):
-            if old.exists() and not path.exists():  # killed between the two renames of ``_publish``
-                old.rename(path)
-            _remove(new)
-            _remove(old)
-            try:
-                new.mkdir()
-                yield new
-                for file in sorted(new.rglob("*")):
-                    _sync(file)
-                _sync(new)
-                check_replaceable(path, kind=kind, force=force)  # again: writing may have taken hours
-                _publish(new, path, old)
-            finally:
-                _remove(new)
-                _remove(old)
-    except OSError as error:
-        what = "output cannot be written"
-        raise ResourceError(
-            what,
-            at=Place(str(path)),
-            found=error.strerror or str(error),
-            expected="a disk with room and permissions that allow it",
-            next_step="What was there before is as it was. Free some room, or choose another -o.",
-        ) from error
+    with _working(path) as (new, old):
+        new.mkdir()
+        yield new
+        for file in sorted(new.rglob("*")):
+            _sync(file)
+        _sync(new)
+        check_replaceable(path, kind=kind, force=force)  # again: writing may have taken hours
+        _publish(new, path, old)
 
 
 def _publish(new: Path, path: Path, old: Path) -> None:

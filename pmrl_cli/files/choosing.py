@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pmrl_cli.errors import DataError, Place
+from pmrl_cli.errors import DataError, Place, printable
 from pmrl_cli.files.naming import FEATURE_NAMES, ID_NAMES, base_name, never_features
 from pmrl_cli.files.source import FLOATS, Column, Contents, Vectors
 
@@ -51,7 +51,7 @@ def choose_vectors(contents: Contents, wanted: str | None, *, flagged: bool, alo
     listed = [vectors for vectors in floats if base_name(vectors.name or "") in FEATURE_NAMES]
     if len(listed) == 1:
         others = ", ".join(vectors.name or "" for vectors in floats if vectors is not listed[0])
-        return Choice((_usable(contents, listed[0]),), f"took {listed[0].name} by its name, not {others}.")
+        return Choice((_usable(contents, listed[0]),), printable(f"took {listed[0].name} by its name, not {others}."))
     # /image/features and /text/features, or image_embedding and text_embedding: one modality each
     if alone and len({base_name(vectors.name or "") for vectors in listed}) <= 1:
         return Choice(tuple(listed or floats))

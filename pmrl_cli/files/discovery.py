@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pmrl_cli.data.validate import check_unique, text_ids
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError
@@ -239,10 +240,12 @@ def _modalities(
     for name in sorted(groups, key=str.encode):
         shards = sorted(groups[name], key=lambda pair: natural_key(pair[0].contents.file))
         try:
+            _check_name(name, shards[0][0])
             _check_shards(name, [array for array, _ in shards])
             modalities.append(_modality(name, shards, kinds))
         except PmrlError as error:
             report(error)
+    notes += _look_alikes(modalities)
     named_by_row = bool(modalities) and all(modality.id_name is None for modality in modalities)
     if named_by_row:
         _check_row_order(modalities, notes, report)
@@ -261,6 +264,17 @@ def _some_without_ids(nameless: Sequence[_Array]) -> DataError:
         expected="ids in every file or in none",
         next_step="Add ids, or name their column with --id-column.",
     )
+
+
+def _check_name(name: str, array: _Array) -> None:
+    if not name.isprintable():
+        raise DataError(
+            what="modality name cannot be shown",
+            at=Place(array.contents.file, array.vectors.name),
+            found=repr(name[:80]),
+            expected="printable characters",
+            next_step="Name it with name=path.",
+        )
 
 
 def _check_shards(name: str, arrays: Sequence[_Array]) -> None:
@@ -299,6 +313,22 @@ def _modality(
     ids = pa.concat_arrays(parts)
     check_unique(ids, places)
     return Modality(name, vectors, ids, named[0][1].name)
+
+
+def _look_alikes(modalities: Sequence[Modality]) -> list[str]:
+    """Return a note if ids of two modalities differ only in how Unicode composes them: they are not joined."""
+    seen: dict[str, tuple[str, str]] = {}
+    for modality in modalities:
+        beyond = modality.ids.filter(pc.invert(pc.string_is_ascii(modality.ids)))
+        composed = pc.utf8_normalize(beyond, form="NFC")
+        for text, plain in zip(beyond.to_pylist(), composed.to_pylist(), strict=True):
+            name, other = seen.setdefault(plain, (modality.name, text))
+            if other != text:
+                return [
+                    f"ids differ only by Unicode normalisation and are not joined, as {other!r} of {name} and "
+                    f"{text!r} of {modality.name} (both {plain!r} in NFC)."
+                ]
+    return []
 
 
 def _row_numbers(rows: int) -> pa.LargeStringArray:

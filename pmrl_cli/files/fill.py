@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 
 import numpy as np
@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 
 from pmrl_cli.data.join import Joined, join_ids, rows_of
 from pmrl_cli.data.validate import BadRows, row_faults
-from pmrl_cli.errors import DataError, Place
+from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
 from pmrl_cli.files.discovery import Modality, Plan
 from pmrl_cli.files.npy import RowStore, digest_rows
 from pmrl_cli.files.side import SideTable
-from pmrl_cli.files.source import BFLOAT16, to_float32
+from pmrl_cli.files.source import BFLOAT16, Block, Vectors, to_float32
 
 __all__ = ["Filled", "Scan", "element_type", "fill_all", "join_plan", "scan", "side_columns"]
 
@@ -104,7 +104,7 @@ def scan(
     with ThreadPoolExecutor(1) as hasher:
         for shard in modality.shards:
             first = row
-            for block, null in shard.blocks():
+            for block, null in _named(shard, modality.ids, row):
                 rows = np.arange(row, row + len(block))
                 row += len(block)
                 where = rows if positions is None else positions[rows]
@@ -139,6 +139,28 @@ def scan(
     return Scan(missing, bad, bad_rows, digest.hexdigest() if whole else None)
 
 
+def _named(shard: Vectors, ids: pa.LargeStringArray, first: int) -> Iterator[Block]:
+    """Stream a shard whose ids begin at ``first``; an error that names rows of it is given their ids."""
+
+    def named(place: Place) -> Place:
+        return place if place.row is None else replace(place, instance_id=ids[first + place.row].as_py())
+
+    try:
+        yield from shard.blocks()
+    except DataError as error:
+        if error.at is None or error.at.row is None:
+            raise
+        raise DataError(
+            error.what,
+            found=error.found,
+            expected=error.expected,
+            next_step=error.next_step,
+            at=named(error.at),
+            others=[named(place) for place in error.others],
+            total=error.total,
+        ) from None
+
+
 def fill_all(
     plan: Plan,
     joined: Joined,
@@ -167,14 +189,21 @@ def fill_all(
     present = joined.present.copy()
     bad = np.zeros(present.shape, dtype=np.bool_)
     digests: list[str | None] = []
+    problems: list[PmrlError] = []
     for column, (modality, target) in enumerate(zip(plan.modalities, targets, strict=True)):
         progress(modality.name)
-        result = scan(modality, joined.positions[column], len(joined.ids), target)
+        try:
+            result = scan(modality, joined.positions[column], len(joined.ids), target)
+        except DataError as error:
+            problems.append(error)
+            continue
         if result.bad_rows.total and on_bad == "error":
-            raise result.bad_rows.error(next_step="Drop these instances with --on-bad drop.")
+            problems.append(result.bad_rows.error(next_step="Drop these instances with --on-bad drop."))
         present[result.missing, column] = False
         bad[:, column] = result.bad
         digests.append(result.digest)
+    if problems:
+        raise_all(problems)
     least = present.shape[1] if how == "inner" else min_modalities
     usable = present.sum(axis=1) >= least
     keep = usable & ~bad.any(axis=1)

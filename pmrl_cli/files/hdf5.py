@@ -7,6 +7,7 @@ HDF5 can make a file read other files (external links, external storage, virtual
 from __future__ import annotations
 
 from collections.abc import Iterator
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pmrl_cli.errors import Place, PolicyError
-from pmrl_cli.files.source import Block, Column, Contents, Vectors, reading, rows_per_block
+from pmrl_cli.errors import Place, PolicyError, printable
+from pmrl_cli.files.source import MAX_DIM, Block, Column, Contents, Vectors, reading, refuse_bomb, rows_per_block
 
 __all__ = ["probe_hdf5"]
 
@@ -26,10 +27,9 @@ _FILTERS = {
     h5py.h5z.FILTER_FLETCHER32: "fletcher32",
     h5py.h5z.FILTER_LZF: "lzf",
 }
-_BOMB_BYTES = 4 * 2**30
-_BOMB_RATIO = 1000
 _CHUNK_BAND_BYTES = 64 * 2**20
 _COLUMN_ROWS = 2**18
+"""Strings read at a time; fewer if each is long."""
 
 
 def probe_hdf5(path: Path) -> Contents:
@@ -42,6 +42,7 @@ def probe_hdf5(path: Path) -> Contents:
     columns: list[Column] = []
     others: list[str] = []
     slow: list[str] = []
+    sizes: list[tuple[int, int]] = []
     with reading(str(path)), h5py.File(path) as file:
         # visititems follows no links while indexing a path does; with no external link anywhere, soft links stay
         # inside. An error raised within the visit would come out as a SystemError, so it is raised after.
@@ -55,18 +56,21 @@ def probe_hdf5(path: Path) -> Contents:
         file.visititems(lambda name, item: datasets.append((name, item)) if isinstance(item, h5py.Dataset) else None)
         for name, dataset in sorted(datasets, key=lambda pair: pair[0].encode(errors="surrogateescape")):
             kind = dataset.dtype
-            if dataset.ndim == 2 and kind.kind in "fiu" and dataset.shape[1] > 0:
-                _refuse_storage(path, name, dataset)
+            if dataset.ndim == 2 and kind.kind in "fiu" and 0 < dataset.shape[1] <= MAX_DIM:
+                sizes.append(_refuse_storage(path, name, dataset))
                 vectors.append(_vectors(path, name, dataset))
                 if dataset.compression == "gzip":
                     slow.append(name)
             elif dataset.ndim == 1 and (kind.kind in "SUiufb" or h5py.check_string_dtype(kind) is not None):
-                _refuse_storage(path, name, dataset)
+                sizes.append(_refuse_storage(path, name, dataset))
                 columns.append(_column(path, name, dataset))
             else:
                 others.append(f"{name} ({kind} of shape {dataset.shape})")
+        refuse_bomb(Place(str(path)), sum(size for size, _ in sizes), sum(stored for _, stored in sizes))
     size = sum(v.rows * v.dim * 4 for v in vectors if v.name in slow)
-    notes = (f"{path.name}: gzip reads about ten times slower than plain storage.",) if size > 2**30 else ()
+    notes = (
+        (f"{printable(path.name)}: gzip reads about ten times slower than plain storage.",) if size > 2**30 else ()
+    )
     return Contents(str(path), tuple(vectors), tuple(columns), tuple(others), notes)
 
 
@@ -98,7 +102,8 @@ def _column(path: Path, name: str, dataset: h5py.Dataset) -> Column:
     def load(*, text: bool = False) -> pa.Array:
         with reading(str(path), f"/{name}"), h5py.File(path) as file:
             source = file[name]
-            parts = [_arrow(source[start : start + _COLUMN_ROWS]) for start in range(0, rows, _COLUMN_ROWS)]
+            step = min(_COLUMN_ROWS, rows_per_block(1, source.dtype.itemsize))
+            parts = [_arrow(source[start : start + step]) for start in range(0, rows, step)]
             return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
 
     return Column(f"/{name}", rows, text or dataset.dtype.kind in "iu", load)
@@ -110,7 +115,8 @@ def _arrow(values: npt.NDArray[np.generic]) -> pa.Array:
     return pa.array(values.tolist(), pa.large_binary())
 
 
-def _refuse_storage(path: Path, name: str, dataset: h5py.Dataset) -> None:
+def _refuse_storage(path: Path, name: str, dataset: h5py.Dataset) -> tuple[int, int]:
+    """Return the bytes a dataset declares and stores, if it holds its values itself."""
     created = dataset.id.get_create_plist()
     if created.get_layout() == h5py.h5d.VIRTUAL:
         raise _refusal(path, name, "a virtual dataset")
@@ -120,9 +126,11 @@ def _refuse_storage(path: Path, name: str, dataset: h5py.Dataset) -> None:
         code = created.get_filter(index)[0]
         if code not in _FILTERS:
             raise _refusal(path, name, f"filter {code}", f"one of {', '.join(sorted(_FILTERS.values()))}")
-    declared, stored = int(dataset.nbytes), int(dataset.id.get_storage_size())
-    if declared > _BOMB_BYTES and declared > _BOMB_RATIO * stored:
-        raise _refusal(path, name, f"{declared} declared bytes over {stored} stored", "stored values")
+    # in Python's numbers: those of dataset.nbytes wrap
+    declared = prod(int(size) for size in dataset.shape) * int(dataset.dtype.itemsize)
+    stored = int(dataset.id.get_storage_size())
+    refuse_bomb(Place(str(path), f"/{name}"), declared, stored)
+    return declared, stored
 
 
 def _refusal(path: Path, name: str, found: str, expected: str = "values stored in the file itself") -> PolicyError:

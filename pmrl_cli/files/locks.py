@@ -34,14 +34,22 @@ def held(folder: Path) -> Iterator[None]:
             yield
         finally:
             with suppress(OSError):  # what stays is an empty working folder, taken over by the next
-                if os.listdir(folder) == [LOCK]:  # noqa: PTH208 - one call, and names only
+                if _names(folder) == [LOCK]:
                     (folder / LOCK).unlink()
                     folder.rmdir()
 
 
+def _names(folder: Path) -> list[str]:
+    try:
+        return [path.name for path in folder.iterdir()]
+    except FileNotFoundError:
+        return []
+
+
 def _lock(folder: Path) -> TextIO:
     while True:
-        if folder.exists() and any(folder.iterdir()) and not (folder / LOCK).exists():
+        names = _names(folder)
+        if names and LOCK not in names:
             what = "working folder is not pmrl's"
             raise UsageError(
                 what,
@@ -50,7 +58,8 @@ def _lock(folder: Path) -> TextIO:
                 expected="no folder of that name",
                 next_step="Move it away, or choose another -o.",
             )
-        folder.mkdir(parents=True, exist_ok=True)
+        with suppress(FileExistsError):
+            folder.mkdir(parents=True)
         try:
             lock = (folder / LOCK).open("a+", encoding="utf-8")
         except FileNotFoundError:  # its last holder has just removed it

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -13,17 +14,18 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import DataError, Place
+from pmrl_cli.files import isolated
 from pmrl_cli.files.arrays import probe_npy
 from pmrl_cli.files.atomic import MANIFEST
 from pmrl_cli.files.sealed import check_files, read_manifest
-from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, reading
+from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, check_regular, reading
 
 __all__ = [
     "EXPORT",
+    "FILE_NAME",
     "STORE",
     "check_listed",
     "check_unread",
@@ -35,6 +37,9 @@ __all__ = [
 
 STORE = "pmrl.store"
 EXPORT = "pmrl.export"
+
+FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
+"""What a modality must be called for its rows to be a file of the store."""
 
 IDS = "ids.parquet"
 PRESENT = "present.npy"
@@ -113,10 +118,14 @@ def _read_store(path: Path) -> _Store:
             bool(manifest["ids"]["named_by_row"]),
             tuple(manifest["notes"]),
         )
-    except (KeyError, TypeError, ValueError):
+        named = all(FILE_NAME.fullmatch(entry["name"]) for entry in store.modalities)
+    except (KeyError, TypeError, ValueError, OverflowError):
         raise _damaged(path / MANIFEST, "a manifest without its entries", "one written by pmrl ingest") from None
+    if not named:
+        raise _damaged(path / MANIFEST, "a modality whose name is no file's", "names as pmrl ingest writes them")
     for entry in store.modalities:
         file = path / f"{entry['name']}.npy"
+        check_regular(file)
         arrays = probe_npy(file).vectors
         dtype = "uint16" if entry["dtype"] == BFLOAT16 else entry["dtype"]
         wanted = f"{store.rows} x {entry['dim']} {dtype}"
@@ -128,6 +137,7 @@ def _read_store(path: Path) -> _Store:
 
 def _present(path: Path, store: _Store) -> npt.NDArray[np.bool_]:
     file = path / PRESENT
+    check_regular(file)
     with reading(str(file)):
         present: npt.NDArray[np.bool_] = np.load(file, allow_pickle=False)
     wanted = (store.rows, len(store.modalities))
@@ -138,8 +148,9 @@ def _present(path: Path, store: _Store) -> npt.NDArray[np.bool_]:
 
 def _ids_table(path: Path, store: _Store) -> pa.Table:
     file = path / IDS
-    with reading(str(file)):
-        table = pq.read_table(file)
+    check_regular(file)
+    columns = isolated.probe(file).columns
+    table = pa.table({column.name: column.load() for column in columns})
     if len(table) != store.rows or table.column_names[:1] != ["id"]:
         raise _damaged(file, f"{len(table)} rows of {', '.join(table.column_names)}", f"{store.rows} rows with id")
     return table

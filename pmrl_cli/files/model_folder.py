@@ -72,7 +72,7 @@ def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """
     while True:
         manifest = read_manifest(folder)
-        if manifest is None or manifest.get("format") != FORMAT:
+        if manifest is None or manifest.get("format") != FORMAT or "files" not in manifest:
             what = "not a model"
             raise DataError(
                 what,

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
 
+from pmrl_cli.data.validate import SHOWN
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.source import Block, Column, Contents, Vectors, reading, rows_per_block
+from pmrl_cli.files.source import MAX_DIM, Block, Column, Contents, Vectors, reading, refuse_bomb, rows_per_block
 
 __all__ = ["probe_csv", "probe_parquet"]
 
@@ -28,15 +29,17 @@ def probe_parquet(path: Path) -> Contents:
     vectors: list[Vectors] = []
     columns: list[Column] = []
     others: list[str] = []
-    with reading(str(path)), pq.ParquetFile(path) as file:
+    with reading(str(path)), _opened(path) as file:
         schema = file.schema_arrow
         rows = int(file.metadata.num_rows)
+        size = path.stat().st_size
+        refuse_bomb(Place(str(path)), rows, size)
         runs = _runs(schema)
         in_runs = {name for names in runs for name in names}
         for field in schema:
             kind = field.type
             dim = _dim(file, field)
-            if dim:
+            if 0 < dim <= MAX_DIM:
                 value = (kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind).value_type
                 vectors.append(_vectors(path, [field.name], field.name, rows, dim, _numpy_name(value)))
             elif field.name in in_runs:
@@ -48,7 +51,14 @@ def probe_parquet(path: Path) -> Contents:
         for names in runs:
             dtype = _numpy_name(schema.field(names[0]).type)
             vectors.append(_vectors(path, names, f"{names[0]}..{names[-1]}", rows, len(names), dtype))
+    for v in vectors:
+        refuse_bomb(Place(str(path), v.name), v.rows * v.dim * np.dtype(v.dtype).itemsize, size)
     return Contents(str(path), tuple(vectors), tuple(columns), tuple(others))
+
+
+def _opened(path: Path) -> pq.ParquetFile:
+    """Open a file; pages that carry a checksum are held to it."""
+    return pq.ParquetFile(path, page_checksum_verification=True)
 
 
 def _is_number(kind: pa.DataType) -> bool:
@@ -99,35 +109,28 @@ def _vectors(path: Path, names: list[str], shown: str, rows: int, dim: int, dtyp
     step = rows_per_block(dim, np.dtype(dtype).itemsize)
 
     def blocks() -> Iterator[Block]:
-        first = 0
-        with reading(str(path), shown), pq.ParquetFile(path) as file:
+        with reading(str(path), shown), _opened(path) as file:
             for batch in file.iter_batches(step, columns=names):
                 if len(names) == 1:
-                    yield _from_lists(batch.column(0), dim, dtype, Place(str(path), shown), first)
+                    block = _from_lists(batch.column(0), dim, dtype)
+                    if block is None:
+                        raise _ragged(path, shown, file, dim)
+                    yield block
                 else:
                     table = [batch.column(name).to_numpy(zero_copy_only=False) for name in names]
                     yield np.stack(table, axis=1), None
-                first += len(batch)
 
     return Vectors(str(path), shown, rows, dim, dtype, blocks)
 
 
-def _from_lists(values: pa.Array, dim: int, dtype: str, place: Place, first: int) -> Block:
+def _from_lists(values: pa.Array, dim: int, dtype: str) -> Block | None:
+    """Return lists as rows, None if they are not all of one length."""
     if isinstance(values, pa.ExtensionArray):
         values = values.storage
     null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
     whole = values if null is None else values.drop_null()
-    ragged = np.flatnonzero(whole.value_lengths().to_numpy() != dim)
-    if len(ragged):
-        at = np.arange(len(values)) if null is None else np.flatnonzero(~null)
-        raise DataError(
-            what="vectors differ in length",
-            at=Place(place.file, place.dataset, first + int(at[ragged[0]])),
-            total=len(ragged),
-            found=f"{len(whole[int(ragged[0])].values)} values",
-            expected=f"{dim} as in the first row",
-            next_step="Write rows of one length.",
-        )
+    if (whole.value_lengths().to_numpy() != dim).any():
+        return None
     flat = whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
     if null is None:
         return flat, None
@@ -136,11 +139,31 @@ def _from_lists(values: pa.Array, dim: int, dtype: str, place: Place, first: int
     return block, null
 
 
+def _ragged(path: Path, name: str, file: pq.ParquetFile, dim: int) -> DataError:
+    """Return the error that names the rows of another length."""
+    rows: list[tuple[int, int]] = []
+    start = 0
+    for batch in file.iter_batches(columns=[name]):
+        lengths = batch.column(0).value_lengths().fill_null(dim).to_numpy()
+        rows += [(start + int(at), int(lengths[at])) for at in np.flatnonzero(lengths != dim)]
+        start += len(batch)
+    places = [Place(str(path), name, row) for row, _ in rows[:SHOWN]]
+    return DataError(
+        what="vectors differ in length",
+        at=places[0],
+        others=places[1:],
+        total=len(rows),
+        found=f"{rows[0][1]} values",
+        expected=f"{dim} as in the first row",
+        next_step="Write rows of one length.",
+    )
+
+
 def _column(path: Path, field: pa.Field, rows: int) -> Column:
     kind = field.type.value_type if pa.types.is_dictionary(field.type) else field.type
 
     def load(*, text: bool = False) -> pa.Array:
-        with reading(str(path), field.name), pq.ParquetFile(path) as file:
+        with reading(str(path), field.name), _opened(path) as file:
             return _one_array(file.read(columns=[field.name]).column(field.name), kind)
 
     return Column(field.name, rows, _nameable(kind), load)

@@ -8,13 +8,12 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn
 
 import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset, Features
-from pmrl_cli.errors import PmrlError, ResourceError
+from pmrl_cli.errors import PmrlError, ResourceError, raise_all
 from pmrl_cli.files.discovery import Plan, discover
 from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan, side_columns
 from pmrl_cli.files.manifest import STORE, folder_format, open_store
@@ -23,12 +22,33 @@ from pmrl_cli.files.scratch import available_memory
 from pmrl_cli.files.side import read_side_table
 from pmrl_cli.files.source import BFLOAT16
 
-__all__ = ["check_disk", "raise_first", "read_dataset"]
+__all__ = ["check_disk", "plan_of", "read_dataset"]
 
 
-def raise_first(error: PmrlError) -> NoReturn:
-    """Report an error by raising it."""
-    raise error
+def plan_of(
+    files: Sequence[str],
+    *,
+    id_column: str | None,
+    feature_column: str | None,
+    labels: Path | None,
+    min_modalities: int,
+) -> Plan:
+    """Return the plan of FILES that are without fault; the arguments are those of ``discover``.
+
+    Raises: the first of their errors, which carries the rest.
+    """
+    problems: list[PmrlError] = []
+    plan = discover(
+        files,
+        problems.append,
+        id_column=id_column,
+        feature_column=feature_column,
+        labels=labels,
+        min_modalities=min_modalities,
+    )
+    if problems:
+        raise_all(problems)
+    return plan
 
 
 def read_dataset(
@@ -67,9 +87,8 @@ def read_dataset(
             return store
         columns = side_columns([read_side_table(labels, id_column)], store.ids)
         return replace(store, columns={**store.columns, **columns})
-    plan = discover(
+    plan = plan_of(
         files,
-        raise_first,
         id_column=id_column,
         feature_column=feature_column,
         labels=labels,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import tempfile
 from math import prod
 from pathlib import Path
@@ -14,7 +15,7 @@ __all__ = ["Scratch", "available_memory"]
 
 
 def available_memory() -> int:
-    """Return the bytes of memory that this process may still take, by the machine and by its control group."""
+    """Return the bytes of memory this process may still take, by the machine, its control group and its limits."""
     table = Path("/proc/meminfo")
     free = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     for line in table.read_text(encoding="ascii").splitlines() if table.exists() else ():
@@ -22,10 +23,14 @@ def available_memory() -> int:
             free = int(line.split()[1]) * 1024
     group = Path("/sys/fs/cgroup")
     if (group / "memory.max").exists():
-        limit = (group / "memory.max").read_text(encoding="ascii").strip()
-        if limit != "max":
+        most = (group / "memory.max").read_text(encoding="ascii").strip()
+        if most != "max":
             used = int((group / "memory.current").read_text(encoding="ascii"))
-            free = min(free, max(0, int(limit) - used))
+            free = min(free, max(0, int(most) - used))
+    limit, table = resource.getrlimit(resource.RLIMIT_AS)[0], Path("/proc/self/statm")
+    if limit != resource.RLIM_INFINITY and table.exists():
+        used = int(table.read_text(encoding="ascii").split()[0]) * resource.getpagesize()
+        free = min(free, max(0, limit - used))
     return free
 
 

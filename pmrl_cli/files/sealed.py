@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pmrl_cli.errors import DataError, Place, StateError
@@ -35,7 +35,12 @@ SEAL = "seal"
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file's bytes, in hex."""
+    """Return the SHA-256 of a file's bytes, in hex.
+
+    Raises: OSError, also for a FIFO or a device, which could be read for ever.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(path)
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -76,9 +81,11 @@ def check_bytes(path: Path, digest: str) -> bytes:
     Raises: StateError if it is lost or has changed.
     """
     try:
-        content = path.read_bytes()
+        content = path.read_bytes() if path.is_file() else None
     except OSError:
-        raise changed(path, *_words(None, digest)) from None
+        content = None
+    if content is None:
+        raise changed(path, *_words(None, digest))
     found = hashlib.sha256(content).hexdigest()
     if found != digest:
         raise changed(path, *_words(found, digest))
@@ -128,17 +135,22 @@ def unseal(text: bytes, path: Path) -> dict[str, Any]:
     return dict(content)
 
 
+def _within(name: str) -> bool:
+    path = PurePosixPath(name)
+    return not path.is_absolute() and ".." not in path.parts
+
+
 def read_manifest(folder: Path) -> dict[str, Any] | None:
     """Return what the manifest of a folder says, None for a folder without one or with one of somebody else.
 
     Raises: DataError if it cannot be read; StateError if a newer pmrl wrote it or it has changed.
     """
     path = folder / MANIFEST
+    if not path.is_file():
+        return None
     try:
         text = path.read_bytes()
         content = json.loads(text)
-    except FileNotFoundError:
-        return None
     except (OSError, ValueError, RecursionError) as error:
         what = "manifest cannot be read"
         raise DataError(
@@ -160,5 +172,15 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             found=f"format version {version}",
             expected=f"{FORMAT_VERSION} or older",
             next_step="Use the pmrl that wrote it or a newer one, or write it again.",
+        )
+    files = content.get("files", {})
+    if not isinstance(files, dict) or not all(_within(name) and isinstance(one, str) for name, one in files.items()):
+        what = "manifest cannot be read"
+        raise DataError(
+            what,
+            at=Place(str(path)),
+            found="no list of digests by file of the folder",
+            expected="the JSON that was written with the folder",
+            next_step="Restore it, or write the folder again.",
         )
     return content if version == 1 else unseal(text, path)

@@ -50,7 +50,7 @@ def read_side_table(file: Path, id_column: str | None) -> SideTable:
     ids = text_ids(named.load(text=True), file=contents.file, dataset=named.name)
     check_unique(ids, [(contents.file, named.name, len(ids))])
     columns = {
-        column.name.lstrip("/"): _text(column.load())
+        column.name.lstrip("/"): _plain(column.load(), Place(contents.file, column.name))
         for column in contents.columns
         if column.name != named.name and column.rows == len(ids)
     }
@@ -84,6 +84,25 @@ def side_tables(files: Iterable[Path], id_column: str | None, report: Report) ->
     return tuple(tables)
 
 
-def _text(values: pa.Array) -> pa.Array:
-    """HDF5 keeps text as bytes."""
-    return values.cast(pa.large_string()) if pa.types.is_large_binary(values.type) else values
+def _plain(values: pa.Array, place: Place) -> pa.Array:
+    """Return numbers and truth values as they are, everything else as text.
+
+    Raises: DataError for values that are no UTF-8 text, or that Arrow cannot write as text.
+    """
+    kind = values.type
+    if pa.types.is_boolean(kind) or pa.types.is_integer(kind) or pa.types.is_floating(kind) or pa.types.is_null(kind):
+        return values
+    try:
+        if pa.types.is_fixed_size_binary(kind) or pa.types.is_binary_view(kind):
+            values = values.cast(pa.large_binary())
+        # What a file calls text need not be: only the way back from bytes looks at each.
+        text = values if pa.types.is_large_binary(values.type) else values.cast(pa.large_string())
+        return text.cast(pa.large_binary()).cast(pa.large_string())
+    except pa.ArrowException as error:
+        raise DataError(
+            what="side column cannot be read as text",
+            at=place,
+            found=str(error).splitlines()[0][:120],
+            expected="UTF-8 text, numbers or truth values",
+            next_step="Write the column again, or leave it out.",
+        ) from None

@@ -20,11 +20,12 @@ import numpy.typing as npt
 import pyarrow as pa
 from safetensors import SafetensorError
 
-from pmrl_cli.errors import DataError, Place
+from pmrl_cli.errors import DataError, Place, PolicyError
 
 __all__ = [
     "BFLOAT16",
     "FLOATS",
+    "MAX_DIM",
     "READ_BYTES",
     "Block",
     "Column",
@@ -32,8 +33,11 @@ __all__ = [
     "Vectors",
     "check_regular",
     "reading",
+    "refuse_bomb",
     "rows_per_block",
+    "signature",
     "to_float32",
+    "unreadable",
 ]
 
 Block = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]
@@ -45,6 +49,9 @@ FLOATS = ("float16", "float32", "float64", BFLOAT16)
 
 READ_BYTES = 8 * 2**20
 """Bytes one block of one array may take."""
+
+MAX_DIM = 2**23
+"""Columns beyond which a row is no vector of features: one row must fit a block that two processes share."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +114,30 @@ class Contents:
     notes: tuple[str, ...] = field(default=())
 
 
+_BOMB_BYTES = 256 * 2**20
+_BOMB_RATIO = 1000
+
+
+def refuse_bomb(place: Place, declared: int, stored: int) -> None:
+    """Refuse an array that claims far more than the file can hold: features do not compress a thousandfold.
+
+    Args:
+        place: the array.
+        declared: bytes of its shape and type.
+        stored: bytes it takes in the file.
+
+    Raises: PolicyError.
+    """
+    if declared > _BOMB_BYTES and declared > _BOMB_RATIO * stored:
+        raise PolicyError(
+            what="refused",
+            at=place,
+            found=f"{declared} declared bytes over {stored} stored",
+            expected="stored values",
+            next_step="Write the values themselves into the file.",
+        )
+
+
 def rows_per_block(dim: int, itemsize: int) -> int:
     """Rows whose vectors fill ``READ_BYTES`` (at least 1)."""
     return max(1, READ_BYTES // max(1, dim * itemsize))
@@ -121,7 +152,7 @@ def to_float32(block: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.flo
     """
     if dtype == BFLOAT16:
         return (block.astype(np.uint32) << 16).view(np.float32)
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         return block.astype(np.float32, copy=False)
 
 
@@ -133,7 +164,7 @@ def check_regular(path: Path) -> None:
     try:
         mode = path.stat().st_mode
     except OSError as error:
-        raise _unreadable(str(path), None, error.strerror or "an I/O error") from None
+        raise unreadable(str(path), None, error.strerror or "an I/O error") from None
     if not stat.S_ISREG(mode):
         found = "a folder" if stat.S_ISDIR(mode) else "a FIFO, socket or device"
         raise DataError(
@@ -145,7 +176,17 @@ def check_regular(path: Path) -> None:
         )
 
 
-def _unreadable(file: str, dataset: str | None, found: str) -> DataError:
+def signature(path: Path) -> tuple[int, int, int]:
+    """Return what changes when a file does: its size, its time of change in ns, its inode.
+
+    Raises: OSError.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns, status.st_ino
+
+
+def unreadable(file: str, dataset: str | None, found: str) -> DataError:
+    """Return the error of a file that is damaged or that one may not read."""
     return DataError(
         what="file cannot be read",
         at=Place(file, dataset),
@@ -181,4 +222,4 @@ def reading(file: str, dataset: str | None = None) -> Iterator[None]:
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         if isinstance(error, FileNotFoundError):  # Arrow's says only the path
             reason = "No such file or directory"
-        raise _unreadable(file, dataset, " ".join(reason.split())[:120]) from error
+        raise unreadable(file, dataset, " ".join(reason.split())[:120]) from error

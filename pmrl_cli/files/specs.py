@@ -7,13 +7,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pmrl_cli.errors import DataError, Place, PmrlError, UsageError
+from pmrl_cli.errors import DataError, Place, PmrlError, UsageError, printable
+from pmrl_cli.files import isolated
 from pmrl_cli.files.arrays import probe_npy, probe_npz, probe_safetensors
-from pmrl_cli.files.hdf5 import probe_hdf5
 from pmrl_cli.files.manifest import EXPORT, STORE, check_listed, check_unread, folder_format, probe_store
 from pmrl_cli.files.naming import natural_key
-from pmrl_cli.files.parquet import probe_csv, probe_parquet
-from pmrl_cli.files.source import Contents, check_regular
+from pmrl_cli.files.pickles import refuse_pickle
+from pmrl_cli.files.source import Contents, check_regular, reading, signature
+from pmrl_cli.files.unchanging import unchanging
 
 __all__ = ["Item", "Report", "check_not_input", "expand", "parse_spec", "probe"]
 
@@ -21,16 +22,10 @@ Report = Callable[[PmrlError], None]
 """Takes an error: raises it, or keeps it so that the others are found too."""
 
 _PROBES: dict[str, Callable[[Path], Contents]] = {
-    ".h5": probe_hdf5,
-    ".hdf5": probe_hdf5,
-    ".h5ad": probe_hdf5,
-    ".parquet": probe_parquet,
-    ".pq": probe_parquet,
+    **dict.fromkeys(isolated.KINDS, isolated.probe),
     ".npy": probe_npy,
     ".npz": probe_npz,
     ".safetensors": probe_safetensors,
-    ".csv": probe_csv,
-    ".tsv": probe_csv,
 }
 
 
@@ -95,6 +90,7 @@ def probe(path: Path) -> Contents:
     if path.is_dir():
         return probe_store(path)
     check_regular(path)
+    refuse_pickle(path)
     check_listed(path)
     known = _PROBES.get(path.suffix.lower())
     if known is None:
@@ -105,7 +101,9 @@ def probe(path: Path) -> Contents:
             expected=f"one of {', '.join(_PROBES)}",
             next_step="Convert it, or rename it if it is one of these.",
         )
-    return known(path)
+    with reading(str(path)):
+        before = signature(path)
+    return unchanging(path, before, known(path))
 
 
 def expand(files: Sequence[str], report: Report) -> tuple[list[Item], list[str]]:
@@ -154,7 +152,8 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
         ]
         check_unread(item.path, {entry.path for entry in found})
     elif skipped := [file.name for file in direct if file.suffix.lower() not in _PROBES] + _folders(item.path):
-        notes.append(f"skipped in {item.path.name}: {', '.join(skipped[:5])}{', …' if len(skipped) > 5 else ''}.")
+        shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
+        notes.append(printable(f"skipped in {item.path.name}: {shown}."))
     if not found:
         raise DataError(
             what="folder holds no feature file",

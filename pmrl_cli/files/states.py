@@ -38,12 +38,9 @@ def write_state(path: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
     """
     text = json.dumps(header, sort_keys=True, allow_nan=False)
     contiguous = {name: np.ascontiguousarray(arrays[name]) for name in sorted(arrays)}
-    metadata = {
-        "format": STATE,
-        "format_version": STATE_VERSION,
-        "header": text,
-        "digest": _digest(text, contiguous),
-    }
+    about = {"format_version": STATE_VERSION, "header": text, "digest": _digest(text, contiguous)}
+    # One entry: safetensors writes several in any order.
+    metadata = {STATE: json.dumps(about, sort_keys=True)}
     with atomic_file(path) as temporary:
         try:
             save_file(contiguous, temporary, metadata=metadata)
@@ -66,29 +63,29 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
     check_regular(path)
     try:
         with safe_open(path, framework="np") as file:
-            metadata = file.metadata() or {}
-            if metadata.get("format") != STATE:
-                raise _no_state(path, "no pmrl.state in its header")
+            about = json.loads((file.metadata() or {}).get(STATE, "null"))
+            if not isinstance(about, dict):
+                raise _no_state(path, f"no {STATE} in its header")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
         raise _no_state(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
-    if metadata.get("format_version") != STATE_VERSION:
+    if about.get("format_version") != STATE_VERSION:
         what = "state of another version"
         raise StateError(
             what,
             at=Place(str(path)),
-            found=f"format {metadata.get('format_version')}",
+            found=f"format {about.get('format_version')}",
             expected=f"format {STATE_VERSION}",
             next_step="Use the pmrl that wrote it, or make it again.",
         )
-    text = metadata.get("header", "")
-    if metadata.get("digest") != _digest(text, arrays):
+    text, digest = str(about.get("header")), str(about.get("digest"))
+    if digest != _digest(text, arrays):
         what = "state has changed since it was written"
         raise StateError(
             what,
             at=Place(str(path)),
             found=f"SHA-256 {_digest(text, arrays)[:12]}",
-            expected=f"SHA-256 {metadata.get('digest', '')[:12]}",
+            expected=f"SHA-256 {digest[:12]}",
             next_step="Restore it, or make it again with pmrl diagnose --partial.",
         )
     header: dict[str, Any] = json.loads(text)

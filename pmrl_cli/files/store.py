@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,17 +14,15 @@ import pyarrow.parquet as pq
 
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable
-from pmrl_cli.files.discovery import Plan, discover
+from pmrl_cli.files.discovery import Plan
 from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan
-from pmrl_cli.files.manifest import IDS, PRESENT, STORE, digest_ids, open_store
+from pmrl_cli.files.manifest import FILE_NAME, IDS, PRESENT, STORE, digest_ids, open_store
 from pmrl_cli.files.npy import NpyWriter
-from pmrl_cli.files.reading import check_disk, raise_first
+from pmrl_cli.files.reading import check_disk, plan_of
 from pmrl_cli.files.sealed import FORMAT_VERSION, digests, write_sealed
 from pmrl_cli.files.specs import check_not_input
 
 __all__ = ["NpyWriter", "ingest_store", "open_store"]
-
-_FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 
 def ingest_store(
@@ -64,16 +61,15 @@ def ingest_store(
     """
     check_replaceable(out, kind=STORE, force=force)
     check_not_input(out, files)
-    plan = discover(
+    plan = plan_of(
         files,
-        raise_first,
         id_column=id_column,
         feature_column=feature_column,
         labels=labels,
         min_modalities=min_modalities,
     )
     for modality in plan.modalities:
-        if _FILE_NAME.fullmatch(modality.name) is None or f"{modality.name}.npy" == PRESENT:
+        if FILE_NAME.fullmatch(modality.name) is None or f"{modality.name}.npy" == PRESENT:
             raise DataError(
                 what="modality name cannot be a file name",
                 at=Place(modality.shards[0].file, modality.shards[0].name),

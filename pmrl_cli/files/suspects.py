@@ -109,6 +109,8 @@ def read_exclusions(path: Path, id_column: str | None) -> Exclusions:
     """
     contents = probe(path)
     found = id_columns(contents, None, id_column) or id_columns(contents, None, None)
+    if not found and contents.columns and not any(column.rows for column in contents.columns):
+        return Exclusions(contents.file, pa.array([], pa.large_string()), ())
     if not found:
         raise DataError(
             what="list without ids",

@@ -31,12 +31,13 @@ def check_installed() -> None:
 
 
 def render(result: Mapping[str, Any]) -> str:
-    """Return the page of a diagnosis: the same diagnosis gives the same text.
+    """Return the page of a diagnosis, or of how a fit went: the same result gives the same text.
 
     Args:
-        result: JSON values as ``docs/diagnose.schema.json`` describes them. What is null or absent is not shown.
+        result: JSON values as ``docs/diagnose.schema.json`` describes them (what is null or absent is not shown), or
+            the ``pmrl.training/1`` object of ``pmrl_cli.files.history``.
     """
     check_installed()
-    from pmrl_cli.report.page import render_page
+    from pmrl_cli.report.page import render_page, render_training_page
 
-    return render_page(result)
+    return render_training_page(result) if result["schema"] == "pmrl.training/1" else render_page(result)

@@ -11,9 +11,9 @@ from markupsafe import Markup
 from pmrl_cli.report import alignment, geometry, remedies, shape, training
 from pmrl_cli.report.notes import NOTES
 from pmrl_cli.report.svg import drawing
-from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_text
+from pmrl_cli.report.wording import action_text, ci_text, difference_text, metric_text, number_text
 
-__all__ = ["render_page"]
+__all__ = ["render_page", "render_training_page"]
 
 _PICTURES = (
     alignment.share_histogram,
@@ -58,18 +58,10 @@ def render_page(result: Mapping[str, Any]) -> str:
     with drawing():
         pictures = [found for draw in _PICTURES if (found := draw(result)) is not None]
     statistics = list(shape.statistics(result))
-    environment = Environment(
-        loader=PackageLoader("pmrl_cli.report"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = _environment()
     environment.filters |= {
-        "number": number_text,
-        "interval": ci_text,
-        "svg": Markup,
         "action": action_text,
+        "difference": lambda name: difference_text(name, result),
         "metric": lambda metric: metric_text(metric, result),
     }
     return environment.get_template("page.html").render(
@@ -87,6 +79,30 @@ def render_page(result: Mapping[str, Any]) -> str:
         notes=NOTES,
         symbols={"fail": "✗", "warn": "!", "info": "✓"},
     )
+
+
+def render_training_page(result: Mapping[str, Any]) -> str:
+    """Return the page of how a fit went: see ``pmrl_cli.report.render``."""
+    with drawing():
+        found = training.epochs({"training": result})
+    names = dict.fromkeys(name for line in result["history"] for name in line)
+    first = ("stage", "step", "epoch", "mrr", "r1")
+    columns = [*first, *sorted(name for name in names if name not in first)]
+    pictures = [] if found is None else [found]
+    page = _environment().get_template("training.html")
+    return page.render(result=result, pictures=pictures, columns=columns, maps=[])
+
+
+def _environment() -> Environment:
+    environment = Environment(
+        loader=PackageLoader("pmrl_cli.report"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"interval": ci_text, "number": number_text, "svg": Markup}
+    return environment
 
 
 def _pair_maps(result: Mapping[str, Any]) -> Iterator[tuple[str, list[list[dict[str, Any] | None]]]]:

@@ -23,6 +23,7 @@ from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_te
 __all__ = ["canonical_correlations", "counterfactuals", "suspect_scores"]
 
 _MOST_PANELS = 9
+_NARROWEST = 0.05
 
 
 def suspect_scores(result: Result) -> Picture | None:
@@ -124,12 +125,14 @@ def counterfactuals(result: Result) -> Picture | None:
         labels.append(f"{short(name, 40)}\n{metric_text(one['metric'], result)}")
     axes.set_yticks(rows, labels, fontsize=7.5)
     axes.tick_params(axis="y", length=0)
+    low, high = axes.get_xlim()
+    axes.set_xlim(min(low, -_NARROWEST), max(high, _NARROWEST))  # a hair's breadth shall not fill the figure
     axes.set_xlabel("gain on instances held out")
     return picture(
         "remedies",
         figure,
         heading="What would help",
         reading="Each remedy fitted on one half of the instances and measured on the other, and back. Thin line: "
-        "95 % interval of the paired difference. Not filled: the interval holds 0, so it is no advice.",
+        "95 % interval of the paired difference. Filled: the interval lies above 0; the others are no advice.",
         alternative="Gains. " + "; ".join(told) + ".",
     )

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 from itertools import permutations
 from typing import Any
 
-__all__ = ["Result", "at", "differences", "modalities", "pairs", "statistics", "value_at"]
+__all__ = ["Result", "at", "differences", "kept_run", "modalities", "pairs", "statistics", "value_at"]
 
 Result = Mapping[str, Any]
 """JSON values as ``docs/diagnose.schema.json`` describes them."""
@@ -56,3 +56,16 @@ def statistics(node: object, path: tuple[str, ...] = ()) -> Iterator[tuple[str, 
             return
         for key in sorted(node):
             yield from statistics(node[key], (*path, str(key)))
+
+
+def kept_run(training: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Return, of the runs that were kept, the best by held-out MRR of those that trained, or of all if none did.
+
+    Args:
+        training: with ``kept`` and ``history``.
+
+    Returns: its ``stage``, ``step`` and ``epoch``; None where none is known.
+    """
+    mrr = {(line["stage"], line["step"]): line.get("mrr", -1.0) for line in training["history"]}
+    kept = training.get("kept") or []
+    return max(kept, key=lambda one: (one["step"] > 0, mrr[one["stage"], one["step"]]), default=None)

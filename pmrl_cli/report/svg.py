@@ -79,6 +79,8 @@ _STYLE: dict[Any, Any] = {
 _WIDTH = 7.2
 """Inches. The page shows a figure about 1.4 times as large."""
 
+_KEY_CHARACTERS = 110  # in a line of that width, the look of the line counted as eight
+
 
 @dataclass(frozen=True)
 class Picture:
@@ -140,7 +142,9 @@ def line_style(index: int) -> dict[str, Any]:
 
 def key_above(figure: Figure, axes: Axes) -> None:
     """Explain the lines of the axes above the figure, where nothing is drawn."""
-    figure.legend(*axes.get_legend_handles_labels(), loc="outside upper left", ncols=4)
+    handles, labels = axes.get_legend_handles_labels()
+    columns = max(1, min(4, _KEY_CHARACTERS // (max(map(len, labels), default=0) + 8)))
+    figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
 def logarithmic(*axes: Axis) -> None:

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from pmrl_cli.report.shape import Result
-from pmrl_cli.report.svg import Picture, line_style, picture, plain_axes, short
+from pmrl_cli.report.shape import Result, kept_run
+from pmrl_cli.report.svg import INK, Picture, line_style, picture, plain_axes, short
 
 __all__ = ["epochs"]
 
@@ -21,6 +21,7 @@ _PANELS = (
     ("dimensions in use", "pr_deb."),
     ("loss", ("loss",)),
 )
+_NAMES = {"mrr": "MRR", "r1": "R@1", "share": "rho"}
 
 
 def _columns(lines: Sequence[Mapping[str, Any]], wanted: tuple[str, ...] | str) -> list[str]:
@@ -29,41 +30,54 @@ def _columns(lines: Sequence[Mapping[str, Any]], wanted: tuple[str, ...] | str) 
 
 
 def epochs(result: Result) -> Picture | None:
-    """Return the evaluations of the candidate runs of a fit, epoch by epoch."""
+    """Return the evaluations of every run of a fit, epoch by epoch."""
     history = (result["training"] or {}).get("history") or []
     runs = {stage: list(lines) for stage, lines in groupby(history, key=lambda line: line["stage"])}
     panels = [(title, names) for title, wanted in _PANELS if (names := _columns(history, wanted))]
-    panels = [p for p in panels if any(line.get(name) is not None for line in history for name in p[1])]
     if not panels:
         return None
+    shown = kept_run(result["training"]) or {"stage": next(iter(runs)), "epoch": None}
+    kept = {one["stage"] for one in result["training"].get("kept") or ()} | {shown["stage"]}
     columns = 2
     rows = -(-len(panels) // columns)
     figure, axes_of = plain_axes(1.9 * rows + 0.3, columns, rows=rows, sharex=True)
     for axes, (title, names) in zip(axes_of, panels, strict=False):
         for index, name in enumerate(names):
-            for number, (stage, lines) in enumerate(runs.items()):
+            for stage, lines in runs.items():
                 known = [(line["epoch"], line[name]) for line in lines if line.get(name) is not None]
                 if known:
                     x, y = np.array(known, dtype=float).T
-                    label = short(name.partition(".")[2] or name, 16) if number == 0 or stage == "refit" else None
-                    axes.plot(x, y, linewidth=1.5 if number == 0 else 0.8, label=label, **line_style(index))
+                    label = _NAMES.get(name) or short(name.partition(".")[2] or name, 16)
+                    axes.plot(
+                        x,
+                        y,
+                        linewidth=1.7 if stage in kept else 0.7,
+                        label=label if stage == shown["stage"] else None,
+                        marker="." if len(x) == 1 else None,
+                        **line_style(index),
+                    )
+        if shown["epoch"] is not None:
+            axes.axvline(shown["epoch"], color=INK, linewidth=0.8, linestyle="--")
         axes.set_title(title)
         if len(names) > 1:
             axes.legend(loc="best")
     for axes in axes_of[len(panels) :]:
         axes.set_axis_off()
-    for axes in axes_of[-columns:]:
+    for axes in axes_of[len(panels) - columns : len(panels)]:
         axes.set_xlabel("epoch")
-    judged = [line for line in history if line.get("mrr") is not None]
+        axes.tick_params(labelbottom=True)
+    judged = [line for line in history if line["stage"] == shown["stage"] and line.get("mrr") is not None]
     told = ""
     if judged:
         best = max(judged, key=lambda line: float(line["mrr"]))
-        told = f" Held-out MRR: {judged[0]['mrr']:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
+        start = judged[0]["mrr"]
+        told = f" Held-out MRR {start:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
     return picture(
         "epochs",
         figure,
         heading="Training",
-        reading="Held-out instances at each evaluation, from the closed-form start. Thick: the first run; thin: the "
-        "other runs of the fit. Alignment that rises while dimensions in use fall is a collapse in the making.",
+        reading="Validation instances at each evaluation, from the closed-form start. Thick: runs that were kept, "
+        "the best up to the dashed line; thin: others. Alignment that rises while dimensions in use fall is "
+        "a collapse in the making.",
         alternative=f"Curves of {', '.join(title for title, _ in panels)} for {len(runs)} runs.{told}",
     )

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["action_text", "ci_text", "metric_text", "number_text"]
+__all__ = ["action_text", "ci_text", "difference_text", "metric_text", "number_text"]
 
 _ACTIONS = {
     "centre": "centre each modality",
@@ -44,6 +44,13 @@ def metric_text(metric: str, result: Mapping[str, Any]) -> str:
         return f"R@1 in {size:,}"
     sized = re.fullmatch(r"(.*R@\d+)@(\d+)", metric)
     return f"{sized[1]} in {int(sized[2]):,}" if sized else metric
+
+
+def difference_text(name: str, result: Mapping[str, Any]) -> str:
+    """Return the name of a difference from another diagnosis."""
+    if "->" in name:
+        return f"R@1 {name}"
+    return "MRR, others for one" if name == "fused.MRR" else metric_text(name, {"retrieval": result["compare"]})
 
 
 def action_text(action: str, subject: list[str]) -> str:

@@ -13,7 +13,7 @@ from torch import Tensor
 from pmrl_cli.data.dataset import Dataset, Rows
 from pmrl_cli.errors import DataError
 
-__all__ = ["Batch", "check_one_space", "read_batch"]
+__all__ = ["Batch", "check_one_space", "check_pairs", "read_batch"]
 
 
 @dataclass(frozen=True)
@@ -37,6 +37,10 @@ class Batch:
             yield Batch(self.rows[piece], self.embeddings[piece], self.present[piece])
 
 
+_SQUARES_KEPT = 1e-15
+"""Between this length and its inverse no square of float32 overflows, nor loses more than its rounding."""
+
+
 def read_batch(dataset: Dataset, rows: Rows) -> Batch:
     """Read instances and bring every present vector to unit length (absent ones to zero).
 
@@ -47,6 +51,11 @@ def read_batch(dataset: Dataset, rows: Rows) -> Batch:
     present = np.ascontiguousarray(dataset.present[rows])
     stacked = torch.from_numpy(np.stack([features.read(rows) for features in dataset.modalities], axis=1))
     lengths = stacked.norm(dim=-1, keepdim=True)
+    squares_lost = ~((lengths > _SQUARES_KEPT) & (lengths < 1 / _SQUARES_KEPT))
+    if bool(squares_lost.any()):  # the squares of such values overflow or vanish, the values do not
+        largest = stacked.abs().amax(dim=-1, keepdim=True)
+        stacked = torch.where(squares_lost & (largest > 0), stacked.double() / largest, stacked.double()).float()
+        lengths = stacked.norm(dim=-1, keepdim=True)
     # A vector of length zero has no direction: it stays zero and its cosine with anything is 0.
     stacked /= lengths.masked_fill_(lengths == 0, 1)
     mask = torch.from_numpy(present)
@@ -55,11 +64,10 @@ def read_batch(dataset: Dataset, rows: Rows) -> Batch:
     return Batch(numbers, stacked, mask)
 
 
-def check_one_space(dataset: Dataset) -> None:
-    """Refuse modalities that do not share a space.
+def check_pairs(dataset: Dataset) -> None:
+    """Refuse what has nothing to be aligned.
 
-    Raises: DataError unless there are at least two modalities, all of one dim, and at least one
-            instance that has two.
+    Raises: DataError unless there are two modalities or more and an instance that has two.
     """
     if len(dataset.names) < 2:
         what = "too few modalities"
@@ -69,14 +77,6 @@ def check_one_space(dataset: Dataset) -> None:
             expected="two or more",
             next_step="Name a file for each modality.",
         )
-    if len(set(dataset.dims)) > 1:
-        what = "modalities are not in one space"
-        raise DataError(
-            what,
-            found=", ".join(f"{f.name} has {f.dim} columns" for f in dataset.modalities),
-            expected="equal numbers of columns",
-            next_step="Pass --model MODEL, or train one first with pmrl fit.",
-        )
     if not (dataset.present.sum(1) >= 2).any():
         what = "no instance in two modalities"
         raise DataError(
@@ -84,4 +84,21 @@ def check_one_space(dataset: Dataset) -> None:
             found=f"none of {len(dataset)} has two modalities",
             expected="at least one",
             next_step="Check with pmrl inspect that the ids of the files agree.",
+        )
+
+
+def check_one_space(dataset: Dataset) -> None:
+    """Refuse modalities that do not share a space.
+
+    Raises: DataError unless there are at least two modalities, all of one dim, and at least one instance that has
+        two.
+    """
+    check_pairs(dataset)
+    if len(set(dataset.dims)) > 1:
+        what = "modalities are not in one space"
+        raise DataError(
+            what,
+            found=", ".join(f"{f.name} has {f.dim} columns" for f in dataset.modalities),
+            expected="equal numbers of columns",
+            next_step="Pass --model MODEL, or train one first with pmrl fit.",
         )

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from pmrl_cli.errors import Place, StateError
-from pmrl_cli.files.atomic import atomic_file
+from pmrl_cli.files.atomic import atomic_file, remove
 from pmrl_cli.files.sealed import check_bytes, sha256_of, unseal, write_sealed
 from pmrl_cli.files.tensors import read_tensors, write_tensors
 
@@ -90,7 +90,7 @@ class Checkpoint:
             write_sealed(temporary, content)
         for old in self._folder.iterdir():  # earlier states, and what a killed process left
             if old.name not in (state_file, STATE):
-                old.unlink()
+                remove(old)
 
     def load(self, adapters: nn.Module, objective: nn.Module, optimiser: torch.optim.Optimizer) -> Saved | None:
         """Restore a saved state into the three and return the rest; None if there is none.

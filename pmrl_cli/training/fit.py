@@ -37,6 +37,7 @@ from pmrl_cli.training.heldout import (
 from pmrl_cli.training.loop import Progress, Schedule, Trained, schedule, train
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
 from pmrl_cli.training.start import Setting, Start, choose_settings, solve_start
+from pmrl_cli.training.trim import trusted
 
 __all__ = ["Fitted", "Recipe", "check_objective", "fit"]
 
@@ -96,7 +97,9 @@ class Fitted:
         held_out: retrieval of the members together on validation, before any refit.
         share: mean sigma_1^2 / k_i there.
         refitted: whether validation instances trained in the end.
-        counts: instances per part (train, validation, test) as dealt, and those trimmed as mispaired.
+        counts: instances per part (train, validation, test) as dealt, less those excluded, and ``distrusted`` (left
+            out as mispaired).
+        excluded: ``vectors`` and ``instances`` (of which a vector) left out of training and validation on request.
         ranked: validation instances that were ranked.
         seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
         inputs: what was fitted, by modality: rows, dim, digest.
@@ -114,6 +117,7 @@ class Fitted:
     share: float
     refitted: bool
     counts: dict[str, int]
+    excluded: dict[str, int]
     ranked: int
     seen: dict[str, npt.NDArray[np.uint64]]
     inputs: dict[str, dict[str, object]]
@@ -252,6 +256,7 @@ def fit(
     *,
     device: str = "auto",
     max_memory: int | None = None,
+    excluded: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
     stage: Callable[[str], None] = lambda _: None,
     report: Callable[[Progress, Schedule], None] = lambda *_: None,
@@ -268,6 +273,7 @@ def fit(
         settings: with the data they determine the result.
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         max_memory: bytes for features and scores together; scores beyond it live on disk. None: half of what is free.
+        excluded: (n, k), vectors that neither train nor choose, as if they were missing; None for none.
         checkpoint: folder of the resumable state; None keeps none.
         stage: told what is being done.
         report: called at each evaluation.
@@ -287,6 +293,9 @@ def fit(
     objectives = _objectives(settings)
     solver = settings.objective if settings.objective in SOLVERS else SOLVERS[0]
     parts = split_instances(dataset, settings.split_rule)
+    left_out = np.zeros_like(dataset.present) if excluded is None else excluded & (parts != TEST)[:, None]
+    lost = left_out.any(axis=1) & ((dataset.present & ~left_out).sum(axis=1) < 2)
+    dataset = replace(dataset, present=dataset.present & ~left_out)
     ids_digest = hashlib.sha256("\0".join(dataset.ids.to_pylist()).encode()).hexdigest()
     run = _Run(
         dataset,
@@ -297,6 +306,7 @@ def fit(
             **{f"data of {f.name}": f.digest for f in dataset.modalities},
             "ids": ids_digest,
             "split": hashlib.sha256(parts.tobytes()).hexdigest(),
+            "excluded": hashlib.sha256(left_out.tobytes()).hexdigest(),
             **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
             # What rounds otherwise does not continue bit for bit.
             "device": chosen_device.type,
@@ -308,6 +318,16 @@ def fit(
     )
     trainable = dataset.present.sum(axis=1) >= 2
     of_train, of_validation = np.flatnonzero(parts == TRAIN), np.flatnonzero((parts == VALIDATION) & trainable)
+    resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
+    for_scores = None if max_memory is None else max(0, max_memory - resident)
+
+    def believed(asked: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        if not settings.mispaired:
+            return asked
+        return trusted(dataset, asked, settings.mispaired, seed=settings.seed, max_memory=for_scores)
+
+    few = len(of_train) <= FEW_INSTANCES
+    of_train = believed(of_train)
     rows = of_train[trainable[of_train]]
     if len(rows) < 2:
         what = "too few training instances"
@@ -317,10 +337,7 @@ def fit(
             expected="2 or more (in practice hundreds)",
             next_step="Check that the files share ids, or lower the shares held out (--validation, --test).",
         )
-    few = len(of_train) <= FEW_INSTANCES
     refit = few if settings.refit is None else settings.refit
-    resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
-    for_scores = None if max_memory is None else max(0, max_memory - resident)
 
     stage("closed-form starts")
     validation = chosen_by_hash(dataset, of_validation, HELD_OUT_LIMIT, settings.seed)
@@ -394,7 +411,7 @@ def fit(
     trained_on = of_train
     if refit:
         del starts, tried, judged
-        trained_on = np.flatnonzero(parts != TEST)
+        trained_on = believed(np.flatnonzero(parts != TEST))
         rows = trained_on[trainable[trained_on]]
         stage("training")
         members = []
@@ -423,7 +440,8 @@ def fit(
             recipes[i] = replace(recipe, learned=again.learned, steps=steps)
             history += again.history
     hashes = hash_ids(dataset.ids, 0)
-    seen_in_training = np.isin(np.arange(len(dataset)), trained_on)
+    # The distrusted among them: what is likely mispaired judges nothing.
+    seen_in_training = (parts != TEST) if refit else parts == TRAIN
     return Fitted(
         names=dataset.names,
         members=tuple(members),
@@ -436,13 +454,15 @@ def fit(
         share=share,
         refitted=refit,
         counts={
-            name: int((parts == part).sum())
+            name: int(((parts == part) & ~lost).sum())
             for name, part in (("train", TRAIN), ("validation", VALIDATION), ("test", TEST))
-        },
+        }
+        | {"distrusted": int(seen_in_training.sum()) - len(trained_on)},
         seen={
             "train": np.sort(hashes[seen_in_training]),
             "validation": np.sort(hashes[(parts == VALIDATION) & ~seen_in_training]),
         },
+        excluded={"vectors": int(left_out.sum()), "instances": int(left_out.any(axis=1).sum())},
         ranked=len(validation),
         inputs={
             f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}

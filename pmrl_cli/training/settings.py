@@ -31,6 +31,7 @@ class FitSettings:
         dropout: share of an adapter's input scores zeroed in training; None tries 0 and 0.5 where there are few
             instances and lets validation choose.
         mixup: a of the Beta(a, a) by which training instances are mixed; 0 mixes none.
+        mispaired: share of instances known to be mispaired; as many, the most suspect, do not train.
         budget: seconds the search may take, the refit in half of them; None tries everything.
         patience: evaluations without a better held-out retrieval before training stops.
         refit: after validation has chosen, train anew on train and validation together; None does so where there
@@ -52,6 +53,7 @@ class FitSettings:
     learning_rate: float = 5e-4
     dropout: float | None = None
     mixup: float = 0.0
+    mispaired: float = 0.0
     budget: float | None = None
     patience: int = 8
     refit: bool | None = None
@@ -65,6 +67,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         checks = (
             (self.adapter in ADAPTERS, "adapter", self.adapter, f"one of {', '.join(ADAPTERS)}"),
+            (0 <= self.mispaired < 1, "mispaired share", self.mispaired, "0 or more and less than 1"),
             (self.mixup >= 0, "mixup", self.mixup, "0 or more"),
             (self.budget is None or self.budget > 0, "budget", self.budget, "more than 0 seconds"),
             (self.dim is None or self.dim >= 1, "dim", self.dim, "1 or more"),

@@ -6,14 +6,15 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from pmrl_cli.diagnosis.instances import adjusted_shares, gradient_shares, instance_statistics
+from pmrl_cli.diagnosis.alignment import adjusted_shares
+from pmrl_cli.diagnosis.instances import instance_statistics
 from pmrl_cli.diagnosis.pairing import effective_dimension_of_moments
 from pmrl_cli.diagnosis.sample import shuffle_pairs
+from pmrl_cli.diagnosis.saturation import gradient_shares, saturation
+from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.spectrum import spectrum
 
 __all__ = ["held_out_statistics"]
 
@@ -48,10 +49,12 @@ def held_out_statistics(
     for percent, value in zip((5, 50, 95), np.quantile(found.rho, (0.05, 0.5, 0.95)), strict=True):
         statistics[f"rho_q{percent:02}"] = float(value)
     if temperature is not None:
-        statistics["saturation"] = _saturation(embeddings, present, temperature)
-    for m, (name, share) in enumerate(zip(names, gradient_shares(found), strict=True)):
+        statistics["saturation"] = _value(saturation(batch, batch.rows, temperature))
+    # A fixed temperature is the mark of the published objective, which alone takes the plain spectrum.
+    shares = gradient_shares(batch, batch.rows, lifted=temperature is None)
+    for m, (name, share) in enumerate(zip(names, shares, strict=True)):
         statistics[f"load.{name}"] = _mean(found.loading[:, m])
-        statistics[f"grad_share.{name}"] = float(share)
+        statistics[f"grad_share.{name}"] = _value(share)
         vectors = embeddings[present[:, m], m][:_CLOUD].double()
         # The product in torch: NumPy's threads wait for work by spinning, which costs a training step more than it.
         moments = vectors.sum(0).numpy(), (vectors.T @ vectors).numpy()
@@ -61,13 +64,10 @@ def held_out_statistics(
     return {name: value for name, value in sorted(statistics.items()) if math.isfinite(value)}
 
 
+def _value(statistic: Statistic) -> float:
+    return math.nan if statistic.value is None else statistic.value
+
+
 def _mean(values: np.ndarray[tuple[int, ...], np.dtype[np.float64]]) -> float:
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else math.nan
-
-
-def _saturation(embeddings: Tensor, present: Tensor, temperature: float) -> float:
-    rank = torch.arange(present.shape[1])
-    logits = spectrum(embeddings, present).singular_values.double() / temperature
-    logits = logits.masked_fill(rank >= present.sum(1)[:, None], -torch.inf)
-    return float((1 - logits.softmax(1)[:, 0]).mean())

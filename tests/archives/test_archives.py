@@ -57,6 +57,13 @@ def test_the_stream_and_the_fused_vectors_are_those_of_the_model(archive):
         np.testing.assert_allclose(file["embedding"][:], expected["fused"], atol=1e-5)
 
 
+def test_a_model_that_was_read_can_be_written_again(archive, tmp_path):
+    aligner = Aligner.load(archive / "model", device="cpu")
+    again = Aligner.load(aligner.save(tmp_path / "again"), device="cpu")
+    store = read_dataset([str(archive / "store")])
+    np.testing.assert_array_equal(again.fuse(store), aligner.fuse(store))
+
+
 def test_a_version_still_to_come_is_refused_by_number(archive, tmp_path):
     manifest = json.loads((archive / "model" / "manifest.json").read_text(encoding="utf-8"))
     (tmp_path / "manifest.json").write_text(json.dumps({**manifest, "format_version": 99}), encoding="utf-8")

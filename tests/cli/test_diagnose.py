@@ -34,7 +34,7 @@ def test_the_screen_fits_and_shows_value_chance_and_interval(run, modalities, ki
     number = result["alignment"]["A"]
     low, high = number["ci"]
     shown = next(line for line in lines if line.startswith("adjusted alignment A")).split()[3:]
-    assert shown == [f"{number['value']:.3f}", "0.000", f"{low:.3f}", "..", f"{high:.3f}"]
+    assert shown[:5] == [f"{number['value']:.3f}", "0.000", f"{low:.3f}", "..", f"{high:.3f}"]
 
 
 def test_more_findings_than_lines_are_named(run):
@@ -43,7 +43,10 @@ def test_more_findings_than_lines_are_named(run):
     _, out, _ = run("diagnose", dataset_of({"a": z, "b": -z, "c": point, "d": point[::-1]}))
     lines = out.splitlines()
     assert len(lines) <= 34
-    assert re.fullmatch(r"and \d more \(--json\): [A-Z_, ]*N_SMALL[A-Z_, ]*", lines[-1])
+    named = [
+        line for line in lines if re.fullmatch(r"and \d+ more \(--json\): [A-Z_, ]*N_SMALL[A-Z_, ]*(\.\.\.)?", line)
+    ]
+    assert len(named) == 1
 
 
 def test_a_collapse_has_no_adjusted_alignment_and_says_why(run):

@@ -132,7 +132,7 @@ def test_a_flag_wins_over_the_environment_which_wins_over_the_config(tmp_path):
 
 
 def test_json_is_one_object_with_the_metrics(tmp_path):
-    out, _ = pmrl("fit", *FEATURES, "--steps", "0", "--json", "-o", "m", cwd=tmp_path)
+    out, _ = pmrl("fit", *FEATURES, "--steps", "0", "--adapter", "linear", "--json", "-o", "m", cwd=tmp_path)
     summary = json.loads(out)
     assert summary["schema"] == "pmrl.fit/1"
     assert summary["model"] == "m"
@@ -186,7 +186,7 @@ def test_other_outputs_links_and_the_folder_one_stands_in_are_not_replaced(tmp_p
     pmrl("ingest", *FEATURES, "-o", "store", cwd=tmp_path)
     (tmp_path / "link").symlink_to("store")
     for output, words in (("store", "a pmrl.store"), ("link", "a symbolic link"), (".", "no name of its own")):
-        _, err = pmrl("fit", *FEATURES, "--steps", "0", "-o", output, cwd=tmp_path, code=2)
+        _, err = pmrl("fit", *FEATURES, "--steps", "0", "--adapter", "linear", "-o", output, cwd=tmp_path, code=2)
         assert words in err
     assert (tmp_path / "store/left.npy").exists()
 
@@ -201,11 +201,13 @@ def test_an_unknown_config_key_names_those_there_are(tmp_path):
 def test_what_pmrl_did_not_write_is_replaced_only_by_force(tmp_path):
     (tmp_path / "m").mkdir()
     (tmp_path / "m/thesis.txt").write_text("mine")
-    _, err = pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", cwd=tmp_path, code=2)
+    _, err = pmrl("fit", *FEATURES, "--steps", "0", "--adapter", "linear", "-o", "m", cwd=tmp_path, code=2)
     assert "--force" in err
     assert (tmp_path / "m/thesis.txt").read_text() == "mine"
-    pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", "--force", cwd=tmp_path)
-    pmrl("fit", *FEATURES, "--steps", "0", "-o", "m", "--seed", "1", cwd=tmp_path)  # now it is pmrl's own
+    pmrl("fit", *FEATURES, "--steps", "0", "--adapter", "linear", "-o", "m", "--force", cwd=tmp_path)
+    pmrl(
+        "fit", *FEATURES, "--steps", "0", "--adapter", "linear", "-o", "m", "--seed", "1", cwd=tmp_path
+    )  # now it is pmrl's own
     assert json.loads((tmp_path / "m/config.json").read_text())["settings"]["seed"] == 1
 
 
@@ -243,7 +245,7 @@ def test_the_pipeline_works_as_typed(tmp_path):
     script = """
         set -e
         S=$(pmrl ingest features/* -o store)
-        M=$(echo "$S" | pmrl fit - --steps 0 -q -o model)
+        M=$(echo "$S" | pmrl fit - --steps 0 --adapter linear -q -o model)
         pmrl export "$S" --model "$M" -o - | python -c '
 import sys, pyarrow as pa
 table = pa.ipc.open_stream(sys.stdin.buffer).read_all()

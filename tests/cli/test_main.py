@@ -23,11 +23,13 @@ class OutOfMemoryError(RuntimeError):
     [
         (MemoryError("Unable to allocate 6.10 GiB for an array"), 5, "Unable to allocate 6.10 GiB"),
         (RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 9 bytes"), 5, "tried to"),
+        (RuntimeError("can't start new thread"), 5, "can't start new thread"),
+        (OSError(12, "Cannot allocate memory"), 5, "Cannot allocate memory"),
         (OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"), 5, "Tried to allocate 2.00 GiB"),
         (OSError(28, "No space left on device", "a/b"), 5, "a/b: No space left on device"),
         (RuntimeError("something else"), 70, "internal error: RuntimeError: something else"),
     ],
-    ids=["numpy", "torch cpu", "torch cuda", "disk", "bug"],
+    ids=["numpy", "torch cpu", "thread", "mmap", "torch cuda", "disk", "bug"],
 )
 def test_an_error_of_the_machine_is_one_line_and_its_code(monkeypatch, capsys, error, code, words):
     def fail(**_):
@@ -48,7 +50,7 @@ def test_an_error_of_the_machine_is_one_line_and_its_code(monkeypatch, capsys, e
     assert len(captured.err.splitlines()) == 1
     assert words in captured.err
     if code == 5 and "space" not in words:
-        assert "available. Pass a --max-memory well below that" in captured.err
+        assert "available. Pass a --max-memory well below" in captured.err
 
 
 def test_the_first_signal_asks_training_to_stop_and_the_second_ends_at_once():
@@ -79,3 +81,64 @@ def test_a_standard_output_that_takes_nothing_is_an_error_of_the_disk(tmp_path):
         said = done.stderr.decode()
         assert (done.returncode, len(said.splitlines())) == (5, 1), said
         assert "No space left on device" in said
+
+
+def pmrl(*arguments, cwd, **environment):
+    command = [sys.executable, "-m", "pmrl_cli", *arguments]
+    return subprocess.Popen(
+        command,
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+def test_a_reader_that_goes_away_ends_the_command_as_it_ends_any_filter(tmp_path):
+    features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
+    process = pmrl("inspect", *features, "--json", "-q", cwd=tmp_path)
+    process.stdout.close()
+    assert process.wait(timeout=60) == -signal.SIGPIPE
+    assert process.stderr.read() == b""
+    process.stderr.close()
+
+
+def test_nothing_is_written_but_what_is_asked_for_and_no_home_is_needed(tmp_path):
+    features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
+    for name in ("work", "temporary"):
+        (tmp_path / name).mkdir()
+    nowhere = {"HOME": "/proc/no/home", "XDG_CACHE_HOME": "/proc/no/cache", "TMPDIR": str(tmp_path / "temporary")}
+    process = pmrl("ingest", *features, "-o", "store", "-q", cwd=tmp_path / "work", **nowhere)
+    out, err = process.communicate(timeout=60)
+    assert (process.returncode, out, err) == (0, b"store\n", b"")
+    assert [path.name for path in (tmp_path / "work").iterdir()] == ["store"]
+    assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_command_that_is_interrupted_while_it_writes_leaves_what_was_there(tmp_path, number):
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "manifest.json").write_text('{"format": "pmrl.store"}', encoding="utf-8")
+    code = """
+import sys, time
+from pmrl_cli.cli.main import run
+from pmrl_cli.files import store
+def for_ever(*_, **__):
+    print("writing", file=sys.stderr, flush=True)
+    time.sleep(60)
+store.fill_all = for_ever
+run()
+"""
+    features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
+    with subprocess.Popen(
+        [sys.executable, "-c", code, "ingest", *features, "-o", "store"],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    ) as process:
+        assert process.stderr.readline() == b"writing\n"
+        process.send_signal(number)
+        out, err = process.communicate(timeout=30)
+    assert (process.returncode, out, err.strip()) == (128 + number, b"", b"")
+    assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["store", "store/manifest.json"]

@@ -70,3 +70,13 @@ def test_other_words_and_columns_are_errors_that_name_them():
         split_instances(make(["x", "y"], split=["train", "holdout"]), SplitRule(0, 0.2, column="split"))
     with pytest.raises(UsageError, match=r"'fold'.*one of: split"):
         split_instances(make(["x"], split=["train"]), SplitRule(0, 0.2, column="fold"))
+
+
+def test_a_stated_split_that_parts_a_group_is_refused_with_its_ids():
+    data = make(["a", "b", "c", "d"], split=["train", "test", "train", "test"], owner=["x", "y", "y", None])
+    assert len(split_instances(data, SplitRule(0, 0.2, column="split"))) == 4
+    with pytest.raises(DataError) as caught:
+        split_instances(data, SplitRule(0, 0.2, group="owner", column="split"))
+    assert "owner (id 'c'): train, and test at id 'b' (1 such groups)" in str(caught.value)
+    whole = make(["a", "b", "c"], split=["train", "test", "test"], owner=["x", "y", "y"])
+    assert split_instances(whole, SplitRule(0, 0.2, group="owner", column="split"))[1:].tolist() == [TEST, TEST]

@@ -50,7 +50,10 @@ def test_integer_ids_become_decimal_text(ids):
     [
         (pa.array(["a", None]), "missing id: f:ids row 1: null, expected one text or integer id per row."),
         (pa.array(["a", "", "b", ""]), "empty id: f:ids row 1: '', expected"),
-        (pa.array([b"a", b"\xe9t\xe9"]), r"id is not UTF-8 text: f:ids row 1: b'\xe9t\xe9', expected"),
+        (
+            pa.array([b"a", b"\xe9t\xe9"]),
+            "id is not UTF-8 text: f:ids row 1 (id '\ufffdt\ufffd'): b'\\xe9t\\xe9', expected",
+        ),
         (pa.array([1.5]), "ids are of a type that cannot name instances: f:ids: double, expected text or integers."),
     ],
 )

@@ -5,13 +5,8 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis.dependence import (
-    Scatter,
-    dependence,
-    permutation_moments,
-    shared_neighbours,
-    shared_neighbours_moments,
-)
+from pmrl_cli.diagnosis.dependence import Scatter, dependence, permutation_moments
+from pmrl_cli.diagnosis.neighbours import shared_neighbours, shared_neighbours_moments
 
 
 def gaussian(*shape, seed=0):

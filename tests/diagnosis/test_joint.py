@@ -18,18 +18,18 @@ def instances(n=400, dims=(3, 5), seed=0, missing=0.3):
     return vectors, present, generator.integers(2**64, size=n, dtype=np.uint64)
 
 
-def test_pair_moments_are_numpy_s_over_the_instances_that_have_both():
+def test_covariances_are_numpy_s_over_the_instances_that_have_both():
     vectors, present, keys = instances()
     moments = accumulate(vectors, present, keys, limit=1000)
     for half in (None, 0, 1):
         kept = present.all(1) & (True if half is None else half_of(keys) == half)
         a, b = (v[kept].astype(np.float64) for v in vectors)
-        found = moments.totals(half).pair(0, 1)
-        assert found.both == kept.sum()
-        np.testing.assert_allclose(found.mean_a, a.mean(0), atol=1e-12)
-        np.testing.assert_allclose(found.cov_ab, (a - a.mean(0)).T @ (b - b.mean(0)) / len(a), atol=1e-12)
+        found = moments.totals(half)
+        assert found.counts[0, 1] == kept.sum()
+        np.testing.assert_allclose(found.sums[1, :3], a.sum(0), atol=1e-9)
+        np.testing.assert_allclose(found.covariance(0, 1), (a - a.mean(0)).T @ (b - b.mean(0)) / len(a), atol=1e-12)
         alone = vectors[1][present[:, 1] & (True if half is None else half_of(keys) == half)].astype(np.float64)
-        np.testing.assert_allclose(found.cov_bb, np.cov(alone.T, bias=True), atol=1e-12)
+        np.testing.assert_allclose(found.covariance(1, 1), np.cov(alone.T, bias=True), atol=1e-12)
 
 
 @pytest.mark.parametrize("limit", [5, 60, 200, 399])
@@ -44,7 +44,10 @@ def test_the_sample_is_bounded_and_follows_from_the_instances_alone(limit):
         for piece in np.split(order, [150])
     )
     first.merge(second)
-    for other in (moved, first):
+    foreseen = JointMoments([v.shape[1] for v in vectors], limit=limit, seed=0)
+    foreseen.foresee(keys)
+    foreseen.add(vectors, present, keys)
+    for other in (moved, first, foreseen):
         assert other.count == straight.count
         for mine, theirs in zip(straight.totals(), other.totals(), strict=True):
             np.testing.assert_allclose(theirs, mine, rtol=1e-10, atol=1e-10)
@@ -72,6 +75,7 @@ def test_modalities_too_wide_together_are_projected_and_keep_their_inner_product
     assert moments.projected
     assert sum(moments.dims) <= 3072
     moments.add([x, x], np.ones((40, 2), dtype=bool), generator.integers(2**64, size=40, dtype=np.uint64))
-    pair = moments.totals().pair(0, 1)
-    np.testing.assert_allclose(pair.cov_ab, pair.cov_aa, atol=1e-12)  # one projection for both
-    assert np.trace(pair.cov_aa) == pytest.approx(np.var(x, axis=0).sum(), rel=0.02)
+    totals = moments.totals()
+    own = totals.covariance(0, 0)
+    np.testing.assert_allclose(totals.covariance(0, 1), own, atol=1e-12)  # one projection for both
+    assert np.trace(own) == pytest.approx(np.var(x, axis=0).sum(), rel=0.02)

@@ -1,5 +1,7 @@
 """Consensus, suspects and mispair rates: brute force, invariances, planted swaps."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -8,7 +10,9 @@ from sklearn.metrics import roc_auc_score
 
 from pmrl_cli.diagnosis.consensus import EDGES, agreement, reference_of
 from pmrl_cli.diagnosis.instances import instance_statistics
+from pmrl_cli.diagnosis.linear import fit_linear
 from pmrl_cli.diagnosis.suspects import consensus_auc, mispair_model, poisson_interval
+from pmrl_cli.files.reading import read_dataset
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from tests.simulate import dataset_of, simulate
 
@@ -76,6 +80,7 @@ def test_an_instance_is_scored_alike_in_the_reference_and_beside_it():
     whole = agreement(reference, batch).score
     pieces = [agreement(reference, piece).score for piece in batch.split(77)]
     np.testing.assert_allclose(np.concatenate(pieces), whole, atol=1e-6)
+    np.testing.assert_allclose(reference.agreement().score, whole, atol=1e-6)
 
 
 def test_rotation_order_of_modalities_and_order_of_instances_change_no_score():
@@ -208,3 +213,25 @@ def test_a_handful_of_instances_has_no_claims(count):
     if count == 1:
         assert consensus_auc(found.score[:, 0], mispaired[0], np.arange(1)).status == "n_too_small"
         assert model.rates[0].status == "n_too_small"
+
+
+def test_swaps_among_real_digits_are_found():
+    data = read_dataset([str(Path(__file__).parents[2] / "sample_data" / "features")], join="inner")
+    vectors = [features.read(slice(0, len(data))) for features in data.modalities]
+    fitted = np.arange(len(data)) % 2 == 0
+    adapter = fit_linear([one[fitted] for one in vectors], data.present[fitted], np.arange(fitted.sum()) % 3 == 0)
+    unseen = adapter.embed([one[~fitted] for one in vectors], data.present[~fitted])
+    areas = []
+    for seed in range(3):
+        batch, which = swapped(unseen, 0.05, seed)
+        found, _, model = model_of(batch)
+        bad = which >= 0
+        areas.append(
+            (
+                roc_auc_score(bad, model.judge(found.score).evidence),
+                roc_auc_score(bad, -instance_statistics(batch).rho),
+            )
+        )
+    ours, leading = np.mean(areas, axis=0)
+    assert ours >= 0.92  # halves of a digit hardly tell it from others of its class
+    assert ours > leading + 0.02

@@ -21,8 +21,10 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from pmrl_cli.aligner import Aligner  # noqa: E402
+from pmrl_cli.cli.main import app  # noqa: E402
 from pmrl_cli.errors import PmrlError  # noqa: E402
 from pmrl_cli.files.reading import read_dataset  # noqa: E402
+from pmrl_cli.files.states import read_state  # noqa: E402
 from pmrl_cli.training.checkpoint import Checkpoint  # noqa: E402
 from tests.archives.make import make  # noqa: E402
 
@@ -36,6 +38,10 @@ def _read(path: Path) -> None:
 
 def _load(folder: Path) -> None:
     Aligner.load(folder, device="cpu")
+
+
+def _merge(folder: Path) -> None:
+    read_state(folder / "state")
 
 
 def _state(folder: Path, *, save: bool = False) -> None:
@@ -57,7 +63,11 @@ def outputs(folder: Path) -> dict[str, tuple[Path, Callable[[Path], None]]]:
     """Write an output of every kind; return each with what reads it."""
     make(folder / "made")
     _state(folder / "made" / "checkpoint", save=True)
-    readers = {"store": _read, "model": _load, "checkpoint": _state}
+    states = folder / "made" / "states"
+    states.mkdir()
+    typed = ["diagnose", str(folder / "made" / "store"), "--model", str(folder / "made" / "model"), "-q"]
+    app([*typed, "--partial", str(states / "state")], standalone_mode=False)
+    readers = {"store": _read, "model": _load, "checkpoint": _state, "states": _merge}
     return {path.name: (path, readers.get(path.name, _read)) for path in sorted((folder / "made").iterdir())}
 
 

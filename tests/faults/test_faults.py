@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_type_hints
 
 import pytest
 
@@ -16,7 +17,7 @@ HERE = Path(__file__).parent
 
 
 @pytest.mark.skipif(bool(inject.why_not()), reason=inject.why_not())
-@pytest.mark.parametrize("commands", [["fit"], ["ingest", "export-h5"], ["export-parquet", "export-npy"]])
+@pytest.mark.parametrize("commands", [["fit"], ["ingest", "export-h5"], ["export-parquet", "diagnose-partial"]])
 def test_whatever_call_is_met_the_output_is_the_old_or_the_new_one_and_the_next_run_mends_the_rest(commands):
     # In a process of its own: it forks, which the threads of other tests would not survive.
     command = [sys.executable, HERE / "points.py", *commands, "--sample", "1", "--json"]
@@ -48,16 +49,25 @@ def test_fit_kill_resume_export_corrupt_and_repair_in_any_order():
     assert done.returncode == 0, done.stderr.decode()
 
 
-def test_every_command_that_writes_is_among_the_commands():
-    writing = {name for name in ("fit", "ingest", "export") if any(c.startswith(name) for c in points.COMMANDS)}
+def test_a_fit_and_an_export_without_room_say_so_in_one_line():
+    command = [sys.executable, HERE / "memory.py", "1024", "64", "16"]
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    assert done.returncode == 0, done.stdout.decode()
+    assert b"exit 5" in done.stdout
+
+
+def test_every_option_that_names_an_output_is_among_the_commands():
     from pmrl_cli.cli.main import app
 
-    takes_output = set()
+    read = {"files", "labels", "model", "config", "exclude"}  # paths that are read
     for entry in app.registered_commands:
-        assert entry.callback is not None
-        if "output" in entry.callback.__annotations__:
-            takes_output.add(entry.name)
-    assert takes_output == writing
+        hints = get_type_hints(entry.callback)
+        outputs = {name for name, hint in hints.items() if hint in (Path, Path | None)} - read
+        if hints.get("output") is str:  # a folder or -
+            outputs.add("output")
+        for option in outputs:
+            name = entry.name if option == "output" else f"{entry.name}-{option.replace('_', '-')}"
+            assert any(command.startswith(name) for command in points.COMMANDS), name
 
 
 def test_every_flipped_bit_of_every_output_is_found(tmp_path):

@@ -10,11 +10,15 @@ import pytest
 
 from pmrl_cli.errors import DataError, PmrlError
 from pmrl_cli.files.discovery import discover
-from pmrl_cli.files.reading import raise_first, read_dataset
+from pmrl_cli.files.reading import read_dataset
 
 IDS = ["a", "b", "c", "d"]
 X = np.arange(1, 13, dtype=np.float32).reshape(4, 3)
 Y = X[:, :2] * 10
+
+
+def raise_first(error):
+    raise error
 
 
 def names(*files, **options):

@@ -27,7 +27,7 @@ def sample(names=("text", "video", "audio")):
 
     def direction(value):
         metrics = {m: statistic(value, 0.001) for m in ("R@1", "R@5", "R@10", "MRR", "AUC", "R@1_standard")}
-        return {"gallery": 4096, "tie_spread": 0.0, **metrics, "MedR": statistic(3.0, 2048.5)}
+        return {"gallery": 4096, "tie_spread": 0.0, **metrics}
 
     def hubness():
         counts = np.bincount(np.minimum(generator.negative_binomial(3, 3 / 13, 4096), 50), minlength=51)
@@ -56,7 +56,7 @@ def sample(names=("text", "video", "audio")):
                 "h_train": np.linspace(0.95, 0.3, 60).tolist(),
             },
             "retrieval": {f"{a}->{b}": direction(0.41), f"{b}->{a}": direction(0.38)},
-            "gap": {key: statistic(0.3) for key in ("centroid", "gap_share", "cov_gap", "mixed_penalty", "rmg")},
+            "gap": {key: statistic(0.3) for key in ("centroid", "gap_share", "cov_gap", "mixed_penalty")},
             "hubness": {f"{a}->{b}": hubness(), f"{b}->{a}": hubness()},
         }
         for index, (a, b) in enumerate(pairs)
@@ -67,8 +67,6 @@ def sample(names=("text", "video", "audio")):
             "load": statistic(1.1 - 0.15 * index, 0.95),
             "meancos": statistic(0.3),
             "pr_deb": statistic(150.0 / (index + 1), 512.0, None),
-            "isoscore": statistic(0.3, 1.0, None),
-            "rankme": statistic(None),
             "uniformity": statistic(-3.2, -4.0),
             "mispair": statistic(0.03, ci=[0.02, 0.04]),
             "grad_share": statistic(1 / k, 1 / k),
@@ -150,7 +148,7 @@ def sample(names=("text", "video", "audio")):
         "retrieval": {
             "standard_gallery": 1000,
             "tie_spread": 0.0,
-            "pairwise": direction(0.4),
+            "pairwise": {m: one for m, one in direction(0.4).items() if m not in ("gallery", "tie_spread")},
             "fused": {"R@1": statistic(0.5, 0.001), "MRR": statistic(0.6, 0.002)},
             "curve": [
                 {"gallery": int(g), "R@1": statistic(float(g**-0.1), 1 / g)}
@@ -189,6 +187,8 @@ def sample(names=("text", "video", "audio")):
             "temperature_suggested": 0.22,
             "negatives_effective": statistic(120.0),
             "p_positive": statistic(0.3),
+            "kept": [{"stage": "dropout 0", "step": 90, "epoch": 4.5}],
+            "refitted": False,
             "history": history,
         },
         "compare": None,

@@ -163,4 +163,10 @@ def test_without_the_extra_the_error_says_what_to_install(monkeypatch):
 
 def test_the_template_is_in_the_package():
     folder = Path(sys.modules["pmrl_cli.report"].__file__).parent / "templates"
-    assert {path.name for path in folder.iterdir()} == {"page.css", "page.html"}
+    assert {path.name for path in folder.iterdir()} == {
+        "base.html",
+        "figure.html",
+        "page.css",
+        "page.html",
+        "training.html",
+    }

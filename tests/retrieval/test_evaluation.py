@@ -114,3 +114,15 @@ def test_one_modality_and_no_instance_are_refused():
 def test_an_unknown_column_is_refused_with_the_known_ones():
     with pytest.raises(UsageError, match="'colour', expected one of group, label"):
         evaluate(simulate(20, 2), label="colour")
+
+
+@pytest.mark.parametrize("scale", [1e30, 1e35, 1e-30, 1e-42])
+def test_lengths_whose_squares_overflow_or_vanish_change_nothing(scale):
+    """x / |x| of such a row was zero or not a number, and the row ranked as if it had no direction."""
+    data = simulate(60, 2, 8, noise=0.5)
+    exact = {name: np.round(features.array * 64) for name, features in zip("ab", data.modalities, strict=True)}
+    scaled = {name: array.astype(np.float32).copy() for name, array in exact.items()}
+    scaled["a"][::2] *= np.float32(scale)
+    found, wanted = (plain(evaluate(dataset_of(arrays), bootstrap=0)) for arrays in (scaled, exact))
+    wanted = wanted["pairwise"]["MRR"]["value"]
+    assert found["pairwise"]["MRR"]["value"] == pytest.approx(wanted, abs=0.02 if scale == 1e-42 else 1e-6)

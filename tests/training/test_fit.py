@@ -9,7 +9,7 @@ import torch
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.data.dataset import Dataset, Features
-from pmrl_cli.data.split import VALIDATION, split_instances
+from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
 from pmrl_cli.errors import DataError, DivergedError, StateError, UsageError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.projection import FeatureMap
@@ -190,6 +190,9 @@ def test_mixed_instances_are_in_the_same_proportion_in_all_their_modalities():
     mixed, both = mix(scores, present, 1.0)
     # Solve each row for its partner and share in one modality; the other must agree.
     for row in range(50):
+        if torch.allclose(mixed[0][row], scores[0][row]):  # mixed with itself
+            assert torch.equal(both[row], present[row])
+            continue
         fits = []
         for partner in range(50):
             step = scores[0][partner] - scores[0][row]
@@ -358,3 +361,27 @@ def test_resolved_settings_refit_byte_for_byte(tmp_path):
     assert {"model.safetensors", "resolved.toml", "metrics.json", "history.csv", "README.md"} < {*names}
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_what_is_excluded_neither_trains_nor_chooses_and_is_counted():
+    data = simulate()
+    settings = settings_for(steps=20, batch_size=64, test=0.2)
+    parts = split_instances(data, settings.split_rule)
+    excluded = np.zeros_like(data.present)
+    excluded[::5, 0] = True
+    excluded[3::10] = True
+    excluded &= data.present
+    found = fit(data, settings, excluded=excluded)
+    # As if they were missing and their numbers unknown.
+    unknown = tuple(
+        Features(f.name, np.where(excluded[:, [m]], np.float32(1e6), f.array), digest=f.digest)
+        for m, f in enumerate(data.modalities)
+    )
+    judged = Dataset(data.ids, unknown, data.present & ~excluded)
+    assert same(weights(found), weights(fit(judged, settings)))
+    seen = excluded & (parts != TEST)[:, None]
+    assert found.excluded == {"vectors": seen.sum(), "instances": seen.any(1).sum()}
+    lost = seen.any(1) & ((data.present & ~seen).sum(1) < 2)
+    assert found.counts["train"] == (~lost & (parts == TRAIN)).sum()
+    assert found.counts["test"] == (parts == TEST).sum()
+    assert not same(weights(found), weights(fit(data, settings)))

@@ -72,7 +72,7 @@ def _costly(look: Look, pair: str, least: float) -> bool:
 
 
 def _offset(look: Look) -> Iterator[Finding]:
-    centring = look.counterfactual("centre")
+    centring, mixed = look.counterfactual("centre"), look.counterfactual("centre", kind="mixed ")
     wide, costly = {}, []
     for pair in look.pairs:
         share = look.value("pair", pair, "gap", "gap_share")
@@ -87,8 +87,10 @@ def _offset(look: Look) -> Iterator[Finding]:
     text = f"modality gap: a constant offset is up to {max(wide.values()):.0%} of the distance between partners"
     if mends and centring is not None:
         advice = f"centre each modality: {gain_text(centring)} (pmrl fit does)"
+    elif mixed is not None and helps(mixed):
+        advice = f"centre each modality if both are searched in one gallery: {gain_text(mixed)}"
     else:
-        advice = "centre each modality if both are searched in one gallery; one at a time they lose nothing by it"
+        advice = "fit adapters (pmrl fit) if both are searched in one gallery: centring alone does not help"
     evidence = tuple(f"pair.{pair}.gap.{key}" for pair in subject for key in ("gap_share", "mixed_penalty"))
     evidence = tuple(path for path in evidence if path in look.seen)
     yield Finding("MODALITY_GAP", "warn", subject, evidence, text, advice)

@@ -18,8 +18,10 @@ _NORMAL_95 = 1.959964
 
 def _alignable(look: Look) -> Iterator[Finding]:
     if look.node("inputs", "stage") == "post":
-        adapter = look.counterfactual("linear")
-        if adapter is not None and helps(adapter, ADAPTER_GAIN):
+        adapter, centring = look.counterfactual("linear"), look.counterfactual("centre")
+        # What centring mends is a gap.
+        mended = 0.0 if centring is None else max(0.0, centring["delta"]["value"] or 0.0)
+        if adapter is not None and helps(adapter, ADAPTER_GAIN + mended):
             text = (
                 f"what the modalities share is there, in other coordinates: {gain_text(adapter)} by a linear adapter"
             )
@@ -51,7 +53,7 @@ def _odd_one_out(look: Look) -> Iterator[Finding]:
     for name in names:
         own = [value for pair, value in adjusted.items() if name in pair.split("|")]
         rest = [value for pair, value in adjusted.items() if name not in pair.split("|")]
-        dropped = look.counterfactual("drop_modality", [name])
+        dropped = look.counterfactual("drop_modality", [name], "fused ")
         if not own or not rest:
             continue
         mine, others = sum(own) / len(own), sum(rest) / len(rest)
@@ -85,7 +87,7 @@ def _one_way(look: Look) -> Iterator[Finding]:
 RULES = (
     Rule(
         "NOT_ALIGNED_BUT_ALIGNABLE",
-        f"a linear adapter gains more than {ADAPTER_GAIN:g} R@1, or is above chance where there is no shared space",
+        f"a linear adapter gains {ADAPTER_GAIN:g} R@1 more than centring, or is above chance without a shared space",
         _alignable,
     ),
     Rule("ODD_ONE_OUT", f"adjusted cosines below {ODD_SHARE:g} of those among the others", _odd_one_out),

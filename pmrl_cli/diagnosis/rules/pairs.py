@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from pmrl_cli.diagnosis.rules.rule import Finding, Look, Rule
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "looks_unpaired"]
 
 FEW_INSTANCES = 200
 FEW_GROUPS = 50
@@ -44,6 +44,12 @@ def _strength(look: Look, pair: str) -> float | None:
     return max(found) if found else None
 
 
+def looks_unpaired(look: Look, pair: str) -> bool:
+    """Whether nothing about a pair could be told from shuffled pairs."""
+    strength = _strength(look, pair)
+    return strength is not None and strength <= PAIRED_Z
+
+
 def _strengths(look: Look) -> dict[str, float]:
     return {pair: z for pair in look.pairs if (z := _strength(look, pair)) is not None}
 
@@ -71,10 +77,8 @@ def _unrelated(look: Look) -> Iterator[Finding]:
 
 def _shifted(look: Look) -> Iterator[Finding]:
     for pair in look.pairs:
-        order = look.node("pair", pair, "order")
-        score = look.value("pair", pair, "order", "z")
-        strength = _strength(look, pair)
-        if order is None or score is None or strength is None or strength > PAIRED_Z or score <= PAIRED_Z:
+        order, score = look.node("pair", pair, "order"), look.value("pair", pair, "order", "z")
+        if order is None or score is None or score <= PAIRED_Z:
             continue
         a, b = pair.split("|", 1)
         if order["reversed"]:

@@ -92,10 +92,11 @@ class Look:
         """The pairs a|b that are there."""
         return list(self.result["pair"])
 
-    def counterfactual(self, action: str, subject: Sequence[str] = ()) -> Found | None:
-        """Return a remedy that was measured, and remember it."""
+    def counterfactual(self, action: str, subject: Sequence[str] = (), kind: str = "") -> Found | None:
+        """Return a remedy that was measured by ``kind`` + R@1, and remember it."""
         for index, one in enumerate(self.result["counterfactual"]):
-            if one["action"] == action and list(one["subject"]) == list(subject):
+            measured = (one["action"], list(one["subject"]), one["metric"].startswith(f"{kind}R@"))
+            if measured == (action, list(subject), True):
                 self.remember("counterfactual", str(index), "delta")
                 return dict(one)
         return None

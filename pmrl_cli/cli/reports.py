@@ -1,0 +1,53 @@
+"""What ``pmrl diagnose`` and ``pmrl merge`` do with a diagnosis besides printing it: compare it, make it a page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pmrl_cli.cli.options import option
+
+__all__ = ["Compare", "Report", "add_comparison", "check", "write"]
+
+Report = Annotated[
+    Path | None,
+    option("--report", metavar="HTML", help="Write a page with figures there (needs the extra 'report')."),
+]
+Compare = Annotated[
+    Path | None,
+    option("--compare", metavar="JSON", help="Test against an earlier --json of the same instances, pair by pair."),
+]
+
+
+def check(report: Path | None, compare: Path | None, *, force: bool) -> Mapping[str, Any] | None:
+    """Refuse what cannot be done before anything is read, and return the diagnosis to compare with."""
+    if report is not None:
+        from pmrl_cli.files.diagnoses import PAGE_MARKER
+        from pmrl_cli.files.outputs import check_file
+        from pmrl_cli.report import check_installed
+
+        check_installed()
+        check_file(report, PAGE_MARKER, force=force)
+    if compare is None:
+        return None
+    from pmrl_cli.files.diagnoses import read_diagnosis
+
+    return read_diagnosis(compare)
+
+
+def add_comparison(result: dict[str, Any], baseline: Mapping[str, Any] | None, compare: Path | None) -> None:
+    """Set ``compare`` of a diagnosis, if there is anything to compare with."""
+    if baseline is not None:
+        from pmrl_cli.diagnosis.compare import compare as difference
+
+        result["compare"] = difference(result, baseline, name=str(compare), seed=result["config"]["seed"])
+
+
+def write(result: Mapping[str, Any], report: Path | None) -> None:
+    """Write the page of a diagnosis, or of a training, if one is asked for."""
+    if report is not None:
+        from pmrl_cli.files.diagnoses import write_page
+        from pmrl_cli.report import render
+
+        write_page(report, render(result))

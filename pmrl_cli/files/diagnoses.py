@@ -1,0 +1,50 @@
+"""Diagnoses on disk: the JSON that is read back, and the page that is written."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from pmrl_cli.errors import DataError, Place
+from pmrl_cli.files.atomic import atomic_file
+from pmrl_cli.files.source import check_regular
+
+__all__ = ["PAGE_MARKER", "SCHEMA", "read_diagnosis", "write_page"]
+
+SCHEMA = "pmrl.diagnose/1"
+PAGE_MARKER = b'<meta name="generator" content="pmrl'
+_MOST_BYTES = 2**28
+
+
+def read_diagnosis(path: Path) -> dict[str, Any]:
+    """Return a diagnosis that ``pmrl diagnose --json`` printed.
+
+    Raises: DataError if the file is none.
+    """
+    check_regular(path)
+    found = "more than 256 MB"
+    if path.stat().st_size <= _MOST_BYTES:
+        try:
+            content = json.loads(path.read_bytes())
+        except (ValueError, RecursionError) as error:
+            found = f"no JSON ({str(error)[:80]})"
+        else:
+            schema = content.get("schema") if isinstance(content, dict) else None
+            if schema == SCHEMA:
+                return content  # type: ignore[no-any-return]
+            found = "JSON without a schema" if schema is None else f"schema {str(schema)[:40]!r}"
+    what = "not a diagnosis"
+    raise DataError(
+        what,
+        at=Place(str(path)),
+        found=found,
+        expected=f"schema {SCHEMA!r}",
+        next_step="Write one with: pmrl diagnose FILES --json > FILE.",
+    )
+
+
+def write_page(path: Path, text: str) -> None:
+    """Write a page; it appears when it is complete."""
+    with atomic_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

@@ -1,0 +1,227 @@
+"""Files of formats whose libraries a malformed file can crash, read in a process of their own.
+
+HDF5 and Arrow are never let near a file in this process. A reading process (``worker``) opens it, under limits of
+processor time and memory, and puts blocks of rows into memory that both processes map; it reads the next block while
+the last one is used, so that it costs no time. A file that crashes or stalls it is one DataError that names the file.
+The process is started once and serves all files; after a crash a new one takes over.
+"""
+
+from __future__ import annotations
+
+import atexit
+import mmap
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
+
+from pmrl_cli.errors import DataError, Place
+from pmrl_cli.files.wire import NEXT, SLOT_BYTES, SLOTS, Channel, error_from
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pmrl_cli.files.source import Block, Contents
+
+__all__ = ["KINDS", "probe", "start"]
+
+KINDS = {
+    ".h5": "hdf5",
+    ".hdf5": "hdf5",
+    ".h5ad": "hdf5",
+    ".parquet": "parquet",
+    ".pq": "parquet",
+    ".csv": "csv",
+    ".tsv": "csv",
+}
+"""Which reader a suffix asks for."""
+
+_NAMES = {"hdf5": "HDF5", "parquet": "Parquet", "csv": "CSV"}
+
+SECONDS = 10.0
+"""Processor time that a request may take, whatever the size of the file."""
+
+_BYTES_PER_SECOND = 4 * 2**20
+"""What a file of many bytes gets besides: far slower than the slowest compression reads."""
+
+_PATIENCE = 60
+"""How many times that long to wait for an answer: a busy machine or a slow disk is not the file's fault."""
+
+
+class _Worker:
+    """One reading process."""
+
+    def __init__(self) -> None:
+        ours, theirs = socket.socketpair()
+        with theirs, _shared_file() as memory:
+            self.memory = mmap.mmap(memory.fileno(), SLOTS * SLOT_BYTES)
+            descriptors = (theirs.fileno(), memory.fileno())
+            # Its own group, so that Ctrl-C is ours to answer; -P, so that no module is taken from the folder of the
+            # files; no plugins for HDF5, whatever a file asks for.
+            self.process = subprocess.Popen(
+                [sys.executable, "-P", "-m", "pmrl_cli.files.worker", *map(str, descriptors)],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.DEVNULL,
+                env=_environment(),
+                pass_fds=descriptors,
+                process_group=0,
+            )
+        self.socket = ours
+        self.channel = Channel(ours)
+
+    def end(self) -> None:
+        """End it at once."""
+        self.process.kill()
+        self.process.wait()
+        self.socket.close()
+
+
+def _shared_file() -> BinaryIO:
+    file = os.fdopen(os.memfd_create("pmrl"), "r+b")
+    os.ftruncate(file.fileno(), SLOTS * SLOT_BYTES)  # a hole: pages are taken when they are written
+    return file
+
+
+def _environment() -> dict[str, str]:
+    here = str(Path(__file__).parents[2])
+    outer = os.environ.get("PYTHONPATH")
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("HDF5_PLUGIN")}
+    return {
+        **kept,
+        "PYTHONPATH": here if not outer else os.pathsep.join([here, outer]),
+        "HDF5_PLUGIN_PRELOAD": "::",  # HDF5's word for none
+        "OMP_NUM_THREADS": "1",
+        "OPENBLAS_NUM_THREADS": "1",
+    }
+
+
+_idle: list[_Worker] = []
+
+
+def start() -> None:
+    """Start a reading process now if none is ready, to have it ready when the first file is opened."""
+    if not _idle:
+        _idle.append(_Worker())
+
+
+def _end_all() -> None:
+    while _idle:
+        _idle.pop().end()
+
+
+atexit.register(_end_all)
+os.register_at_fork(after_in_child=_idle.clear)  # they answer to the process that started them
+
+
+def _exchange(path: Path, kind: str, **request: object) -> Iterator[tuple[dict[str, Any], memoryview]]:
+    """Ask a reading process about a file; yield each answer and the slot its data lie in until the next is asked for.
+
+    Raises: what the process raised; DataError if it died or does not answer.
+    """
+    from pmrl_cli.files import source
+
+    with source.reading(str(path)):
+        seconds = SECONDS + path.stat().st_size / _BYTES_PER_SECOND
+        where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for what is said of the file
+    message = {**request, **where, "kind": kind, "block": source.READ_BYTES, "seconds": seconds}
+    worker = _idle.pop() if _idle else _Worker()
+    worker.socket.settimeout(seconds * _PATIENCE)
+    memory, slot, answer = memoryview(worker.memory), 0, {}
+    try:
+        while "end" not in answer and "error" not in answer:
+            answer = _ask(worker, message, _Asked(path, kind, seconds))
+            if "item" in answer:
+                yield answer["item"], memory[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES]
+                slot, message = (slot + 1) % SLOTS, dict(NEXT)
+    finally:
+        if "end" in answer or "error" in answer:
+            _idle.append(worker)
+        else:  # dead, or left in the middle: it would answer the next request with what is left of this one
+            worker.end()
+    if "error" in answer:
+        raise error_from(answer)
+
+
+class _Asked(NamedTuple):
+    path: Path
+    kind: str
+    seconds: float
+
+    def died(self, how: str) -> DataError:
+        return DataError(
+            what="file cannot be read",
+            at=Place(str(self.path)),
+            found=f"the {_NAMES[self.kind]} library {how} while reading it",
+            expected="a whole, readable file of its kind",
+            next_step="Do not trust it; have it written again.",
+        )
+
+
+def _ask(worker: _Worker, message: Mapping[str, object], asked: _Asked) -> dict[str, Any]:
+    try:
+        worker.channel.send(message)
+        answer = worker.channel.receive()
+    except TimeoutError:
+        raise asked.died(f"gave no answer in {asked.seconds * _PATIENCE:.0f} s") from None
+    except OSError:
+        answer = None
+    if answer is None:
+        raise asked.died(_cause(worker.process.wait(), asked.seconds))
+    return answer
+
+
+def _cause(status: int, seconds: float) -> str:
+    if status == -signal.SIGXCPU:
+        return f"took more than {seconds:.0f} s of processor time"
+    if status == -signal.SIGKILL:
+        return "was killed (perhaps for want of memory)"
+    return f"crashed (signal {-status})" if status < 0 else f"ended (status {status})"
+
+
+def probe(path: Path) -> Contents:
+    """Return what an HDF5, Parquet or CSV file holds; its arrays and columns are read in the reading process.
+
+    Raises: as the probes of these formats; DataError if the file crashes or stalls its library.
+    """
+    from pmrl_cli.files.source import Column, Contents, Vectors
+
+    kind = KINDS[path.suffix.lower()]
+    [(found, _)] = _exchange(path, kind, do="probe")
+    vectors = [
+        Vectors(str(path), name, rows, dim, dtype, partial(_blocks, path, kind, index, dim, dtype))
+        for index, (name, rows, dim, dtype) in enumerate(found["vectors"])
+    ]
+    columns = [
+        Column(name, rows, nameable, _loader(path, kind, index))
+        for index, (name, rows, nameable) in enumerate(found["columns"])
+    ]
+    return Contents(str(path), tuple(vectors), tuple(columns), tuple(found["others"]), tuple(found["notes"]))
+
+
+def _blocks(path: Path, kind: str, index: int, dim: int, dtype: str) -> Iterator[Block]:
+    import numpy as np
+
+    row_bytes = dim * np.dtype(dtype).itemsize
+    for answer, slot in _exchange(path, kind, do="vectors", index=index):
+        rows, size = answer["rows"], answer["rows"] * row_bytes
+        null = np.frombuffer(slot[size : size + rows], dtype=np.bool_) if answer["null"] else None
+        yield np.frombuffer(slot[:size], dtype=dtype).reshape(rows, dim), null
+
+
+def _loader(path: Path, kind: str, index: int) -> Callable[..., pa.Array]:
+    def load(*, text: bool = False) -> pa.Array:
+        import pyarrow as pa
+
+        parts = []
+        for answer, slot in _exchange(path, kind, do="column", index=index, text=text):
+            data = pa.py_buffer(bytes(slot[: answer["bytes"]]))  # a copy: the slot is filled again
+            parts.append(pa.ipc.open_stream(data).read_next_batch().column(0))
+        return pa.concat_arrays(parts)
+
+    return load

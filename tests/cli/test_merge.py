@@ -1,0 +1,115 @@
+"""Partial states and their merge as typed, and what a diagnosis refuses before it prints."""
+
+import json
+
+import h5py
+import numpy as np
+import pytest
+
+from pmrl_cli.cli.main import app
+from pmrl_cli.errors import DataError, StateError, UsageError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """240 instances of three modalities in ``all``, and the same in ``1`` and ``2``."""
+    folder = tmp_path_factory.mktemp("shards")
+    generator = np.random.default_rng(0)
+    latent = generator.normal(size=(240, 12))
+    for name in "abc":
+        vectors = (latent + 0.8 * generator.normal(size=latent.shape)).astype(np.float32)
+        for shard, rows in {"all": slice(0, 240), "1": slice(0, 100), "2": slice(100, 240)}.items():
+            (folder / shard).mkdir(exist_ok=True)
+            with h5py.File(folder / shard / f"{name}.h5", "w") as file:
+                file["features"] = vectors[rows]
+                file["id"] = [f"i{i}".encode() for i in range(240)[rows]]
+    return folder
+
+
+@pytest.fixture
+def run(capsys):
+    def call(*arguments):
+        code = app([str(one) for one in arguments], standalone_mode=False) or 0
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return call
+
+
+@pytest.fixture
+def states(folder, run, tmp_path):
+    paths = []
+    for shard in ("1", "2"):
+        paths.append(tmp_path / f"{shard}.state")
+        assert run("diagnose", folder / shard, "--partial", paths[-1], "-q") == (0, f"{paths[-1]}\n", "")
+    return paths
+
+
+def numbers(node, path=""):
+    if isinstance(node, dict | list):
+        for key, value in node.items() if isinstance(node, dict) else enumerate(node):
+            yield from numbers(value, f"{path}.{key}")
+    else:
+        yield path, node
+
+
+def test_merged_states_say_what_one_pass_says(folder, run, states, tmp_path):
+    whole = json.loads(run("diagnose", folder / "all", "--json", "-q")[1])
+    code, out, err = run("merge", *states, "--json")
+    assert (code, err) == (0, "")
+    merged = json.loads(out)
+    assert merged["inputs"].pop("scope") == "240 instances of 2 states"
+    assert whole["inputs"].pop("scope") == "all 240 instances, compared as they are"
+    merged, whole = dict(numbers(merged)), dict(numbers(whole))
+    assert merged.keys() == whole.keys()
+    for path, value in whole.items():
+        expected = pytest.approx(value, rel=1e-10, abs=1e-10) if isinstance(value, float) else value
+        assert merged[path] == expected, path
+
+    again = tmp_path / "merged.state"
+    assert run("merge", *states[::-1], "-o", again)[1] == f"{again}\n"
+    assert "240 instances of 1 state" in run("merge", again)[1]
+
+
+def test_what_does_not_fit_together_is_refused(folder, run, states, tmp_path):
+    with pytest.raises(StateError, match=r"states overlap: .*1.state \(id 'i\d+'\)"):
+        run("merge", *states, states[0])
+    other = tmp_path / "other.state"
+    run("diagnose", folder / "2", "--partial", other, "--seed", 1, "-q")
+    with pytest.raises(StateError, match="states do not fit together: .*other.state: seed 1, expected 0"):
+        run("merge", states[0], other)
+    with pytest.raises(DataError, match="not a state: .*a.h5"):
+        run("merge", states[0], folder / "1" / "a.h5")
+    with pytest.raises(UsageError, match="output is an input"):
+        run("merge", *states, "-o", states[0])
+    with pytest.raises(UsageError, match="output exists: .*a file that pmrl did not write"):
+        run("diagnose", folder / "1", "--partial", folder / "1" / "a.h5", "-q")
+    with pytest.raises(UsageError, match="a state beside what needs a diagnosis: --fail-under, expected none"):
+        run("merge", *states, "-o", tmp_path / "new.state", "--fail-under", "A=0")
+    assert not (tmp_path / "new.state").exists()
+
+
+def test_a_gate_on_the_verdict_or_an_unknown_key_is_known_before_anything_is_printed(run, states, capsys):
+    assert run("merge", *states, "--fail-on", "fail")[0] == 0
+    code, out, err = run("merge", states[0], "--fail-on", "warn")  # few instances
+    assert code == 1
+    assert "VERDICT" in out
+    assert err == "not met: the verdict is N_SMALL [warn]\n"
+    with pytest.raises(UsageError, match="unknown key of --fail-under: 'B'"):
+        run("merge", *states, "--fail-under", "B=1")
+    assert capsys.readouterr().out == ""
+
+
+def test_a_state_of_another_shape_under_its_digest_is_refused(run, states, tmp_path):
+    from pmrl_cli.files.states import read_state, write_state
+
+    header, arrays = read_state(states[0])
+    for name in ("counts", "summaries.bins", "reservoir.vectors.1", "reservoir.id_ends"):
+        broken = tmp_path / f"{name}.state"
+        write_state(broken, header, {**arrays, name: arrays[name][:1]})
+        shown = name.partition(".")[2] or name
+        with pytest.raises(DataError, match=rf"not a state: .*{name}.state: array '{shown}' is"):
+            run("merge", broken)
+    write_state(tmp_path / "header.state", {**header, "more": 1}, arrays)
+    with pytest.raises(DataError, match="not a state: .*header.state"):
+        run("merge", tmp_path / "header.state")

@@ -1,0 +1,158 @@
+"""Rules one by one, on a diagnosis whose numbers are changed, and what a verdict always holds."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pmrl_cli.diagnosis import diagnose
+from pmrl_cli.diagnosis.rules import RULES
+from pmrl_cli.diagnosis.saturation import gradient_shares, training_section
+from pmrl_cli.diagnosis.statistic import plain
+from pmrl_cli.diagnosis.verdict import SEVERITIES, judge
+from pmrl_cli.retrieval.batches import read_batch
+from tests.scenarios import scenarios
+from tests.simulate import dataset_of, simulate
+
+
+def result_of(data):
+    found = diagnose(data).as_dict()
+    return json.loads(json.dumps({key: value for key, value in found.items() if key != "verdict"}))
+
+
+@pytest.fixture(scope="module")
+def healthy():
+    return json.dumps(result_of(simulate(400, 3, 32, noise=0.5)))
+
+
+@pytest.fixture
+def result(healthy):
+    return json.loads(healthy)
+
+
+def codes(result):
+    return {finding.code for finding in judge(result).findings}
+
+
+def training_of(spectrum, instance):
+    return {
+        "temperatures": {"spectrum": spectrum, "instance": instance},
+        "kept": [],
+        "refitted": False,
+        "history": [],
+    }
+
+
+def trained(data, temperature, *, lifted=False):
+    """Return the diagnosis of a data set as if a model with this temperature had embedded it."""
+    batch = read_batch(data, slice(0, len(data)))
+    groups = np.arange(len(data))
+    result = result_of(data)
+    result["training"] = plain(training_section(batch, groups, training_of(temperature, 0.1)))
+    for name, share in zip(data.names, gradient_shares(batch, groups, lifted=lifted), strict=True):
+        result["modality"][name]["grad_share"] = share.as_dict()
+    return result
+
+
+def orthogonal_third(n=300, d=24):
+    """Two modalities that coincide nearly and one that is orthogonal to both: a saddle of sigma_1."""
+    latent = np.random.default_rng(0).normal(size=(n, d))
+    noise = np.random.default_rng(1).normal(size=(2, n, d))
+    third = np.random.default_rng(2).normal(size=(n, d))
+    unit = latent / np.linalg.norm(latent, axis=1, keepdims=True)
+    third -= (third * unit).sum(1, keepdims=True) * unit
+    return dataset_of({"a": latent, "b": latent + 0.3 * noise[0], "c": third})
+
+
+def test_a_saturated_loss_is_named_with_a_better_temperature():
+    verdict = judge(trained(orthogonal_third(), 0.05))
+    found = next(finding for finding in verdict.findings if finding.code == "SATURATED")
+    assert "from 0.05 to" in found.advice
+    assert set(found.evidence) == {"training.saturation", "alignment.A"}
+    suggested = float(found.advice.split()[-1])
+    silent = judge(trained(orthogonal_third(), suggested))
+    assert "SATURATED" in {code for code, _, _ in silent.silent}
+    same = np.random.default_rng(0).normal(size=(300, 24))
+    assert "SATURATED" not in codes(trained(dataset_of(dict.fromkeys("abc", same)), 0.05))  # it is solved in space
+
+
+def test_a_modality_that_the_gradient_does_not_reach_is_starved():
+    verdict = judge(trained(orthogonal_third(), 0.05))
+    assert [finding.subject for finding in verdict.findings if finding.code == "STARVED"] == [("c",)]
+    assert "STARVED" not in codes(trained(simulate(300, 3, 24), 0.5))
+
+
+def test_the_temperature_of_the_contrast_is_judged_both_ways():
+    data = simulate(300, 2, 16, noise=0.4)
+    batch = read_batch(data, slice(0, 300))
+    result = result_of(data)
+    for temperature, word in ((0.003, "too low"), (0.1, None), (5.0, "too high")):
+        result["training"] = plain(training_section(batch, np.arange(300), training_of(None, temperature)))
+        texts = [finding.text for finding in judge(result).findings if finding.code == "NEG_TEMPERATURE"]
+        assert [word in text for text in texts] == ([True] if word else [])
+
+
+def test_a_better_way_is_named():
+    generator = np.random.default_rng(0)
+    first = generator.normal(size=(600, 32))
+    second = first + 0.9 * generator.normal(size=(600, 32))
+    second[::10] *= 0.05  # with the offset: near the mean of all, everybody's neighbour
+    second += 0.6 * np.ones(32) * (np.arange(600) % 10 == 0)[:, None]
+    first = first + 0.6 * np.ones(32)
+    result = result_of(dataset_of({"a": first, "b": second}))
+    ways = result["pair"]["a|b"]["retrieval"]
+    assert ways["b->a"]["R@1"]["value"] - ways["a->b"]["R@1"]["value"] > 0.1
+    found = next(finding for finding in judge(result).findings if finding.code == "ONE_WAY")
+    assert found.text.startswith("b->a finds partners more often than a->b")
+    assert found.severity == "info"
+
+
+def test_nothing_is_advised_whose_interval_reaches_zero(result):
+    offset = {"value": 0.5, "chance": 0, "ci": [0.4, 0.6], "ci_method": "normal", "se": 0.05, "p": None, "n": 400}
+    for pair in result["pair"].values():
+        pair["gap"]["gap_share"] |= offset
+    centring = next(one for one in result["counterfactual"] if one["action"] == "centre")
+    centring["delta"] |= {"value": 0.2, "ci": [-0.01, 0.41]}
+    assert "MODALITY_GAP" not in codes(result)
+    centring["delta"]["ci"] = [0.1, 0.3]
+    found = next(finding for finding in judge(result).findings if finding.code == "MODALITY_GAP")
+    assert "centre each modality" in found.advice
+
+
+def test_an_upper_bound_of_the_mispair_rate_accuses_nobody(result):
+    result["modality"]["m0"]["mispair"] |= {"value": 0.1, "ci": [0.05, 0.15], "status": "upper_bound"}
+    assert "MISPAIRS" not in codes(result)
+    result["modality"]["m0"]["mispair"]["status"] = "ok"
+    assert "MISPAIRS" in codes(result)
+
+
+def test_rules_whose_numbers_are_not_there_are_not_asked(result):
+    silent = {code for code, _, _ in judge(result).silent}
+    fired = codes(result)
+    unasked = {rule.code for rule in RULES} - silent - fired
+    assert unasked == {"SATURATED", "STARVED", "NEG_TEMPERATURE", "SHIFTED_JOIN"} - silent
+
+
+def node_at(result, path):
+    """Follow a dotted path; lists by number."""
+    for key in path.split("."):
+        result = result[int(key)] if isinstance(result, list) else result[key]
+    return result
+
+
+@pytest.mark.parametrize(
+    "name", ["shuffled", "offset", "other columns, alignable", "three modalities, a tenth mispaired"]
+)
+def test_evidence_is_there_and_the_gravest_finding_stands_first(name):
+    data, _ = scenarios()[name]
+    result = diagnose(data).as_dict()
+    verdict = result["verdict"]
+    grave = [SEVERITIES.index(finding["severity"]) for finding in verdict["findings"]]
+    assert grave == sorted(grave)
+    assert (verdict["code"], verdict["severity"]) == (
+        verdict["findings"][0]["code"],
+        verdict["findings"][0]["severity"],
+    )
+    for one in (*verdict["findings"], *verdict["not_fired"]):
+        for path in one["evidence"]:
+            assert node_at(result, path) is not None
