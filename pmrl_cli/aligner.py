@@ -345,7 +345,11 @@ class Aligner:
                 space.names, member.projections, member.adapters.merged(), strict=True
             ):
                 prefix = f"{i}.{name}"
-                tensors |= {f"{prefix}.projection.{k}": torch.from_numpy(a) for k, a in projection.arrays().items()}
+                # Copies: members of one kind share their projections, which safetensors refuses to write twice.
+                stored = {
+                    f"{prefix}.projection.{k}": torch.from_numpy(a.copy()) for k, a in projection.arrays().items()
+                }
+                tensors |= stored
                 tensors |= {f"{prefix}.adapter.{key}": tensor for key, tensor in weights.items()}
         with atomic_folder(folder, kind=FORMAT, force=force) as temporary:
             write_tensors(temporary / "model.safetensors", tensors)

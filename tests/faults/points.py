@@ -33,7 +33,7 @@ from tests.faults import inject  # noqa: E402
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 QUICK = ("--steps", "3", "--dim", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
 EXPORTS = ("parquet", "h5", "npy", "arrow")
-TABLES = ("partial", "per-instance", "suspects")
+TABLES = ("partial", "per-instance", "suspects", "report")
 COMMANDS = (
     "ingest",
     "fit",

@@ -92,7 +92,7 @@ def test_a_failure_leaves_the_old_table_as_it_was(tmp_path):
         message = "the disk is full"
         raise OSError(message)
 
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(ResourceError, match="the disk is full"):
         write_suspects(path, rows())
     assert "old" in path.read_text()
     assert [one.name for one in tmp_path.iterdir()] == ["s.csv"]

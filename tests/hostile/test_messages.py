@@ -114,6 +114,7 @@ WHOLE_FAULTS = {
     "ids are of a type that cannot name instances",
     "ids of mixed type",
     "integer features",
+    "list without ids",
     "modalities differ in rows",
     "modality name cannot be a file name",
     "modality name cannot be shown",
@@ -125,6 +126,7 @@ WHOLE_FAULTS = {
     "no modality",
     "no rows",
     "no such array",
+    "none of the instances to leave out is there",
     "not a file",
     "one file or group per sample",
     "several arrays could be the features",
@@ -137,6 +139,7 @@ WHOLE_FAULTS = {
     "store is damaged",
     "too few modalities",
     "unknown kind of file",
+    "unknown modality to leave out",
     "value too long",
 }
 # Said of what pmrl writes and reads back, not of the user's data; held where it is written.

@@ -158,6 +158,17 @@ def test_auto_tries_both_kinds_of_scores_and_its_space_is_that_of_its_members():
     np.testing.assert_allclose(np.linalg.norm(embedded, axis=1), 1, atol=1e-5)
 
 
+def test_members_that_share_their_scores_are_saved_and_read_back(tmp_path):
+    data = simulate(n=60, noise=2.0)  # so few that validation cannot tell the recipes apart
+    aligner = Aligner(adapter="mlp", steps=30, batch_size=16, patience=99, learning_rate=1e-3).fit(data)
+    config = json.loads(aligner.texts["config.json"])
+    assert len(config["members"]) > 1
+    aligner.save(tmp_path / "m")
+    again = Aligner.load(tmp_path / "m").transform(data)
+    for name, expected in aligner.transform(data).items():
+        np.testing.assert_array_equal(again[name], expected)
+
+
 def test_kernel_scores_take_what_linear_ones_cannot():
     # The second modality is the square of the first: uncorrelated with it, and determined by it.
     rng = np.random.default_rng(0)
