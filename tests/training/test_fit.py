@@ -360,7 +360,7 @@ def test_tiny_wide_and_constant_data_do_not_collapse():
     fitted = fit(data, settings_for(steps=45, adapter="auto"))
     assert fitted.held_out.mrr > 0.8
     constant = Features("m8", np.ones((50, 3), dtype=np.float32))
-    with pytest.raises(DataError, match="constant modality.*'m7'"):
+    with pytest.raises(DataError, match="constant modality.*'m8'"):
         fit(Dataset(ids, (*data.modalities, constant), np.ones((50, 9), dtype=bool)), settings_for(steps=45))
 
 
