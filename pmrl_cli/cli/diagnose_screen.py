@@ -201,11 +201,18 @@ def _modalities(result: Result, width: int) -> list[str]:
                 nulls = [at(section, "load.chance") for _, section in shown]
                 known = [null for null in nulls if null is not None]
                 chance = number_text(sum(known) / len(known)) if known else "-"
-            cells = [("<" if one["status"] == "upper_bound" else "") + number_text(one["value"]) for one in found]
+            cells = [_or_less(one) for one in found]
             columns.append(Column(heading, [*cells, chance], rank))
     used = [f"{number_text(value_at(section, 'pr_deb'))} of {dims[name]}" for name, section in shown]
     columns.insert(2 if len(columns) > 2 else len(columns), Column("dims used", [*used, "all"], 0))
     return table(columns, width=width, first=16)
+
+
+def _or_less(number: Mapping[str, Any]) -> str:
+    """Return a number; of one that is known to be no more than so much, the end of its interval."""
+    if number["status"] == "upper_bound" and number["value"] is not None:
+        return f"<{number_text(number['ci'][1] if number['ci'] else number['value'])}"
+    return number_text(number["value"])
 
 
 def _reasons(result: Result, width: int, room: int) -> list[str]:

@@ -10,7 +10,7 @@ __all__ = ["action_text", "ci_text", "difference_text", "metric_text", "number_t
 
 _ACTIONS = {
     "centre": "centre each modality",
-    "csls": "then CSLS at search time",
+    "csls": "after centring, CSLS at search",
     "linear": "refit a linear adapter",
     "drop_modality": "leave out",
     "drop_suspects": "fit without the suspects",
