@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.join import rows_of
+from pmrl_cli.data.validate import SHOWN
 from pmrl_cli.errors import DataError, Place
 
 __all__ = ["PAIR", "Exclusions"]
@@ -59,10 +60,13 @@ class Exclusions:
         names = [modality] if modality in dataset.names else modality.split(PAIR)
         unknown = [name for name in names if name not in dataset.names]
         if unknown:
-            first = next(i for i, name in zip(self.ids.to_pylist(), self.modalities, strict=True) if name == modality)
+            at = [row for row, name in enumerate(self.modalities) if name == modality]
+            places = [Place(self.file, row=row, instance_id=self.ids[row].as_py()) for row in at[:SHOWN]]
             raise DataError(
                 what="unknown modality to leave out",
-                at=Place(self.file, instance_id=first),
+                at=places[0],
+                others=places[1:],
+                total=len(at),
                 found=repr(unknown[0]),
                 expected=f"one of {', '.join(dataset.names)}, or nothing for the whole instance",
                 next_step="Mend the list.",

@@ -13,7 +13,7 @@ from pmrl_cli.errors import DataError, Place, PmrlError
 from pmrl_cli.files.choosing import id_columns
 from pmrl_cli.files.specs import Report, probe
 
-__all__ = ["SideTable", "read_side_table", "side_tables"]
+__all__ = ["SideTable", "plain", "read_side_table", "side_tables"]
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def read_side_table(file: Path, id_column: str | None) -> SideTable:
     ids = text_ids(named.load(text=True), file=contents.file, dataset=named.name)
     check_unique(ids, [(contents.file, named.name, len(ids))])
     columns = {
-        column.name.lstrip("/"): _plain(column.load(), Place(contents.file, column.name))
+        column.name.lstrip("/"): plain(column.load(), Place(contents.file, column.name))
         for column in contents.columns
         if column.name != named.name and column.rows == len(ids)
     }
@@ -84,7 +84,7 @@ def side_tables(files: Iterable[Path], id_column: str | None, report: Report) ->
     return tuple(tables)
 
 
-def _plain(values: pa.Array, place: Place) -> pa.Array:
+def plain(values: pa.Array, place: Place) -> pa.Array:
     """Return numbers and truth values as they are, everything else as text.
 
     Raises: DataError for values that are no UTF-8 text, or that Arrow cannot write as text.

@@ -17,6 +17,7 @@ from pmrl_cli.data.validate import text_ids
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.atomic import atomic_file
 from pmrl_cli.files.choosing import id_columns
+from pmrl_cli.files.side import plain
 from pmrl_cli.files.specs import probe
 
 __all__ = ["INSTANCES", "SUSPECTS_HEADER", "InstanceRows", "read_exclusions", "write_instances", "write_suspects"]
@@ -126,5 +127,5 @@ def read_exclusions(path: Path, id_column: str | None) -> Exclusions:
     )
     if column is None:
         return Exclusions(contents.file, ids, (None,) * len(ids))
-    modalities = column.load(text=True).cast(pa.large_string()).to_pylist()
+    modalities = plain(column.load(text=True), Place(contents.file, column.name)).cast(pa.large_string()).to_pylist()
     return Exclusions(contents.file, ids, tuple(one or None for one in modalities))
