@@ -169,7 +169,7 @@ def report(runs: list[dict[str, Any]], methods: list[str], sets: list[str]) -> N
             )
         for method, line, rank in zip(methods, values, ranks, strict=True):
             cells = " | ".join("" if np.isnan(v) else f"{v:.{digits}f}" for v in line)
-            whole = key != "seconds" and not np.isnan(rank[complete]).any()
+            whole = key != "seconds" and complete.any() and not np.isnan(rank[complete]).any()
             print(f"| {method} | {cells} | {f'{rank[complete].mean():.1f}' if whole else ''} |")
 
     first = methods[0]
