@@ -123,7 +123,7 @@ def test_an_unfinished_run_of_other_settings_is_refused_until_restart(tmp_path):
 
 
 def test_a_flag_wins_over_the_environment_which_wins_over_the_config(tmp_path):
-    (tmp_path / "c.toml").write_text("dim = 8\nseed = 5\nvalidation = 0.3\nsteps = 0\n")
+    (tmp_path / "c.toml").write_text('dim = 8\nseed = 5\nvalidation = 0.3\nsteps = 0\nadapter = "linear"\n')
     options = ("--config", "c.toml", "--dim", "4", "-o", "m", "-q")
     _, err = pmrl("fit", *FEATURES, *options, cwd=tmp_path, env={"PMRL_FIT_DIM": "6", "PMRL_FIT_SEED": "9"})
     assert err == ""
