@@ -60,7 +60,7 @@ def test_a_fit_and_an_export_without_room_say_so_in_one_line():
 def test_every_option_that_names_an_output_is_among_the_commands():
     from pmrl_cli.cli.main import app
 
-    read = {"files", "labels", "model", "config", "exclude"}  # paths that are read
+    read = {"files", "labels", "model", "config", "exclude", "compare"}  # paths that are read
     for entry in app.registered_commands:
         hints = get_type_hints(entry.callback)
         outputs = {name for name, hint in hints.items() if hint in (Path, Path | None)} - read
