@@ -46,8 +46,10 @@ def suspect_scores(result: Result) -> Picture | None:
         if rate["value"] is not None:
             # What a share of mispaired instances would look like under the observed outline.
             axes.stairs(rate["value"] * densities["shuffled"], edges, fill=True, color=SERIES[1], alpha=0.5)
-            most = rate["status"] == "upper_bound"
-            title += f": {'at most ' if most else ''}{rate['value']:.1%} mispaired"
+            if rate["status"] == "upper_bound" and rate["ci"] is not None:
+                title += f": at most {rate['ci'][1]:.1%} mispaired"
+            else:
+                title += f": {rate['value']:.1%} mispaired"
         told.append(f"{title}, 95 % interval {ci_text(rate['ci'])}")
         axes.set_title(title)
         axes.set(yticks=[], xlabel="agreement with the others")
