@@ -55,7 +55,8 @@ def standardise(
     squash: bool = False,
 ) -> FloatArray:
     """Return z = (block - mean) * scale, clipped at +-``CLIP`` or, squashed, asinh(z); float32 (B, d)."""
-    shifted = (block - mean.astype(np.float32)) * scale.astype(np.float32)
+    shifted = block - mean.astype(np.float32)
+    shifted *= scale.astype(np.float32)
     kept = np.arcsinh(shifted, out=shifted) if squash else np.clip(shifted, -CLIP, CLIP, out=shifted)
     return kept.astype(np.float32, copy=False)
 
@@ -131,8 +132,8 @@ class Projection:
     def scores(self, block: npt.NDArray[np.floating]) -> FloatArray:
         """Return the (B, p) float32 scores of a (B, d) block."""
         standard = standardise(block, self.mean, self.scale, squash=self.squash)
-        standard -= self.center
         linear = standard @ self.basis
+        linear -= self.center @ self.basis
         return linear if self.kernel is None else self.kernel.scores(linear)
 
     def times(self, factors: FloatArray) -> Self:
