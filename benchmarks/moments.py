@@ -8,7 +8,7 @@ from functools import partial
 import numpy as np
 import pyarrow as pa
 import torch
-from rows import Row, in_turn
+from rows import Row, Run, in_turn, row_of
 from step import DIM, DIMS, training_step
 
 from pmrl_cli.data.dataset import Dataset, Features
@@ -30,7 +30,7 @@ def moments_pass(dataset: Dataset) -> None:
 
 
 def products(arrays: Sequence[np.ndarray]) -> None:
-    """Do the pass's matrix products alone: each modality with itself, onto its axes, and the scores with themselves."""
+    """Do the pass's matrix products alone: each modality with itself and onto its axes, scores with themselves."""
     axes = [np.zeros((array.shape[1], min(COMPONENTS, array.shape[1])), np.float32) for array in arrays]
     stacked = np.ones((ROWS, sum(one.shape[1] for one in axes)), np.float32)
     for start in range(0, len(arrays[0]), ROWS):
@@ -42,27 +42,23 @@ def products(arrays: Sequence[np.ndarray]) -> None:
         few.T @ few
 
 
-def moments_rows(*, counts: Sequence[int], repeats: int) -> Iterator[Row]:
-    """Yield a row for each number of instances.
-
-    Args:
-        counts: instances.
-        repeats: rounds of each.
-    """
+def moments_rows(run: Run) -> Iterator[Row]:
+    """Yield a row for each number of instances, of standard normal float32 features in memory."""
     generator = np.random.default_rng(0)
-    for count in counts:
+    for count in (10_000,) if run.quick else (100_000, 300_000):
         arrays = [generator.standard_normal((count, width), dtype=np.float32) for width in DIMS]
         dataset = Dataset(
             pa.array(map(str, range(count)), pa.large_string()),
             tuple(Features(f"m{i}", array) for i, array in enumerate(arrays)),
             np.ones((count, len(DIMS)), bool),
         )
-        step = training_step(
-            [torch.from_numpy(a) for a in arrays], make_objective("pmrl-paper", {}), dim=DIM, batch=BATCH
-        )
-        whole = in_turn(
-            {"ours": partial(moments_pass, dataset), "floor": partial(products, arrays)}, repeats=repeats, warm=False
-        )
-        one = in_turn({"step": step}, repeats=21)["step"]
-        name = f"{count:,} x ({', '.join(map(str, DIMS))})"
-        yield Row(name, whole["ours"], {"one epoch": one * count / BATCH}, whole["floor"], "")
+        scores = [torch.from_numpy(array) for array in arrays]
+        steps = {
+            f"an epoch of {name}": training_step(scores, make_objective(name, {}), dim=DIM, batch=BATCH)
+            for name in ("pmrl-paper", "pmrl")
+        }
+        whole = {"ours": partial(moments_pass, dataset), "floor": partial(products, arrays)}
+        found = in_turn(whole, repeats=1 if run.quick else 3, warm=False, timer=run.timer)
+        epochs = in_turn(steps, repeats=run.repeats, timer=run.timer)
+        found |= {name: seconds * count / BATCH for name, seconds in epochs.items()}
+        yield row_of(f"{count:,} x ({', '.join(map(str, DIMS))})", found)

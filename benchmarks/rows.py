@@ -11,7 +11,10 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-__all__ = ["Row", "in_turn", "table"]
+__all__ = ["Call", "Row", "Run", "cpu_seconds", "in_turn", "row_of", "table", "wall_seconds"]
+
+Call = Callable[[], object]
+Timer = Callable[[Call], float]
 
 
 class Row(NamedTuple):
@@ -20,7 +23,7 @@ class Row(NamedTuple):
     Args:
         name: what was done, with its size.
         ours: seconds.
-        references: seconds of other ways to do it, by name; the rows of one table have the same names.
+        references: seconds of other ways to do it, by name; a table has a column for each name in its rows.
         floor: seconds that the hardware takes for the least that must be done; None where no floor is known.
         note: what the reader has to know besides.
     """
@@ -32,12 +35,41 @@ class Row(NamedTuple):
     note: str = ""
 
 
+def cpu_seconds(call: Call) -> float:
+    """Return the CPU seconds this process took for a call."""
+    start = time.process_time()
+    call()
+    return time.process_time() - start
+
+
+def wall_seconds(call: Call) -> float:
+    """Return the seconds a call took: for work that waits, or runs in other processes."""
+    start = time.perf_counter()
+    call()
+    return time.perf_counter() - start
+
+
+class Run(NamedTuple):
+    """How a group of rows is to be measured.
+
+    Args:
+        quick: small sizes and few rounds, to try it out.
+        device: ``cpu`` or ``cuda``.
+        timer: gives the seconds of a call that computes.
+    """
+
+    quick: bool = False
+    device: str = "cpu"
+    timer: Timer = cpu_seconds
+
+    @property
+    def repeats(self) -> int:
+        """Rounds of what takes milliseconds."""
+        return 5 if self.quick else 21
+
+
 def in_turn(
-    calls: Mapping[str, Callable[[], object]],
-    *,
-    repeats: int,
-    warm: bool = True,
-    clock: Callable[[], float] = time.process_time,
+    calls: Mapping[str, Call], *, repeats: int, warm: bool = True, timer: Timer = cpu_seconds
 ) -> dict[str, float]:
     """Return the median seconds of each call, all of them run in turn, ``repeats`` times.
 
@@ -45,17 +77,21 @@ def in_turn(
         calls: what to time, by name.
         repeats: rounds.
         warm: run each once untimed before it is timed, so that none pays for memory that another gave back.
-        clock: gives seconds: of this process's CPU, or of the wall for work that waits or runs elsewhere.
+        timer: gives the seconds of a call.
     """
     times: dict[str, list[float]] = {name: [] for name in calls}
     for _ in range(repeats):
         for name, call in calls.items():
             if warm:
                 call()
-            start = clock()
-            call()
-            times[name].append(clock() - start)
+            times[name].append(timer(call))
     return {name: statistics.median(series) for name, series in times.items()}
+
+
+def row_of(name: str, seconds: Mapping[str, float], note: str = "") -> Row:
+    """Return the row of what ``in_turn`` found: ``ours``, maybe a ``floor``, and references."""
+    references = {key: value for key, value in seconds.items() if key not in ("ours", "floor")}
+    return Row(name, seconds["ours"], references, seconds.get("floor"), note)
 
 
 def table(rows: Iterable[Row]) -> str:

@@ -8,19 +8,16 @@ gradient of the weights for every layer, gradient of the inputs where one is hid
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
 
 import torch
-from rows import Row, in_turn
+from rows import Call, Row, Run, in_turn, row_of
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.objectives import Loss, make_objective
-
-Call = Callable[[], object]
 
 DIMS = (512, 768, 1024)
 DIM = 256
@@ -54,8 +51,8 @@ def training_step(
 
     def step() -> None:
         rows = torch.randint(len(present), (batch,))
-        taken = [one[rows].to(device, non_blocking=True) for one in scores]
-        loss: Loss = objective(adapters(taken), present[rows].to(device))
+        batch_scores = [taken(one, rows, device) for one in scores]
+        loss: Loss = objective(adapters(batch_scores), present[rows].to(device))
         optimiser.zero_grad(set_to_none=True)
         loss.value.backward()
         value = float(loss.value.detach())
@@ -66,15 +63,14 @@ def training_step(
     return step
 
 
-def products(
-    dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrasts: int, device: str = "cpu"
-) -> tuple[Call, float]:
-    """Return a call that does a step's matrix products and nothing else, and how many operations they are."""
+def products(dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrasts: int, device: str = "cpu") -> Call:
+    """Return a call that does a step's matrix products and nothing else."""
     shapes: list[tuple[int, int, int]] = []
     for width in dims:
-        shapes += 2 * [(batch, width, dim)]  # forward, and the weights' gradient
+        shapes += [(batch, width, dim), (width, batch, dim)]  # forward, and the weights' gradient
         if hidden:
-            shapes += 2 * [(batch, width, hidden)] + 3 * [(batch, hidden, dim)]
+            shapes += [(batch, width, hidden), (width, batch, hidden)]
+            shapes += [(batch, hidden, dim), (hidden, batch, dim), (batch, dim, hidden)]
     shapes += contrasts * [(batch, dim, batch), (batch, batch, dim), (batch, batch, dim)]
     factors = {(m, n): torch.randn(m, n, device=device) for a, b, c in shapes for m, n in ((a, b), (b, c))}
 
@@ -82,54 +78,39 @@ def products(
         for m, n, p in shapes:
             torch.mm(factors[m, n], factors[n, p])
 
-    return multiply, 2.0 * sum(m * n * p for m, n, p in shapes)
+    return multiply
 
 
-def step_rows(
-    *, batches: Sequence[int], repeats: int, device: str = "cpu", clock: Callable[[], Any] | None = None
-) -> Iterator[Row]:
-    """Yield a row for each batch size, adapter and objective.
-
-    Args:
-        batches: sizes.
-        repeats: rounds of each.
-        device: where.
-        clock: of ``in_turn``.
-    """
-    timed = partial(in_turn, repeats=repeats, **({} if clock is None else {"clock": clock}))
-    for batch in batches:
+def step_rows(run: Run) -> Iterator[Row]:
+    """Yield a row for each batch size, adapter and objective."""
+    for batch in (256,) if run.quick else (1024, 8192):
         scores = [torch.randn(4 * batch, width) for width in DIMS]
         for adapter, hidden in (("linear", 0), ("mlp", DIM)):
             for name, contrasts in CONTRASTS.items():
-                settings = {"dim": DIM, "batch": batch, "hidden": hidden, "device": device}
-                floor, _ = products(DIMS, contrasts=contrasts, **settings)
-                calls = {"ours": training_step(scores, make_objective(name, {}), **settings), "floor": floor}
+                settings = {"dim": DIM, "batch": batch, "hidden": hidden, "device": run.device}
+                calls = {"ours": training_step(scores, make_objective(name, {}), **settings)}
                 if name == "pmrl-paper":
                     calls["reduced SVD"] = training_step(scores, SvdPaper(), **settings)
-                found = timed(calls)
-                references = {key: value for key, value in found.items() if key not in ("ours", "floor")}
-                yield Row(f"{name}, {adapter}, B {batch}", found["ours"], references, found["floor"])
+                calls["floor"] = products(DIMS, contrasts=contrasts, **settings)
+                repeats = run.repeats if batch < 4096 else 5
+                yield row_of(f"{name}, {adapter}, B {batch}", in_turn(calls, repeats=repeats, timer=run.timer))
 
 
-def gathering_rows(*, batches: Sequence[int], count: int, repeats: int) -> Iterator[Row]:
-    """Yield a row for each batch size: one modality's random rows, against a copy of as many bytes.
-
-    Args:
-        batches: sizes.
-        count: rows they are drawn from.
-        repeats: rounds of each.
-    """
-    width = max(DIMS)
+def gathering_rows(run: Run) -> Iterator[Row]:
+    """Yield a row for each batch size: one modality's random rows, against a copy of as many bytes."""
+    count, width = 20_000 if run.quick else 200_000, max(DIMS)
     scores = torch.randn(count, width)
-    for batch in batches:
+    for batch in (1024, 8192):
         order = torch.randperm(count)[:batch]
         block, kept = torch.randn(batch, width), torch.empty(batch, width)
         calls: dict[str, Call] = {
-            "ours": lambda order=order: scores[order].to("cpu", non_blocking=True),
-            "index_select into kept memory": partial(torch.index_select, scores, 0, order, out=kept),
+            "ours": partial(taken, scores, order),
+            "into kept memory": partial(torch.index_select, scores, 0, order, out=kept),
             "floor": partial(kept.copy_, block),
         }
-        found = in_turn(calls, repeats=repeats)
-        name = f"{batch} of {count:,} x {width}"
-        references = {key: value for key, value in found.items() if key not in ("ours", "floor")}
-        yield Row(name, found["ours"], references, found["floor"])
+        yield row_of(f"{batch} of {count:,} x {width}", in_turn(calls, repeats=run.repeats, timer=run.timer))
+
+
+def taken(scores: Tensor, rows: Tensor, device: str = "cpu") -> Tensor:
+    """Return rows of one modality as the training loop takes them."""
+    return scores[rows].to(device, non_blocking=True)

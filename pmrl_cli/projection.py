@@ -132,8 +132,8 @@ class Projection:
     def scores(self, block: npt.NDArray[np.floating]) -> FloatArray:
         """Return the (B, p) float32 scores of a (B, d) block."""
         standard = standardise(block, self.mean, self.scale, squash=self.squash)
+        standard -= self.center
         linear = standard @ self.basis
-        linear -= self.center @ self.basis
         return linear if self.kernel is None else self.kernel.scores(linear)
 
     def times(self, factors: FloatArray) -> Self:
