@@ -16,7 +16,6 @@ import typer
 from pmrl_cli.cli import options
 from pmrl_cli.cli.options import Join, OnBad, Precision, option
 from pmrl_cli.errors import UsageError
-from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.objectives import REGISTRY
 
 __all__ = ["command"]
@@ -58,7 +57,7 @@ def command(
         Path, option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
     ] = Path("model"),
     objective: Annotated[
-        str, option("--objective", help=f"One of {', '.join([*REGISTRY, *SOLVERS])}, auto.")
+        str, option("--objective", help=f"One of {', '.join(REGISTRY)}, gcca, mcca, auto.")
     ] = "pmrl",
     set: Annotated[
         list[str] | None, option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
