@@ -24,6 +24,7 @@ ARROWS = {
     "adapters": set(),
     "ensemble": {"adapters", "projection"},
     "objectives": {"spectrum"},
+    "world": {"objectives"},
     "data": set(),
     "files": {"data"},
     "retrieval": {"spectrum", "fusion", "moments", "gcca", "data"},
@@ -40,6 +41,7 @@ ARROWS = {
         "files",
         "retrieval",
         "diagnosis",
+        "world",
     },
     "report": set(),
     "record": {"training", "objectives", "files", "gcca"},
@@ -53,6 +55,7 @@ ARROWS = {
         "fusion",
         "record",
         "diagnosis",
+        "world",
     },
 }
 
@@ -66,6 +69,7 @@ OWNERS = {
         "adapters",
         "ensemble",
         "objectives",
+        "world",
         "training",
         "aligner",
         "retrieval",
