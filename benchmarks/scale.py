@@ -127,7 +127,7 @@ def main() -> None:
     table = curve(costs)
     print(f"\n{table}")
     if not options.dry_run:
-        content = f"    {shown}\n\n{machine()}; {versions()}; {STEPS} steps of fit.\n\n{table}"
+        content = f"    {shown}\n\n{machine()};\n{versions()};\n{STEPS} steps of fit.\n\n{table}"
         DOCS.write_text(written(DOCS.read_text(encoding="utf-8"), "scale", content), encoding="utf-8")
 
 
