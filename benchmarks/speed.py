@@ -29,6 +29,7 @@ GROUPS = {
     "step": ("step", "step_rows"),
     "gathering": ("step", "gathering_rows"),
     "moments": ("moments", "moments_rows"),
+    "ranks": ("ranks", "ranks_rows"),
     "startup": ("startup", "startup_rows"),
 }
 """Name of each group, which is that of its table in the docs: the module and the function that give its rows."""
@@ -114,7 +115,7 @@ def main() -> None:
         shown = table(measure(getattr(import_module(module), function)(run)))
         print(f"\n{shown}", flush=True)
         if not (options.quick or options.device == "cuda"):
-            content = f"    {command}\n\n{machine()}; {versions()}; medians, {_clock(options.threads)}.\n\n{shown}"
+            content = f"    {command}\n\n{machine()};\n{versions()};\nmedians, {_clock(options.threads)}.\n\n{shown}"
             DOCS.write_text(written(DOCS.read_text(encoding="utf-8"), name, content), encoding="utf-8")
 
 

@@ -92,7 +92,7 @@ def step_rows(run: Run) -> Iterator[Row]:
                 if name == "pmrl-paper":
                     calls["reduced SVD"] = training_step(scores, SvdPaper(), **settings)
                 calls["floor"] = products(DIMS, contrasts=contrasts, **settings)
-                repeats = run.repeats if batch < 4096 else 5
+                repeats = run.repeats if batch < 4096 else 3
                 yield row_of(f"{name}, {adapter}, B {batch}", in_turn(calls, repeats=repeats, timer=run.timer))
 
 
