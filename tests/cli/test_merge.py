@@ -1,6 +1,11 @@
 """Partial states and their merge as typed, and what a diagnosis refuses before it prints."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -166,6 +171,24 @@ def test_shards_of_what_a_model_never_saw_merge_to_its_diagnosis(folder, run, tm
         for modality in result["modality"].values():
             modality.pop("grad_share", None)
         result.pop("verdict")
+    assert_one_diagnosis(merged, whole)
+
+
+def test_the_recipe_of_the_documentation_makes_the_diagnosis_of_one_pass(gappy, run, tmp_path):
+    root = Path(__file__).parents[2]
+    line = re.compile(r"^    (seq 8 \| xargs .*--shard \{\}/8 --partial \{\}\.state)", re.MULTILINE)
+    recipes = [
+        line.search((root / name).read_text(encoding="utf-8")).group(1) for name in ("docs/states.md", "README.md")
+    ]
+    assert recipes[0].replace("store", "STORE") == recipes[1]
+    command = tmp_path / "pmrl"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pmrl_cli "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "store").symlink_to(gappy / "store")
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(root)}
+    subprocess.run(["sh", "-ec", recipes[0].replace("8", "2")], cwd=tmp_path, env=environment, check=True)
+    whole = json.loads(run("diagnose", gappy / "store", "--json", "-q")[1])
+    merged = json.loads(run("merge", *sorted(tmp_path.glob("*.state")), "--json")[1])
     assert_one_diagnosis(merged, whole)
 
 
