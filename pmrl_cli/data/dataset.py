@@ -51,7 +51,8 @@ class Features:
         block = self.array[rows]
         if self.bfloat16:
             return (block.astype(np.uint32) << 16).view(np.float32)
-        return np.array(block, dtype=np.float32, order="C")
+        copied = None if isinstance(rows, np.ndarray) else True  # rows by number are a copy already
+        return np.array(block, dtype=np.float32, order="C", copy=copied)
 
     def release(self) -> None:
         """Let go of the memory that reading a memory map has taken; its pages are read again when asked for.
