@@ -27,8 +27,8 @@ ARROWS = {
     "world": {"objectives"},
     "data": set(),
     "files": {"data"},
-    "retrieval": {"spectrum", "fusion", "moments", "gcca", "data"},
-    "diagnosis": {"spectrum", "moments", "projection", "gcca", "data", "retrieval"},
+    "retrieval": {"spectrum", "fusion", "moments", "gcca", "data", "world"},
+    "diagnosis": {"spectrum", "moments", "projection", "gcca", "data", "retrieval", "world"},
     "training": {
         "objectives",
         "adapters",
