@@ -1,6 +1,6 @@
 """Time the kernel, forward and backward, against the SVD it replaces.
 
-    python benchmarks/kernel.py
+    python benchmarks/kernel.py [--modalities 2 3 4] [--batch 1024 8192]
 
 Every variant takes raw adapter outputs, B x K x d, and gives the gradient of -log softmax(sigma / .05)_1 and of a
 linear function of the leading direction: what the published objective takes. Process CPU time on one thread,
@@ -17,6 +17,7 @@ import statistics
 import time
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -68,44 +69,57 @@ def cpu_ms(call: Callable[[], object]) -> float:
     return 1e3 * (time.process_time() - start)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--modalities", type=int, nargs="+", default=[2, 3, 4, 8])
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=21)
-    options = parser.parse_args()
+def rows(modalities: int, dim: int, batch: int, repeats: int) -> list[dict[str, Any]]:
+    """Measure one shape on one thread: a row per variant, with the ``ms`` of CPU time of a forward and backward."""
+    shape = (batch, modalities, dim)
+    vectors = (torch.randn(batch, 1, dim) + torch.randn(shape)).requires_grad_()
+    towards = torch.randn(batch, dim) / batch
+    authors_batch = min(AUTHORS_BATCH, batch)
+    few, few_towards = vectors[:authors_batch].detach().requires_grad_(), towards[:authors_batch]
+    source, target = vectors.detach(), torch.empty(shape)
+    steps = {
+        "kernel": step(kernel, vectors, towards),
+        "lifted": step(lifted_kernel, vectors, towards),
+        "reduced": step(reduced_svd, vectors, towards),
+        "authors": step(authors_svd, few, few_towards),
+        "floor": partial(target.copy_, source),
+    }
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    threads = torch.get_num_threads()
     torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-    authors_batch = min(AUTHORS_BATCH, options.batch)
-    print(f"ms of CPU, 1 thread, B={options.batch}, d={options.dim}, median of {options.repeats}")
-    print(f"authors: measured at B={authors_batch}, scaled")
-    print(f"{'K':>2} {'kernel':>8} {'lifted':>8} {'reduced':>8} {'authors':>8} {'floor':>7}", end="")
-    print(f" {'reduced/kernel':>15} {'authors/kernel':>15} {'kernel/floor':>13}")
-    for modalities in options.modalities:
-        shape = (options.batch, modalities, options.dim)
-        vectors = (torch.randn(options.batch, 1, options.dim) + torch.randn(shape)).requires_grad_()
-        towards = torch.randn(options.batch, options.dim) / options.batch
-        few, few_towards = vectors[:authors_batch].detach().requires_grad_(), towards[:authors_batch]
-        source, target = vectors.detach(), torch.empty(shape)
-        steps = {
-            "kernel": step(kernel, vectors, towards),
-            "lifted": step(lifted_kernel, vectors, towards),
-            "reduced": step(reduced_svd, vectors, towards),
-            "authors": step(authors_svd, few, few_towards),
-            "floor": partial(target.copy_, source),
-        }
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(options.repeats):
+    try:
+        for _ in range(repeats):
             for name, call in steps.items():
                 call()
                 times[name].append(cpu_ms(call))
-        ms = {name: statistics.median(series) for name, series in times.items()}
-        ms["authors"] *= options.batch / authors_batch
-        print(f"{modalities:2d} {ms['kernel']:8.2f} {ms['lifted']:8.2f} {ms['reduced']:8.2f}", end="")
-        print(f" {ms['authors']:8.0f} {ms['floor']:7.2f} {ms['reduced'] / ms['kernel']:15.1f}", end="")
-        print(f" {ms['authors'] / ms['kernel']:15.0f} {ms['kernel'] / ms['floor']:13.1f}")
+    finally:
+        torch.set_num_threads(threads)
+    ms = {name: statistics.median(series) for name, series in times.items()}
+    ms["authors"] *= batch / authors_batch
+    where = {"modalities": modalities, "dim": dim, "batch": batch}
+    return [{"variant": name, **where, "ms": value} for name, value in ms.items()]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--modalities", type=int, nargs="+", default=list(range(2, 9)))
+    parser.add_argument("--dim", type=int, default=512)
+    parser.add_argument("--batch", type=int, nargs="+", default=[1024])
+    parser.add_argument("--repeats", type=int, default=21)
+    options = parser.parse_args()
+    torch.manual_seed(0)
+
+    print(f"ms of CPU, 1 thread, d={options.dim}, median of {options.repeats}")
+    print(f"authors: measured at B={AUTHORS_BATCH} or less, scaled")
+    print(f"{'K':>2} {'B':>5} {'kernel':>8} {'lifted':>8} {'reduced':>8} {'authors':>8} {'floor':>7}", end="")
+    print(f" {'reduced/kernel':>15} {'authors/kernel':>15} {'kernel/floor':>13}")
+    for batch in options.batch:
+        for modalities in options.modalities:
+            measured = rows(modalities, options.dim, batch, options.repeats)
+            ms = {row["variant"]: row["ms"] for row in measured}
+            print(f"{modalities:2d} {batch:5d} {ms['kernel']:8.2f} {ms['lifted']:8.2f} {ms['reduced']:8.2f}", end="")
+            print(f" {ms['authors']:8.0f} {ms['floor']:7.2f} {ms['reduced'] / ms['kernel']:15.1f}", end="")
+            print(f" {ms['authors'] / ms['kernel']:15.0f} {ms['kernel'] / ms['floor']:13.1f}", flush=True)
 
 
 if __name__ == "__main__":

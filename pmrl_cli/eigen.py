@@ -16,15 +16,15 @@ SWEEPS = 8
 """Of Jacobi rotations. Each squares what is off the diagonal once that is small: see the tests for what is left."""
 
 _SMALLEST = 1e-150
-"""Spread of the eigenvalues below which a 3 x 3 matrix is a multiple of the identity; its square is still a number."""
+"""Spread of eigenvalues below which a 3 x 3 matrix is a multiple of the identity; its square is still a number."""
 
 
 def eigh(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Return the eigenvalues, descending, and the eigenvectors of symmetric matrices.
 
     Args:
-        matrices: (K, K, ...) float64, entries of at most about 1; both triangles are read. NaN or Inf in a matrix
-            makes its eigenvalues NaN and leaves the others alone.
+        matrices: (K, K, ...) float64, entries of at most about 1; both triangles are read. NaN in a matrix makes its
+            eigenvalues NaN and leaves the others alone.
 
     Returns: (K, ...) eigenvalues and (K, K, ...) eigenvectors, of unit length and mutually orthogonal: ``[:, j]``
         belongs to eigenvalue ``j``.
@@ -47,34 +47,36 @@ def _two(matrices: Tensor) -> tuple[Tensor, Tensor]:
     radius = torch.hypot(half, off)
     angle = torch.atan2(off, half) / 2
     cosine, sine = angle.cos(), angle.sin()
-    vectors = torch.stack([cosine, -sine, sine, cosine]).unflatten(0, (2, 2))
+    vectors = torch.stack([cosine, -sine, sine, cosine]).view(matrices.shape)
     return torch.stack([middle + radius, middle - radius]), vectors
 
 
 def _three(matrices: Tensor) -> tuple[Tensor, Tensor]:
     """Centre and scale to trace 0 and squared norm 6, whose eigenvalues are 2 cos((arccos(det / 2) + 2 pi j) / 3).
 
-    With the sign that makes the determinant positive the largest is at least sqrt(3) above the other two, so it and
-    its eigenvector lose no digits, whatever those two do. What is left is a 2 x 2 matrix in the plane across.
+    The determinant of such a matrix is a third of the trace of its cube. With the sign that makes it positive the
+    largest eigenvalue is at least sqrt(3) above the other two, so it and its eigenvector lose no digits, whatever
+    those two do; what is left is a 2 x 2 matrix in the plane across.
     """
     middle = matrices.diagonal(dim1=0, dim2=1).mean(-1)
     centred = matrices.clone()
     centred.diagonal(dim1=0, dim2=1).sub_(middle[..., None])
     size = (centred.square().sum((0, 1)) / 6).sqrt()
     centred /= size.clamp_min(_SMALLEST)
-    determinant = (centred[0] * torch.linalg.cross(centred[1], centred[2], dim=0)).sum(0)
-    sign = torch.ones_like(determinant).copysign(determinant)
+    square = _product(centred, centred)
+    half_determinant = (square * centred).sum((0, 1)) / 6
+    sign = torch.ones_like(half_determinant).copysign(half_determinant)
     centred *= sign
-    largest = 2 * ((determinant.abs() / 2).clamp_max(1).acos() / 3).cos()
+    largest = 2 * (half_determinant.abs().clamp_max(1).acos() / 3).cos()
 
     # The adjugate of centred - largest * I: a positive multiple of u u', and of I where centred is 0.
-    square = _product(centred, centred)
-    adjugate = square + largest * centred
+    adjugate = torch.addcmul(square, largest, centred)
     diagonal = adjugate.diagonal(dim1=0, dim2=1)
     diagonal += (largest.square() - square.diagonal(dim1=0, dim2=1).sum(-1) / 2)[..., None]
-    longest = diagonal.argmax(-1).expand(3, 1, *largest.shape)
-    isolated = adjugate.gather(1, longest)[:, 0]
-    isolated = isolated / isolated.square().sum(0).sqrt()
+    one, two, three = diagonal.unbind(-1)
+    longest = torch.where(two > one, adjugate[1], adjugate[0])
+    longest = torch.where(three > torch.maximum(one, two), adjugate[2], longest)
+    isolated = longest / longest.square().sum(0).sqrt()
 
     # The other columns of the reflection that takes the first axis to it.
     tail, side = isolated[1:], torch.ones_like(largest).copysign(isolated[0])
@@ -91,7 +93,7 @@ def _three(matrices: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _lapack(matrices: Tensor) -> tuple[Tensor, Tensor]:
-    bad = ~matrices.sum((0, 1)).isfinite()  # LAPACK raises on NaN, which would end a batch for one bad row
+    bad = matrices.sum((0, 1)).isnan()  # LAPACK raises on NaN, which would end a batch for one bad row
     # It sorts ascending, hence the minus.
     rows = matrices.neg().masked_fill_(bad, 0).movedim((0, 1), (-2, -1)).contiguous()
     values, vectors = torch.linalg.eigh(rows)

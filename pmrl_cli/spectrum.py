@@ -124,11 +124,16 @@ def _first(tensor: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _orient(loadings: Tensor) -> Tensor:
     """Return loadings (K, ...) with the sign of their sum, or of the first large one where the sum is rounding."""
-    total = loadings.sum(0)
-    size = loadings.abs()
-    first_large = (size >= size.amax(0) / 2).to(torch.uint8).argmax(0, keepdim=True)
-    decisive = torch.where(total.abs() > ORIENTATION_FLOOR, total, loadings.gather(0, first_large)[0])
-    return loadings * torch.ones_like(decisive).copysign(decisive)
+    decisive = loadings.sum(0)
+    rounding = decisive.abs() <= ORIENTATION_FLOOR
+    if _due(rounding.any()):
+        size = loadings.abs()
+        large = size >= size.amax(0) / 2
+        first_large = loadings[-1]
+        for is_large, loading in zip(reversed(large.unbind()), reversed(loadings.unbind()), strict=True):
+            first_large = torch.where(is_large, loading, first_large)
+        decisive = torch.where(rounding, first_large, decisive)
+    return loadings * decisive.sign()
 
 
 class _SubsetSpectra(torch.autograd.Function):
@@ -182,22 +187,22 @@ class _SubsetSpectra(torch.autograd.Function):
             cancelled = squared_length < RESULTANT_FLOOR**2
             first = member * (member.cumsum(0) == 1)
             weights = torch.where(cancelled, first, weights)
-            length = squared_length.masked_fill(cancelled, 1).sqrt()
-        else:
-            length = sigma[0].clamp_min(0.5)  # at least 1, but for rounding, where anything is present
-        scaled = weights / length
+            inverse_length = squared_length.masked_fill_(cancelled, 1).rsqrt()
+        else:  # sigma_1 is at least 1, but for rounding, where anything is present
+            inverse_length = sigma[0].clamp_min(0.5).reciprocal()
+        scaled = weights * inverse_length
         direction = torch.bmm(_first((scaled * inverse[:, None]).transpose(0, 1), vectors.dtype), vectors)
         if lifted:  # the length was a difference; unlike sigma_1 it can be small, and then it is not exact
             correction = direction.norm(dim=-1, keepdim=True)
             correction.masked_fill_(correction == 0, 1)
             direction /= correction
-            scaled = scaled / _last(correction[..., 0])
+            inverse_length /= _last(correction[..., 0])
+            scaled = weights * inverse_length
 
         ctx.set_materialize_grads(False)
         ctx.lifted = lifted
-        ctx.save_for_backward(
-            vectors, shrink, inverse, gram, member, eigenvalues, eigenvectors, loadings, scaled, cancelled
-        )
+        spectra = eigenvalues, eigenvectors, loadings
+        ctx.save_for_backward(vectors, shrink, inverse, gram, member, *spectra, scaled, inverse_length, cancelled)
         values = _first(sigma.transpose(0, 1), vectors.dtype)
         return values, direction, _first(loadings.transpose(0, 1), vectors.dtype)
 
@@ -216,40 +221,39 @@ class _SubsetSpectra(torch.autograd.Function):
         dL/dZ = h v1' + 2 Z N, or Z N when lifted (R holds half the Gram). But for the share of g_u in h this is Z
         times a K x K matrix, ``mixed``. Normalisation then takes z (z . dL/dz) off every column.
         """
-        (vectors, shrink, inverse, gram, member, eigenvalues, eigenvectors, loadings, scaled, cancelled) = (
-            ctx.saved_tensors
-        )
+        vectors, shrink, inverse, gram, member, *spectra, scaled, inverse_length, cancelled = ctx.saved_tensors
+        eigenvalues, eigenvectors, loadings = spectra
         relation_share = 1 if ctx.lifted else 2
-        to_loadings = torch.zeros_like(loadings)
-        mixed = torch.zeros_like(gram)
-        along = torch.zeros_like(inverse)  # z_m . dL/dz_m, which normalisation removes
+        to_loadings = None if grad_loadings is None else _last(grad_loadings.mT)
+        mixed = torch.zeros_like(eigenvectors)
         with torch.autocast(vectors.device.type, enabled=False):
             if grad_direction is not None:
                 grad_direction = grad_direction.contiguous()
                 inner = _last(torch.bmm(grad_direction, vectors.mT).mT) * inverse[:, None]
                 shares = scaled * inner
-                along = shares.sum(1)
                 radial = shares.sum(0)
-                inverse_length = scaled.square().sum(0).sqrt()  # weights have unit length
-                to_loadings = (inner - (gram[:, :, None] * scaled).sum(1) * radial) * inverse_length
+                through = torch.addcmul(inner, (gram[:, :, None] * scaled).sum(1), radial, value=-1)
+                through *= inverse_length
                 if cancelled is not None:
-                    to_loadings.masked_fill_(cancelled, 0)
-                mixed -= ((scaled * radial)[:, None] * scaled).sum(2)
-            if grad_loadings is not None:
-                to_loadings += _last(grad_loadings.mT)
-            if grad_direction is not None or grad_loadings is not None:
+                    through.masked_fill_(cancelled, 0)
+                to_loadings = through if to_loadings is None else to_loadings + through
+                mixed.addcmul_((scaled * radial)[:, None], scaled, value=-1)
+            if to_loadings is not None:
                 to_loadings *= member
                 gap = eigenvalues[0] - eigenvalues
                 components = (eigenvectors * to_loadings[:, None]).sum(0) * gap / (gap.square() + GAP_WIDTH**2)
                 turn = (eigenvectors * components).sum(1)
-                half = relation_share / 2 * (turn[:, None] * loadings).sum(2)
-                mixed += half + half.transpose(0, 1)
+                mixed.addcmul_(turn[:, None], loadings, value=relation_share / 2)
+                mixed.addcmul_(loadings[:, None], turn, value=relation_share / 2)
             if grad_sigma is not None:
                 share = _last(grad_sigma.mT) / eigenvalues.clamp_min(SIGMA_FLOOR**2).sqrt()
-                share = (relation_share / 2 * share).masked_fill_(eigenvalues < -0.5, 0)
-                for one, by in zip(eigenvectors.unbind(1), (eigenvectors * share).unbind(1), strict=True):
-                    mixed += (by[:, None] * one).sum(2)
-            along = along + (gram * mixed).sum(1)
+                share.masked_fill_(eigenvalues < -0.5, 0)
+                for one, part in zip(eigenvectors.unbind(1), (eigenvectors * share).unbind(1), strict=True):
+                    mixed.addcmul_(part[:, None], one, value=relation_share / 2)
+            mixed = mixed.sum(2)
+            along = (gram * mixed).sum(1)  # z_m . dL/dz_m, which normalisation removes
+            if grad_direction is not None:
+                along += shares.sum(1)
             mixed.diagonal().sub_(along.mT)
             outer = inverse if shrink is None else inverse / shrink
             mixed *= outer[:, None] * inverse
