@@ -25,6 +25,7 @@ ARROWS = {
     "adapters": set(),
     "ensemble": {"adapters", "projection"},
     "objectives": {"spectrum"},
+    "world": {"objectives"},
     "data": set(),
     "files": {"data"},
     "retrieval": {"spectrum", "fusion", "moments", "gcca", "data"},
@@ -41,6 +42,7 @@ ARROWS = {
         "files",
         "retrieval",
         "diagnosis",
+        "world",
     },
     "report": set(),
     "record": {"training", "objectives", "files", "gcca"},
@@ -54,6 +56,7 @@ ARROWS = {
         "fusion",
         "record",
         "diagnosis",
+        "world",
     },
 }
 
@@ -68,6 +71,7 @@ OWNERS = {
         "adapters",
         "ensemble",
         "objectives",
+        "world",
         "training",
         "aligner",
         "retrieval",
@@ -135,7 +139,7 @@ def test_only_the_command_line_ends_the_process(path):
 
 
 def test_the_command_line_starts_without_the_heavy_libraries():
-    heavy = {"torch", "pyarrow", "h5py", "matplotlib", "jinja2"}
+    heavy = {"numpy", "torch", "pyarrow", "h5py", "rich", "matplotlib", "jinja2"}
     code = "import sys, pmrl_cli.cli.main; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not heavy & set(ran.stdout.split())

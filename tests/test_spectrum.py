@@ -355,7 +355,7 @@ class NeverWaits(TorchDispatchMode):
 
 
 @LIFTED
-@pytest.mark.parametrize("modalities", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("modalities", [1, 2, 3, 5])
 def test_off_the_cpu_nothing_waits_for_the_device(modalities, lifted, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know the device of no values
     vectors = torch.empty(6, modalities, 9, device="meta", requires_grad=True)
@@ -368,7 +368,7 @@ def test_off_the_cpu_nothing_waits_for_the_device(modalities, lifted, monkeypatc
 
 
 @LIFTED
-@pytest.mark.parametrize("modalities", [2, 3, 4, 5, 8])
+@pytest.mark.parametrize("modalities", [2, 3, 4, 7])
 def test_what_runs_off_the_cpu_gives_the_same(modalities, lifted, monkeypatch):
     vectors, present = draw(30, modalities, 12)
     wanted = [*spectrum(vectors, present, lifted=lifted), gradient(vectors, present, lifted=lifted)]
