@@ -26,8 +26,10 @@ from pmrl_cli.fusion import fuse
 from pmrl_cli.projection import Projection
 from pmrl_cli.record import texts_of
 from pmrl_cli.training.devices import choose_device
-from pmrl_cli.training.fit import check_objective, fit
+from pmrl_cli.training.fit import fit
+from pmrl_cli.training.run import check_objective
 from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.world import ALONE, World
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis import Diagnosis
@@ -112,6 +114,7 @@ class Aligner:
         stage: Callable[[str], None] = lambda _: None,
         report: Callable[[Progress, Schedule], None] = lambda *_: None,
         should_stop: Callable[[], bool] = lambda: False,
+        world: World = ALONE,
     ) -> Self:
         """Train on paired features.
 
@@ -125,7 +128,8 @@ class Aligner:
             checkpoint: folder of the resumable state.
             stage: told what is being done before training.
             report: called at each evaluation.
-            should_stop: asked after each step; True saves the checkpoint and raises ``Interrupted``.
+            should_stop: asked at each step; True saves the checkpoint and raises ``Interrupted``.
+            world: the processes that fit together (``pmrl_cli.world.joined``), each with all the features.
 
         Raises: PmrlError of the kind that fits (see ``pmrl_cli.errors``).
         """
@@ -140,6 +144,7 @@ class Aligner:
             stage=stage,
             report=report,
             should_stop=should_stop,
+            world=world,
         )
         self._space = _Space(
             fitted.names,

@@ -8,27 +8,31 @@ one of them otherwise.
 
 from __future__ import annotations
 
+import io
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
+import numpy as np
+import numpy.typing as npt
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from pmrl_cli.errors import PeerError, PmrlError, UsageError
+from pmrl_cli.errors import PeerError, UsageError
 from pmrl_cli.objectives import peers as in_a_batch
 from pmrl_cli.objectives.peers import Peers
 
-__all__ = ["ALONE", "World", "joined", "shares", "size_asked"]
+__all__ = ["ALONE", "World", "collect_arrays", "first_arrays", "joined", "size_asked"]
 
 T = TypeVar("T")
+Array = npt.NDArray[Any]
 
 PATIENCE = timedelta(minutes=30)
 """Longest that one process waits for another that is alive: rank 0 may be writing a large model."""
@@ -99,12 +103,27 @@ class _Alone:
 ALONE: World = _Alone()
 
 
-def shares(count: int, size: int) -> list[int]:
-    """Return where the contiguous shares of ``count`` things begin, and the end: (size + 1,) ascending.
+def first_arrays(world: World, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays of rank 0, to the bit."""
+    if world.size == 1:
+        return dict(arrays)
+    return _unpack(world.first(_pack(arrays) if world.rank == 0 else None))
 
-    No two shares differ by more than one.
-    """
-    return [rank * count // size for rank in range(size + 1)]
+
+def collect_arrays(world: World, arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Return the arrays of every process, by rank, to rank 0; nothing to the others."""
+    return [_unpack(content) for content in world.collect(_pack(arrays))]
+
+
+def _pack(arrays: Mapping[str, Array]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def _unpack(content: bytes) -> dict[str, Array]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
 
 
 def size_asked() -> int:
@@ -143,8 +162,12 @@ def joined(*, cuda: bool = False) -> Iterator[World]:
             dist.barrier()
     except BaseException as error:
         if not isinstance(error, PeerError):
-            code = error.exit_code if isinstance(error, PmrlError) else getattr(error, "code", None)
-            said = {"rank": rank, "code": code if isinstance(code, int) else 70, "message": str(error)}
+            code = getattr(error, "exit_code", getattr(error, "code", None))
+            said = {
+                "rank": rank,
+                "code": code if isinstance(code, int) else 70,
+                "message": str(error) or type(error).__name__,
+            }
             with suppress(RuntimeError):  # nobody is there to be told
                 store.set(_CAUSE, json.dumps(said))
         raise

@@ -10,6 +10,7 @@ import typer
 
 from pmrl_cli.cli import diagnose_screen, instances, options, reports, space, states, training_screen
 from pmrl_cli.cli.options import Join, OnBad, option
+from pmrl_cli.errors import UsageError
 
 __all__ = ["command", "conclude", "unmet_conditions"]
 
@@ -37,6 +38,7 @@ def command(
         Path | None,
         option("--partial", metavar="STATE", help="Write the state of these instances, for pmrl merge; no report."),
     ] = None,
+    shard: options.Shard = None,
     per_instance: Annotated[
         Path | None,
         option("--per-instance", metavar="PARQUET", help="Write one row an instance: rho, agreement, suspicion."),
@@ -68,6 +70,15 @@ def command(
     Chance is what the same vectors give when their pairs are shuffled. A is 0 for shuffled pairs and 1 where all
     modalities of every instance coincide. Given a model alone, show how its fit went.
     """
+    share = options.parse_shard(shard)
+    if share is not None and partial is None:
+        what = "--shard without --partial"
+        raise UsageError(
+            what,
+            found=f"--shard {shard}",
+            expected="a state to write: one share has no diagnosis",
+            next_step=f"Pass --partial {share[0] + 1}.state too, and then type: pmrl merge *.state",
+        )
     paths = options.expand_files(files, null=null)
     of_instances: dict[str, object] = {
         "--fail-under": fail_under,
@@ -77,7 +88,9 @@ def command(
         "--compare": compare,
     }
     if model is None and space.is_model(paths):
-        training_screen.run(Path(paths[0]), report, of_instances | {"--partial": partial}, as_json=json, force=force)
+        training_screen.run(
+            Path(paths[0]), report, of_instances | {"--partial": partial, "--shard": shard}, as_json=json, force=force
+        )
         return
     gates = space.parse_gates(fail_under)
     if partial is not None:
@@ -94,6 +107,7 @@ def command(
         threads=threads,
         max_memory=max_memory,
         quiet=quiet,
+        share=share,
         join=join.value,
         on_bad=on_bad.value,
         id_column=id_column,
@@ -109,7 +123,13 @@ def command(
 
         digest = sha256_of(model / WEIGHTS)
     state = state_of(
-        found.dataset, label=found.label, group=found.group, seed=seed, columns=found.columns, model=digest
+        found.dataset,
+        label=found.label,
+        group=found.group,
+        seed=seed,
+        columns=found.columns,
+        model=digest,
+        part=share is not None,
     )
     if partial is not None:
         states.write(state, partial, as_json=json)

@@ -118,9 +118,13 @@ def read_space(
     threads: int | None,
     max_memory: str | None,
     quiet: bool,
+    share: tuple[int, int] | None = None,
     **reading: Any,  # noqa: ANN401 - read_dataset names and checks them
 ) -> Space:
     """Read the files and, with a model, embed the instances it is to be judged on.
+
+    A share (its number from 0 on, and how many there are) takes only its rows of these instances; of a store no
+    others are read.
 
     Raises: UsageError for --split without --model; whatever reading and embedding raise.
     """
@@ -148,8 +152,17 @@ def read_space(
     everyone = "" if len(dataset) == 1 else "all "
     instances = f"{everyone}{count_text(len(dataset), 'instance')}, compared as they are"
     columns = dataset.dims
+    rows = None
     if aligner is not None:
         rows, instances = aligner.rows(dataset, split.value)
+    if share is not None:
+        from pmrl_cli.data.split import shard
+        from pmrl_cli.retrieval.batches import check_pairs
+
+        check_pairs(dataset)  # now, for the share may have no pair where the whole has
+        taken = shard(len(dataset) if rows is None else len(rows), *share)
+        dataset, rows = (dataset.part(taken), None) if rows is None else (dataset, rows[taken])
+    if aligner is not None:
         dataset = aligner.embed_dataset(dataset, rows, max_memory=budget)
     return Space(
         dataset,

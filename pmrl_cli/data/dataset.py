@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -99,6 +99,17 @@ class Dataset:
     def dims(self) -> tuple[int, ...]:
         """Columns of each modality, in order."""
         return tuple(features.dim for features in self.modalities)
+
+    def part(self, rows: slice) -> Dataset:
+        """Return some consecutive instances as a data set; nothing is read or copied."""
+        return Dataset(
+            self.ids[rows],
+            tuple(replace(features, array=features.array[rows], digest="") for features in self.modalities),
+            self.present[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+            self.named_by_row,
+            self.notes,
+        )
 
     def block_rows(self) -> int:
         """Rows whose float32 vectors of all modalities fill ``BLOCK_BYTES`` (at least 1)."""

@@ -65,6 +65,7 @@ def state_of(
     moments: int = MOMENTS,
     columns: Sequence[int] | None = None,
     model: str = "",
+    part: bool = False,
 ) -> State:
     """Read a data set once.
 
@@ -78,10 +79,12 @@ def state_of(
         moments: instances in the joint moments.
         columns: columns of each modality in its files, where a model has embedded them.
         model: digest of that model.
+        part: these are some of the instances: perhaps none of them has two modalities.
 
     Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
     """
-    check_pairs(dataset)
+    if not part:
+        check_pairs(dataset)
     for name in (group, label):
         if name is not None:
             column_of(dataset, name)

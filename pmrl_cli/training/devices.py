@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+
 import torch
 
 from pmrl_cli.errors import ResourceError, UsageError
@@ -12,10 +14,14 @@ __all__ = ["choose_device", "choose_precision"]
 def choose_device(asked: str) -> torch.device:
     """Return the device for ``auto`` (a GPU if there is one), ``cpu``, ``cuda`` or ``cuda:N``.
 
+    Of several processes of one machine each takes the GPU of its number there, as the launcher says it.
+
     Raises: UsageError for another word; ResourceError if the GPU is not there.
     """
     if asked == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        asked = "cuda" if torch.cuda.is_available() else "cpu"
+    if asked == "cuda" and "LOCAL_RANK" in os.environ:
+        asked = f"cuda:{os.environ['LOCAL_RANK']}"
     kind, _, index = asked.partition(":")
     if kind not in ("cpu", "cuda") or (":" in asked and not index.isdecimal()):
         what = "unknown device"
