@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from pmrl_cli.cli import options
+from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import option
 from pmrl_cli.cli.table import WIDTH
 from pmrl_cli.errors import UsageError
@@ -145,10 +145,7 @@ def read_space(
     if not quiet:
         for note in dataset.notes:
             typer.echo(f"note: {note}", err=True)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    compute.prepare(threads)
     everyone = "" if len(dataset) == 1 else "all "
     instances = f"{everyone}{count_text(len(dataset), 'instance')}, compared as they are"
     columns = dataset.dims
