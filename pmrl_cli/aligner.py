@@ -15,6 +15,7 @@ import torch
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray
 from pmrl_cli.data.ids import hash_ids
+from pmrl_cli.data.split import shard
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
@@ -232,7 +233,12 @@ class Aligner:
             yield EmbeddedBlock(ids, unit.cpu().numpy(), present, fused.cpu().numpy())
 
     def embed_dataset(
-        self, dataset: Dataset, rows: npt.NDArray[np.int64] | None = None, *, max_memory: int | None = None
+        self,
+        dataset: Dataset,
+        rows: npt.NDArray[np.int64] | None = None,
+        *,
+        max_memory: int | None = None,
+        world: World = ALONE,
     ) -> Dataset:
         """Return the rows of a data set in the shared space, as a data set (side columns kept).
 
@@ -240,16 +246,20 @@ class Aligner:
             dataset: as for ``embed``.
             rows: ascending row numbers, or None for all.
             max_memory: bytes the embeddings may take in memory; beyond it they live on disk.
+            world: the processes that embed a share each; every one of them gets all.
         """
         taken = np.arange(len(dataset)) if rows is None else rows
         scratch = Scratch(max_memory)
         arrays = [scratch.empty((len(taken), self.dim)) for _ in dataset.modalities]
-        start = 0
-        for block in self.embed(dataset, taken):
+        share = shard(len(taken), world.rank, world.size)
+        start = share.start
+        for block in self.embed(dataset, taken[share]):
             stop = start + len(block.ids)
             for m, array in enumerate(arrays):
                 array[start:stop] = block.embeddings[:, m]
             start = stop
+        for array in arrays:
+            world.fill(array, [shard(len(taken), rank, world.size).stop for rank in range(world.size)])
         return Dataset(
             dataset.ids.take(taken),
             tuple(Features(name, array) for name, array in zip(dataset.names, arrays, strict=True)),
