@@ -13,7 +13,7 @@ from torch import Tensor
 __all__ = ["eigh"]
 
 SWEEPS = 7
-"""Of Jacobi rotations. Six leave 1e-14 of eight rows and five 1e-8 (the matrices of the tests), so one is to spare."""
+"""Of Jacobi rotations. Six leave 1e-14 of eight rows and five 1e-8 (the matrices of the tests): one is to spare."""
 
 _SMALLEST = 1e-150
 """Spread of eigenvalues below which a 3 x 3 matrix is a multiple of the identity; its square is still a number."""

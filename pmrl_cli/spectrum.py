@@ -13,6 +13,8 @@ too (Perron-Frobenius) and a modality that points the other way is the worst cas
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -90,7 +92,7 @@ def subset_spectra(vectors: Tensor, subsets: Tensor, *, lifted: bool = False) ->
     Returns: the spectra, with (B, Q) instead of (B,).
     """
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    with torch.autocast(vectors.device.type, enabled=False):
+    with _float32_products(vectors.device):
         return Spectrum(*_SubsetSpectra.apply(vectors, subsets, lifted))  # type: ignore[no-untyped-call]
 
 
@@ -105,6 +107,18 @@ def leave_one_out_directions(vectors: Tensor, present: Tensor) -> Tensor:
     """
     others = ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
     return subset_spectra(vectors, present[:, None] & others, lifted=True).leading_direction
+
+
+@contextmanager
+def _float32_products(device: torch.device) -> Iterator[None]:
+    """Multiply in the type of the vectors: neither autocast's nor, on a GPU that is allowed it, TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
 def _due(condition: Tensor) -> bool:
@@ -226,7 +240,7 @@ class _SubsetSpectra(torch.autograd.Function):
         relation_share = 1 if ctx.lifted else 2
         to_loadings = None if grad_loadings is None else _last(grad_loadings.mT)
         mixed = torch.zeros_like(eigenvectors)
-        with torch.autocast(vectors.device.type, enabled=False):
+        with _float32_products(vectors.device):
             if grad_direction is not None:
                 grad_direction = grad_direction.contiguous()
                 inner = _last(torch.bmm(grad_direction, vectors.mT).mT) * inverse[:, None]
