@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pmrl_cli.cli import options
+from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import Fusion, OnBad, option
 from pmrl_cli.errors import UsageError
 
@@ -117,8 +117,6 @@ def command(
     if streaming:
         _check_stream(format, json=json)
 
-    import torch
-
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.data.split import shard as share_of_rows
     from pmrl_cli.files.atomic import MANIFEST, check_replaceable, to_json
@@ -131,8 +129,7 @@ def command(
     if not streaming:
         check_replaceable(Path(output), kind=KIND, force=force)
         check_not_input(Path(output), paths)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    compute.prepare(threads)
     aligner = Aligner.load(model, device=device)
     dataset = read_dataset(
         paths,

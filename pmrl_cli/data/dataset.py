@@ -10,7 +10,7 @@ from __future__ import annotations
 import mmap
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -53,7 +53,8 @@ class Features:
         block = self.array[rows]
         if self.bfloat16:
             return (block.astype(np.uint32) << 16).view(np.float32)
-        return np.array(block, dtype=np.float32, order="C")
+        copied = None if isinstance(rows, np.ndarray) else True  # rows by number are a copy already
+        return np.array(block, dtype=np.float32, order="C", copy=copied)
 
     def release(self) -> None:
         """Let go of the memory that reading a memory map has taken; its pages are read again when asked for.
@@ -100,6 +101,17 @@ class Dataset:
     def dims(self) -> tuple[int, ...]:
         """Columns of each modality, in order."""
         return tuple(features.dim for features in self.modalities)
+
+    def part(self, rows: slice) -> Dataset:
+        """Return some consecutive instances as a data set; nothing is read or copied."""
+        return Dataset(
+            self.ids[rows],
+            tuple(replace(features, array=features.array[rows], digest="") for features in self.modalities),
+            self.present[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+            self.named_by_row,
+            self.notes,
+        )
 
     def block_rows(self) -> int:
         """Rows whose float32 vectors of all modalities fill ``BLOCK_BYTES`` (at least 1)."""
