@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import re
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
@@ -400,8 +401,37 @@ class _NpyFile(HashedFile):
         self.write(np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data)
 
 
+class _Ids:
+    """The ids of all blocks, in two buffers that grow.
+
+    A list of Arrow arrays would do, but what little each holds lies between the large arrays of its block and the
+    next: memory that those give back would stay in pieces too small for others, and an export would grow by its size.
+    """
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._lengths = array("q")
+
+    def add(self, ids: pa.LargeStringArray) -> None:
+        """Append (B,) ids."""
+        compact = pa.concat_arrays([ids])  # a slice keeps the buffers of the whole
+        if len(compact):
+            offsets = np.frombuffer(compact.buffers()[1], dtype=np.int64)[: len(compact) + 1]
+            self._lengths.frombytes(np.diff(offsets).tobytes())
+            self._text += memoryview(compact.buffers()[2])[offsets[0] : offsets[-1]]
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def array(self) -> pa.LargeStringArray:
+        """Return all of them."""
+        offsets = np.zeros(len(self) + 1, dtype=np.int64)
+        np.cumsum(np.array(self._lengths, dtype=np.int64), out=offsets[1:])
+        return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(offsets), pa.py_buffer(self._text))
+
+
 def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> Written:
-    written = 0
+    ids = _Ids()
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)])
     with ExitStack() as stack:
 
@@ -413,16 +443,14 @@ def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> 
         present = open_npy("present", len(plan.names), np.bool_)
         files = [*vectors, fused, present]
         behind = stack.enter_context(_Behind(len(files)))
-        ids: list[pa.LargeStringArray] = []
         for block in blocks:
             rows = [*block.embeddings.swapaxes(0, 1), block.fused, block.present]
-            behind.write(partial(file.write_rows, array) for file, array in zip(files, rows, strict=True))
-            ids.append(block.ids)
-            written += len(block.ids)
+            behind.write(partial(file.write_rows, each) for file, each in zip(files, rows, strict=True))
+            ids.add(block.ids)
         behind.wait()
-        _check_count("any modality", written, plan.rows)
-    everyone = pa.chunked_array(ids, pa.large_string())
-    table = pa.table([everyone.cast(pa.string())], schema=schema).combine_chunks()
+        _check_count("any modality", len(ids), plan.rows)
+    everyone = ids.array()
+    table = pa.table([everyone.cast(pa.string())], schema=schema)
     with HashedFile(folder / IDS) as file:
         pq.write_table(table, file, compression="none", use_dictionary=False, write_page_checksum=True)
     modalities = [
@@ -435,11 +463,10 @@ def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> 
         }
         for name, file in zip(plan.names, vectors, strict=True)
     ]
-    digest = digest_ids(pa.concat_arrays(everyone.chunks) if ids else pa.array([], pa.large_string()))
     described: dict[str, object] = {
         "format": STORE,
         "modalities": modalities,
-        "ids": {"digest": digest, "named_by_row": False},
+        "ids": {"digest": digest_ids(everyone), "named_by_row": False},
         "columns": [],
         "notes": [],
     }
