@@ -5,8 +5,8 @@
 Wall seconds in one process, medians; what is timed and its reference take turns. The reference reads every byte of
 the input in blocks of 8 MiB, writes as many bytes as the output has into as many files, and flushes them to disk, in
 the same folder; the input is in the page cache for both. ``ratio`` is the reference over what is timed: .8 is "80 %
-of the raw copy". Of an export the model's arithmetic is no I/O: it is timed apart, on blocks in memory, and the ratio is
-that of the rest. ``write`` rows are given their vectors: nothing is read or computed.
+of the raw copy". Of an export the model's arithmetic is no I/O: it is timed apart, on blocks in memory, and the ratio
+is that of the rest. ``write`` rows are given their vectors: nothing is read or computed.
 """
 
 from __future__ import annotations
