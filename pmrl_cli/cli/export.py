@@ -91,6 +91,7 @@ def command(
     ] = None,
     fusion: options.FusionOption = Fusion.leading,
     on_bad: options.OnBadOption = OnBad.error,
+    shard: options.Shard = None,
     id_column: options.IdColumn = None,
     feature_column: options.FeatureColumn = None,
     null: options.NullPaths = False,
@@ -106,14 +107,20 @@ def command(
 
     Every instance counts, also those with a single modality. The fused vector is the leading direction of an
     instance's modalities, or (--fusion weighted) their mean weighted by their cosine with it.
+
+    With --shard 3/8 the third of eight equal, consecutive shares is written, into a folder of its own: eight calls,
+    in any order, write what one call writes without, vector for vector. Part files are numbered through all shards,
+    so that the folders can be put together; a shard without instances is an export without rows.
     """
+    mine = options.parse_shard(shard)
     streaming = output == STDOUT
     if streaming:
         _check_stream(format, json=json)
 
     from pmrl_cli.aligner import Aligner
+    from pmrl_cli.data.split import shard as share_of_rows
     from pmrl_cli.files.atomic import MANIFEST, check_replaceable, to_json
-    from pmrl_cli.files.exports import KIND, ROWS_PER_FILE, write_export, write_stream
+    from pmrl_cli.files.exports import KIND, ROWS_PER_FILE, shard_of, write_export, write_stream
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.sealed import sha256_of
     from pmrl_cli.files.specs import check_not_input
@@ -136,23 +143,27 @@ def command(
     if not quiet:
         for sentence in dataset.notes:
             typer.echo(f"note: {sentence}", err=True)
-    blocks = _shown(aligner.embed(dataset, fusion=fusion.value), len(dataset), quiet=quiet)
+    rows = share_of_rows(len(dataset), *(mine or (0, 1)))
+    blocks = _shown(aligner.embed(dataset, rows, fusion=fusion.value), rows.stop - rows.start, quiet=quiet)
     if streaming:
         write_stream(blocks, sys.stdout.buffer, names=dataset.names, dim=aligner.dim, dtype=dtype.value)
         return
-    counts = dict(zip(dataset.names, dataset.present.sum(axis=0).tolist(), strict=True))
-    rows = int(dataset.present.any(axis=1).sum())
+    present = dataset.present[rows]
+    counts = dict(zip(dataset.names, present.sum(axis=0).tolist(), strict=True))
+    instances = int(present.any(axis=1).sum())
+    part_rows = rows_per_file or ROWS_PER_FILE
     file_format = (format or Format.parquet).value
     write_export(
         blocks,
         Path(output),
         names=dataset.names,
         counts=list(counts.values()),
-        rows=rows,
+        rows=instances,
         dim=aligner.dim,
         format=file_format,
         dtype=dtype.value,
-        rows_per_file=rows_per_file or ROWS_PER_FILE,
+        rows_per_file=part_rows,
+        share=shard_of(dataset.names, dataset.present, *mine, part_rows) if mine else None,
         force=force,
         provenance={
             "fusion": fusion.value,
@@ -168,9 +179,9 @@ def command(
             "dim": aligner.dim,
             "dtype": dtype.value,
             "fusion": fusion.value,
-            "instances": rows,
+            "instances": instances,
             "modalities": counts,
         }
-        typer.echo(to_json(summary), nl=False)
+        typer.echo(to_json(summary | ({"shard": shard} if shard else {})), nl=False)
     else:
         typer.echo(output)
