@@ -6,12 +6,13 @@ them; their ratios are what to read.
 
 from __future__ import annotations
 
+import resource
 import statistics
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-__all__ = ["Call", "Row", "Run", "cpu_seconds", "in_turn", "row_of", "table", "wall_seconds"]
+__all__ = ["Call", "Row", "Run", "child_seconds", "cpu_seconds", "in_turn", "row_of", "table", "wall_seconds"]
 
 Call = Callable[[], object]
 Timer = Callable[[Call], float]
@@ -42,8 +43,16 @@ def cpu_seconds(call: Call) -> float:
     return time.process_time() - start
 
 
+def child_seconds(call: Call) -> float:
+    """Return the CPU seconds of the processes that a call started and waited for."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    call()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
 def wall_seconds(call: Call) -> float:
-    """Return the seconds a call took: for work that waits, or runs in other processes."""
+    """Return the seconds a call took: for work that waits, or runs on several threads."""
     start = time.perf_counter()
     call()
     return time.perf_counter() - start

@@ -116,7 +116,7 @@ def main() -> None:
         shown = table(measure(getattr(import_module(module), function)(run)))
         print(f"\n{shown}", flush=True)
         if not (options.quick or options.device == "cuda"):
-            content = f"    {command}\n\n{machine()}; {versions()}; medians, {_clock(options.threads)}.\n\n{shown}"
+            content = f"    {command}\n\n{machine()};\n{versions()};\nmedians, {_clock(options.threads)}.\n\n{shown}"
             DOCS.write_text(written(DOCS.read_text(encoding="utf-8"), name, content), encoding="utf-8")
 
 

@@ -14,7 +14,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any, Protocol, TypeVar
 
 import numpy as np
@@ -36,6 +36,9 @@ Array = npt.NDArray[Any]
 
 PATIENCE = timedelta(minutes=30)
 """Longest that one process waits for another that is alive: rank 0 may be writing a large model."""
+
+_SENT_BYTES = 2**26
+"""Of an array that are sent at once."""
 
 _CAUSE = "pmrl/cause"
 _TOLD = timedelta(seconds=5)
@@ -64,8 +67,13 @@ class World(Protocol):
         """Return the bytes of every process, by rank, to rank 0; nothing to the others."""
         ...
 
-    def wait(self) -> None:
-        """Return when every process has come here."""
+    def fill(self, array: Array, stops: Sequence[int]) -> None:
+        """Give every process the rows that another has written, in place.
+
+        Args:
+            array: (n, ...), the same shape everywhere; a process has written the rows of its share.
+            stops: where the share of each process ends, by rank.
+        """
         ...
 
     def peers(self, counts: Sequence[int]) -> Peers:
@@ -93,7 +101,7 @@ class _Alone:
     def collect(self, content: bytes) -> list[bytes]:
         return [content]
 
-    def wait(self) -> None:
+    def fill(self, array: Array, stops: Sequence[int]) -> None:
         pass
 
     def peers(self, counts: Sequence[int]) -> Peers:
@@ -229,9 +237,12 @@ class _Distributed:
             dist.gather(padded, received)
         return [bytes(data[:size].numpy()) for data, size in zip(received or (), sizes, strict=bool(received))]
 
-    def wait(self) -> None:
+    def fill(self, array: Array, stops: Sequence[int]) -> None:
+        step = max(1, _SENT_BYTES * len(array) // max(1, array.nbytes))
         with _lost(self._store):
-            dist.barrier()
+            for rank, (first, stop) in enumerate(pairwise([0, *stops])):
+                for start in range(first, stop, step):
+                    dist.broadcast(torch.from_numpy(array[start : min(start + step, stop)]), rank)
 
     def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
         """Return the rows of all processes, of which each gives as many as ``counts`` says."""

@@ -97,40 +97,46 @@ def command(
         states.check(partial, of_instances | {"--report": report}, force=force)
     instances.check_outputs(per_instance, suspects, force=force)
     baseline = reports.check(report, compare, force=force)
-    found = space.read_space(
-        paths,
-        model=model,
-        split=split,
-        label=label,
-        group=group,
-        device=device,
-        threads=threads,
-        max_memory=max_memory,
-        quiet=quiet,
-        share=share,
-        join=join.value,
-        on_bad=on_bad.value,
-        id_column=id_column,
-        feature_column=feature_column,
-        labels=labels,
-    )
     from pmrl_cli.diagnosis import diagnose_state, state_of
+    from pmrl_cli.world import joined
 
-    digest = ""
-    if partial is not None and model is not None:  # states of different models do not merge
-        from pmrl_cli.files.model_folder import WEIGHTS
-        from pmrl_cli.files.sealed import sha256_of
+    with joined() as world:
+        found = space.read_space(
+            paths,
+            model=model,
+            split=split,
+            label=label,
+            group=group,
+            device=device,
+            threads=threads,
+            max_memory=max_memory,
+            quiet=quiet,
+            world=world,
+            share=share,
+            join=join.value,
+            on_bad=on_bad.value,
+            id_column=id_column,
+            feature_column=feature_column,
+            labels=labels,
+        )
+        digest = ""
+        if partial is not None and model is not None:  # states of different models do not merge
+            from pmrl_cli.files.model_folder import WEIGHTS
+            from pmrl_cli.files.sealed import sha256_of
 
-        digest = sha256_of(model / WEIGHTS)
-    state = state_of(
-        found.dataset,
-        label=found.label,
-        group=found.group,
-        seed=seed,
-        columns=found.columns,
-        model=digest,
-        part=share is not None,
-    )
+            digest = sha256_of(model / WEIGHTS)
+        state = state_of(
+            found.dataset,
+            label=found.label,
+            group=found.group,
+            seed=seed,
+            columns=found.columns,
+            model=digest,
+            part=share is not None,
+            world=world,
+        )
+    if world.rank:
+        return
     if partial is not None:
         states.write(state, partial, as_json=json)
         return

@@ -14,7 +14,7 @@ from typing import Annotated
 
 import typer
 
-from pmrl_cli.cli import options
+from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import Join, OnBad, Precision, option
 from pmrl_cli.errors import UsageError
 from pmrl_cli.objectives import REGISTRY
@@ -143,8 +143,7 @@ def command(
     from pmrl_cli.training.loop import Interrupted
     from pmrl_cli.world import joined
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    compute.prepare(threads)
     check_replaceable(output, kind=FORMAT, force=force)
     paths = options.expand_files(files, null=null)
     check_not_input(output, paths)

@@ -31,6 +31,7 @@ from pmrl_cli.data.split import shard
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.retrieval.queries import Consensus, Vectors, exact_cosines
 from pmrl_cli.spectrum import leave_one_out_directions
+from pmrl_cli.world import ALONE, World
 
 __all__ = ["OTHERS", "TIE_BAND", "Counts", "Ranks", "count_share", "rank_batch", "rank_dataset", "ranks_of"]
 
@@ -91,7 +92,9 @@ def _directions(count: int, *, fused: bool) -> list[_Direction]:
     return pairs + ([_Direction(None, b) for b in range(count)] if fused and count > 2 else [])
 
 
-def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64], *, fusion: str = "leading") -> dict[str, Ranks]:
+def rank_dataset(
+    dataset: Dataset, queries: npt.NDArray[np.int64], *, fusion: str = "leading", world: World = ALONE
+) -> dict[str, Ranks]:
     """Rank the partners of some instances among all instances of a data set.
 
     Time is that of the matrix products; memory is bounded by the queries that are held at once.
@@ -100,10 +103,13 @@ def rank_dataset(dataset: Dataset, queries: npt.NDArray[np.int64], *, fusion: st
         dataset: modalities of one dim.
         queries: ascending rows of the instances that ask.
         fusion: of ``others->b``, one of ``pmrl_cli.fusion.FUSIONS``.
+        world: the processes that ask a share each, of a data set that all of them have.
 
     Returns: ranks by direction (``a->b``, ``others->b``); a direction nobody can ask is absent.
     """
-    return ranks_of(count_share(dataset, queries, slice(0, len(queries)), fusion=fusion), dataset, queries)
+    counts = count_share(dataset, queries, shard(len(queries), world.rank, world.size), fusion=fusion)
+    world.sum(torch.from_numpy(counts))
+    return ranks_of(counts, dataset, queries)
 
 
 def count_share(dataset: Dataset, queries: npt.NDArray[np.int64], share: slice, *, fusion: str = "leading") -> Counts:

@@ -144,6 +144,7 @@ def fit(
             # What rounds otherwise does not continue bit for bit.
             "device": chosen_device.type,
             "threads": str(torch.get_num_threads()),
+            "products": torch.get_float32_matmul_precision(),
             "processes": str(world.size),
             "versions": f"pmrl {__version__}, torch {torch.__version__}, numpy {np.__version__}",
         },

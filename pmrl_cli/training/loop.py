@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory
 from pmrl_cli.training.checkpoint import Checkpoint
+from pmrl_cli.training.devices import tensor_cores
 from pmrl_cli.training.feed import Batch, Batches, Feed
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share
 from pmrl_cli.training.settings import FitSettings
@@ -260,7 +261,10 @@ def train(
     step = 0
     sums: dict[str, float] = {}
     since = 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        tensor_cores(device, settings.precision),
+    ):
         saved = checkpoint.load(adapters, objective, take_step.optimiser, world)
         if saved is not None:
             step, since, sums = saved.step, saved.since, saved.sums

@@ -129,7 +129,7 @@ def test_the_command_prints_and_writes_once(tmp_path, files):
     assert ended(launch(1, [*typed, tmp_path / "one"], tmp_path), tmp_path)[0] == [0]
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
     assert one.keys() == two.keys()
-    assert two["held_out_mrr"] == pytest.approx(one["held_out_mrr"], abs=1e-3)
+    assert two["held_out.mrr"] == pytest.approx(one["held_out.mrr"], abs=1e-3)
 
 
 def test_a_process_that_is_killed_ends_all_and_no_output_is_left(tmp_path, files):
