@@ -5,13 +5,15 @@
 Wall seconds in one process, medians; what is timed and its reference take turns. The reference reads every byte of
 the input in blocks of 8 MiB, writes as many bytes as the output has into as many files, and flushes them to disk, in
 the same folder; the input is in the page cache for both. ``ratio`` is the reference over what is timed: .8 is "80 %
-of the raw copy". Of an export the model's arithmetic is no I/O: it is timed apart, on blocks in memory, and the ratio
-is that of the rest. ``write`` rows are given their vectors: nothing is read or computed.
+of the raw copy". Of an export the model's arithmetic is no I/O: it is timed apart, on blocks in memory, and the
+ratio is that of the rest. ``write`` rows are given their vectors: nothing is read or computed. On a busy machine the
+CPU seconds, those of the reading process among them, say more.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shutil
 import statistics
 import tempfile
@@ -29,6 +31,7 @@ import torch
 
 from pmrl_cli import Aligner
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock
+from pmrl_cli.files import isolated
 from pmrl_cli.files.atomic import _sync
 from pmrl_cli.files.exports import write_export
 from pmrl_cli.files.manifest import open_store
@@ -107,16 +110,36 @@ def raw_copy(inputs: Sequence[Path], sizes: Sequence[int], folder: Path) -> None
     _sync(folder)
 
 
-def timed(call: Callable[[], object]) -> float:
-    start = time.perf_counter()
+class Taken(NamedTuple):
+    """Seconds that a call took, by the clock and of processor time."""
+
+    wall: float
+    cpu: float
+
+
+def processor_seconds() -> float:
+    """Return those of this process and of its reading processes."""
+    ticks = 0
+    for worker in isolated._idle:
+        fields = Path(f"/proc/{worker.process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
+        ticks += int(fields[11]) + int(fields[12])
+    return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")
+
+
+def timed(call: Callable[[], object]) -> Taken:
+    start, used = time.perf_counter(), processor_seconds()
     call()
-    return time.perf_counter() - start
+    return Taken(time.perf_counter() - start, processor_seconds() - used)
+
+
+def medians(all_taken: Sequence[Taken]) -> Taken:
+    return Taken(*(statistics.median(column) for column in zip(*all_taken, strict=True)))
 
 
 def against(
     run: Callable[[Path], object], inputs: Sequence[Path], folder: Path, repeats: int
-) -> tuple[float, float, int]:
-    """Return the median seconds of ``run(out)`` and of the raw copy, in turn, and the bytes written."""
+) -> tuple[Taken, Taken, int]:
+    """Return what ``run(out)`` and the raw copy take, in turn, and the bytes written."""
     ours, raw = [], []
     read = [file for path in inputs for file in files_in(path)]
     sizes: list[int] = []
@@ -131,7 +154,16 @@ def against(
         if turn:
             ours.append(taken)
             raw.append(copied)
-    return statistics.median(ours), statistics.median(raw), sum(sizes)
+    return medians(ours), medians(raw), sum(sizes)
+
+
+def row_of(name: str, ours: Taken, raw: Taken, size: int, arithmetic: Taken | None = None) -> Row:
+    """Return a line; ``arithmetic`` is left out of its ratio."""
+    note = f"{size / 1e9:.2f} GB written; CPU {ours.cpu:.2f} s, raw {raw.cpu:.2f} s"
+    if arithmetic is None:
+        return Row(name, ours.wall, raw.wall, raw.wall / ours.wall, note)
+    note += f"; of it arithmetic {arithmetic.wall:.2f} s (CPU {arithmetic.cpu:.2f} s)"
+    return Row(name, ours.wall, raw.wall, raw.wall / max(ours.wall - arithmetic.wall, 1e-9), note)
 
 
 def ingest(
@@ -143,7 +175,7 @@ def ingest(
         paths = make_features(folder / kind, kind, rows, dim, modalities)
         names = [str(path) for path in paths]
         ours, raw, size = against(lambda out, names=names: ingest_store(names, out), paths, folder, repeats)
-        found.append(Row(f"ingest {kind}", ours, raw, raw / ours, f"{size / 1e9:.2f} GB written"))
+        found.append(row_of(f"ingest {kind}", ours, raw, size))
         shutil.rmtree(folder / kind)
     return found
 
@@ -164,8 +196,8 @@ def known_blocks(dataset: Dataset, dim: int) -> Iterator[EmbeddedBlock]:
         yield EmbeddedBlock(ids, vectors[: len(ids)], dataset.present[start : start + step], fused[: len(ids)])
 
 
-def arithmetic(aligner: Aligner, dataset: Dataset) -> float:
-    """Return the seconds that the model's arithmetic alone takes: one block in memory, embedded again and again."""
+def arithmetic(aligner: Aligner, dataset: Dataset) -> Taken:
+    """Return what the model's arithmetic alone takes: one block in memory, embedded again and again."""
     step = dataset.block_rows()
     block = Dataset(
         dataset.ids[:step],
@@ -173,8 +205,8 @@ def arithmetic(aligner: Aligner, dataset: Dataset) -> float:
         dataset.present[:step],
     )
     list(aligner.embed(block))
-    times = [timed(lambda: list(aligner.embed(block))) for _ in range(9)]
-    return statistics.median(times) * len(dataset) / len(block)
+    one = medians([timed(lambda: list(aligner.embed(block))) for _ in range(9)])
+    return Taken(*(seconds * len(dataset) / len(block) for seconds in one))
 
 
 def export(
@@ -215,12 +247,11 @@ def export(
         ours, raw, size = against(
             lambda out, format=format: write(out, aligner.embed(open_store(store)), format), [store], folder, repeats
         )
-        note = f"{size / 1e9:.2f} GB written; {compute:.2f} s of it arithmetic, left out of the ratio"
-        found.append(Row(f"export {format}", ours, raw, raw / max(ours - compute, 1e-9), note))
+        found.append(row_of(f"export {format}", ours, raw, size, arithmetic=compute))
         ours, raw, size = against(
             lambda out, format=format: write(out, known_blocks(dataset, out_dim), format), [], folder, repeats
         )
-        found.append(Row(f"write {format}", ours, raw, raw / ours, f"{size / 1e9:.2f} GB written"))
+        found.append(row_of(f"write {format}", ours, raw, size))
     return found
 
 
