@@ -29,7 +29,8 @@ GROUPS = {
     "step": ("step", "step_rows"),
     "gathering": ("step", "gathering_rows"),
     "moments": ("moments", "moments_rows"),
-    "ranks": ("ranks", "ranks_rows"),
+    "ranks": ("retrieval", "rank_rows"),
+    "diagnose": ("retrieval", "diagnose_rows"),
     "startup": ("startup", "startup_rows"),
 }
 """Name of each group, which is that of its table in the docs: the module and the function that give its rows."""

@@ -1,8 +1,8 @@
 """Rows of the training step and of the gathering of its batches.
 
-The step is the training loop's: its batch taken from the bank, adapters, objective, gradient norm, fused AdamW, and
-the loss read off. Its floor is the matrix products it cannot do without, alone, in the shapes they have: forward and
-gradient of the weights for every layer, gradient of the inputs where one is hidden, three products for each contrast.
+The step is the training loop's own: a batch from its feed, adapters, objective, gradient norm, AdamW, and what it
+found read off. Its floor is the matrix products it cannot do without, alone, in the shapes they have: forward and
+gradient of the weights for every layer, gradient of the inputs where one is hidden, and those of the contrasts.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import count
 
 import torch
 from rows import Call, Row, Run, in_turn, row_of
@@ -18,11 +19,14 @@ from torch.nn import functional
 
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.objectives import Loss, make_objective
+from pmrl_cli.training.feed import Batch, Batches, Feed
+from pmrl_cli.training.step import Step
 
 DIMS = (512, 768, 1024)
 DIM = 256
-CONTRASTS = {"pmrl": 4, "pmrl-paper": 1}
-"""Products of B x d by d x B that an objective takes of three modalities: three pairs and two subsets, or one."""
+CONTRASTS = {"pmrl": 4 * 3, "pmrl-paper": 2}
+"""Products of B x B by d that an objective takes of three modalities: three for each of three pairs and for two
+subsets, or two where leading directions meet themselves (the matrix is symmetric)."""
 
 
 class SvdPaper(nn.Module):
@@ -44,23 +48,25 @@ def training_step(
     torch.manual_seed(0)
     starts = [torch.randn(one.shape[1], dim) / one.shape[1] ** 0.5 for one in scores]
     adapters = Adapters(starts, hidden=hidden, dropout=0.0).to(device).train()
-    objective = objective.to(device)
-    parameters = [*adapters.parameters(), *objective.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3, fused=True)
-    present = torch.ones(len(scores[0]), len(scores), dtype=torch.bool)
+    take = Step(adapters, objective.to(device), learning_rate=1e-3)
+    numbers, drawn = count(1), feed(scores, batch, device)
 
     def step() -> None:
-        rows = torch.randint(len(present), (batch,))
-        batch_scores = [taken(one, rows, device) for one in scores]
-        loss: Loss = objective(adapters(batch_scores), present[rows].to(device))
-        optimiser.zero_grad(set_to_none=True)
-        loss.value.backward()
-        value = float(loss.value.detach())
-        norm = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-        assert math.isfinite(value + norm)
-        optimiser.step()
+        _, norm, _ = take(next(numbers), next(drawn)).read()
+        assert math.isfinite(norm)
 
     return step
+
+
+def feed(scores: Sequence[Tensor], batch: int, device: str) -> Iterator[Batch]:
+    """Return batches of complete instances without end, as a fit draws them."""
+    instances = len(scores[0])
+    present = torch.ones(instances, len(scores), dtype=torch.bool)
+    everyone, alone = torch.arange(instances), torch.zeros(instances, dtype=torch.int64)
+    batches = Batches(instances, batch, 0)
+    return Feed(scores, present, everyone, alone, rank=0, size=1, batches=batches, device=torch.device(device)).after(
+        0
+    )
 
 
 def products(dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrasts: int, device: str = "cpu") -> Call:
@@ -71,7 +77,7 @@ def products(dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrast
         if hidden:
             shapes += [(batch, width, hidden), (width, batch, hidden)]
             shapes += [(batch, hidden, dim), (hidden, batch, dim), (batch, dim, hidden)]
-    shapes += contrasts * [(batch, dim, batch), (batch, batch, dim), (batch, batch, dim)]
+    shapes += contrasts * [(batch, batch, dim)]
     factors = {(m, n): torch.randn(m, n, device=device) for a, b, c in shapes for m, n in ((a, b), (b, c))}
 
     def multiply() -> None:
@@ -97,20 +103,18 @@ def step_rows(run: Run) -> Iterator[Row]:
 
 
 def gathering_rows(run: Run) -> Iterator[Row]:
-    """Yield a row for each batch size: one modality's random rows, against a copy of as many bytes."""
-    count, width = 20_000 if run.quick else 200_000, max(DIMS)
-    scores = torch.randn(count, width)
+    """Yield a row for each batch size: random rows of all modalities, against a copy of as many bytes."""
+    instances = 20_000 if run.quick else 100_000
+    scores = [torch.randn(instances, width) for width in DIMS]
     for batch in (1024, 8192):
-        order = torch.randperm(count)[:batch]
-        block, kept = torch.randn(batch, width), torch.empty(batch, width)
+        order = torch.randperm(instances)[:batch]
+        blocks = [one[:batch] for one in scores]
+        kept = [torch.empty_like(block) for block in blocks]
         calls: dict[str, Call] = {
-            "ours": partial(taken, scores, order),
-            "into kept memory": partial(torch.index_select, scores, 0, order, out=kept),
-            "floor": partial(kept.copy_, block),
+            "ours": partial(next, feed(scores, batch, "cpu")),
+            "x[rows]": lambda order=order: [one[order] for one in scores],
+            "floor": partial(torch._foreach_copy_, kept, blocks),
         }
-        yield row_of(f"{batch} of {count:,} x {width}", in_turn(calls, repeats=run.repeats, timer=run.timer))
-
-
-def taken(scores: Tensor, rows: Tensor, device: str = "cpu") -> Tensor:
-    """Return rows of one modality as the training loop takes them."""
-    return scores[rows].to(device, non_blocking=True)
+        widths = " + ".join(map(str, DIMS))
+        name = f"{batch} of {instances:,} x ({widths})"
+        yield row_of(name, in_turn(calls, repeats=run.repeats, timer=run.timer))

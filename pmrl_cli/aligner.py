@@ -13,7 +13,7 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli.adapters import Adapters
-from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray
+from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.split import shard
 from pmrl_cli.data.validate import dataset_from_arrays
@@ -205,13 +205,15 @@ class Aligner:
         return indices
 
     def embed(
-        self, dataset: Dataset, rows: npt.NDArray[np.int64] | None = None, *, fusion: str = "leading"
+        self, dataset: Dataset, rows: Rows | None = None, *, fusion: str = "leading"
     ) -> Iterator[EmbeddedBlock]:
         """Yield the aligned embeddings of a data set block by block, in its order.
 
+        The next block is read while this one is embedded. Those of a slice are, bit for bit, what they are among all.
+
         Args:
             dataset: some of the model's modalities, each with the dimension it was fitted on.
-            rows: ascending row numbers, or None for all.
+            rows: a slice or ascending row numbers, or None for all.
             fusion: as for ``fuse``.
 
         Raises: StateError for a modality or dimension the model does not know; UsageError for an unknown fusion.
@@ -221,16 +223,22 @@ class Aligner:
         device = choose_device(self.device)
         for member in space.members:
             member.adapters.to(device)
-        for block in dataset.blocks(rows):
+        for block, features in dataset.read_ahead(rows):
             present = dataset.present[block]
-            mask = torch.from_numpy(present).to(device)
-            features = [modality.read(block) for modality in dataset.modalities]
+            at, filled = slice(None), present
+            if isinstance(block, slice) and (whole := dataset.block_of(block)) != block:
+                # A product of matrices rounds a row by where it stands and how many there are: so it stands where it
+                # does among all, with zeros for the others.
+                at = slice(block.start - whole.start, block.stop - whole.start)
+                features = [_amid_zeros(array, at, whole.stop - whole.start) for array in features]
+                filled = _amid_zeros(present, at, whole.stop - whole.start)
+            mask = torch.from_numpy(filled).to(device)
             with torch.inference_mode():
                 each = [member.embed(indices, features, device) for member in space.members]
                 unit = side_by_side(each) * mask[:, :, None]
                 fused = fuse(unit, mask, fusion)
             ids = dataset.ids[block] if isinstance(block, slice) else dataset.ids.take(block)
-            yield EmbeddedBlock(ids, unit.cpu().numpy(), present, fused.cpu().numpy())
+            yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy())
 
     def embed_dataset(
         self,
@@ -438,6 +446,13 @@ class Aligner:
             str(folder),
         )
         return aligner
+
+
+def _amid_zeros(array: npt.NDArray[Any], at: slice, rows: int) -> npt.NDArray[Any]:
+    """Return (rows, ...) zeros with the array as the rows ``at``."""
+    padded = np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
+    padded[at] = array
+    return padded
 
 
 def _with(settings: FitSettings, changes: Mapping[str, object]) -> FitSettings:

@@ -16,7 +16,8 @@ PACKAGE = ROOT / "pmrl_cli"
 # Each room and the rooms it may import. Every room may import ``errors``; ``cli`` may import every room.
 ARROWS = {
     "errors": set(),
-    "spectrum": set(),
+    "eigen": set(),
+    "spectrum": {"eigen"},
     "fusion": {"spectrum"},
     "moments": set(),
     "projection": {"moments"},
@@ -64,6 +65,7 @@ OWNERS = {
     "h5py": {"files"},
     "pyarrow": {"files", "data", "cli"},
     "torch": {
+        "eigen",
         "spectrum",
         "fusion",
         "adapters",

@@ -24,6 +24,7 @@ __all__ = [
     "random_subsets",
     "symmetric_cross_entropy",
     "symmetric_info_nce",
+    "zero_where_absent",
 ]
 
 
@@ -39,6 +40,16 @@ def masked_mean(values: Tensor, mask: Tensor, whole: Tensor | None = None) -> Te
     Returns: scalar.
     """
     return (values * mask).sum() / (mask if whole is None else whole).sum().clamp_min(1)
+
+
+def zero_where_absent(vectors: Tensor, has: Tensor) -> Tensor:
+    """Return (..., d) vectors with zeros where ``has`` (...) is False: the same ones where nothing is absent.
+
+    Off the CPU always a copy: to ask whether anything is absent is to wait for the device.
+    """
+    if has.device.type == "cpu" and bool(has.all()):
+        return vectors
+    return vectors.masked_fill(~has[..., None], 0)
 
 
 class Pair(NamedTuple):
@@ -145,7 +156,7 @@ def symmetric_info_nce(
 
     Returns: (b,) in nats, 0 where an instance lacks either vector. To be averaged over ``present.all(1)``.
     """
-    known = [vectors.masked_fill(~has[:, None], 0) for vectors, has in zip((first, second), present.mT, strict=True)]
+    known = [zero_where_absent(vectors, has) for vectors, has in zip((first, second), present.mT, strict=True)]
     has_second = peers.gather(present[:, 1])
     return info_nce([Pair(known[0] / temperature, present[:, 0], peers.gather(known[1]), has_second)], peers)[0]
 
@@ -201,7 +212,7 @@ def pairwise_contrast(
     if not pairs:
         return embeddings[:0].sum()
     whole = peers.gather(present)
-    vectors = peers.gather(embeddings.masked_fill(~present[..., None], 0)).unbind(1)
+    vectors = peers.gather(zero_where_absent(embeddings, present)).unbind(1)
     scaled = [peers.own(of_one) / temperature for of_one in vectors]
     asked = [Pair(scaled[m], present[:, m], vectors[n], whole[:, n]) for m, n in pairs]
     both, both_whole = (torch.stack([of[:, m] & of[:, n] for m, n in pairs]) for of in (present, whole))
@@ -240,13 +251,10 @@ def random_subsets(modalities: int, device: torch.device | str = "cpu") -> Tenso
 
     Returns: (2, K) bool.
     """
-    order = torch.randperm(modalities, device=device)
     size = int(torch.randint(1, modalities, ()))
     end = size + int(torch.randint(1, modalities - size + 1, ()))
-    subsets = torch.zeros(2, modalities, dtype=torch.bool, device=device)
-    subsets[0, order[:size]] = True
-    subsets[1, order[size:end]] = True
-    return subsets
+    place = torch.randperm(modalities, device=device)
+    return torch.stack([place < size, (place >= size) & (place < end)])
 
 
 class LearnedTemperature(nn.Module):

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pmrl_cli.objectives import Loss
-from pmrl_cli.objectives.contrast import LearnedTemperature, Pair, info_nce, masked_mean
+from pmrl_cli.objectives.contrast import LearnedTemperature, Pair, info_nce, masked_mean, zero_where_absent
 from pmrl_cli.objectives.peers import ALONE, Peers
 from pmrl_cli.objectives.pmrl import spectrum_loss
 from pmrl_cli.spectrum import leave_one_out_directions, spectrum
@@ -46,7 +46,7 @@ class Ldc(nn.Module):
         """
         temperature = self.temperature()
         whole = peers.gather(present)
-        scaled = embeddings.masked_fill(~present[..., None], 0) / temperature
+        scaled = zero_where_absent(embeddings, present) / temperature
         others = peers.gather(leave_one_out_directions(embeddings, present))
         has_others = whole.sum(1, keepdim=True) > whole.int()
         pairs = [Pair(scaled[:, m], present[:, m], others[:, m], has_others[:, m]) for m in range(present.shape[1])]
