@@ -32,6 +32,7 @@ GROUPS = {
     "ranks": ("retrieval", "rank_rows"),
     "diagnose": ("retrieval", "diagnose_rows"),
     "startup": ("startup", "startup_rows"),
+    "processes": ("processes", "processes_rows"),
 }
 """Name of each group, which is that of its table in the docs: the module and the function that give its rows."""
 

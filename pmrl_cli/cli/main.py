@@ -23,10 +23,12 @@ from pmrl_cli.errors import PmrlError, UsageError, is_out_of_memory
 
 __all__ = ["app", "run"]
 
-# Read by OpenMP when torch is loaded, later: threads that spin for the next piece of work make a training step on a
-# machine with other work many times slower (docs/speed.md); sleeping costs a tenth on an idle one.
+# Read by OpenMP and OpenBLAS when torch and NumPy are loaded, later: threads that spin for the next piece of work
+# make a training step on a machine with other work many times slower (docs/speed.md); sleeping costs a tenth on an
+# idle one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # 2^4 cycles, the least; 2^26 by default
 
 app = typer.Typer(
     name="pmrl",

@@ -244,7 +244,7 @@ def dataset_from_arrays(
             next_step="Pass a dict from modality to array.",
         )
     names = sorted(features, key=str.encode)
-    arrays = {name: as_array(features[name]) for name in names}
+    arrays = {name: as_array(name, features[name]) for name in names}
     rows = {name: _rows_of_array(name, arrays[name]) for name in names}
     if len(set(rows.values())) > 1:
         raise DataError(
@@ -273,26 +273,67 @@ def dataset_from_arrays(
     return Dataset(instance_ids, tuple(modalities), present, side, named_by_row=ids is None)
 
 
-def as_array(values: object) -> npt.NDArray[np.generic]:
+def as_array(name: str, values: object) -> npt.NDArray[np.generic]:
     """Return vectors handed over in Python as a NumPy array.
 
     Args:
-        values: anything NumPy takes, a torch tensor (on any device; bfloat16 becomes float32), or an Arrow array of
-            fixed-size lists, whose nulls become rows of NaN.
+        name: the modality, named in errors.
+        values: anything NumPy takes, a torch tensor (on any device; bfloat16 becomes float32), an Arrow array of
+            lists or of 1-D tensors, or a column of objects, each a vector or None; nulls become rows of NaN.
+
+    Raises: DataError for lists that differ in length.
     """
-    if isinstance(values, pa.ChunkedArray):
-        values = values.combine_chunks()
-    if isinstance(values, pa.FixedSizeListArray):
-        there = values.is_valid().to_numpy(zero_copy_only=False)
-        numbers = values.drop_null().flatten().to_numpy(zero_copy_only=False)
-        rows = np.full((len(values), values.type.list_size), np.nan, dtype=numbers.dtype)
-        rows[there] = numbers.reshape(-1, values.type.list_size)
-        return rows
     detach = getattr(values, "detach", None)
     if detach is not None:  # a torch tensor; this room does not import torch
         tensor = detach().cpu()
         values = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
-    return np.asarray(values)
+    if isinstance(values, (pa.Array, pa.ChunkedArray)):
+        column = values
+    else:
+        array = np.asarray(values)
+        if array.dtype != object or array.ndim != 1:
+            return array
+        try:  # a column of pandas, or of an engine that hands over NumPy
+            column = pa.array(array)
+        except (pa.ArrowInvalid, pa.ArrowTypeError):
+            return array  # whatever it holds, it is refused by its type
+    lists = _lists_in(column)
+    return np.asarray(values) if lists is None else _rows_of_lists(name, lists)
+
+
+def _lists_in(column: pa.Array | pa.ChunkedArray) -> pa.Array | None:
+    """Return the lists of floating point that a column holds, None if it holds something else."""
+    values = column.combine_chunks() if isinstance(column, pa.ChunkedArray) else column
+    # Tensors, Arrow's own and those of data engines, are lists inside; a matrix in each row is no vector.
+    if isinstance(values, pa.ExtensionArray) and len(getattr(values.type, "shape", ())) == 1:
+        values = values.storage
+    lists = isinstance(values, (pa.ListArray, pa.LargeListArray, pa.FixedSizeListArray))
+    return values if lists and pa.types.is_floating(values.type.value_type) else None
+
+
+def _rows_of_lists(name: str, values: pa.Array) -> npt.NDArray[np.generic]:
+    there = values.is_valid().to_numpy(zero_copy_only=False)
+    whole = values.drop_null()
+    numbers = whole.flatten().to_numpy(zero_copy_only=False)
+    if pa.types.is_fixed_size_list(values.type):
+        dim = values.type.list_size
+    else:
+        lengths = whole.value_lengths().to_numpy()
+        dim = int(lengths[0]) if len(lengths) else 0
+        if len(other := np.flatnonzero(lengths != dim)):
+            rows = np.flatnonzero(there)[other]
+            raise DataError(
+                what="vectors differ in length",
+                at=Place(name, row=int(rows[0])),
+                others=[Place(name, row=int(row)) for row in rows[1:SHOWN]],
+                total=len(rows),
+                found=f"{lengths[other[0]]} values",
+                expected=f"{dim} as in the first row",
+                next_step="Give vectors of one length, and null where the modality is missing.",
+            )
+    array = np.full((len(values), dim), np.nan, dtype=numbers.dtype)
+    array[there] = numbers.reshape(len(whole), dim)
+    return array
 
 
 def _rows_of_array(name: str, array: npt.NDArray[np.generic]) -> int:

@@ -11,7 +11,7 @@ import re
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -37,6 +37,9 @@ __all__ = [
     "KIND",
     "ROWS_PER_FILE",
     "Share",
+    "open_export",
+    "rank_of",
+    "seal_export",
     "shard_of",
     "write_export",
     "write_files",
@@ -97,6 +100,43 @@ def shard_of(
         first, mine = int(files[:index].sum()), int(rows[index])
         parts[name] = Parts(first, first + int(files[index]), int(files.sum()), 0, mine, mine)
     return Share(index, of, parts)
+
+
+def rank_of(
+    names: Sequence[str], present: npt.NDArray[np.bool_], index: int, of: int, rows_per_file: int = ROWS_PER_FILE
+) -> tuple[slice, Share]:
+    """Return what one of several writers of one export writes, and the instances that its blocks must hold for that.
+
+    Each writes about equally many of the part files of every table, as one writer alone would number and cut them.
+
+    Args:
+        names: the k modalities.
+        present: (n, k) bool, of all instances.
+        index: which writer, in [0, of).
+        of: how many there are.
+        rows_per_file: rows of one Parquet file.
+    """
+    tables = dict(zip([*names, FUSED], [*present.T, present.any(axis=1)], strict=True))
+    places = {name: np.flatnonzero(has) for name, has in tables.items()}
+    files = {name: shard(max(1, -(-len(at) // rows_per_file)), index, of) for name, at in places.items()}
+    cut = {
+        name: at[files[name].start * rows_per_file : files[name].stop * rows_per_file] for name, at in places.items()
+    }
+    start = min((int(at[0]) for at in cut.values() if len(at)), default=0)
+    stop = max((int(at[-1]) + 1 for at in cut.values() if len(at)), default=0)
+    parts = {}
+    for name, at in places.items():
+        before, after = np.searchsorted(at, [start, stop])
+        first = files[name].start * rows_per_file
+        parts[name] = Parts(
+            files[name].start,
+            files[name].stop,
+            max(1, -(-len(at) // rows_per_file)),
+            max(0, first - int(before)) if len(cut[name]) else 0,
+            len(cut[name]),
+            int(after - before),
+        )
+    return slice(start, stop), Share(index, of, parts)
 
 
 @dataclass(frozen=True)
@@ -183,9 +223,7 @@ def write_export(
         DataError: an id that HDF5 cannot hold.
         ValueError: the blocks hold other numbers of instances than announced.
     """
-    _check_names(names)
-    check_replaceable(out, kind=KIND, force=force)
-    with atomic_folder(out, kind=KIND, force=force) as folder:
+    with open_export(out, names, force=force) as folder:
         described, files = write_files(
             blocks,
             folder,
@@ -198,8 +236,36 @@ def write_export(
             rows_per_file=rows_per_file,
             share=share,
         )
-        manifest = {**described, "files": files, "provenance": dict(provenance)}
-        write_sealed(folder / MANIFEST, manifest)
+        if share is not None:
+            described["shard"] = {"index": share.index + 1, "of": share.of}
+        return seal_export(folder, described, files, provenance)
+
+
+@contextmanager
+def open_export(out: Path, names: Sequence[str], *, force: bool) -> Iterator[Path]:
+    """Give the empty folder of an export; with its manifest in it, it takes the name ``out`` at the end.
+
+    Raises: UsageError: ``out`` is not ours to replace, or a modality's name cannot name a file.
+    """
+    _check_names(names)
+    check_replaceable(out, kind=KIND, force=force)
+    with atomic_folder(out, kind=KIND, force=force) as folder:
+        yield folder
+
+
+def seal_export(
+    folder: Path, described: Mapping[str, object], files: Mapping[str, str], provenance: Mapping[str, object]
+) -> dict[str, object]:
+    """Write the manifest of an export whose files are written, and return it.
+
+    Args:
+        folder: of the export.
+        described: what ``write_files`` says of them.
+        files: the SHA-256 (hex) of each by its path.
+        provenance: as in ``write_export``.
+    """
+    manifest = {**described, "files": dict(sorted(files.items())), "provenance": dict(provenance)}
+    write_sealed(folder / MANIFEST, manifest)
     return manifest
 
 
@@ -246,8 +312,6 @@ def write_files(
         "format_version": FORMAT_VERSION,
         "rows": rows,
     }
-    if share is not None:
-        described["shard"] = {"index": share.index + 1, "of": share.of}
     added, files = _WRITERS[format](folder, _with_any(blocks), plan)
     return described | added, {path.relative_to(folder).as_posix(): digest for path, digest in sorted(files.items())}
 

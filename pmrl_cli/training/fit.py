@@ -155,12 +155,12 @@ def fit(
     trainable = dataset.present.sum(axis=1) >= 2
     of_train, of_validation = np.flatnonzero(parts == TRAIN), np.flatnonzero((parts == VALIDATION) & trainable)
     resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
-    for_scores = None if max_memory is None else max(0, max_memory - resident)
+    scratch = Scratch(None if max_memory is None else max(0, max_memory - resident))
 
     def believed(asked: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         if not settings.mispaired:
             return asked
-        kept = trusted(dataset, asked, settings.mispaired, seed=settings.seed, max_memory=for_scores)
+        kept = trusted(dataset, asked, settings.mispaired, seed=settings.seed, scratch=scratch)
         return first_arrays(world, {"rows": kept})["rows"]
 
     few = len(of_train) <= FEW_INSTANCES
@@ -186,7 +186,7 @@ def fit(
         dim=settings.dim,
         solver=solver,
         seed=settings.seed,
-        max_memory=for_scores,
+        scratch=scratch,
         world=world,
     )
     plan = schedule(settings, len(rows)) if settings.objective not in SOLVERS else Schedule(len(rows), 0, 1)
@@ -249,7 +249,7 @@ def fit(
     all_recipes = tuple(recipe for recipe, _, _ in tried)
     trained_on = of_train
     if refit:
-        del starts, tried, judged
+        del starts, tried, judged, bank, whitened, trained  # the scores they hold
         trained_on = believed(np.flatnonzero(parts != TEST))
         rows = trained_on[trainable[trained_on]]
         stage("training")
@@ -259,7 +259,6 @@ def fit(
             if i == 0 or setting != recipes[i - 1].setting:
                 projections = fit_projections(dataset, trained_on, setting.features, seed=settings.seed, world=world)
                 cross = setting.features.kind != "given"
-                scratch = Scratch(for_scores)
                 bank = build_bank(
                     dataset, trained_on, trained_on, projections, cross=cross, scratch=scratch, world=world
                 )

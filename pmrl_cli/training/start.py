@@ -146,7 +146,7 @@ def choose_settings(
     dim: int | None,
     solver: str,
     seed: int,
-    max_memory: int | None,
+    scratch: Scratch,
     world: World = ALONE,
 ) -> list[tuple[Setting, Bank]]:
     """Return, for each kind of scores, the setting with the best held-out mean reciprocal rank, and its bank.
@@ -163,7 +163,7 @@ def choose_settings(
         dim: fixed dimension of the shared space, or None to choose it.
         solver: closed form, one of ``gcca.SOLVERS``.
         seed: of the hashes that choose rows where there are more than needed.
-        max_memory: bytes for the scores of a bank.
+        scratch: where scores live.
         world: the processes that share the training instances.
 
     Raises: UsageError if ``dim`` is more than the scores of all modalities together; DataError for too few
@@ -183,7 +183,7 @@ def choose_settings(
             rows,
             projections,
             cross=features.kind != "given",
-            scratch=Scratch(max_memory),
+            scratch=scratch,
             world=world,
         )
 

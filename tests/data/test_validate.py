@@ -96,6 +96,36 @@ def test_float32_arrays_are_not_copied():
     assert np.shares_memory(dataset_from_arrays({"a": array}).modalities[0].array, array)
 
 
+ROWS = [[1.0, 2.0], None, [3.0, 4.0]]
+
+
+def of_objects(rows):
+    column = np.empty(len(rows), dtype=object)
+    column[:] = [None if row is None else np.array(row, np.float32) for row in rows]
+    return column
+
+
+@pytest.mark.parametrize(
+    "column",
+    [
+        pa.array(ROWS, pa.list_(pa.float32(), 2)),
+        pa.array(ROWS, pa.list_(pa.float32())),
+        pa.array([[9.0], *ROWS], pa.large_list(pa.float32()))[1:],
+        pa.chunked_array([pa.array(ROWS[:1], pa.list_(pa.float32())), pa.array(ROWS[1:], pa.list_(pa.float32()))]),
+        pa.ExtensionArray.from_storage(
+            pa.fixed_shape_tensor(pa.float32(), [2]), pa.array(ROWS, pa.list_(pa.float32(), 2))
+        ),
+        of_objects(ROWS),
+    ],
+    ids=["fixed", "list", "slice", "chunks", "tensors", "objects"],
+)
+def test_columns_of_lists_are_arrays_whose_nulls_are_missing(column):
+    data = dataset_from_arrays({"a": column})
+    assert data.present.ravel().tolist() == [True, False, True]
+    assert data.modalities[0].array.tolist() == [[1, 2], [0, 0], [3, 4]]
+    assert data.modalities[0].array.dtype == np.float32
+
+
 ONES = np.ones((2, 2), np.float32)
 
 
@@ -107,6 +137,17 @@ ONES = np.ones((2, 2), np.float32)
         ({"a": np.ones((2, 2), np.int64)}, None, "int64 of shape (2, 2)"),
         ({"a": np.ones((0, 2), np.float32)}, None, "float32 of shape (0, 2)"),
         ({"a": ONES, "b": np.ones((3, 2), np.float32)}, None, "a 2, b 3"),
+        (
+            {"a": pa.array([None, [1.0], [1.0, 2.0]])},
+            None,
+            "differ in length: a row 2: 2 values, expected 1 as in the",
+        ),
+        ({"a": of_objects([[1], [1, 2]])}, None, "vectors differ in length: a row 1: 2 values, expected 1"),
+        ({"a": pa.array([None, None], pa.list_(pa.float32()))}, None, "float32 of shape (2, 0)"),
+        ({"a": pa.array([[1, 2], None], pa.list_(pa.int64(), 2))}, None, "object of shape (2,)"),
+        ({"a": pa.array([[1.0, None], [1.0, 1.0]])}, None, "NaN in 1 of 2 columns"),
+        ({"a": np.array(["x", None], dtype=object)}, None, "object of shape (2,)"),
+        ({"a": np.array([{}, object()], dtype=object)}, None, "object of shape (2,)"),
         ({"a": ONES}, ["x"], "ids and rows differ in number: 1, expected 2"),
         ({"a": ONES}, ["x", "x"], "duplicate id"),
         ({"a": ONES}, ["x", 1], "ids of mixed type: ids: int and str"),
