@@ -31,6 +31,7 @@ GROUPS = {
     "moments": ("moments", "moments_rows"),
     "ranks": ("retrieval", "rank_rows"),
     "diagnose": ("retrieval", "diagnose_rows"),
+    "transfer": ("transfer", "transfer_rows"),
     "startup": ("startup", "startup_rows"),
     "processes": ("processes", "processes_rows"),
 }

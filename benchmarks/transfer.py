@@ -1,33 +1,27 @@
-"""Ingest and export against plain reads and writes of the same bytes.
-
-    PYTHONPATH=. python benchmarks/io.py [--rows N] [--dim D] [--modalities K] [--repeats N] [--folder DIR]
+"""Rows of ingest and export, against plain reads and writes of the same bytes.
 
 Wall seconds in one process, medians; what is timed and its reference take turns. The reference reads every byte of
 the input in blocks of 8 MiB, writes as many bytes as the output has into as many files, and flushes them to disk, in
-the same folder; the input is in the page cache for both. ``ratio`` is the reference over what is timed: .8 is "80 %
-of the raw copy". Of an export the model's arithmetic is no I/O: it is timed apart, on blocks in memory, and the
-ratio is that of the rest. ``write`` rows are given their vectors: nothing is read or computed. On a busy machine the
-CPU seconds, those of the reading process among them, say more.
+the same folder; the input is in the page cache for both. Of an export the model's arithmetic is no I/O: it is timed
+apart, on blocks in memory, and the ratio in the note is that of the rest. ``write`` rows are given their vectors:
+nothing is read or computed. On a busy machine the CPU seconds, those of the reading process among them, say more.
 """
 
 from __future__ import annotations
 
-import argparse
 import os
 import shutil
 import statistics
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
 import h5py
 import numpy as np
-import pyarrow as pa
-import torch
+from rows import Row, Run
 
 from pmrl_cli import Aligner
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock
@@ -39,23 +33,6 @@ from pmrl_cli.files.store import ingest_store
 
 BLOCK = 8 * 2**20
 FORMATS = ("parquet", "npy", "h5")
-
-
-class Row(NamedTuple):
-    """One line of the table; ``ratio`` is ``reference / seconds`` but for what ``note`` says is left out."""
-
-    name: str
-    seconds: float
-    reference: float
-    ratio: float
-    note: str
-
-
-@contextmanager
-def working_folder(parent: Path | None = None) -> Iterator[Path]:
-    """Give an empty folder that is removed afterwards."""
-    with tempfile.TemporaryDirectory(dir=parent, prefix="pmrl-io-") as folder:
-        yield Path(folder)
 
 
 def make_features(folder: Path, kind: str, rows: int, dim: int, modalities: int) -> list[Path]:
@@ -158,26 +135,23 @@ def against(
 
 
 def row_of(name: str, ours: Taken, raw: Taken, size: int, arithmetic: Taken | None = None) -> Row:
-    """Return a line; ``arithmetic`` is left out of its ratio."""
     note = f"{size / 1e9:.2f} GB written; CPU {ours.cpu:.2f} s, raw {raw.cpu:.2f} s"
-    if arithmetic is None:
-        return Row(name, ours.wall, raw.wall, raw.wall / ours.wall, note)
-    note += f"; of it arithmetic {arithmetic.wall:.2f} s (CPU {arithmetic.cpu:.2f} s)"
-    return Row(name, ours.wall, raw.wall, raw.wall / max(ours.wall - arithmetic.wall, 1e-9), note)
+    if arithmetic is not None:
+        ratio = raw.wall / max(ours.wall - arithmetic.wall, 1e-9)
+        note += f"; arithmetic {arithmetic.wall:.2f} s (CPU {arithmetic.cpu:.2f} s), without it {ratio:.2f}"
+    return Row(name, ours.wall, {"raw read and write": raw.wall}, note=note)
 
 
 def ingest(
     folder: Path, *, rows: int, dim: int, modalities: int, repeats: int, kinds: Sequence[str] = ("h5", "npy")
-) -> list[Row]:
+) -> Iterator[Row]:
     """Time ``ingest`` of each kind of input."""
-    found = []
     for kind in kinds:
         paths = make_features(folder / kind, kind, rows, dim, modalities)
         names = [str(path) for path in paths]
         ours, raw, size = against(lambda out, names=names: ingest_store(names, out), paths, folder, repeats)
-        found.append(row_of(f"ingest {kind}", ours, raw, size))
+        yield row_of(f"ingest {kind}", ours, raw, size)
         shutil.rmtree(folder / kind)
-    return found
 
 
 def fitted(dataset: Dataset, dim: int) -> Aligner:
@@ -219,7 +193,7 @@ def export(
     out_dim: int = 256,
     dtype: str = "float32",
     formats: Sequence[str] = FORMATS,
-) -> list[Row]:
+) -> Iterator[Row]:
     """Time the export of a store in each format, and its writing alone."""
     paths = make_features(folder / "npy", "npy", rows, dim, modalities)
     store = folder / "store"
@@ -241,41 +215,21 @@ def export(
             provenance={},
         )
 
-    found = []
     for format in formats:
         compute = arithmetic(aligner, dataset)
         ours, raw, size = against(
             lambda out, format=format: write(out, aligner.embed(open_store(store)), format), [store], folder, repeats
         )
-        found.append(row_of(f"export {format}", ours, raw, size, arithmetic=compute))
+        yield row_of(f"export {format}", ours, raw, size, arithmetic=compute)
         ours, raw, size = against(
             lambda out, format=format: write(out, known_blocks(dataset, out_dim), format), [], folder, repeats
         )
-        found.append(row_of(f"write {format}", ours, raw, size))
-    return found
+        yield row_of(f"write {format}", ours, raw, size)
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--rows", type=int, default=300_000)
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--modalities", type=int, default=3)
-    parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--folder", type=Path, help="where to write (default: the temporary folder)")
-    parser.add_argument("--formats", nargs="+", default=FORMATS)
-    parser.add_argument("--only", choices=("ingest", "export"))
-    options = parser.parse_args()
-    size = {key: getattr(options, key) for key in ("rows", "dim", "modalities", "repeats")}
-    print("| | s | raw copy, s | ratio | |\n|---|---|---|---|---|")
-    with working_folder(options.folder) as folder:
-        found = [] if options.only == "export" else ingest(folder, **size)
-        for row in found:
-            print(f"| {row.name} | {row.seconds:.2f} | {row.reference:.2f} | {row.ratio:.2f} | {row.note} |")
-        found = [] if options.only == "ingest" else export(folder, **size, formats=options.formats)
-        for row in found:
-            print(f"| {row.name} | {row.seconds:.2f} | {row.reference:.2f} | {row.ratio:.2f} | {row.note} |")
-    print(f"torch threads: {torch.get_num_threads()}, pyarrow {pa.__version__}")
-
-
-if __name__ == "__main__":
-    main()
+def transfer_rows(run: Run) -> Iterator[Row]:
+    """Yield a row for each input of ingest and for each format of export."""
+    size = {"rows": 10_000 if run.quick else 200_000, "dim": 512, "modalities": 3, "repeats": 1 if run.quick else 3}
+    with tempfile.TemporaryDirectory(prefix="pmrl-transfer-") as folder:
+        yield from ingest(Path(folder), **size)
+        yield from export(Path(folder), **size)
