@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import signal
 import subprocess
@@ -124,7 +125,7 @@ def test_no_path_is_opened_but_those_of_the_command_line_of_the_system_and_of_py
     for name in ("work", "home", "temporary"):
         (tmp_path / name).mkdir()
     features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
-    traced = "strace -f --seccomp-bpf -qq -y -s 4096 -e trace=open,openat,creat,socket -o ../trace".split()
+    traced = shlex.split("strace -f --seccomp-bpf -qq -y -s 4096 -e trace=open,openat,creat,socket -o ../trace")
     typed = ["fit", *features, "--steps", "0", "--adapter", "linear", "-o", "model", "-q"]
     subprocess.run(
         [*traced, sys.executable, "-m", "pmrl_cli", *typed],
