@@ -1,24 +1,18 @@
-"""Time the kernel, forward and backward, against the SVD it replaces.
-
-    python benchmarks/kernel.py
+"""Rows of the kernel, forward and backward, against the SVD it replaces.
 
 Every variant takes raw adapter outputs, B x K x d, and gives the gradient of -log softmax(sigma / .05)_1 and of a
-linear function of the leading direction: what the published objective takes. Process CPU time on one thread,
-variants interleaved in one process, medians; each timed run follows an untimed one of its own, so that no variant
-pays for memory that another gave back. The authors' path (``stack(dim=-1)``, ``full_matrices=True``) runs on
-a sub-batch and is scaled, since its U alone takes B x d x d floats. The floor is one read of the vectors and one
-write of their gradient at this machine's memory speed.
+linear function of the leading direction: what the published objective takes. The authors' path (``stack(dim=-1)``,
+``full_matrices=True``) runs on a sub-batch and is scaled, since its U alone takes B x d x d floats. The floor is one
+read of the vectors and one write of their gradient.
 """
 
 from __future__ import annotations
 
-import argparse
-import statistics
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
+from rows import Row, Run, in_turn, row_of
 from torch import Tensor
 from torch.nn.functional import normalize
 
@@ -52,7 +46,7 @@ def step(
     variant: Callable[[Tensor], tuple[Tensor, Tensor]], vectors: Tensor, towards: Tensor
 ) -> Callable[[], object]:
     """Forward and backward of -log softmax(sigma / .05)_1, and of a given gradient of the leading direction."""
-    one = torch.ones(())
+    one = torch.ones((), device=vectors.device)
 
     def forward_and_backward() -> object:
         singular_values, direction = variant(vectors)
@@ -62,51 +56,25 @@ def step(
     return forward_and_backward
 
 
-def cpu_ms(call: Callable[[], object]) -> float:
-    start = time.process_time()
-    call()
-    return 1e3 * (time.process_time() - start)
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--modalities", type=int, nargs="+", default=[2, 3, 4, 8])
-    parser.add_argument("--dim", type=int, default=512)
-    parser.add_argument("--batch", type=int, default=1024)
-    parser.add_argument("--repeats", type=int, default=21)
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    torch.manual_seed(0)
-
-    authors_batch = min(AUTHORS_BATCH, options.batch)
-    print(f"ms of CPU, 1 thread, B={options.batch}, d={options.dim}, median of {options.repeats}")
-    print(f"authors: measured at B={authors_batch}, scaled")
-    print(f"{'K':>2} {'kernel':>8} {'lifted':>8} {'reduced':>8} {'authors':>8} {'floor':>7}", end="")
-    print(f" {'reduced/kernel':>15} {'authors/kernel':>15} {'kernel/floor':>13}")
-    for modalities in options.modalities:
-        shape = (options.batch, modalities, options.dim)
-        vectors = (torch.randn(options.batch, 1, options.dim) + torch.randn(shape)).requires_grad_()
-        towards = torch.randn(options.batch, options.dim) / options.batch
-        few, few_towards = vectors[:authors_batch].detach().requires_grad_(), towards[:authors_batch]
-        source, target = vectors.detach(), torch.empty(shape)
-        steps = {
-            "kernel": step(kernel, vectors, towards),
+def kernel_rows(run: Run) -> Iterator[Row]:
+    """Yield two rows for each number of modalities: the kernel, and the kernel of the lifted relation."""
+    batch, dim = (128, 128) if run.quick else (1024, 512)
+    few = min(AUTHORS_BATCH, batch)
+    for modalities in range(2, 9):
+        shape = (batch, modalities, dim)
+        torch.manual_seed(0)
+        vectors = (torch.randn(batch, 1, dim) + torch.randn(shape)).to(run.device).requires_grad_()
+        towards = torch.randn(batch, dim, device=run.device) / batch
+        source, target = vectors.detach(), torch.empty(shape, device=run.device)
+        calls = {
+            "ours": step(kernel, vectors, towards),
             "lifted": step(lifted_kernel, vectors, towards),
-            "reduced": step(reduced_svd, vectors, towards),
-            "authors": step(authors_svd, few, few_towards),
+            "reduced SVD": step(reduced_svd, vectors, towards),
+            "authors' SVD": step(authors_svd, vectors[:few].detach().requires_grad_(), towards[:few]),
             "floor": partial(target.copy_, source),
         }
-        times: dict[str, list[float]] = {name: [] for name in steps}
-        for _ in range(options.repeats):
-            for name, call in steps.items():
-                call()
-                times[name].append(cpu_ms(call))
-        ms = {name: statistics.median(series) for name, series in times.items()}
-        ms["authors"] *= options.batch / authors_batch
-        print(f"{modalities:2d} {ms['kernel']:8.2f} {ms['lifted']:8.2f} {ms['reduced']:8.2f}", end="")
-        print(f" {ms['authors']:8.0f} {ms['floor']:7.2f} {ms['reduced'] / ms['kernel']:15.1f}", end="")
-        print(f" {ms['authors'] / ms['kernel']:15.0f} {ms['kernel'] / ms['floor']:13.1f}")
-
-
-if __name__ == "__main__":
-    main()
+        found = in_turn(calls, repeats=run.repeats, timer=run.timer)
+        found["authors' SVD"] *= batch / few
+        lifted = found.pop("lifted")
+        yield row_of(f"K {modalities}, B {batch}, d {dim}", found)
+        yield row_of(f"K {modalities}, lifted", {**found, "ours": lifted})

@@ -13,8 +13,9 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli.adapters import Adapters
-from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray
+from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
 from pmrl_cli.data.ids import hash_ids
+from pmrl_cli.data.split import shard
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
@@ -26,8 +27,10 @@ from pmrl_cli.fusion import fuse
 from pmrl_cli.projection import Projection
 from pmrl_cli.record import texts_of
 from pmrl_cli.training.devices import choose_device
-from pmrl_cli.training.fit import check_objective, fit
+from pmrl_cli.training.fit import fit
+from pmrl_cli.training.run import check_objective
 from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.world import ALONE, World
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis import Diagnosis
@@ -112,6 +115,7 @@ class Aligner:
         stage: Callable[[str], None] = lambda _: None,
         report: Callable[[Progress, Schedule], None] = lambda *_: None,
         should_stop: Callable[[], bool] = lambda: False,
+        world: World = ALONE,
     ) -> Self:
         """Train on paired features.
 
@@ -125,7 +129,8 @@ class Aligner:
             checkpoint: folder of the resumable state.
             stage: told what is being done before training.
             report: called at each evaluation.
-            should_stop: asked after each step; True saves the checkpoint and raises ``Interrupted``.
+            should_stop: asked at each step; True saves the checkpoint and raises ``Interrupted``.
+            world: the processes that fit together (``pmrl_cli.world.joined``), each with all the features.
 
         Raises: PmrlError of the kind that fits (see ``pmrl_cli.errors``).
         """
@@ -140,6 +145,7 @@ class Aligner:
             stage=stage,
             report=report,
             should_stop=should_stop,
+            world=world,
         )
         self._space = _Space(
             fitted.names,
@@ -199,13 +205,15 @@ class Aligner:
         return indices
 
     def embed(
-        self, dataset: Dataset, rows: npt.NDArray[np.int64] | None = None, *, fusion: str = "leading"
+        self, dataset: Dataset, rows: Rows | None = None, *, fusion: str = "leading"
     ) -> Iterator[EmbeddedBlock]:
         """Yield the aligned embeddings of a data set block by block, in its order.
 
+        The next block is read while this one is embedded. Those of a slice are, bit for bit, what they are among all.
+
         Args:
             dataset: some of the model's modalities, each with the dimension it was fitted on.
-            rows: ascending row numbers, or None for all.
+            rows: a slice or ascending row numbers, or None for all.
             fusion: as for ``fuse``.
 
         Raises: StateError for a modality or dimension the model does not know; UsageError for an unknown fusion.
@@ -215,19 +223,30 @@ class Aligner:
         device = choose_device(self.device)
         for member in space.members:
             member.adapters.to(device)
-        for block in dataset.blocks(rows):
+        for block, features in dataset.read_ahead(rows):
             present = dataset.present[block]
-            mask = torch.from_numpy(present).to(device)
-            features = [modality.read(block) for modality in dataset.modalities]
+            at, filled = slice(None), present
+            if isinstance(block, slice) and (whole := dataset.block_of(block)) != block:
+                # A product of matrices rounds a row by where it stands and how many there are: so it stands where it
+                # does among all, with zeros for the others.
+                at = slice(block.start - whole.start, block.stop - whole.start)
+                features = [_amid_zeros(array, at, whole.stop - whole.start) for array in features]
+                filled = _amid_zeros(present, at, whole.stop - whole.start)
+            mask = torch.from_numpy(filled).to(device)
             with torch.inference_mode():
                 each = [member.embed(indices, features, device) for member in space.members]
                 unit = side_by_side(each) * mask[:, :, None]
                 fused = fuse(unit, mask, fusion)
             ids = dataset.ids[block] if isinstance(block, slice) else dataset.ids.take(block)
-            yield EmbeddedBlock(ids, unit.cpu().numpy(), present, fused.cpu().numpy())
+            yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy())
 
     def embed_dataset(
-        self, dataset: Dataset, rows: npt.NDArray[np.int64] | None = None, *, max_memory: int | None = None
+        self,
+        dataset: Dataset,
+        rows: npt.NDArray[np.int64] | None = None,
+        *,
+        max_memory: int | None = None,
+        world: World = ALONE,
     ) -> Dataset:
         """Return the rows of a data set in the shared space, as a data set (side columns kept).
 
@@ -235,16 +254,20 @@ class Aligner:
             dataset: as for ``embed``.
             rows: ascending row numbers, or None for all.
             max_memory: bytes the embeddings may take in memory; beyond it they live on disk.
+            world: the processes that embed a share each; every one of them gets all.
         """
         taken = np.arange(len(dataset)) if rows is None else rows
         scratch = Scratch(max_memory)
         arrays = [scratch.empty((len(taken), self.dim)) for _ in dataset.modalities]
-        start = 0
-        for block in self.embed(dataset, taken):
+        share = shard(len(taken), world.rank, world.size)
+        start = share.start
+        for block in self.embed(dataset, taken[share]):
             stop = start + len(block.ids)
             for m, array in enumerate(arrays):
                 array[start:stop] = block.embeddings[:, m]
             start = stop
+        for array in arrays:
+            world.fill(array, [shard(len(taken), rank, world.size).stop for rank in range(world.size)])
         return Dataset(
             dataset.ids.take(taken),
             tuple(Features(name, array) for name, array in zip(dataset.names, arrays, strict=True)),
@@ -423,6 +446,13 @@ class Aligner:
             str(folder),
         )
         return aligner
+
+
+def _amid_zeros(array: npt.NDArray[Any], at: slice, rows: int) -> npt.NDArray[Any]:
+    """Return (rows, ...) zeros with the array as the rows ``at``."""
+    padded = np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
+    padded[at] = array
+    return padded
 
 
 def _with(settings: FitSettings, changes: Mapping[str, object]) -> FitSettings:

@@ -14,6 +14,7 @@ from typing import NoReturn
 __all__ = [
     "DataError",
     "DivergedError",
+    "PeerError",
     "Place",
     "PmrlError",
     "PolicyError",
@@ -182,6 +183,13 @@ class StateError(PmrlError):
 
     exit_code = 7
     kind = "state"
+
+
+class PeerError(PmrlError):
+    """Another process of the same run ended; ``exit_code`` is that of its cause where it left one."""
+
+    exit_code = 5
+    kind = "peer"
 
 
 def raise_all(errors: Sequence[PmrlError]) -> NoReturn:

@@ -11,8 +11,9 @@ from pmrl_cli.files.atomic import to_json
 from pmrl_cli.files.model_folder import to_csv, to_toml
 from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.objectives import REGISTRY, settings_of
-from pmrl_cli.training.fit import HIDDEN, Fitted, Recipe
+from pmrl_cli.training.fitted import Fitted, Recipe
 from pmrl_cli.training.loop import Progress
+from pmrl_cli.training.run import HIDDEN
 
 __all__ = ["texts_of"]
 

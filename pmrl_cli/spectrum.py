@@ -13,11 +13,15 @@ too (Perron-Frobenius) and a modality that points the other way is the worst cas
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
+
+from pmrl_cli.eigen import eigh
 
 __all__ = ["Spectrum", "leave_one_out_directions", "spectrum", "subset_spectra"]
 
@@ -74,7 +78,7 @@ def spectrum(vectors: Tensor, present: Tensor | None = None, *, lifted: bool = F
     if present is None:
         present = torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
     values, direction, loadings = subset_spectra(vectors, present[:, None], lifted=lifted)
-    return Spectrum(values[:, 0], direction[:, 0], loadings[:, 0])
+    return Spectrum(values.squeeze(1), direction.squeeze(1), loadings.squeeze(1))
 
 
 def subset_spectra(vectors: Tensor, subsets: Tensor, *, lifted: bool = False) -> Spectrum:
@@ -88,18 +92,8 @@ def subset_spectra(vectors: Tensor, subsets: Tensor, *, lifted: bool = False) ->
     Returns: the spectra, with (B, Q) instead of (B,).
     """
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
-    used = subsets.any(1)
-    if not used.all():
-        vectors = vectors.masked_fill(~used[..., None], 0)
-    gram = _raw_gram(vectors)
-    squares = gram.diagonal(dim1=-2, dim2=-1)
-    low, high = _SQUARE_RANGE
-    if ((squares < low) & used | (squares > high)).any():
-        # Nothing depends on the length of a row, so it may be divided by any constant.
-        largest = vectors.detach().abs().amax(-1, keepdim=True)
-        vectors = vectors / largest.masked_fill(largest == 0, 1)
-        gram = _raw_gram(vectors)
-    return Spectrum(*_SubsetSpectra.apply(vectors, gram, subsets, lifted))  # type: ignore[no-untyped-call]
+    with _float32_products(vectors.device):
+        return Spectrum(*_SubsetSpectra.apply(vectors, subsets, lifted))  # type: ignore[no-untyped-call]
 
 
 def leave_one_out_directions(vectors: Tensor, present: Tensor) -> Tensor:
@@ -115,87 +109,116 @@ def leave_one_out_directions(vectors: Tensor, present: Tensor) -> Tensor:
     return subset_spectra(vectors, present[:, None] & others, lifted=True).leading_direction
 
 
-def _raw_gram(vectors: Tensor) -> Tensor:
-    """Return the (B, K, K) inner products in the precision of the vectors, outside autograd and autocast."""
-    with torch.autocast(vectors.device.type, enabled=False):
-        return torch.bmm(vectors.detach(), vectors.detach().mT)
+@contextmanager
+def _float32_products(device: torch.device) -> Iterator[None]:
+    """Multiply in the type of the vectors: neither autocast's nor, on a GPU that is allowed it, TF32."""
+    before = torch.get_float32_matmul_precision()
+    torch.set_float32_matmul_precision("highest")
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        torch.set_float32_matmul_precision(before)
 
 
-def _eigh(relation: Tensor) -> tuple[Tensor, Tensor]:
-    """Return eigenvalues, descending, and eigenvectors (columns) of symmetric (..., K, K) matrices; NaN gives NaN."""
-    if relation.shape[-1] == 2:
-        first, last, off = relation[..., 0, 0], relation[..., 1, 1], relation[..., 0, 1]
-        middle, half = (first + last) / 2, (first - last) / 2
-        radius = torch.hypot(half, off)
-        angle = torch.atan2(off, half) / 2
-        cosine, sine = angle.cos(), angle.sin()
-        values = torch.stack([middle + radius, middle - radius], -1)
-        return values, torch.stack([cosine, -sine, sine, cosine], -1).view(relation.shape)
-    # LAPACK raises on NaN, which would end a batch for one bad row.
-    bad = ~relation.isfinite().flatten(-2).all(-1)
-    values, vectors = torch.linalg.eigh(relation.masked_fill(bad[..., None, None], 0))
-    return values.flip(-1).masked_fill(bad[..., None], torch.nan), vectors.flip(-1)
+def _due(condition: Tensor) -> bool:
+    """Whether to make a pass that few batches need. Off the CPU always: to ask is to wait for the device."""
+    return condition.device.type != "cpu" or bool(condition)
+
+
+def _last(tensor: Tensor) -> Tensor:
+    """Return (B, ..., K) as contiguous float64 (K, ..., B): the layout in which all that is K x K is done."""
+    return tensor.movedim(0, -1).to(torch.float64, memory_format=torch.contiguous_format)
+
+
+def _first(tensor: Tensor, dtype: torch.dtype) -> Tensor:
+    """Return (..., B) as contiguous (B, ...) of this type."""
+    return tensor.movedim(-1, 0).to(dtype, memory_format=torch.contiguous_format)
 
 
 def _orient(loadings: Tensor) -> Tensor:
-    """Return loadings (..., K) with the sign of their sum, or of the first large one where the sum is rounding."""
-    total = loadings.sum(-1, keepdim=True)
-    size = loadings.abs()
-    first_large = (size >= size.amax(-1, keepdim=True) / 2).to(torch.uint8).argmax(-1, keepdim=True)
-    decisive = torch.where(total.abs() > ORIENTATION_FLOOR, total, loadings.gather(-1, first_large))
-    return torch.where(decisive < 0, -loadings, loadings)
+    """Return loadings (K, ...) with the sign of their sum, or of the first large one where the sum is rounding."""
+    decisive = loadings.sum(0)
+    rounding = decisive.abs() <= ORIENTATION_FLOOR
+    if _due(rounding.any()):
+        size = loadings.abs()
+        large = size >= size.amax(0) / 2
+        first_large = loadings[-1]
+        for is_large, loading in zip(reversed(large.unbind()), reversed(loadings.unbind()), strict=True):
+            first_large = torch.where(is_large, loading, first_large)
+        decisive = torch.where(rounding, first_large, decisive)
+    return loadings * decisive.sign()
 
 
 class _SubsetSpectra(torch.autograd.Function):
-    """(vectors (B, K, d), raw gram (B, K, K), subsets (B, Q, K), lifted) -> the fields of ``Spectrum``."""
+    """(vectors (B, K, d), subsets (B, Q, K), lifted) -> the fields of ``Spectrum``.
+
+    Inside, the batch comes last and the modalities first: (K, K, Q, B), (K, Q, B), (K, B).
+    """
 
     @staticmethod
     def forward(
         ctx: Any,  # noqa: ANN401 - torch does not type what it passes
         vectors: Tensor,
-        gram: Tensor,
         subsets: Tensor,
         lifted: bool,  # noqa: FBT001 - apply takes positions only
     ) -> tuple[Tensor, ...]:
-        gram = gram.double()
+        used = subsets.any(1)
+        if _due(~used.all()):
+            vectors = vectors.masked_fill(~used[..., None], 0)
+        gram = torch.bmm(vectors, vectors.mT)
         squares = gram.diagonal(dim1=-2, dim2=-1)
+        low, high = _SQUARE_RANGE
+        shrink = None
+        if _due(((squares < low) & used | (squares > high)).any()):
+            # Nothing depends on the length of a row, so it may be divided by any constant.
+            largest = vectors.abs().amax(-1, keepdim=True)
+            largest.masked_fill_(largest == 0, 1)
+            vectors = vectors / largest
+            gram = torch.bmm(vectors, vectors.mT)
+            shrink = _last(largest[..., 0])
+
+        gram = _last(gram)
+        squares = gram.diagonal().mT
         zero = squares == 0
         inverse = squares.rsqrt().masked_fill(zero, 0)
-        gram = gram * inverse[:, :, None] * inverse[:, None, :]
-        member = subsets & ~zero[:, None]
+        gram *= inverse[:, None] * inverse
+        member = _last(subsets.mT) * ~zero[:, None]
 
-        relation = ((gram + 1) / 2 if lifted else gram)[:, None]
-        relation = relation * (member[..., :, None] & member[..., None, :])
+        relation = ((gram + 1) / 2 if lifted else gram)[:, :, None]
+        relation = relation * (member[:, None] * member)
         # An eigenvalue of its own (-1) keeps an absent modality out of the eigenvectors of the present ones.
-        relation.diagonal(dim1=-2, dim2=-1).sub_((~member).double())
-        eigenvalues, eigenvectors = _eigh(relation)
+        relation.diagonal().add_((member - 1).movedim(0, -1))
+        eigenvalues, eigenvectors = eigh(relation)
         sigma = eigenvalues.clamp_min(0).sqrt()
-        loadings = eigenvectors[..., 0].masked_fill(~member, 0)
+        loadings = eigenvectors[:, 0] * member
         # If R >= 0 entrywise and v leads, so does |v|: with the lifted relation nothing is left to orient.
         loadings = loadings.abs() if lifted else _orient(loadings)
 
         weights, cancelled = loadings, None
         if lifted:
-            squared_length = 2 * eigenvalues[..., 0] - loadings.sum(-1).square()
-            cancelled = (squared_length < RESULTANT_FLOOR**2)[..., None]
-            first = member & (member.cumsum(-1) == 1)
-            weights = torch.where(cancelled, first.to(weights.dtype), weights)
-            length = torch.where(cancelled[..., 0], 1, squared_length).sqrt()
-        else:
-            length = sigma[..., 0].masked_fill(~member.any(-1), 1)
-        scaled = weights / length[..., None]
-        with torch.autocast(vectors.device.type, enabled=False):
-            direction = torch.bmm((scaled * inverse[:, None]).to(vectors.dtype), vectors)
+            squared_length = 2 * eigenvalues[0] - loadings.sum(0).square()
+            cancelled = squared_length < RESULTANT_FLOOR**2
+            first = member * (member.cumsum(0) == 1)
+            weights = torch.where(cancelled, first, weights)
+            inverse_length = squared_length.masked_fill_(cancelled, 1).rsqrt()
+        else:  # sigma_1 is at least 1, but for rounding, where anything is present
+            inverse_length = sigma[0].clamp_min(0.5).reciprocal()
+        scaled = weights * inverse_length
+        direction = torch.bmm(_first((scaled * inverse[:, None]).transpose(0, 1), vectors.dtype), vectors)
         if lifted:  # the length was a difference; unlike sigma_1 it can be small, and then it is not exact
             correction = direction.norm(dim=-1, keepdim=True)
             correction.masked_fill_(correction == 0, 1)
             direction /= correction
-            scaled = scaled / correction
+            inverse_length /= _last(correction[..., 0])
+            scaled = weights * inverse_length
 
         ctx.set_materialize_grads(False)
         ctx.lifted = lifted
-        ctx.save_for_backward(vectors, inverse, gram, member, eigenvalues, eigenvectors, loadings, scaled, cancelled)
-        return sigma.to(vectors.dtype), direction, loadings.to(vectors.dtype)
+        spectra = eigenvalues, eigenvectors, loadings
+        ctx.save_for_backward(vectors, shrink, inverse, gram, member, *spectra, scaled, inverse_length, cancelled)
+        values = _first(sigma.transpose(0, 1), vectors.dtype)
+        return values, direction, _first(loadings.transpose(0, 1), vectors.dtype)
 
     @staticmethod
     @once_differentiable
@@ -212,41 +235,43 @@ class _SubsetSpectra(torch.autograd.Function):
         dL/dZ = h v1' + 2 Z N, or Z N when lifted (R holds half the Gram). But for the share of g_u in h this is Z
         times a K x K matrix, ``mixed``. Normalisation then takes z (z . dL/dz) off every column.
         """
-        vectors, inverse, gram, member, eigenvalues, eigenvectors, loadings, scaled, cancelled = ctx.saved_tensors
+        vectors, shrink, inverse, gram, member, *spectra, scaled, inverse_length, cancelled = ctx.saved_tensors
+        eigenvalues, eigenvectors, loadings = spectra
         relation_share = 1 if ctx.lifted else 2
-        to_loadings = torch.zeros_like(loadings)
-        mixed = torch.zeros_like(gram)
-        along = torch.zeros_like(inverse)  # z_m . dL/dz_m, which normalisation removes
-        with torch.autocast(vectors.device.type, enabled=False):
+        to_loadings = None if grad_loadings is None else _last(grad_loadings.mT)
+        mixed = torch.zeros_like(eigenvectors)
+        with _float32_products(vectors.device):
             if grad_direction is not None:
                 grad_direction = grad_direction.contiguous()
-                inner = torch.bmm(grad_direction, vectors.mT).double() * inverse[:, None]
-                radial = (scaled * inner).sum(-1, keepdim=True)
-                inverse_length = scaled.norm(dim=-1, keepdim=True)  # weights have unit length
-                to_loadings = (inner - (scaled @ gram) * radial) * inverse_length
+                inner = _last(torch.bmm(grad_direction, vectors.mT).mT) * inverse[:, None]
+                shares = scaled * inner
+                radial = shares.sum(0)
+                through = torch.addcmul(inner, (gram[:, :, None] * scaled).sum(1), radial, value=-1)
+                through *= inverse_length
                 if cancelled is not None:
-                    to_loadings = to_loadings.masked_fill(cancelled, 0)
-                mixed = mixed - (scaled.mT * radial.mT) @ scaled
-                along = (scaled * inner).sum(1)
-            if grad_loadings is not None:
-                to_loadings = to_loadings + grad_loadings
-            if grad_direction is not None or grad_loadings is not None:
-                to_loadings = to_loadings * member
-                gap = eigenvalues[..., :1] - eigenvalues
-                components = (
-                    (to_loadings[..., None, :] @ eigenvectors)[..., 0, :] * gap / (gap.square() + GAP_WIDTH**2)
-                )
-                turn = (eigenvectors @ components[..., None])[..., 0]
-                half = relation_share / 2 * (turn.mT @ loadings)
-                mixed = mixed + half + half.mT
+                    through.masked_fill_(cancelled, 0)
+                to_loadings = through if to_loadings is None else to_loadings + through
+                mixed.addcmul_((scaled * radial)[:, None], scaled, value=-1)
+            if to_loadings is not None:
+                to_loadings *= member
+                gap = eigenvalues[0] - eigenvalues
+                components = (eigenvectors * to_loadings[:, None]).sum(0) * gap / (gap.square() + GAP_WIDTH**2)
+                turn = (eigenvectors * components).sum(1)
+                mixed.addcmul_(turn[:, None], loadings, value=relation_share / 2)
+                mixed.addcmul_(loadings[:, None], turn, value=relation_share / 2)
             if grad_sigma is not None:
-                share = grad_sigma / (2 * eigenvalues.clamp_min(SIGMA_FLOOR**2).sqrt())
-                share = share.masked_fill(eigenvalues < -0.5, 0)
-                mixed = mixed + relation_share * ((eigenvectors * share[..., None, :]) @ eigenvectors.mT).sum(1)
-            along = along + (gram * mixed).sum(-1)
-            mixed.diagonal(dim1=-2, dim2=-1).sub_(along)
-            mixed = mixed * inverse[:, :, None] * inverse[:, None, :]
-            grad = torch.bmm(mixed.to(vectors.dtype), vectors)
+                share = _last(grad_sigma.mT) / eigenvalues.clamp_min(SIGMA_FLOOR**2).sqrt()
+                share.masked_fill_(eigenvalues < -0.5, 0)
+                for one, part in zip(eigenvectors.unbind(1), (eigenvectors * share).unbind(1), strict=True):
+                    mixed.addcmul_(part[:, None], one, value=relation_share / 2)
+            mixed = mixed.sum(2)
+            along = (gram * mixed).sum(1)  # z_m . dL/dz_m, which normalisation removes
             if grad_direction is not None:
-                grad.baddbmm_((scaled * inverse[:, None]).mT.to(vectors.dtype), grad_direction)
-        return grad, None, None, None
+                along += shares.sum(1)
+            mixed.diagonal().sub_(along.mT)
+            outer = inverse if shrink is None else inverse / shrink
+            mixed *= outer[:, None] * inverse
+            grad = torch.bmm(_first(mixed, vectors.dtype), vectors)
+            if grad_direction is not None:
+                grad.baddbmm_(_first(scaled * outer[:, None], vectors.dtype), grad_direction)
+        return grad, None, None

@@ -45,13 +45,18 @@ class _Thread:
             end.close()
 
 
-@pytest.fixture(params=["process", "thread"])
-def either_reader(request, monkeypatch):
-    """Run a test with the reading process, and with the same code in this process, where coverage can see it."""
-    if request.param == "thread":
-        monkeypatch.setattr(worker, "_allow", lambda seconds: None)
-        monkeypatch.setattr(isolated, "_Worker", _Thread)
-        monkeypatch.setattr(isolated, "_idle", [])
+@pytest.fixture
+def thread_reader(monkeypatch):
+    """Run a test with the code of the reading process in this one, where coverage can see it."""
+    monkeypatch.setattr(worker, "_allow", lambda seconds: None)
+    monkeypatch.setattr(isolated, "_Worker", _Thread)
+    monkeypatch.setattr(isolated, "_idle", [])
     yield
+    isolated._end_all()
+
+
+@pytest.fixture(params=["process", "thread"])
+def either_reader(request):
+    """Run a test with the reading process, and with the same code in this one."""
     if request.param == "thread":
-        isolated._end_all()
+        request.getfixturevalue("thread_reader")

@@ -6,6 +6,9 @@ import numpy as np
 import pytest
 
 from pmrl_cli import Aligner
+from pmrl_cli.data import dataset
+from pmrl_cli.data.split import shard
+from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.errors import DataError, StateError, UsageError
 from pmrl_cli.fusion import fuse
 from pmrl_cli.spectrum import spectrum
@@ -38,6 +41,19 @@ def test_partial_input_gives_the_same_embeddings_as_whole(aligner):
     whole = aligner.transform(features())
     part = aligner.transform({"text": features()["text"]})
     np.testing.assert_allclose(part["text"], whole["text"], atol=1e-6)
+
+
+@pytest.mark.parametrize("block_rows", [1000, 64, 7])
+@pytest.mark.parametrize("of", [2, 3, 41])
+def test_slices_are_embedded_bit_for_bit_as_they_are_among_all(aligner, monkeypatch, block_rows, of):
+    data = dataset_from_arrays(features(), None, None)
+    monkeypatch.setattr(dataset, "BLOCK_BYTES", 4 * sum(data.dims) * block_rows)
+    whole = list(aligner.embed(data))
+    parts = [block for index in range(of) for block in aligner.embed(data, shard(len(data), index, of))]
+    for name in ("embeddings", "fused", "present"):
+        mine, theirs = (np.concatenate([getattr(block, name) for block in blocks]) for blocks in (parts, whole))
+        np.testing.assert_array_equal(mine, theirs)
+    assert [i for block in parts for i in block.ids.to_pylist()] == data.ids.to_pylist()
 
 
 def test_fusion_is_of_what_is_present_by_the_leading_direction_or_weighted(aligner):

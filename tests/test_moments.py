@@ -65,6 +65,52 @@ def test_principal_axes_are_those_of_the_covariance(n, d):
     np.testing.assert_allclose(covariance @ axes, axes * variances, atol=1e-9)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("n", [5, 9000])
+def test_moments_of_parts_are_those_of_the_whole_through_their_arrays(n, dtype):
+    # float32: a product of 4096 rows is off by some 1e-7 of what it sums
+    tolerance = 1e-6 if dtype == np.float32 else 1e-12
+    rng = np.random.default_rng(5)
+    rows = (rng.normal(size=(n, 6)) * [1, 2, 3, 1, 1, 1]).astype(dtype)
+    present = rng.random((n, 2)) < 0.8
+
+    def saw(part):
+        columns, second, cross = ColumnMoments(6), SecondMoment(6), CrossMoments([2, 4])
+        columns.add(rows[part])
+        second.add(rows[part])
+        cross.add([rows[part, :2], rows[part, 2:]], present[part])
+        return columns, second, cross
+
+    columns, second, cross = saw(slice(None))
+    merged_columns, merged_second, summed = ColumnMoments(6), SecondMoment(6), 0
+    for part in (slice(0, 0), slice(0, 3), slice(3, None)):
+        of_columns, of_second, of_cross = (one.arrays() for one in saw(part))
+        assert {a.dtype for a in (*of_columns, *of_second, *of_cross)} == {np.dtype(np.float64)}
+        merged_columns.merge(ColumnMoments.from_arrays(of_columns))
+        merged_second.merge(SecondMoment.from_arrays(of_second))
+        summed = [a + b for a, b in zip(summed, of_cross, strict=True)] if summed else of_cross
+    np.testing.assert_allclose(merged_columns.mean, columns.mean, atol=1e-12)
+    np.testing.assert_allclose(merged_columns.deviation, columns.deviation, rtol=1e-12)
+    for a, b in zip(merged_second.principal_axes(6), second.principal_axes(6), strict=True):
+        np.testing.assert_allclose(a, b, atol=10 * tolerance)
+    for a, b in zip(summed, cross.arrays(), strict=True):
+        np.testing.assert_allclose(a, b, rtol=tolerance, atol=tolerance * n)
+
+
+@pytest.mark.parametrize("rows", [500, 20000])
+def test_directions_of_no_variance_are_not_found_in_the_rounding_of_float32(rows):
+    # rounding has left 7e-8 of the largest variance along them
+    rng = np.random.default_rng(6)
+    low_rank = rng.normal(size=(rows, 10)) @ rng.normal(size=(10, 64))
+    second = SecondMoment(64)
+    for block in cut((low_rank / low_rank.std(0)).astype(np.float32), range(300, rows, 300)):
+        second.add(block)
+    axes, variances = second.principal_axes(64)
+    assert axes.shape == (64, 10)
+    exact = np.linalg.eigvalsh(np.cov((low_rank / low_rank.std(0)).T, bias=True))[:-11:-1]
+    np.testing.assert_allclose(variances, exact, rtol=2e-6)
+
+
 def test_cross_moments_are_the_weighted_sum_over_instances_with_both():
     rng = np.random.default_rng(4)
     blocks = [rng.normal(size=(30, d)) for d in (2, 3, 1)]

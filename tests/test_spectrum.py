@@ -1,10 +1,14 @@
 """The kernel against SVDs in float64, at its extremes, and where the SVD's own gradient is NaN."""
 
+from contextlib import nullcontext
+
 import numpy as np
 import pytest
 import torch
 from torch.nn.functional import normalize
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from pmrl_cli import eigen
 from pmrl_cli.spectrum import GAP_WIDTH, leave_one_out_directions, spectrum, subset_spectra
 from tests.reference import spectrum as reference
 
@@ -323,3 +327,55 @@ def test_leave_one_out_directions_are_lifted_directions_of_the_others():
         )
     vectors.requires_grad_()
     assert torch.autograd.gradcheck(lambda v: leave_one_out_directions(v, present), vectors, rtol=2e-3, atol=1e-6)
+
+
+WAITS = {
+    "_local_scalar_dense",
+    "is_nonzero",
+    "equal",
+    "nonzero",
+    "masked_select",
+    "index",
+    "index_put_",
+    "_linalg_eigh",
+    "_linalg_svd",
+}
+
+
+class NeverWaits(TorchDispatchMode):
+    """Fails on what makes the host wait for a device: its values, shapes that depend on them, LAPACK, copies."""
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        name = func.overloadpacket.__name__
+        on_cpu = all(one.device.type == "cpu" for one in args if isinstance(one, torch.Tensor))
+        assert on_cpu or name not in WAITS, f"{name} waits for the device"
+        result = func(*args, **(kwargs or {}))
+        if name in {"_to_copy", "copy_"}:
+            assert {one.device for one in args if isinstance(one, torch.Tensor)} == {result.device}
+        return result
+
+
+@LIFTED
+@pytest.mark.parametrize("modalities", [1, 2, 3, 5])
+def test_off_the_cpu_nothing_waits_for_the_device(modalities, lifted, monkeypatch):
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know the device of no values
+    vectors = torch.empty(6, modalities, 9, device="meta", requires_grad=True)
+    present = torch.empty(6, modalities, dtype=torch.bool, device="meta")
+    with NeverWaits():
+        for out in (spectrum(vectors, lifted=lifted), spectrum(vectors, present, lifted=lifted)):
+            sum(part.sum() for part in out).backward()
+        leave_one_out_directions(vectors, present).sum().backward()
+    assert vectors.grad is not None
+
+
+@LIFTED
+@pytest.mark.parametrize("modalities", [2, 3, 4, 7])
+def test_what_runs_off_the_cpu_gives_the_same(modalities, lifted, monkeypatch):
+    vectors, present = draw(30, modalities, 12)
+    wanted = [*spectrum(vectors, present, lifted=lifted), gradient(vectors, present, lifted=lifted)]
+    monkeypatch.setattr("pmrl_cli.spectrum._due", lambda condition: True)
+    monkeypatch.setattr(eigen, "_lapack", eigen._jacobi)
+    with NeverWaits():
+        found = [*spectrum(vectors, present, lifted=lifted), gradient(vectors, present, lifted=lifted)]
+    for one, other in zip(found, wanted, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-7)

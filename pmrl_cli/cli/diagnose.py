@@ -10,6 +10,7 @@ import typer
 
 from pmrl_cli.cli import diagnose_screen, instances, options, reports, space, states, training_screen
 from pmrl_cli.cli.options import Join, OnBad, option
+from pmrl_cli.errors import UsageError
 
 __all__ = ["command", "conclude", "unmet_conditions"]
 
@@ -37,6 +38,7 @@ def command(
         Path | None,
         option("--partial", metavar="STATE", help="Write the state of these instances, for pmrl merge; no report."),
     ] = None,
+    shard: options.Shard = None,
     per_instance: Annotated[
         Path | None,
         option("--per-instance", metavar="PARQUET", help="Write one row an instance: rho, agreement, suspicion."),
@@ -68,6 +70,15 @@ def command(
     Chance is what the same vectors give when their pairs are shuffled. A is 0 for shuffled pairs and 1 where all
     modalities of every instance coincide. Given a model alone, show how its fit went.
     """
+    share = options.parse_shard(shard)
+    if share is not None and partial is None:
+        what = "--shard without --partial"
+        raise UsageError(
+            what,
+            found=f"--shard {shard}",
+            expected="a state to write: one share has no diagnosis",
+            next_step=f"Pass --partial {share[0] + 1}.state too, and then type: pmrl merge *.state",
+        )
     paths = options.expand_files(files, null=null)
     of_instances: dict[str, object] = {
         "--fail-under": fail_under,
@@ -77,40 +88,55 @@ def command(
         "--compare": compare,
     }
     if model is None and space.is_model(paths):
-        training_screen.run(Path(paths[0]), report, of_instances | {"--partial": partial}, as_json=json, force=force)
+        training_screen.run(
+            Path(paths[0]), report, of_instances | {"--partial": partial, "--shard": shard}, as_json=json, force=force
+        )
         return
     gates = space.parse_gates(fail_under)
     if partial is not None:
         states.check(partial, of_instances | {"--report": report}, force=force)
     instances.check_outputs(per_instance, suspects, force=force)
     baseline = reports.check(report, compare, force=force)
-    found = space.read_space(
-        paths,
-        model=model,
-        split=split,
-        label=label,
-        group=group,
-        device=device,
-        threads=threads,
-        max_memory=max_memory,
-        quiet=quiet,
-        join=join.value,
-        on_bad=on_bad.value,
-        id_column=id_column,
-        feature_column=feature_column,
-        labels=labels,
-    )
     from pmrl_cli.diagnosis import diagnose_state, state_of
+    from pmrl_cli.world import joined
 
-    digest = ""
-    if partial is not None and model is not None:  # states of different models do not merge
-        from pmrl_cli.files.model_folder import WEIGHTS
-        from pmrl_cli.files.sealed import sha256_of
+    with joined() as world:
+        found = space.read_space(
+            paths,
+            model=model,
+            split=split,
+            label=label,
+            group=group,
+            device=device,
+            threads=threads,
+            max_memory=max_memory,
+            quiet=quiet,
+            world=world,
+            share=share,
+            join=join.value,
+            on_bad=on_bad.value,
+            id_column=id_column,
+            feature_column=feature_column,
+            labels=labels,
+        )
+        digest = ""
+        if partial is not None and model is not None:  # states of different models do not merge
+            from pmrl_cli.files.model_folder import WEIGHTS
+            from pmrl_cli.files.sealed import sha256_of
 
-        digest = sha256_of(model / WEIGHTS)
-    state = state_of(
-        found.dataset, label=found.label, group=found.group, seed=seed, columns=found.columns, model=digest
-    )
+            digest = sha256_of(model / WEIGHTS)
+        state = state_of(
+            found.dataset,
+            label=found.label,
+            group=found.group,
+            seed=seed,
+            columns=found.columns,
+            model=digest,
+            part=share is not None,
+            world=world,
+        )
+    if world.rank:
+        return
     if partial is not None:
         states.write(state, partial, as_json=json)
         return

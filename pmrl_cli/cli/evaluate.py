@@ -59,27 +59,38 @@ def command(
     beside its chance value (a random order) and a 95 % bootstrap interval over queries or groups.
     """
     gates = space.parse_gates(fail_under)
-    found = space.read_space(
-        options.expand_files(files, null=null),
-        model=model,
-        split=split,
-        label=label,
-        group=group,
-        device=device,
-        threads=threads,
-        max_memory=max_memory,
-        quiet=quiet,
-        join=join.value,
-        on_bad=on_bad.value,
-        id_column=id_column,
-        feature_column=feature_column,
-        labels=labels,
-    )
     from pmrl_cli.retrieval import evaluate
+    from pmrl_cli.world import joined
 
-    evaluation = evaluate(
-        found.dataset, fusion=fusion.value, label=found.label, group=found.group, seed=seed, max_queries=queries
-    )
+    with joined() as world:
+        found = space.read_space(
+            options.expand_files(files, null=null),
+            model=model,
+            split=split,
+            label=label,
+            group=group,
+            device=device,
+            threads=threads,
+            max_memory=max_memory,
+            quiet=quiet,
+            world=world,
+            join=join.value,
+            on_bad=on_bad.value,
+            id_column=id_column,
+            feature_column=feature_column,
+            labels=labels,
+        )
+        evaluation = evaluate(
+            found.dataset,
+            fusion=fusion.value,
+            label=found.label,
+            group=found.group,
+            seed=seed,
+            max_queries=queries,
+            world=world,
+        )
+    if world.rank:
+        return
     result = {**evaluation.as_dict(), "scope": found.instances}
     unmet = space.unmet_gates(result, gates, SHORT)
     if json:

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from pmrl_cli.cli import options
+from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import Fusion, OnBad, option
-from pmrl_cli.errors import UsageError
+from pmrl_cli.errors import Place, ResourceError, UsageError
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import EmbeddedBlock
+    from pmrl_cli.world import World
 
 __all__ = ["command"]
 
@@ -64,6 +66,54 @@ def _check_stream(format: Format | None, *, json: bool) -> None:
         )
 
 
+def _check_together(format: Format | None, *, streaming: bool, shard: str | None) -> None:
+    """Refuse what several processes cannot write into one export."""
+    given = "-o -" if streaming else f"--shard {shard}" if shard else ""
+    if format not in (None, Format.parquet):
+        given = f"--format {format}"
+    if given:
+        what = "several processes write one export"
+        raise UsageError(
+            what,
+            found=f"{given} and a launcher",
+            expected="a folder of Parquet, whose part files they share",
+            next_step="Leave the launcher out, or give each of your own jobs a --shard I/N.",
+        )
+
+
+def _write_together(
+    world: World,
+    blocks: Iterator[EmbeddedBlock],
+    out: Path,
+    plan: dict[str, Any],
+    *,
+    force: bool,
+    provenance: Mapping[str, object],
+) -> None:
+    """Write one export: each process its part files, rank 0 the manifest when all are there."""
+    import json
+
+    from pmrl_cli.files.exports import open_export, seal_export, write_files
+
+    with ExitStack() as stack:
+        folder = stack.enter_context(open_export(out, plan["names"], force=force)) if world.rank == 0 else out
+        folder = Path(world.agree(str(folder.resolve())))
+        if not folder.is_dir():
+            what = "folder of the export is not there"
+            raise ResourceError(
+                what,
+                at=Place(str(out)),
+                found=f"none that rank {world.rank} sees",
+                expected="a file system that all processes share",
+                next_step="Write to one, or give each of your own jobs a --shard I/N.",
+            )
+        described, files = write_files(blocks, folder, **plan)
+        everyone = world.collect(json.dumps(files).encode())
+        if world.rank == 0:
+            written = {path: digest for content in everyone for path, digest in json.loads(content).items()}
+            seal_export(folder, described, written, provenance)
+
+
 def _shown(blocks: Iterator[EmbeddedBlock], instances: int, *, quiet: bool) -> Iterator[EmbeddedBlock]:
     """Pass blocks on and show, on a terminal, how many of the instances are done."""
     from rich.console import Console
@@ -91,6 +141,7 @@ def command(
     ] = None,
     fusion: options.FusionOption = Fusion.leading,
     on_bad: options.OnBadOption = OnBad.error,
+    shard: options.Shard = None,
     id_column: options.IdColumn = None,
     feature_column: options.FeatureColumn = None,
     null: options.NullPaths = False,
@@ -106,26 +157,32 @@ def command(
 
     Every instance counts, also those with a single modality. The fused vector is the leading direction of an
     instance's modalities, or (--fusion weighted) their mean weighted by their cosine with it.
+
+    With --shard 3/8 the third of eight equal, consecutive shares is written, into a folder of its own: eight calls,
+    in any order, write what one call writes without, vector for vector. Part files are numbered through all shards,
+    so that the folders can be put together; a shard without instances is an export without rows.
     """
+    mine = options.parse_shard(shard)
     streaming = output == STDOUT
     if streaming:
         _check_stream(format, json=json)
 
-    import torch
-
     from pmrl_cli.aligner import Aligner
+    from pmrl_cli.data.split import shard as share_of_rows
     from pmrl_cli.files.atomic import MANIFEST, check_replaceable, to_json
-    from pmrl_cli.files.exports import KIND, ROWS_PER_FILE, write_export, write_stream
+    from pmrl_cli.files.exports import KIND, ROWS_PER_FILE, rank_of, shard_of, write_export, write_stream
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.sealed import sha256_of
     from pmrl_cli.files.specs import check_not_input
+    from pmrl_cli.world import joined, size_asked
 
+    if size_asked() > 1:
+        _check_together(format, streaming=streaming, shard=shard)
     paths = options.expand_files(files, null=null)
     if not streaming:
         check_replaceable(Path(output), kind=KIND, force=force)
         check_not_input(Path(output), paths)
-    if threads is not None:
-        torch.set_num_threads(threads)
+    compute.prepare(threads)
     aligner = Aligner.load(model, device=device)
     dataset = read_dataset(
         paths,
@@ -136,33 +193,44 @@ def command(
         feature_column=feature_column,
         max_memory=options.parse_bytes(max_memory),
     )
-    if not quiet:
-        for sentence in dataset.notes:
-            typer.echo(f"note: {sentence}", err=True)
-    blocks = _shown(aligner.embed(dataset, fusion=fusion.value), len(dataset), quiet=quiet)
-    if streaming:
-        write_stream(blocks, sys.stdout.buffer, names=dataset.names, dim=aligner.dim, dtype=dtype.value)
-        return
-    counts = dict(zip(dataset.names, dataset.present.sum(axis=0).tolist(), strict=True))
-    rows = int(dataset.present.any(axis=1).sum())
     file_format = (format or Format.parquet).value
-    write_export(
-        blocks,
-        Path(output),
-        names=dataset.names,
-        counts=list(counts.values()),
-        rows=rows,
-        dim=aligner.dim,
-        format=file_format,
-        dtype=dtype.value,
-        rows_per_file=rows_per_file or ROWS_PER_FILE,
-        force=force,
-        provenance={
-            "fusion": fusion.value,
-            "inputs": {features.name: features.digest for features in dataset.modalities},
-            "model": sha256_of(model / MANIFEST),
-        },
-    )
+    part_rows = rows_per_file or ROWS_PER_FILE
+    provenance = {
+        "fusion": fusion.value,
+        "inputs": {features.name: features.digest for features in dataset.modalities},
+        "model": sha256_of(model / MANIFEST),
+    }
+    rows = share_of_rows(len(dataset), *(mine or (0, 1)))
+    share = shard_of(dataset.names, dataset.present, *mine, part_rows) if mine else None
+    present = dataset.present[rows]
+    counts = dict(zip(dataset.names, present.sum(axis=0).tolist(), strict=True))
+    instances = int(present.any(axis=1).sum())
+    with joined() as world:
+        if world.size > 1:
+            rows, share = rank_of(dataset.names, dataset.present, world.rank, world.size, part_rows)
+        hidden = quiet or bool(world.rank)
+        for sentence in () if hidden else dataset.notes:
+            typer.echo(f"note: {sentence}", err=True)
+        blocks = _shown(aligner.embed(dataset, rows, fusion=fusion.value), rows.stop - rows.start, quiet=hidden)
+        if streaming:
+            write_stream(blocks, sys.stdout.buffer, names=dataset.names, dim=aligner.dim, dtype=dtype.value)
+            return
+        plan: dict[str, Any] = {
+            "names": dataset.names,
+            "counts": list(counts.values()),
+            "rows": instances,
+            "dim": aligner.dim,
+            "format": file_format,
+            "dtype": dtype.value,
+            "rows_per_file": part_rows,
+            "share": share,
+        }
+        if world.size == 1:
+            write_export(blocks, Path(output), **plan, force=force, provenance=provenance)
+        else:
+            _write_together(world, blocks, Path(output), plan, force=force, provenance=provenance)
+    if world.rank:
+        return
     if json:
         summary = {
             "schema": "pmrl.export/1",
@@ -171,9 +239,9 @@ def command(
             "dim": aligner.dim,
             "dtype": dtype.value,
             "fusion": fusion.value,
-            "instances": rows,
+            "instances": instances,
             "modalities": counts,
         }
-        typer.echo(to_json(summary), nl=False)
+        typer.echo(to_json(summary | ({"shard": shard} if shard else {})), nl=False)
     else:
         typer.echo(output)

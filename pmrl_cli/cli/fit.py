@@ -9,15 +9,15 @@ import shutil
 import signal
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from pmrl_cli.cli import options
+from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import Join, OnBad, Precision, option
 from pmrl_cli.errors import UsageError
-from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.objectives import REGISTRY
 
 __all__ = ["command"]
@@ -61,7 +61,7 @@ def command(
         Path, option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
     ] = Path("model"),
     objective: Annotated[
-        str, option("--objective", help=f"One of {', '.join([*REGISTRY, *SOLVERS])}, auto.")
+        str, option("--objective", help=f"One of {', '.join(REGISTRY)}, gcca, mcca, auto.")
     ] = "pmrl",
     set: Annotated[
         list[str] | None, option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
@@ -130,7 +130,7 @@ def command(
     """Train adapters that align the modalities, and print the model folder.
 
     Interrupted (Ctrl-C, SIGTERM), it saves its state beside the output and leaves with 130 or 143; the same command
-    continues, bit for bit.
+    continues, bit for bit. Several processes fit together: torchrun --nproc-per-node 4 -m pmrl_cli fit ...
     """
     import torch
 
@@ -142,10 +142,11 @@ def command(
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.specs import check_not_input
     from pmrl_cli.files.suspects import read_exclusions
+    from pmrl_cli.training.devices import choose_device
     from pmrl_cli.training.loop import Interrupted
+    from pmrl_cli.world import joined
 
-    if threads is not None:
-        torch.set_num_threads(threads)
+    compute.prepare(threads)
     check_replaceable(output, kind=FORMAT, force=force)
     paths = options.expand_files(files, null=null)
     check_not_input(output, paths)
@@ -176,11 +177,14 @@ def command(
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     started = time.time()
-    progress = FitProgress(quiet=quiet, verbose=verbose)
     memory = options.parse_bytes(max_memory)
     try:
-        with held(unfinished), progress:
-            states = [path for path in sorted(unfinished.iterdir()) if path.is_dir()]
+        with joined(cuda=choose_device(device).type == "cuda") as world, ExitStack() as stack:
+            leads = world.rank == 0  # the others hold no file and say nothing
+            progress = stack.enter_context(FitProgress(quiet=quiet or not leads, verbose=verbose))
+            if leads:
+                stack.enter_context(held(unfinished))
+            states = [path for path in sorted(unfinished.iterdir()) if path.is_dir()] if leads else []
             if restart:
                 for path in states:
                     shutil.rmtree(path)
@@ -216,10 +220,13 @@ def command(
                 stage=stage,
                 report=progress.evaluation,
                 should_stop=stop.asked,
+                world=world,
             )
             stop.training = False
             if stop.asked():  # during the last step
                 raise Interrupted
+            if not leads:
+                return
             run = {
                 "seconds": round(time.time() - started, 3),
                 "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
@@ -228,6 +235,7 @@ def command(
                 "torch": torch.__version__,
                 "threads": torch.get_num_threads(),
                 "cores": os.cpu_count(),
+                "processes": world.size,
                 "command": sys.argv[1:],
             }
             reading = {

@@ -19,14 +19,16 @@ from typer.exceptions import TyperException
 from pmrl_cli import __version__
 from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge
 from pmrl_cli.cli.options import option
-from pmrl_cli.errors import PmrlError, is_out_of_memory
+from pmrl_cli.errors import PmrlError, UsageError, is_out_of_memory
 
 __all__ = ["app", "run"]
 
-# Read by OpenMP when torch is loaded, later: threads that spin for the next piece of work make a training step on a
-# machine with other work many times slower (docs/speed.md); sleeping costs a tenth on an idle one.
+# Read by OpenMP and OpenBLAS when torch and NumPy are loaded, later: threads that spin for the next piece of work
+# make a training step on a machine with other work many times slower (docs/speed.md); sleeping costs a tenth on an
+# idle one.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # 2^4 cycles, the least; 2^26 by default
 
 app = typer.Typer(
     name="pmrl",
@@ -59,12 +61,30 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
+_ALONE = ("inspect", "ingest", "merge")
+
+
+def _check_world(name: str | None) -> None:
+    """Refuse to run what one process does in each of several: they would all read and write the same."""
+    size = os.environ.get("WORLD_SIZE", "1")
+    if name in _ALONE and size != "1":
+        what = f"pmrl {name} is done by one process"
+        raise UsageError(
+            what,
+            found=f"WORLD_SIZE={size}, as a launcher sets it",
+            expected="no launcher, or fit, diagnose, evaluate or export",
+            next_step=f"Type pmrl {name} without torchrun.",
+        )
+
+
 @app.callback(help=_flowed(_HELP))
 def pmrl(
+    context: typer.Context,
     version: Annotated[bool, option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
     debug: Annotated[bool, option("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Take the options of all commands; its help is ``_HELP``."""
+    _check_world(context.invoked_subcommand)
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
@@ -96,7 +116,7 @@ def _usage_message(error: TyperException) -> str:
 def _fail(error: BaseException, message: str, code: int, details: dict[str, object]) -> int:
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    if "--json" in sys.argv:
+    if "--json" in sys.argv and details["kind"] != "peer":  # which the process it names has told
         with suppress(OSError):  # what cannot be written may be standard output itself
             typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead

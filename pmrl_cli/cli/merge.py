@@ -9,7 +9,7 @@ import typer
 
 from pmrl_cli.cli import diagnose, options, reports, space, states
 from pmrl_cli.cli.options import option
-from pmrl_cli.errors import Place, UsageError
+from pmrl_cli.errors import DataError, Place, UsageError
 
 __all__ = ["command"]
 
@@ -48,6 +48,15 @@ def command(
     if output is not None:
         states.write(merged, output, as_json=json)
         return
+    if merged.instances == 0:
+        what = "no instance in these states"
+        raise DataError(
+            what,
+            at=Place(str(files[0])),
+            found="empty shards only",
+            expected="one that has two modalities",
+            next_step="Merge the states of all shards.",
+        )
     from pmrl_cli.diagnosis import diagnose_state
 
     result = diagnose_state(merged).as_dict()

@@ -40,11 +40,13 @@ __all__ = [
     "PrecisionOption",
     "Quiet",
     "Seed",
+    "Shard",
     "Threads",
     "Verbose",
     "expand_files",
     "option",
     "parse_bytes",
+    "parse_shard",
 ]
 
 option = partial(typer.Option, show_envvar=False)
@@ -143,6 +145,25 @@ def parse_seconds(text: str | None) -> float | None:
     return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2].lower()]
 
 
+def parse_shard(text: str | None) -> tuple[int, int] | None:
+    """Return (2, 8) for ``3/8``, the third of eight shares: its number from 0 on, and how many there are.
+
+    Raises: UsageError for anything but i/n with 1 <= i <= n.
+    """
+    if text is None:
+        return None
+    match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
+    if match is None or not 1 <= int(match[1]) <= int(match[2]):
+        what = "unknown shard"
+        raise UsageError(
+            what,
+            found=f"--shard {text!r}",
+            expected="i/n with i from 1 to n, such as 3/8 for the third of eight",
+            next_step="Give every call its own i and all the same n.",
+        )
+    return int(match[1]) - 1, int(match[2])
+
+
 def expand_files(files: list[str], *, null: bool) -> list[str]:
     """Replace ``-`` by the paths on standard input, one a line (or NUL-separated with ``-0``)."""
     expanded: list[str] = []
@@ -212,6 +233,10 @@ Threads = Annotated[int | None, option("--threads", min=1, help="CPU threads (de
 MaxMemory = Annotated[
     str | None,
     option("--max-memory", help="Memory for feature arrays, e.g. 8G; beyond it they live on disk."),
+]
+Shard = Annotated[
+    str | None,
+    option("--shard", metavar="I/N", help="Do one share of the instances: 3/8 is the third of eight."),
 ]
 Force = Annotated[bool, option("--force", help="Replace an output that pmrl did not write.")]
 ConfigFile = Annotated[

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
 
 import typer
 
-from pmrl_cli.cli import options
+from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import option
 from pmrl_cli.cli.table import WIDTH
 from pmrl_cli.errors import UsageError
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pmrl_cli.data.dataset import Dataset
+    from pmrl_cli.world import World
 
 __all__ = [
     "WIDTH",
@@ -118,9 +119,16 @@ def read_space(
     threads: int | None,
     max_memory: str | None,
     quiet: bool,
+    world: World,
+    share: tuple[int, int] | None = None,
     **reading: Any,  # noqa: ANN401 - read_dataset names and checks them
 ) -> Space:
     """Read the files and, with a model, embed the instances it is to be judged on.
+
+    A share (its number from 0 on, and how many there are) takes only its rows of these instances; of a store no
+    others are read.
+
+    Of several processes each embeds a share of the instances and gets all.
 
     Raises: UsageError for --split without --model; whatever reading and embedding raise.
     """
@@ -138,19 +146,25 @@ def read_space(
 
         aligner = Aligner.load(model, device=device)
     dataset = read_dataset(files, max_memory=budget, **reading)
-    if not quiet:
+    if not quiet and world.rank == 0:
         for note in dataset.notes:
             typer.echo(f"note: {note}", err=True)
-    if threads is not None:
-        import torch
-
-        torch.set_num_threads(threads)
+    compute.prepare(threads)
     everyone = "" if len(dataset) == 1 else "all "
     instances = f"{everyone}{count_text(len(dataset), 'instance')}, compared as they are"
     columns = dataset.dims
+    rows = None
     if aligner is not None:
         rows, instances = aligner.rows(dataset, split.value)
-        dataset = aligner.embed_dataset(dataset, rows, max_memory=budget)
+    if share is not None:
+        from pmrl_cli.data.split import shard
+        from pmrl_cli.retrieval.batches import check_pairs
+
+        check_pairs(dataset)  # now, for the share may have no pair where the whole has
+        taken = shard(len(dataset) if rows is None else len(rows), *share)
+        dataset, rows = (dataset.part(taken), None) if rows is None else (dataset, rows[taken])
+    if aligner is not None:
+        dataset = aligner.embed_dataset(dataset, rows, max_memory=budget, world=world)
     return Space(
         dataset,
         instances,

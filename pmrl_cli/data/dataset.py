@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import mmap
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -32,8 +33,9 @@ class Features:
         name: the modality.
         array: (n, d_m) float32 or float16, or uint16 holding bfloat16 bits; in memory or memory-mapped, C order.
         bfloat16: True if ``array`` holds bfloat16 bits.
-        digest: SHA-256 (hex) of the rows as stored, in instance order; equal data has equal digests whatever
-            file format it came from. Empty where nobody needs it (arrays handed over in Python).
+        digest: SHA-256 (hex) of the npy file that holds the rows as stored, in instance order (a store's own file);
+            equal data has equal digests whatever file format it came from. Empty where nobody needs it (arrays
+            handed over in Python).
     """
 
     name: str
@@ -51,7 +53,8 @@ class Features:
         block = self.array[rows]
         if self.bfloat16:
             return (block.astype(np.uint32) << 16).view(np.float32)
-        return np.array(block, dtype=np.float32, order="C")
+        copied = None if isinstance(rows, np.ndarray) else True  # rows by number are a copy already
+        return np.array(block, dtype=np.float32, order="C", copy=copied)
 
     def release(self) -> None:
         """Let go of the memory that reading a memory map has taken; its pages are read again when asked for.
@@ -99,22 +102,60 @@ class Dataset:
         """Columns of each modality, in order."""
         return tuple(features.dim for features in self.modalities)
 
+    def part(self, rows: slice) -> Dataset:
+        """Return some consecutive instances as a data set; nothing is read or copied."""
+        return Dataset(
+            self.ids[rows],
+            tuple(replace(features, array=features.array[rows], digest="") for features in self.modalities),
+            self.present[rows],
+            {name: column[rows] for name, column in self.columns.items()},
+            self.named_by_row,
+            self.notes,
+        )
+
     def block_rows(self) -> int:
         """Rows whose float32 vectors of all modalities fill ``BLOCK_BYTES`` (at least 1)."""
         return max(1, BLOCK_BYTES // (4 * max(1, sum(self.dims))))
 
-    def blocks(self, rows: npt.NDArray[np.int64] | None = None) -> Iterator[Rows]:
+    def blocks(self, rows: Rows | None = None) -> Iterator[Rows]:
         """Yield the rows of the dataset (or those of ``rows``, which must ascend) block by block.
 
-        What a block has read of a memory map is let go of when the next is asked for.
+        A slice is cut where the whole data set is: its first and last block may be part of a block of that. What a
+        block has read of a memory map is let go of when the next is asked for.
         """
-        step = self.block_rows()
-        count = len(self) if rows is None else len(rows)
-        for start in range(0, count, step):
-            stop = min(start + step, count)
-            yield slice(start, stop) if rows is None else rows[start:stop]
+        for block in self._cut(slice(0, len(self)) if rows is None else rows):
+            yield block
             for features in self.modalities:
                 features.release()
+
+    def _cut(self, rows: Rows) -> Iterator[Rows]:
+        step = self.block_rows()
+        if isinstance(rows, slice):
+            start = rows.start
+            while start < rows.stop:
+                stop = min(start - start % step + step, rows.stop)
+                yield slice(start, stop)
+                start = stop
+        else:
+            for start in range(0, len(rows), step):
+                yield rows[start : start + step]
+
+    def block_of(self, rows: slice) -> slice:
+        """Return the block of the whole data set that these rows, a block of a slice, are part of."""
+        start = rows.start - rows.start % self.block_rows()
+        return slice(start, min(start + self.block_rows(), len(self)))
+
+    def read_ahead(self, rows: Rows | None = None) -> Iterator[tuple[Rows, list[FloatArray]]]:
+        """Yield the rows of each of ``blocks`` and the features of all modalities there, read by a thread.
+
+        The next block is read while the last one is used: two are in memory.
+        """
+        blocks = ((block, [features.read(block) for features in self.modalities]) for block in self.blocks(rows))
+        with ThreadPoolExecutor(1) as reader:
+            coming = reader.submit(next, blocks, None)
+            while (block := coming.result()) is not None:
+                coming = reader.submit(next, blocks, None)
+                yield block
 
 
 @dataclass(frozen=True)

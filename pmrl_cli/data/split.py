@@ -1,4 +1,4 @@
-"""Which instances train, which choose, which are kept unseen: by hash of the id or of its group."""
+"""How instances are parted: to train, to choose and unseen, by hash of the id or of its group; or into shards."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids, unit_interval
 from pmrl_cli.errors import DataError, Place, UsageError
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "column_of", "group_keys", "split_instances"]
+__all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "column_of", "group_keys", "shard", "split_instances"]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -45,6 +45,20 @@ class SplitRule:
     test: float = 0.0
     group: str | None = None
     column: str | None = None
+
+
+def shard(count: int, index: int, of: int) -> slice:
+    """Return the share of ``count`` rows that one of several equal workers does.
+
+    The shares are consecutive, cover every row once, and differ by one row at most; with more shares than rows some
+    are empty.
+
+    Args:
+        count: rows, at least 0.
+        index: which share, in [0, of).
+        of: how many shares, at least 1.
+    """
+    return slice(count * index // of, count * (index + 1) // of)
 
 
 def column_of(dataset: Dataset, name: str) -> pa.Array:

@@ -98,13 +98,14 @@ def _solve(vectors: Vectors, present: Mask, ridges: Sequence[float]) -> list[Lin
         having = block[present[:, m]]
         columns, second = ColumnMoments(block.shape[1]), SecondMoment(block.shape[1])
         columns.add(having)
-        second.add(standardise(having, columns.mean, inverse_deviation(columns)))
+        # Products in float64: what states say must not depend, beyond 1e-10, on how they were merged.
+        second.add(standardise(having, columns.mean, inverse_deviation(columns)).astype(np.float64))
         projection, variance = fit_projection(columns, second, COMPONENTS)
         projections.append(projection)
         variances.append(variance)
         scores.append(projection.scores(block))
     cross = CrossMoments([len(variance) for variance in variances])
-    cross.add(scores, present)
+    cross.add([one.astype(np.float64) for one in scores], present)
     adapters = []
     for ridge in ridges:
         solved = gcca(cross, variances, ridge=ridge, dim=max(1, min(cross.dims)))

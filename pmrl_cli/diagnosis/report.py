@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.data.split import column_of
+from pmrl_cli.data.split import column_of, shard
 from pmrl_cli.diagnosis.header import Header
 from pmrl_cli.diagnosis.mispairs import Mispairs
 from pmrl_cli.diagnosis.order import try_orders
@@ -22,6 +22,7 @@ from pmrl_cli.diagnosis.statistic import plain
 from pmrl_cli.diagnosis.summaries import BINS
 from pmrl_cli.diagnosis.verdict import judge
 from pmrl_cli.retrieval.batches import check_pairs
+from pmrl_cli.world import ALONE, World, collect_arrays
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_state", "state_of"]
 
@@ -65,6 +66,8 @@ def state_of(
     moments: int = MOMENTS,
     columns: Sequence[int] | None = None,
     model: str = "",
+    part: bool = False,
+    world: World = ALONE,
 ) -> State:
     """Read a data set once.
 
@@ -78,10 +81,14 @@ def state_of(
         moments: instances in the joint moments.
         columns: columns of each modality in its files, where a model has embedded them.
         model: digest of that model.
+        part: these are some of the instances: perhaps none of them has two modalities.
+        world: the processes that read a share each, of a data set that all of them have. Rank 0 gets the state of
+            all; the others that of their share.
 
     Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
     """
-    check_pairs(dataset)
+    if not part:
+        check_pairs(dataset)
     for name in (group, label):
         if name is not None:
             column_of(dataset, name)
@@ -96,7 +103,13 @@ def state_of(
         moments,
         model,
     )
-    return State.of(dataset, header)
+    own = State.of(dataset.part(shard(len(dataset), world.rank, world.size)), header)
+    if world.size == 1:
+        return own
+    for rank, arrays in enumerate(collect_arrays(world, own.arrays())):  # nothing but at rank 0
+        if rank:
+            own.merge(State.from_arrays(header, arrays), name=f"rank {rank}")
+    return own
 
 
 def diagnose_state(

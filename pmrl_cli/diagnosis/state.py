@@ -30,6 +30,7 @@ from pmrl_cli.retrieval.batches import Batch
 __all__ = ["MOMENTS", "RESERVOIR", "State"]
 
 RESERVOIR = 4096
+Hashes = npt.NDArray[np.uint64]
 MOMENTS = 2**16
 """Instances in the joint moments at most: they cost d x d a pair, and at 20 instances a column more add little."""
 
@@ -69,12 +70,16 @@ class State:
         """Return the state of all instances of a data set that have two modalities or more."""
         state = cls(header)
         rows = np.flatnonzero(dataset.present.sum(1) >= 2)
-        if len(rows) > header.moments:
-            pieces = (rows[start : start + _HASHED] for start in range(0, len(rows), _HASHED))
-            state.moments.foresee(np.concatenate([_keys(dataset, piece, header)[0] for piece in pieces]))
+        pieces = (rows[start : start + _HASHED] for start in range(0, len(rows), _HASHED))
+        hashed = [_keys(dataset, piece, header) for piece in pieces]
+        keys, hashes = (np.concatenate([pair[i] for pair in hashed] or [state._groups]) for i in range(2))
+        state.moments.foresee(keys)
+        start = 0
         for block in dataset.blocks(rows):
             assert isinstance(block, np.ndarray)
-            state.add(dataset, block)
+            stop = start + len(block)
+            state._add(dataset, block, keys[start:stop], hashes[start:stop])
+            start = stop
         return state
 
     @property
@@ -89,10 +94,14 @@ class State:
 
     def add(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> None:
         """Add instances of a data set, all with two modalities or more."""
-        ids = dataset.ids.take(rows)
-        keys, hashes = _keys(dataset, rows, self.header)
+        self._add(dataset, rows, *_keys(dataset, rows, self.header))
+
+    def _add(self, dataset: Dataset, rows: npt.NDArray[np.int64], keys: Hashes, hashes: Hashes) -> None:
+        """Add instances whose hashes (of the group, of the id) are known."""
         present = np.ascontiguousarray(dataset.present[rows])
-        vectors = [_unit(features.read(rows)) * present[:, [m]] for m, features in enumerate(dataset.modalities)]
+        vectors = [_unit(features.read(rows)) for features in dataset.modalities]
+        if not present.all():
+            vectors = [vector * present[:, [m]] for m, vector in enumerate(vectors)]
         self.instances += len(rows)
         has = present.astype(np.float64)
         self.counts += (has.T @ has).astype(np.int64)
@@ -109,7 +118,7 @@ class State:
                 keys[chosen],
                 hashes[chosen],
                 _label_hashes(dataset, rows[chosen], self.header),
-                np.array(ids.take(chosen).to_pylist(), dtype=object),
+                np.array(dataset.ids.take(rows[chosen]).to_pylist(), dtype=object),
                 present[chosen],
                 [vector[chosen] for vector in vectors],
             )
@@ -194,9 +203,7 @@ def _partner_sums(has: npt.NDArray[np.float64], vectors: npt.NDArray[np.float32]
     return sums
 
 
-def _keys(
-    dataset: Dataset, rows: npt.NDArray[np.int64], header: Header
-) -> tuple[npt.NDArray[np.uint64], npt.NDArray[np.uint64]]:
+def _keys(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header) -> tuple[Hashes, Hashes]:
     """Return the hashes of the groups of some rows (of their ids where there are no groups), and of their ids."""
     ids = dataset.ids.take(rows)
     hashes = hash_ids(ids, header.seed)

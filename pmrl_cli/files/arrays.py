@@ -6,6 +6,7 @@ import json
 import zipfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from itertools import cycle
 from pathlib import Path
 from typing import IO, Any
 
@@ -180,9 +181,9 @@ def _tensor_blocks(path: Path, name: str, start: int, shape: list[int], kind: st
 
 def _stream(file: IO[bytes], rows: int, dim: int, dtype: np.dtype[Any]) -> Iterator[Block]:
     step = max(1, min(rows, rows_per_block(dim, dtype.itemsize)))
-    buffer = np.empty((step, dim), dtype=dtype)
+    buffers = cycle([np.empty((step, dim), dtype=dtype) for _ in range(2)])
     for start in range(0, rows, step):
-        block = buffer[: min(step, rows - start)]
+        block = next(buffers)[: min(step, rows - start)]
         _fill(file, block)
         yield block.astype(dtype.newbyteorder("="), copy=False), None
 

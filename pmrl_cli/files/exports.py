@@ -6,13 +6,15 @@ store do not depend on how the instances were cut into blocks.
 
 from __future__ import annotations
 
-import hashlib
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Self
 
 import numpy as np
 import numpy.typing as npt
@@ -20,13 +22,28 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
+from pmrl_cli.data.split import shard
 from pmrl_cli.errors import UsageError
 from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable
-from pmrl_cli.files.manifest import EXPORT, STORE, digest_ids
-from pmrl_cli.files.sealed import FORMAT_VERSION, digests, write_sealed
-from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, VectorTable, vector_type
+from pmrl_cli.files.manifest import EXPORT, IDS, STORE, digest_ids
+from pmrl_cli.files.npy import npy_header
+from pmrl_cli.files.sealed import FORMAT_VERSION, HashedFile, sha256_of, write_sealed
+from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, Parts, VectorTable, vector_type
 
-__all__ = ["FORMATS", "FUSED", "KIND", "ROWS_PER_FILE", "write_export", "write_stream"]
+__all__ = [
+    "FORMATS",
+    "FUSED",
+    "KIND",
+    "ROWS_PER_FILE",
+    "Share",
+    "open_export",
+    "rank_of",
+    "seal_export",
+    "shard_of",
+    "write_export",
+    "write_files",
+    "write_stream",
+]
 
 FUSED = "fused"
 ROWS_PER_FILE = 262_144
@@ -41,6 +58,87 @@ _RESERVED = frozenset({FUSED, "id", "present", MANIFEST})
 
 
 @dataclass(frozen=True)
+class Share:
+    """What one writer of several writes of an export.
+
+    Args:
+        index: which writer this is, in [0, of).
+        of: how many there are.
+        parts: of each table (the modalities and ``FUSED``), the Parquet files it writes.
+    """
+
+    index: int
+    of: int
+    parts: Mapping[str, Parts]
+
+    @property
+    def suffix(self) -> str:
+        """What tells the files of this writer from those of the others."""
+        return f"-{self.index:05d}-of-{self.of:05d}"
+
+
+def shard_of(
+    names: Sequence[str], present: npt.NDArray[np.bool_], index: int, of: int, rows_per_file: int = ROWS_PER_FILE
+) -> Share:
+    """Return what the writer of one shard of the instances writes, whose blocks hold that shard alone.
+
+    The part files of all shards together are numbered through, in the order of the shards.
+
+    Args:
+        names: the k modalities.
+        present: (n, k) bool, of all instances.
+        index: which shard, in [0, of).
+        of: how many shards.
+        rows_per_file: rows of one Parquet file.
+    """
+    edges = [shard(len(present), one, of).start for one in range(of)] + [len(present)]
+    parts = {}
+    for name, has in zip([*names, FUSED], [*present.T, present.any(axis=1)], strict=True):
+        rows = np.diff(np.concatenate([[0], np.cumsum(has)])[edges])
+        files = np.maximum(1, -(-rows // rows_per_file))
+        first, mine = int(files[:index].sum()), int(rows[index])
+        parts[name] = Parts(first, first + int(files[index]), int(files.sum()), 0, mine, mine)
+    return Share(index, of, parts)
+
+
+def rank_of(
+    names: Sequence[str], present: npt.NDArray[np.bool_], index: int, of: int, rows_per_file: int = ROWS_PER_FILE
+) -> tuple[slice, Share]:
+    """Return what one of several writers of one export writes, and the instances that its blocks must hold for that.
+
+    Each writes about equally many of the part files of every table, as one writer alone would number and cut them.
+
+    Args:
+        names: the k modalities.
+        present: (n, k) bool, of all instances.
+        index: which writer, in [0, of).
+        of: how many there are.
+        rows_per_file: rows of one Parquet file.
+    """
+    tables = dict(zip([*names, FUSED], [*present.T, present.any(axis=1)], strict=True))
+    places = {name: np.flatnonzero(has) for name, has in tables.items()}
+    files = {name: shard(max(1, -(-len(at) // rows_per_file)), index, of) for name, at in places.items()}
+    cut = {
+        name: at[files[name].start * rows_per_file : files[name].stop * rows_per_file] for name, at in places.items()
+    }
+    start = min((int(at[0]) for at in cut.values() if len(at)), default=0)
+    stop = max((int(at[-1]) + 1 for at in cut.values() if len(at)), default=0)
+    parts = {}
+    for name, at in places.items():
+        before, after = np.searchsorted(at, [start, stop])
+        first = files[name].start * rows_per_file
+        parts[name] = Parts(
+            files[name].start,
+            files[name].stop,
+            max(1, -(-len(at) // rows_per_file)),
+            max(0, first - int(before)) if len(cut[name]) else 0,
+            len(cut[name]),
+            int(after - before),
+        )
+    return slice(start, stop), Share(index, of, parts)
+
+
+@dataclass(frozen=True)
 class _Plan:
     """What is to be written, known before the first block.
 
@@ -51,6 +149,7 @@ class _Plan:
         dim: columns of an embedding.
         dtype: float32 or float16.
         rows_per_file: rows of one Parquet file.
+        share: the part of it that is written here; None for all.
     """
 
     names: tuple[str, ...]
@@ -59,10 +158,26 @@ class _Plan:
     dim: int
     dtype: np.dtype[np.floating]
     rows_per_file: int
+    share: Share | None
 
-    def tables(self) -> dict[str, int]:
-        """Rows of each table by name: the modalities and the fused one."""
-        return {**dict(zip(self.names, self.counts, strict=True)), FUSED: self.rows}
+    def tables(self) -> dict[str, Parts]:
+        """What to write of each table by name: the modalities and the fused one."""
+        if self.share is not None:
+            return dict(self.share.parts)
+        parts = {}
+        for name, rows in zip([*self.names, FUSED], [*self.counts, self.rows], strict=True):
+            files = max(1, -(-rows // self.rows_per_file))
+            parts[name] = Parts(0, files, files, 0, rows, rows)
+        return parts
+
+    @property
+    def suffix(self) -> str:
+        """What the names of files end in, so that those of several shards can lie side by side."""
+        return "" if self.share is None else self.share.suffix
+
+
+Written = tuple[dict[str, object], dict[Path, str]]
+"""What a format adds to the manifest, and the digests of the files that were hashed as they were written."""
 
 
 def write_export(
@@ -76,24 +191,27 @@ def write_export(
     format: str = "parquet",
     dtype: str = "float32",
     rows_per_file: int = ROWS_PER_FILE,
+    share: Share | None = None,
     force: bool = False,
     provenance: Mapping[str, object],
 ) -> dict[str, object]:
     """Write aligned embeddings to a folder, all of it or nothing, its manifest last.
 
     Instances without any modality are left out. The layouts: ``parquet`` one folder of parts for each modality,
-    ``h5`` one file each, ``npy`` a store (``fused.npy`` beside it), ``arrow`` one IPC stream ``aligned.arrows``.
+    ``h5`` one file each, ``npy`` a store (``fused.npy`` beside it), ``arrow`` one IPC stream ``aligned.arrows``. The
+    next block is made while the last one is written.
 
     Args:
         blocks: the instances in order; (B, k, d) embeddings each.
         out: the folder; an earlier export there is replaced.
         names: the k modalities, in the order of the blocks.
-        counts: k numbers, the instances that have each modality.
-        rows: instances that have at least one.
+        counts: k numbers, the instances in the blocks that have each modality.
+        rows: instances in the blocks that have at least one.
         dim: columns d of an embedding.
         format: one of ``FORMATS``.
         dtype: ``float32`` or ``float16``.
         rows_per_file: rows of one Parquet file, at least 1.
+        share: what the blocks are of a larger export; None for the whole of one.
         force: replace ``out`` whatever it is.
         provenance: what it was made from, for the manifest: no time, host or absolute path.
 
@@ -104,23 +222,97 @@ def write_export(
         DataError: an id that HDF5 cannot hold.
         ValueError: the blocks hold other numbers of instances than announced.
     """
+    with open_export(out, names, force=force) as folder:
+        described, files = write_files(
+            blocks,
+            folder,
+            names=names,
+            counts=counts,
+            rows=rows,
+            dim=dim,
+            format=format,
+            dtype=dtype,
+            rows_per_file=rows_per_file,
+            share=share,
+        )
+        if share is not None:
+            described["shard"] = {"index": share.index + 1, "of": share.of}
+        return seal_export(folder, described, files, provenance)
+
+
+@contextmanager
+def open_export(out: Path, names: Sequence[str], *, force: bool) -> Iterator[Path]:
+    """Give the empty folder of an export; with its manifest in it, it takes the name ``out`` at the end.
+
+    Raises: UsageError: ``out`` is not ours to replace, or a modality's name cannot name a file.
+    """
     _check_names(names)
     check_replaceable(out, kind=KIND, force=force)
-    plan = _Plan(tuple(names), tuple(int(n) for n in counts), rows, dim, np.dtype(dtype), rows_per_file)
     with atomic_folder(out, kind=KIND, force=force) as folder:
-        manifest: dict[str, object] = {
-            "dim": dim,
-            "dtype": dtype,
-            "file_format": format,
-            "format": EXPORT,
-            "format_version": FORMAT_VERSION,
-            "provenance": dict(provenance),
-            "rows": rows,
-            **_WRITERS[format](folder, _with_any(blocks), plan),
-        }
-        manifest["files"] = digests(folder)
-        write_sealed(folder / MANIFEST, manifest)
+        yield folder
+
+
+def seal_export(
+    folder: Path, described: Mapping[str, object], files: Mapping[str, str], provenance: Mapping[str, object]
+) -> dict[str, object]:
+    """Write the manifest of an export whose files are written, and return it.
+
+    Args:
+        folder: of the export.
+        described: what ``write_files`` says of them.
+        files: the SHA-256 (hex) of each by its path.
+        provenance: as in ``write_export``.
+    """
+    manifest = {**described, "files": dict(sorted(files.items())), "provenance": dict(provenance)}
+    write_sealed(folder / MANIFEST, manifest)
     return manifest
+
+
+def write_files(
+    blocks: Iterable[EmbeddedBlock],
+    folder: Path,
+    *,
+    names: Sequence[str],
+    counts: Sequence[int],
+    rows: int,
+    dim: int,
+    format: str,
+    dtype: str,
+    rows_per_file: int,
+    share: Share | None,
+) -> tuple[dict[str, object], dict[str, str]]:
+    """Write the files of an export, or of a share of one, but for its manifest.
+
+    Several writers may fill one folder with Parquet, each with its own ``share``: their parts together are, byte for
+    byte, those that one writer would have written.
+
+    Args:
+        blocks: as in ``write_export``; they may hold more than the share.
+        folder: exists; what is written here is in it and nothing else is looked at.
+        names: as in ``write_export``, as are the others.
+        counts: "
+        rows: "
+        dim: "
+        format: "
+        dtype: "
+        rows_per_file: "
+        share: "
+
+    Returns: what the manifest says of them, and the SHA-256 (hex) of each file by its path in the folder.
+
+    Raises: as ``write_export``.
+    """
+    plan = _Plan(tuple(names), tuple(int(n) for n in counts), rows, dim, np.dtype(dtype), rows_per_file, share)
+    described: dict[str, object] = {
+        "dim": dim,
+        "dtype": dtype,
+        "file_format": format,
+        "format": EXPORT,
+        "format_version": FORMAT_VERSION,
+        "rows": rows,
+    }
+    added, files = _WRITERS[format](folder, _with_any(blocks), plan)
+    return described | added, {path.relative_to(folder).as_posix(): digest for path, digest in sorted(files.items())}
 
 
 def write_stream(
@@ -141,7 +333,7 @@ def write_stream(
     Raises: UsageError if a modality's name cannot name a column.
     """
     _check_names(names)
-    plan = _Plan(tuple(names), (0,) * len(names), 0, dim, np.dtype(dtype), ROWS_PER_FILE)
+    plan = _Plan(tuple(names), (0,) * len(names), 0, dim, np.dtype(dtype), ROWS_PER_FILE, None)
     _stream(sink, _with_any(blocks), plan)
 
 
@@ -179,81 +371,127 @@ def _modalities(plan: _Plan) -> dict[str, object]:
     return {"modalities": {name: {"rows": n} for name, n in zip(plan.names, plan.counts, strict=True)}}
 
 
-def _write_tables(
-    blocks: Iterator[EmbeddedBlock], plan: _Plan, open_table: Callable[[str, int], VectorTable]
-) -> dict[str, object]:
-    written = dict.fromkeys(plan.tables(), 0)
-    with ExitStack() as stack:
-        tables = {name: stack.enter_context(closing(open_table(name, n))) for name, n in plan.tables().items()}
+class _Behind:
+    """Writes the tables of a block side by side, while the next block is made.
 
-        def write(name: str, ids: pa.LargeStringArray, vectors: npt.NDArray[np.float32]) -> None:
-            written[name] += len(ids)
-            tables[name].write(ids, vectors.astype(plan.dtype, order="C", copy=False))
+    Encoding, hashing and writing let go of the interpreter's lock. A context manager: leaving it waits for what is
+    being written, so that nothing is closed before.
+    """
+
+    def __init__(self, tables: int) -> None:
+        self._pool = ThreadPoolExecutor(min(tables, os.cpu_count() or 1))
+        self._begun: list[Future[None]] = []
+
+    def write(self, tasks: Iterable[Callable[[], None]]) -> None:
+        """Begin the tasks of one block, once those of the block before are done.
+
+        Raises: what one of those raised.
+        """
+        self.wait()
+        self._begun = [self._pool.submit(task) for task in tasks]
+
+    def wait(self) -> None:
+        """Wait for all that was begun.
+
+        Raises: what one of the tasks raised.
+        """
+        for task in self._begun:
+            task.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._pool.shutdown()
+
+
+def _write_tables(
+    blocks: Iterator[EmbeddedBlock], plan: _Plan, open_table: Callable[[str, Parts], VectorTable]
+) -> dict[Path, str]:
+    parts = plan.tables()
+    seen = dict.fromkeys(parts, 0)
+    with ExitStack() as stack:
+        tables = {name: stack.enter_context(closing(open_table(name, p))) for name, p in parts.items()}
+        behind = stack.enter_context(_Behind(len(tables)))
+
+        def write(
+            name: str, block: EmbeddedBlock, vectors: npt.NDArray[np.float32], has: npt.NDArray[np.bool_]
+        ) -> None:
+            rows = np.flatnonzero(has)
+            first, last = (x - seen[name] for x in (parts[name].skip, parts[name].skip + parts[name].rows))
+            seen[name] += len(rows)
+            rows = rows[max(0, first) : max(0, last)]
+            if len(rows) == len(has):
+                tables[name].write(block.ids, vectors.astype(plan.dtype, order="C", copy=False))
+            elif len(rows):
+                tables[name].write(block.ids.take(pa.array(rows)), vectors[rows].astype(plan.dtype, copy=False))
 
         for block in blocks:
-            for m, name in enumerate(plan.names):
-                has = block.present[:, m]
-                write(name, block.ids.filter(pa.array(has)), block.embeddings[has, m])
-            write(FUSED, block.ids, block.fused)
-        for name, announced in plan.tables().items():
-            _check_count(name, written[name], announced)
-    return _modalities(plan)
+            whole = [(name, block.embeddings[:, m], block.present[:, m]) for m, name in enumerate(plan.names)]
+            whole.append((FUSED, block.fused, np.ones(len(block.ids), dtype=np.bool_)))
+            behind.write(partial(write, name, block, vectors, has) for name, vectors, has in whole)
+        behind.wait()
+        for name, part in parts.items():
+            _check_count(name, seen[name], part.held)
+    return {path: digest for table in tables.values() for path, digest in table.digests.items()}
 
 
-def _write_parquet(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> dict[str, object]:
-    return _write_tables(
-        blocks, plan, lambda name, rows: ParquetParts(folder / name, rows, plan.dim, plan.dtype, plan.rows_per_file)
-    )
+def _write_parquet(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> Written:
+    def open_table(name: str, parts: Parts) -> VectorTable:
+        return ParquetParts(folder / name, parts, plan.dim, plan.dtype, plan.rows_per_file)
+
+    return _modalities(plan), _write_tables(blocks, plan, open_table)
 
 
-def _write_hdf5(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> dict[str, object]:
-    return _write_tables(blocks, plan, lambda name, rows: Hdf5File(folder / f"{name}.h5", rows, plan.dim, plan.dtype))
+def _write_hdf5(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> Written:
+    paths = {name: folder / f"{name}{plan.suffix}.h5" for name in plan.tables()}
+    _write_tables(blocks, plan, lambda name, parts: Hdf5File(paths[name], parts.rows, plan.dim, plan.dtype))
+    with ThreadPoolExecutor() as pool:
+        return _modalities(plan), dict(zip(paths.values(), pool.map(sha256_of, paths.values()), strict=True))
 
 
-class _NpyFile:
-    """An npy file written from its first row to its last, and the SHA-256 of those rows."""
+class _NpyFile(HashedFile):
+    """An npy file written from its first row to its last."""
 
     def __init__(self, path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
-        self._file = path.open("wb")
-        self.digest = hashlib.sha256()
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        super().__init__(path)
+        self.path = path
+        self._dtype = np.dtype(dtype)
+        self.write(npy_header(self._dtype, *shape))
 
-    def write(self, rows: npt.NDArray[np.generic]) -> None:
-        data = np.ascontiguousarray(rows).data
-        self._file.write(data)
-        self.digest.update(data)
-
-    def close(self) -> None:
-        self._file.close()
+    def write_rows(self, rows: npt.NDArray[np.generic]) -> None:
+        """Append rows."""
+        self.write(np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data)
 
 
-def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> dict[str, object]:
+def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> Written:
     written = 0
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)])
     with ExitStack() as stack:
 
         def open_npy(name: str, columns: int, dtype: npt.DTypeLike) -> _NpyFile:
-            return stack.enter_context(closing(_NpyFile(folder / f"{name}.npy", (plan.rows, columns), dtype)))
+            return stack.enter_context(_NpyFile(folder / f"{name}.npy", (plan.rows, columns), dtype))
 
         vectors = [open_npy(name, plan.dim, plan.dtype) for name in plan.names]
         fused = open_npy(FUSED, plan.dim, plan.dtype)
         present = open_npy("present", len(plan.names), np.bool_)
+        files = [*vectors, fused, present]
+        behind = stack.enter_context(_Behind(len(files)))
         ids: list[pa.LargeStringArray] = []
         for block in blocks:
-            for m, file in enumerate(vectors):
-                file.write(block.embeddings[:, m].astype(plan.dtype, copy=False))
-            fused.write(block.fused.astype(plan.dtype, copy=False))
-            present.write(block.present)
+            rows = [*block.embeddings.swapaxes(0, 1), block.fused, block.present]
+            behind.write(partial(file.write_rows, array) for file, array in zip(files, rows, strict=True))
             ids.append(block.ids)
             written += len(block.ids)
+        behind.wait()
         _check_count("any modality", written, plan.rows)
     everyone = pa.chunked_array(ids, pa.large_string())
     table = pa.table([everyone.cast(pa.string())], schema=schema).combine_chunks()
-    pq.write_table(table, folder / "ids.parquet", compression="none", use_dictionary=False, write_page_checksum=True)
+    with HashedFile(folder / IDS) as file:
+        pq.write_table(table, file, compression="none", use_dictionary=False, write_page_checksum=True)
     modalities = [
         {
-            "digest": file.digest.hexdigest(),
+            "digest": file.hexdigest(),
             "dim": plan.dim,
             "dtype": plan.dtype.name,
             "name": name,
@@ -262,13 +500,14 @@ def _write_store(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> 
         for name, file in zip(plan.names, vectors, strict=True)
     ]
     digest = digest_ids(pa.concat_arrays(everyone.chunks) if ids else pa.array([], pa.large_string()))
-    return {
+    described: dict[str, object] = {
         "format": STORE,
         "modalities": modalities,
         "ids": {"digest": digest, "named_by_row": False},
         "columns": [],
         "notes": [],
     }
+    return described, {**{one.path: one.hexdigest() for one in files}, folder / IDS: file.hexdigest()}
 
 
 def _stream(sink: BinaryIO, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> int:
@@ -296,10 +535,11 @@ def _stream(sink: BinaryIO, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> int
     return rows
 
 
-def _write_arrow(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> dict[str, object]:
-    with (folder / "aligned.arrows").open("wb") as sink:
+def _write_arrow(folder: Path, blocks: Iterator[EmbeddedBlock], plan: _Plan) -> Written:
+    path = folder / f"aligned{plan.suffix}.arrows"
+    with HashedFile(path) as sink:
         _check_count("any modality", _stream(sink, blocks, plan), plan.rows)
-    return _modalities(plan)
+    return _modalities(plan), {path: sink.hexdigest()}
 
 
 _WRITERS = {"parquet": _write_parquet, "h5": _write_hdf5, "npy": _write_store, "arrow": _write_arrow}

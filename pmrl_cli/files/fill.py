@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
 
@@ -16,7 +16,7 @@ from pmrl_cli.data.join import Joined, join_ids, rows_of
 from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
 from pmrl_cli.files.discovery import Modality, Plan
-from pmrl_cli.files.npy import RowStore, digest_rows
+from pmrl_cli.files.npy import RowStore, digest_rows, npy_header
 from pmrl_cli.files.side import SideTable
 from pmrl_cli.files.source import BFLOAT16, Block, Vectors, to_float32
 
@@ -31,7 +31,7 @@ class Scan:
         missing: (n,) bool, instances whose vector is null or all NaN.
         bad: (n,) bool, instances whose vector cannot be used.
         bad_rows: the bad rows by place.
-        digest: SHA-256 (hex) of the rows as stored; None where they did not come in instance order.
+        digest: SHA-256 (hex) of the npy file of the rows as stored; None where they did not come in instance order.
     """
 
     missing: npt.NDArray[np.bool_]
@@ -47,7 +47,7 @@ class Filled:
     Args:
         ids: (n,) Arrow large_string.
         present: (n, k) bool.
-        digests: SHA-256 (hex) of each modality.
+        digests: SHA-256 (hex) of each modality, of the npy file that holds its rows.
         columns: side columns, each (n,).
         notes: what was decided or dropped.
     """
@@ -98,7 +98,8 @@ def scan(
     missing = np.zeros(instances, dtype=np.bool_)
     bad = np.zeros(instances, dtype=np.bool_)
     bad_rows = BadRows()
-    digest = sha256()
+    digest = sha256() if target is None else sha256(npy_header(target.dtype, instances, target.dim))
+    hashed: Future[None] | None = None
     in_order = True
     expected = row = 0
     with ThreadPoolExecutor(1) as hasher:
@@ -121,6 +122,8 @@ def scan(
                     bad_rows.add(place, values[at])
                 missing[where[row_missing]] = True
                 bad[where[row_bad]] = True
+                if hashed is not None:
+                    hashed.result()  # the reader fills the block before this one again
                 if target is None or not len(where):
                     continue
                 stored = values if target.dtype == np.float32 else block
@@ -132,7 +135,6 @@ def scan(
                     expected += len(where)
                     hashed = hasher.submit(digest.update, stored.reshape(-1).view(np.uint8).data)
                     target.write_rows(int(where[0]), stored)
-                    hashed.result()  # the reader reuses the block
                 else:
                     target.put(where, stored)
     whole = in_order and expected == instances and target is not None
@@ -221,7 +223,8 @@ def fill_all(
             target.shrink(keep)
         ids, present, digests = ids.filter(pa.array(keep)), present[keep], [None] * len(targets)
     columns = side_columns(plan.side, ids)
-    final = tuple(digest or digest_rows(target) for digest, target in zip(digests, targets, strict=True))
+    with ThreadPoolExecutor() as pool:
+        final = tuple(pool.map(lambda known, target: known or digest_rows(target), digests, targets))
     return Filled(ids, present, final, columns, tuple(notes))
 
 

@@ -7,6 +7,7 @@ HDF5 can make a file read other files (external links, external storage, virtual
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import cycle
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -86,9 +87,9 @@ def _vectors(path: Path, name: str, dataset: h5py.Dataset) -> Vectors:
     def blocks() -> Iterator[Block]:
         with reading(str(path), f"/{name}"), h5py.File(path) as file:
             source = file[name]
-            buffer = np.empty((step, dim), dtype=native)
+            buffers = cycle([np.empty((step, dim), dtype=native) for _ in range(2)])
             for start in range(0, rows, step):
-                count = min(step, rows - start)
+                count, buffer = min(step, rows - start), next(buffers)
                 source.read_direct(buffer, np.s_[start : start + count], np.s_[:count])
                 yield buffer[:count], None
 

@@ -120,7 +120,7 @@ os.register_at_fork(after_in_child=_idle.clear)  # they answer to the process th
 
 
 def _exchange(path: Path, kind: str, **request: object) -> Iterator[tuple[dict[str, Any], memoryview]]:
-    """Ask a reading process about a file; yield each answer and the slot its data lie in until the next is asked for.
+    """Ask a reading process about a file; yield each answer and the slot its data lie in for as long as a ``Block``.
 
     Raises: what the process raised; DataError if it died or does not answer.
     """

@@ -6,7 +6,16 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-__all__ = ["FEATURE_NAMES", "ID_NAMES", "array_names", "base_name", "modality_names", "natural_key", "never_features"]
+__all__ = [
+    "FEATURE_NAMES",
+    "ID_NAMES",
+    "array_names",
+    "base_name",
+    "modality_names",
+    "natural_key",
+    "never_features",
+    "unsharded",
+]
 
 FEATURE_NAMES = (
     *("embedding", "embeddings", "emb", "features", "feature", "feats", "feat", "vectors", "vector"),
@@ -32,6 +41,11 @@ def natural_key(text: str) -> tuple[tuple[str, int], ...]:
     return tuple((word, int(number or 0)) for word, number in re.findall(r"(\D*)(\d*)", text))
 
 
+def unsharded(stem: str) -> str:
+    """Return a stem without the ``-00000-of-00010`` at its end."""
+    return _OF.sub("", stem)
+
+
 def base_name(name: str) -> str:
     """Return the last part of a dataset path; for a run of columns what their names share."""
     last = name.rsplit("/", 1)[-1]
@@ -50,7 +64,7 @@ def modality_names(paths: Sequence[Path]) -> list[str]:
     feature words at its end, and the parts that all names share. A stem that says nothing more (``part``,
     ``features``) gives way to the folder's name.
     """
-    stems = [_OF.sub("", path.stem) for path in paths]
+    stems = [unsharded(path.stem) for path in paths]
     stems = _without_shard_numbers(stems)
     names = []
     for path, stem in zip(paths, stems, strict=True):

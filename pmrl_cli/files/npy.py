@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COPY_BYTES", "MemoryRows", "NpyWriter", "RowStore", "digest_rows"]
+__all__ = ["COPY_BYTES", "MemoryRows", "NpyWriter", "RowStore", "digest_rows", "npy_header"]
 
 COPY_BYTES = 8 * 2**20
 """Bytes moved at a time when stored rows are read again."""
@@ -58,10 +58,18 @@ def _shrink(store: RowStore, keep: npt.NDArray[np.bool_]) -> int:
     return end
 
 
+def npy_header(dtype: np.dtype[Any], rows: int, dim: int) -> bytes:
+    """Return what stands before the elements of an (n, d) array in an npy file; its length does not depend on n."""
+    header = io.BytesIO()
+    description = {"descr": dtype.newbyteorder("<").str, "fortran_order": False, "shape": (rows, dim)}
+    np.lib.format.write_array_header_1_0(header, description)
+    return header.getvalue()
+
+
 def digest_rows(store: RowStore) -> str:
-    """Return the SHA-256 (hex) of the stored rows in order."""
+    """Return the SHA-256 (hex) of the npy file that holds the stored rows in order."""
     step = max(1, COPY_BYTES // (store.dim * store.dtype.itemsize))
-    digest = sha256()
+    digest = sha256(npy_header(store.dtype, store.rows, store.dim))
     for start in range(0, store.rows, step):
         digest.update(store.read_rows(start, min(start + step, store.rows)).data)
     return digest.hexdigest()
@@ -89,11 +97,9 @@ class NpyWriter:
         self._finish(rows)
 
     def _finish(self, rows: int) -> None:
-        header = io.BytesIO()
-        description = {"descr": self.dtype.str, "fortran_order": False, "shape": (rows, self.dim)}
-        np.lib.format.write_array_header_1_0(header, description)  # padded: its length does not depend on n
-        self._start = header.tell()
-        self._write(0, header.getbuffer())
+        header = npy_header(self.dtype, rows, self.dim)
+        self._start = len(header)
+        self._write(0, memoryview(header))
         os.ftruncate(self._file.fileno(), self._start + rows * self._row_bytes)
         self.rows = rows
 

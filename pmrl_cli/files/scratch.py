@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import tempfile
+import weakref
 from math import prod
 from pathlib import Path
 
@@ -35,7 +36,7 @@ def available_memory() -> int:
 
 
 class Scratch:
-    """Hands out float32 arrays within a budget.
+    """Hands out float32 arrays within a budget; what an array took is free again when nobody holds it.
 
     Args:
         max_memory: bytes that arrays may take in memory; None is half of what is available now.
@@ -49,9 +50,14 @@ class Scratch:
         size = 4 * prod(shape)
         if size <= self._left or size == 0:
             self._left -= size
-            return np.empty(shape, dtype=np.float32)
+            array = np.empty(shape, dtype=np.float32)
+            weakref.finalize(array, self._take_back, size)
+            return array
         with tempfile.TemporaryFile() as file:
             # Reserved now: a hole that cannot be filled later would end the process with a bus error.
             os.posix_fallocate(file.fileno(), 0, size)
             # The mapping keeps the deleted file alive; the kernel writes its pages back when memory is short.
             return np.memmap(file, dtype=np.float32, mode="w+", shape=shape)
+
+    def _take_back(self, size: int) -> None:
+        self._left += size

@@ -7,17 +7,22 @@ canonically (see ``to_json``), a sealed file has one form: any other byte, a bla
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from pmrl_cli.errors import DataError, Place, StateError
 from pmrl_cli.files.atomic import MANIFEST, to_json
 
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
+
 __all__ = [
     "FORMAT_VERSION",
+    "HashedFile",
     "changed",
     "check_bytes",
     "check_files",
@@ -34,6 +39,30 @@ FORMAT_VERSION = 2
 SEAL = "seal"
 
 
+class HashedFile(io.FileIO):
+    """A new file, and the SHA-256 of what is written to it from its first byte to its last.
+
+    Args:
+        path: where nothing stands.
+    """
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path, "xb")
+        self._digest = hashlib.sha256()
+
+    def write(self, data: Buffer) -> int:
+        """Write and hash all of ``data``; return how many bytes that is."""
+        left = whole = memoryview(data).cast("B")
+        while left:
+            left = left[super().write(left) :]
+        self._digest.update(whole)
+        return len(whole)
+
+    def hexdigest(self) -> str:
+        """Return the digest of what was written so far, in hex."""
+        return self._digest.hexdigest()
+
+
 def sha256_of(path: Path) -> str:
     """Return the SHA-256 of a file's bytes, in hex.
 
@@ -45,12 +74,25 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def digests(folder: Path, *, without: tuple[str, ...] = (MANIFEST,)) -> dict[str, str]:
-    """Return the SHA-256 of every file under a folder by its path in it, those named in ``without`` left out."""
+def digests(
+    folder: Path, *, without: tuple[str, ...] = (MANIFEST,), known: Mapping[str, str] | None = None
+) -> dict[str, str]:
+    """Return the SHA-256 of every file under a folder by its path in it.
+
+    Args:
+        folder: where they are.
+        without: files left out.
+        known: SHA-256 of files that were hashed as they were written: these are not read again.
+    """
+    known = known or {}
     paths = sorted(path for path in folder.rglob("*") if path.is_file())
     names = [name for name in (path.relative_to(folder).as_posix() for path in paths) if name not in without]
+
+    def digest(name: str) -> str:
+        return known.get(name) or sha256_of(folder / name)
+
     with ThreadPoolExecutor() as pool:  # hashing lets go of the interpreter's lock
-        return dict(zip(names, pool.map(sha256_of, [folder / name for name in names]), strict=True))
+        return dict(zip(names, pool.map(digest, names), strict=True))
 
 
 def check_files(folder: Path, files: Mapping[str, str]) -> None:

@@ -11,7 +11,7 @@ from pmrl_cli.errors import DataError, Place, PmrlError, UsageError, printable
 from pmrl_cli.files import isolated
 from pmrl_cli.files.arrays import probe_npy, probe_npz, probe_safetensors
 from pmrl_cli.files.manifest import EXPORT, STORE, check_listed, check_unread, folder_format, probe_store
-from pmrl_cli.files.naming import natural_key
+from pmrl_cli.files.naming import natural_key, unsharded
 from pmrl_cli.files.pickles import refuse_pickle
 from pmrl_cli.files.source import Contents, check_regular, reading, signature
 from pmrl_cli.files.unchanging import unchanging
@@ -145,7 +145,7 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
     found = [Item(file, item.name, item.dataset) for file in direct if file.suffix.lower() in _PROBES]
     if kind == EXPORT:
         # what is fused from the modalities is none itself
-        found = [entry for entry in found if entry.path.stem != "fused"]
+        found = [entry for entry in found if unsharded(entry.path.stem) != "fused"]
         folders = sorted(path for path in item.path.iterdir() if path.is_dir() and path.name != "fused")
         found += [
             Item(file, folder.name) for folder in folders for file in _files(folder) if file.suffix.lower() in _PROBES

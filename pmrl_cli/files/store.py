@@ -100,7 +100,8 @@ def ingest_store(
         present = io.BytesIO()  # np.save to a file does not tell that its last bytes could not be written
         np.save(present, filled.present, allow_pickle=False)
         (folder / PRESENT).write_bytes(present.getbuffer())
-        manifest = {**_manifest(plan, filled), "files": digests(folder)}
+        rows = {f"{modality.name}.npy": d for modality, d in zip(plan.modalities, filled.digests, strict=True)}
+        manifest = {**_manifest(plan, filled), "files": digests(folder, known=rows)}
         write_sealed(folder / MANIFEST, manifest)
     return manifest
 

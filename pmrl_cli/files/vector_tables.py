@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import h5py
 import numpy as np
@@ -17,8 +17,9 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmrl_cli.errors import DataError, Place
+from pmrl_cli.files.sealed import HashedFile
 
-__all__ = ["Hdf5File", "ParquetParts", "VectorTable", "vector_type"]
+__all__ = ["Hdf5File", "ParquetParts", "Parts", "VectorTable", "vector_type"]
 
 _GROUP_ROWS = 8192
 """Rows of one Parquet row group: a random batch reads little, and a group of 512 float32 (16 MiB) fits in cache."""
@@ -34,8 +35,33 @@ def vector_type(dim: int, dtype: np.dtype[np.floating]) -> pa.DataType:
     return pa.list_(pa.field("element", pa.from_numpy_dtype(dtype), nullable=False), dim)
 
 
+class Parts(NamedTuple):
+    """The part files of one table that one writer writes, and where their rows lie in the blocks it is given.
+
+    Args:
+        first: number of the first, from 0 on.
+        stop: number after that of the last.
+        of: part files of the whole table.
+        skip: rows of the table that the blocks hold before those to be written.
+        rows: rows to be written.
+        held: rows of the table in all the blocks.
+    """
+
+    first: int
+    stop: int
+    of: int
+    skip: int
+    rows: int
+    held: int
+
+
 class VectorTable(Protocol):
-    """Ids and vectors of one modality; a context manager is made of it by ``contextlib.closing``."""
+    """Ids and vectors of one modality; a context manager is made of it by ``contextlib.closing``.
+
+    ``digests`` is the SHA-256 (hex) of each file that was hashed as it was written.
+    """
+
+    digests: dict[Path, str]
 
     def write(self, ids: pa.LargeStringArray, vectors: Vectors) -> None:
         """Append (B,) ids and (B, d) vectors of the table's dtype, C order."""
@@ -48,17 +74,20 @@ class ParquetParts:
     """``part-00000-of-0000N.parquet`` with columns ``id`` and ``embedding``, in row groups of equal size.
 
     Args:
-        folder: made here.
-        rows: how many will be written.
+        folder: made here, if it is not there.
+        parts: which of them are written.
         dim: columns of a vector.
         dtype: float32 or float16.
         rows_per_file: rows of each part but the last.
     """
 
-    def __init__(self, folder: Path, rows: int, dim: int, dtype: np.dtype[np.floating], rows_per_file: int) -> None:
-        folder.mkdir()
+    def __init__(
+        self, folder: Path, parts: Parts, dim: int, dtype: np.dtype[np.floating], rows_per_file: int
+    ) -> None:
+        folder.mkdir(exist_ok=True)
+        self.digests: dict[Path, str] = {}
         self._folder = folder
-        self._parts = max(1, -(-rows // rows_per_file))
+        self._parts = parts
         self._rows_per_file = rows_per_file
         self._schema = pa.schema(
             [
@@ -67,12 +96,15 @@ class ParquetParts:
             ]
         )
         self._group: list[pa.RecordBatch] = []
-        self._part = 0
-        self._open()
+        self._part = parts.first
+        if parts.stop > parts.first:
+            self._open()
 
     def _open(self) -> None:
+        self._path = self._folder / f"part-{self._part:05d}-of-{self._parts.of:05d}.parquet"
+        self._file = HashedFile(self._path)
         self._writer = pq.ParquetWriter(
-            self._folder / f"part-{self._part:05d}-of-{self._parts:05d}.parquet",
+            self._file,
             self._schema,
             compression="none",  # embeddings do not compress, and this is the fastest to read
             use_dictionary=False,
@@ -81,6 +113,11 @@ class ParquetParts:
         )
         self._part_room = self._rows_per_file
         self._group_room = min(_GROUP_ROWS, self._part_room)
+
+    def _close(self) -> None:
+        with self._file:
+            self._writer.close()
+        self.digests[self._path] = self._file.hexdigest()
 
     def _flush(self) -> None:
         # One chunk, for page boundaries follow chunks and chunks follow blocks.
@@ -96,7 +133,7 @@ class ParquetParts:
         batch = pa.record_batch([ids.cast(pa.string()), values], schema=self._schema)
         while len(batch):
             if self._part_room == 0:
-                self._writer.close()
+                self._close()
                 self._part += 1
                 self._open()
             taken = batch.slice(0, self._group_room)
@@ -108,9 +145,12 @@ class ParquetParts:
 
     def close(self) -> None:
         """Write the last row group, and close."""
-        if self._group:
-            self._flush()
-        self._writer.close()
+        try:
+            if self._group:
+                self._flush()
+        finally:
+            if self._parts.stop > self._parts.first:
+                self._close()
 
 
 @contextmanager
@@ -136,6 +176,7 @@ class Hdf5File:
     """
 
     def __init__(self, path: Path, rows: int, dim: int, dtype: np.dtype[np.floating]) -> None:
+        self.digests: dict[Path, str] = {}  # HDF5 writes back and forth
         self._path = path
         # The cache holds a chunk that two blocks share until it is whole, so that it is written once.
         with _disk_errors():

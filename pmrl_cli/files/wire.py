@@ -20,8 +20,8 @@ __all__ = ["NEXT", "SLOTS", "SLOT_BYTES", "Channel", "error_from", "error_messag
 SLOT_BYTES = 96 * 2**20
 """Shared memory of one block: a band of HDF5 chunks (64 MiB) and a block (8 MiB) fit. Only what is used is taken."""
 
-SLOTS = 2
-"""One block is filled while the other is used."""
+SLOTS = 3
+"""One block is filled, one is used, and one may still be hashed."""
 
 NEXT = {"do": "next"}
 """What asks for the item after the one in use."""

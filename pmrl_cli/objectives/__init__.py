@@ -15,7 +15,9 @@ from pmrl_cli.errors import UsageError
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
-__all__ = ["REGISTRY", "Entry", "Loss", "Objective", "make_objective", "settings_of"]
+    from pmrl_cli.objectives.peers import Peers
+
+__all__ = ["REGISTRY", "Entry", "Loss", "Objective", "make_objective", "settings_of", "share_of_loss"]
 
 
 class Loss(NamedTuple):
@@ -36,6 +38,11 @@ class Objective(Protocol):
     ``__init__`` takes only keyword settings with numeric defaults (they are what ``--set`` can change; those with a
     whole default take whole numbers). Trainable settings (a learned temperature) are ``nn.Parameter``; everything
     random draws from torch's default generator.
+
+    Where several processes share a batch, an objective is given the whole of it in each of them. One whose work grows
+    with the square of the batch may divide it: it sets ``shares = True`` on its class, takes the instances of its own
+    process and, third, ``peers`` to gather others from, and returns its share: value and parts of all processes add
+    up to those of the batch.
     """
 
     def __call__(self, embeddings: Tensor, present: Tensor) -> Loss:
@@ -70,6 +77,22 @@ REGISTRY: Mapping[str, Entry] = {
     "symile": Entry("pmrl_cli.objectives.symile", "Symile", "multilinear inner product of all modalities"),
     "vicreg": Entry("pmrl_cli.objectives.vicreg", "VicReg", "invariance, variance and covariance, no negatives"),
 }
+
+
+def share_of_loss(objective: nn.Module, embeddings: Tensor, present: Tensor, peers: Peers) -> Loss:
+    """Return this process's share of the loss of a batch; over all processes, shares and gradients add up.
+
+    Args:
+        objective: any of the registry.
+        embeddings: (b, K, d) of this process's instances.
+        present: (b, K) bool.
+        peers: the processes that share the batch.
+    """
+    if getattr(objective, "shares", False):
+        share: Loss = objective(embeddings, present, peers)
+        return share
+    value, parts = objective(peers.gather(embeddings), peers.gather(present))
+    return Loss(value / peers.size, {name: part / peers.size for name, part in parts.items()})
 
 
 def _class_of(name: str) -> type[nn.Module]:

@@ -4,60 +4,161 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 from pmrl_cli.errors import UsageError
+from pmrl_cli.objectives.peers import ALONE, Peers
 
 __all__ = [
     "LearnedTemperature",
+    "Pair",
     "all_pairs",
+    "info_nce",
     "masked_mean",
     "pairwise_contrast",
     "part_anchor",
     "random_subsets",
     "symmetric_cross_entropy",
     "symmetric_info_nce",
+    "zero_where_absent",
 ]
 
 
-def masked_mean(values: Tensor, mask: Tensor) -> Tensor:
+def masked_mean(values: Tensor, mask: Tensor, whole: Tensor | None = None) -> Tensor:
     """Return the mean of ``values`` where ``mask`` is True; a zero connected to the graph if it is nowhere True.
 
     Args:
         values: any shape, finite wherever ``mask`` is False.
         mask: bool, the same shape.
+        whole: the mask of all processes, where this is one of several: then what is returned is this one's share,
+            and the shares of all add up to the mean.
 
     Returns: scalar.
     """
-    return (values * mask).sum() / mask.sum().clamp_min(1)
+    return (values * mask).sum() / (mask if whole is None else whole).sum().clamp_min(1)
 
 
-def symmetric_info_nce(first: Tensor, second: Tensor, present: Tensor, temperature: Tensor | float) -> Tensor:
-    """Return, for every instance, InfoNCE from ``first`` to ``second`` and back, averaged.
+def zero_where_absent(vectors: Tensor, has: Tensor) -> Tensor:
+    """Return (..., d) vectors with zeros where ``has`` (...) is False: the same ones where nothing is absent.
 
-    The negatives of an instance are all other instances of the batch that have the vector searched for. One B x B
-    matrix product serves both directions.
+    Off the CPU always a copy: to ask whether anything is absent is to wait for the device.
+    """
+    if has.device.type == "cpu" and bool(has.all()):
+        return vectors
+    return vectors.masked_fill(~has[..., None], 0)
+
+
+class Pair(NamedTuple):
+    """Which vectors are contrasted with which.
 
     Args:
-        first: (B, d) unit length where present, anything finite elsewhere.
-        second: (B, d) likewise.
-        present: (B, 2) bool: has ``first``, has ``second``.
-        temperature: scalar > 0, divides the cosines.
+        first: (b, d) of this process, divided by the temperature; zero where absent.
+        has_first: (b,) bool.
+        second: (B, d) of all processes, unit length; zero where absent.
+        has_second: (B,) bool.
+    """
 
-    Returns: (B,) in nats, 0 where an instance lacks either vector. To be averaged over ``present.all(1)``.
+    first: Tensor
+    has_first: Tensor
+    second: Tensor
+    has_second: Tensor
+
+
+class _Sums(torch.autograd.Function):
+    """(first (b, d), second (B, d), masks, start) -> the terms of InfoNCE, from one product of their size.
+
+    Returns (b,) log of the row sums of exp(first second'), (B,) log of its column sums, and (b,) the logits of the
+    instances with themselves, whose columns begin at ``start``. Cosines divided by a temperature of
+    ``LearnedTemperature.LOW`` or more need no shift: exp neither overflows nor vanishes, in any row or column. Masks
+    weigh the sums, so that nothing is copied and no size waits for the device. Masked rows and columns give
+    ``NOTHING`` where their sum is empty, and no gradient.
+    """
+
+    NOTHING = -1e4
+    """Log of an empty sum: no share of any other, and finite, so that a masked gradient is 0 and not NaN."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch does not type what it passes
+        first: Tensor,
+        second: Tensor,
+        has_first: Tensor,
+        has_second: Tensor,
+        start: int,
+    ) -> tuple[Tensor, ...]:
+        terms = torch.mm(first, second.mT)
+        own = terms.diagonal(start).clone()
+        terms.exp_()
+        weight_first, weight_second = has_first.to(terms.dtype), has_second.to(terms.dtype)
+        rows, columns = terms @ weight_second, weight_first @ terms
+        ctx.start = start
+        ctx.save_for_backward(first, second, weight_first, weight_second, terms, rows, columns)
+        return (*(sums.log().masked_fill(sums == 0, _Sums.NOTHING) for sums in (rows, columns)), own)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch does not type what it passes
+        grad_rows: Tensor,
+        grad_columns: Tensor,
+        grad_own: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        first, second, weight_first, weight_second, terms, rows, columns = ctx.saved_tensors
+        per_row = (grad_rows / rows).masked_fill(rows == 0, 0)
+        per_column = (grad_columns / columns).masked_fill(columns == 0, 0)
+        grad = torch.stack([per_row, weight_first], 1) @ torch.stack([weight_second, per_column])
+        grad *= terms
+        grad.diagonal(ctx.start).add_(grad_own)
+        return grad @ second, grad.mT @ first, None, None, None
+
+
+def info_nce(pairs: Sequence[Pair], peers: Peers = ALONE) -> list[Tensor]:
+    """Return, for every instance, InfoNCE from ``first`` to ``second`` and back, averaged; one tensor for each pair.
+
+    The negatives of an instance are all other instances, of all processes, that have the vector searched for. One
+    matrix product serves both directions; of several processes each makes its own rows of it, and only the sums over
+    columns are exchanged.
+
+    Args:
+        pairs: of the same instances, at least one pair; in float32 the temperature that divided ``first`` must be
+            ``LearnedTemperature.LOW`` or more.
+        peers: the processes that share the batch.
+
+    Returns: (b,) each, in nats, 0 where an instance lacks either vector.
 
     Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018; both ways
         as in Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
     """
-    has_first, has_second = present.unbind(1)
-    both = present.all(1)
-    logits = first[has_first] @ second[has_second].mT / temperature
-    forward = logits.logsumexp(1)[both[has_first]]
-    backward = logits.logsumexp(0)[both[has_second]]
-    loss = (forward + backward) / 2 - (first[both] * second[both]).sum(1) / temperature
-    return loss.new_zeros(len(both)).masked_scatter(both, loss)
+    found = [_Sums.apply(p.first, p.second, p.has_first, p.has_second, peers.start) for p in pairs]  # type: ignore[no-untyped-call]
+    columns = peers.gather(torch.stack([column for _, column, _ in found])[None], each=1).logsumexp(0)
+    losses = []
+    for pair, (row, _, own), column in zip(pairs, found, columns.unbind(0), strict=True):
+        both = pair.has_first & peers.own(pair.has_second)
+        losses.append(((row + peers.own(column)) / 2 - own).masked_fill(~both, 0))
+    return losses
+
+
+def symmetric_info_nce(
+    first: Tensor, second: Tensor, present: Tensor, temperature: Tensor | float, peers: Peers = ALONE
+) -> Tensor:
+    """Return ``info_nce`` of one pair of vectors.
+
+    Args:
+        first: (b, d) unit length where present, anything elsewhere.
+        second: (b, d) likewise.
+        present: (b, 2) bool: has ``first``, has ``second``.
+        temperature: scalar that divides the cosines; in float32 ``LearnedTemperature.LOW`` or more.
+        peers: as there.
+
+    Returns: (b,) in nats, 0 where an instance lacks either vector. To be averaged over ``present.all(1)``.
+    """
+    known = [zero_where_absent(vectors, has) for vectors, has in zip((first, second), present.mT, strict=True)]
+    has_second = peers.gather(present[:, 1])
+    return info_nce([Pair(known[0] / temperature, present[:, 0], peers.gather(known[1]), has_second)], peers)[0]
 
 
 def symmetric_cross_entropy(scores: Tensor, present: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -90,27 +191,32 @@ def pairwise_contrast(
     present: Tensor,
     temperature: Tensor | float,
     pairs: Sequence[tuple[int, int]] | None = None,
+    peers: Peers = ALONE,
 ) -> Tensor:
     """Return symmetric InfoNCE over pairs of modalities, the mean over (pair, instance that has both).
 
     Args:
-        embeddings: (B, K, d) unit length where present, anything finite elsewhere.
-        present: (B, K) bool.
-        temperature: scalar > 0.
+        embeddings: (b, K, d) unit length where present, anything finite elsewhere.
+        present: (b, K) bool.
+        temperature: as for ``symmetric_info_nce``.
         pairs: of modalities; all by default.
+        peers: the processes that share the batch.
 
-    Returns: scalar, a zero connected to the graph if no instance has two modalities.
+    Returns: scalar, this process's share of the mean; a zero connected to the graph if no instance has two
+        modalities.
 
     Source: Tian, Krishnan, Isola, "Contrastive Multiview Coding", ECCV 2020 (full graph).
     """
-    modalities = embeddings.unbind(1)
     if pairs is None:
-        pairs = all_pairs(len(modalities))
+        pairs = all_pairs(present.shape[1])
     if not pairs:
         return embeddings[:0].sum()
-    losses = [symmetric_info_nce(modalities[m], modalities[n], present[:, [m, n]], temperature) for m, n in pairs]
-    both = torch.stack([present[:, m] & present[:, n] for m, n in pairs])
-    return masked_mean(torch.stack(losses), both)
+    whole = peers.gather(present)
+    vectors = peers.gather(zero_where_absent(embeddings, present)).unbind(1)
+    scaled = [peers.own(of_one) / temperature for of_one in vectors]
+    asked = [Pair(scaled[m], present[:, m], vectors[n], whole[:, n]) for m, n in pairs]
+    both, both_whole = (torch.stack([of[:, m] & of[:, n] for m, n in pairs]) for of in (present, whole))
+    return masked_mean(torch.stack(info_nce(asked, peers)), both, both_whole)
 
 
 def part_anchor(modalities: int, anchor: int) -> list[int]:
@@ -133,24 +239,22 @@ def part_anchor(modalities: int, anchor: int) -> list[int]:
     return [m for m in range(modalities) if m != anchor]
 
 
-def random_subsets(modalities: int) -> Tensor:
-    """Draw two disjoint non-empty subsets of the modalities from torch's default generator.
+def random_subsets(modalities: int, device: torch.device | str = "cpu") -> Tensor:
+    """Draw two disjoint non-empty subsets of the modalities from torch's default generators.
 
     Two sizes are drawn (the first uniform, the second uniform over what is left), then their members. Two
     modalities give the two single ones.
 
     Args:
         modalities: K >= 2.
+        device: of the result.
 
-    Returns: (2, K) bool, on the CPU.
+    Returns: (2, K) bool.
     """
-    order = torch.randperm(modalities)
     size = int(torch.randint(1, modalities, ()))
     end = size + int(torch.randint(1, modalities - size + 1, ()))
-    subsets = torch.zeros(2, modalities, dtype=torch.bool)
-    subsets[0, order[:size]] = True
-    subsets[1, order[size:end]] = True
-    return subsets
+    place = torch.randperm(modalities, device=device)
+    return torch.stack([place < size, (place >= size) & (place < end)])
 
 
 class LearnedTemperature(nn.Module):
@@ -165,7 +269,8 @@ class LearnedTemperature(nn.Module):
     Raises: UsageError for a start out of that range.
     """
 
-    LOW, HIGH = 0.01, 1.0
+    LOW, HIGH = 0.015, 1.0
+    """exp(1 / LOW) = e^67 and its inverse are ordinary float32 numbers, also summed over a batch: see ``_Sums``."""
 
     def __init__(self, start: float) -> None:
         super().__init__()

@@ -54,7 +54,7 @@ class Gram(nn.Module):
     Args:
         anchor: index of the modality that asks (the published one is text), in the order of the modalities' names
             (that of ``pmrl inspect``).
-        temperature: divides the volumes at first, in [0.01, 1]; it is learned.
+        temperature: divides the volumes at first, in [0.015, 1]; it is learned.
 
     Source: Cicchetti, Grassucci, Sigillo, Comminiello, "Gramian Multimodal Representation Learning and Alignment",
         ICLR 2025, and its public code; departs: EPSILON, missing modalities, and no matching head beside it.

@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 
 from pmrl_cli.objectives import Loss
-from pmrl_cli.objectives.contrast import LearnedTemperature, masked_mean, symmetric_info_nce
+from pmrl_cli.objectives.contrast import LearnedTemperature, Pair, info_nce, masked_mean, zero_where_absent
+from pmrl_cli.objectives.peers import ALONE, Peers
 from pmrl_cli.objectives.pmrl import spectrum_loss
 from pmrl_cli.spectrum import leave_one_out_directions, spectrum
 
@@ -22,39 +23,40 @@ class Ldc(nn.Module):
 
     Args:
         spectrum_weight: of the spectrum part.
-        temperature: divides the cosines at first, in [0.01, 1]; it is learned.
+        temperature: divides the cosines at first, in [0.015, 1]; it is learned.
 
     Source: this project, after Liu, Xia, Ng, Chua, "Principled Multimodal Representation Learning", 2025 (arXiv
         2507.17343). Contrast with a consensus that holds the query itself leaks the answer; leaving one out does not.
     """
+
+    shares = True
 
     def __init__(self, *, spectrum_weight: float = 0.3, temperature: float = 0.1) -> None:
         super().__init__()
         self.spectrum_weight = spectrum_weight
         self.temperature = LearnedTemperature(temperature)
 
-    def forward(self, embeddings: Tensor, present: Tensor) -> Loss:
+    def forward(self, embeddings: Tensor, present: Tensor, peers: Peers = ALONE) -> Loss:
         """Return the loss of a batch.
 
         Args:
-            embeddings: (B, K, d), unit length where present, anything finite elsewhere.
-            present: (B, K) bool.
+            embeddings: (b, K, d), unit length where present, anything finite elsewhere.
+            present: (b, K) bool.
+            peers: the processes that share the batch.
         """
         temperature = self.temperature()
-        contributes = present.sum(1) > 1
-        others = leave_one_out_directions(embeddings, present)
-        has_others = present.sum(1, keepdim=True) > present.int()
-        has = torch.stack([present, has_others], 2)
-        losses = [
-            symmetric_info_nce(embeddings[:, m], others[:, m], has[:, m], temperature)
-            for m in range(present.shape[1])
-        ]
-        contrast = masked_mean(torch.stack(losses, 1), has.all(2))
+        whole = peers.gather(present)
+        scaled = zero_where_absent(embeddings, present) / temperature
+        others = peers.gather(leave_one_out_directions(embeddings, present))
+        has_others = whole.sum(1, keepdim=True) > whole.int()
+        pairs = [Pair(scaled[:, m], present[:, m], others[:, m], has_others[:, m]) for m in range(present.shape[1])]
+        losses = torch.stack(info_nce(pairs, peers), 1)
+        contrast = masked_mean(losses, present & peers.own(has_others), whole & has_others)
         value = embeddings[:0].sum() + 0 * temperature + contrast
-        parts = {"temperature": temperature.detach(), "contrast": contrast.detach()}
+        parts = {"temperature": temperature.detach() / peers.size, "contrast": contrast.detach()}
         if self.spectrum_weight and present.shape[1] > 1:
-            spectral, _ = spectrum_loss(spectrum(embeddings, present, lifted=True), present)
-            part = masked_mean(spectral, contributes)
+            spectral, _ = spectrum_loss(spectrum(embeddings, present, lifted=True), present, peers)
+            part = masked_mean(spectral, present.sum(1) > 1, whole.sum(1) > 1)
             value = value + self.spectrum_weight * part
             parts["spectrum"] = part.detach()
         return Loss(value, parts)

@@ -15,6 +15,7 @@ from pmrl_cli.objectives.contrast import (
     random_subsets,
     symmetric_info_nce,
 )
+from pmrl_cli.objectives.peers import ALONE, Peers
 from pmrl_cli.spectrum import Spectrum, spectrum, subset_spectra
 
 __all__ = ["Pmrl", "spectrum_loss"]
@@ -24,7 +25,7 @@ TEMPERATURE_FLOOR = 0.05
 each other, where the gradient (about .1 / temperature) must stay bounded."""
 
 
-def spectrum_loss(spectra: Spectrum, present: Tensor) -> tuple[Tensor, Tensor]:
+def spectrum_loss(spectra: Spectrum, present: Tensor, peers: Peers = ALONE) -> tuple[Tensor, Tensor]:
     """Return how far each instance is from full alignment, by softmax over its lifted singular values.
 
     An instance with K_i modalities has logits sigma / sqrt(K_i) (so that the first is 1 when aligned) over a
@@ -34,15 +35,17 @@ def spectrum_loss(spectra: Spectrum, present: Tensor) -> tuple[Tensor, Tensor]:
     modalities that oppose each other are above 1.
 
     Args:
-        spectra: lifted spectra, (B, K) and so on.
-        present: (B, K) bool; at least one instance must have two.
+        spectra: lifted spectra, (b, K) and so on.
+        present: (b, K) bool; at least one instance of all processes must have two.
+        peers: the processes that share the batch.
 
-    Returns: (B,) loss, 0 for an instance with fewer than two modalities; (B,) temperature, detached.
+    Returns: (b,) loss, 0 for an instance with fewer than two modalities; (b,) temperature, detached.
     """
     count = present.sum(1).clamp_min(2).to(spectra.singular_values.dtype)[:, None]
     contributes = present.sum(1) > 1
     levels = spectra.singular_values / count.sqrt()
-    gap = masked_mean((levels[:, 0] - levels[:, 1]).detach(), contributes)
+    gap = masked_mean((levels[:, 0] - levels[:, 1]).detach(), contributes, peers.gather(contributes))
+    gap = peers.gather(gap[None], each=1).sum()
     temperature = (gap / (9 * (count - 1)).log()).clamp_min(TEMPERATURE_FLOOR)
 
     rank = torch.arange(present.shape[1], device=present.device)
@@ -68,12 +71,14 @@ class Pmrl(nn.Module):
         spectrum_weight: of the spectrum part.
         instance_weight: of the instance part.
         pairwise_weight: of the pairwise part.
-        temperature_instance: of both contrasts at first, in [0.01, 1]; it is learned.
+        temperature_instance: of both contrasts at first, in [0.015, 1]; it is learned.
 
     Source: after Liu, Xia, Ng, Chua, "Principled Multimodal Representation Learning", 2025 (arXiv 2507.17343);
         departs: shifted relation (a modality pointing the other way is the worst, not the best), temperature from
         the measured spectrum, chance-corrected by arity, and cross-modal negatives.
     """
+
+    shares = True
 
     def __init__(
         self,
@@ -89,34 +94,37 @@ class Pmrl(nn.Module):
         self.pairwise_weight = pairwise_weight
         self.temperature_instance = LearnedTemperature(temperature_instance)
 
-    def forward(self, embeddings: Tensor, present: Tensor) -> Loss:
+    def forward(self, embeddings: Tensor, present: Tensor, peers: Peers = ALONE) -> Loss:
         """Return the loss of a batch.
 
         Args:
-            embeddings: (B, K, d), unit length where present, anything finite elsewhere.
-            present: (B, K) bool.
+            embeddings: (b, K, d), unit length where present, anything finite elsewhere.
+            present: (b, K) bool.
+            peers: the processes that share the batch.
         """
         temperature = self.temperature_instance()
         value = embeddings[:0].sum() + 0 * temperature
-        parts = {"temperature_instance": temperature.detach()}
+        parts = {"temperature_instance": temperature.detach() / peers.size}
         if present.shape[1] < 2:
             return Loss(value, parts)
         if self.spectrum_weight:
-            losses, temperatures = spectrum_loss(spectrum(embeddings, present, lifted=True), present)
+            losses, temperatures = spectrum_loss(spectrum(embeddings, present, lifted=True), present, peers)
             contributes = present.sum(1) > 1
-            part = masked_mean(losses, contributes)
+            whole = peers.gather(contributes)
+            part = masked_mean(losses, contributes, whole)
             value = value + self.spectrum_weight * part
             parts["spectrum"] = part.detach()
-            parts["temperature_spectrum"] = masked_mean(temperatures, contributes)
+            parts["temperature_spectrum"] = masked_mean(temperatures, contributes, whole)
         if self.instance_weight:
-            subsets = random_subsets(present.shape[1]).to(present.device) & present[:, None]
+            subsets = random_subsets(present.shape[1], present.device) & present[:, None]
             first, second = subset_spectra(embeddings, subsets, lifted=True).leading_direction.unbind(1)
             has = subsets.any(2)
-            part = masked_mean(symmetric_info_nce(first, second, has, temperature), has.all(1))
+            losses = symmetric_info_nce(first, second, has, temperature, peers)
+            part = masked_mean(losses, has.all(1), peers.gather(has.all(1)))
             value = value + self.instance_weight * part
             parts["instance"] = part.detach()
         if self.pairwise_weight:
-            part = pairwise_contrast(embeddings, present, temperature)
+            part = pairwise_contrast(embeddings, present, temperature, peers=peers)
             value = value + self.pairwise_weight * part
             parts["pairwise"] = part.detach()
         return Loss(value, parts)

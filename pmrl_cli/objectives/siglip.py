@@ -21,7 +21,7 @@ class SigLip(nn.Module):
     until the bias is learned the loss mostly attracts.
 
     Args:
-        temperature: divides the cosines at first, in [0.01, 1]; it is learned (the published scale of 10 is .1).
+        temperature: divides the cosines at first, in [0.015, 1]; it is learned (the published scale of 10 is .1).
         bias: added to the logits at first; it is learned.
 
     Source: Zhai, Mustafa, Kolesnikov, Beyer, "Sigmoid Loss for Language Image Pre-Training", ICCV 2023; departs: all

@@ -32,7 +32,7 @@ class Symile(nn.Module):
     many modalities, the scale starts at d^(K/2-1) / temperature: for two modalities that of a cosine.
 
     Args:
-        temperature: at first, in [0.01, 1]; it is learned.
+        temperature: at first, in [0.015, 1]; it is learned.
 
     Source: Saporta, Puli, Goldstein, Ranganath, "Contrasting with Symile: Simple Model-Agnostic Representation
         Learning for Unlimited Modalities", NeurIPS 2024, O(n) negatives; departs: start and range of the scale, a

@@ -44,7 +44,7 @@ class Triangle(nn.Module):
     Args:
         anchor: index of the modality that asks (the published one is text), in the order of the modalities' names
             (that of ``pmrl inspect``).
-        temperature: divides the areas at first, in [0.01, 1]; it is learned.
+        temperature: divides the areas at first, in [0.015, 1]; it is learned.
 
     Source: Cicchetti, Grassucci, Comminiello, "A TRIANGLE Enables Multimodal Alignment Beyond Cosine Similarity",
         NeurIPS 2025, and its public code; departs: masked, and no matching head beside it.

@@ -18,6 +18,7 @@ from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, reciprocal_ranks, tie_spread
 from pmrl_cli.retrieval.ranks import OTHERS, rank_dataset
+from pmrl_cli.world import ALONE, World
 
 __all__ = [
     "LABEL_GALLERY",
@@ -90,6 +91,7 @@ def evaluate(
     seed: int = 0,
     max_queries: int = 20_000,
     bootstrap: int = 1000,
+    world: World = ALONE,
 ) -> Evaluation:
     """Measure cross-modal retrieval in every direction, and from all other modalities fused.
 
@@ -102,6 +104,7 @@ def evaluate(
         seed: of the choice of queries and of the bootstrap.
         max_queries: above this many instances, that many chosen by the hash of their ids ask; the gallery is full.
         bootstrap: resamples of the queries; 0 leaves the intervals out.
+        world: the processes that ask a share of the queries each, of a data set that all of them have.
 
     Raises: DataError if the modalities do not share a space or no instance has two; UsageError for an unknown
         fusion or column.
@@ -110,7 +113,7 @@ def evaluate(
     check_one_space(dataset)
     rows = np.flatnonzero(dataset.present.sum(1) >= 2)
     queries = smallest_by_hash(dataset, rows, max_queries, seed)
-    ranked = rank_dataset(dataset, queries, fusion=fusion)
+    ranked = rank_dataset(dataset, queries, fusion=fusion, world=world)
 
     codes = np.arange(len(dataset)) if group is None else codes_of(dataset, group, missing="apart")
     numbers, positions = np.unique(codes[queries], return_inverse=True)

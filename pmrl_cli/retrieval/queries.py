@@ -11,10 +11,17 @@ from pmrl_cli.fusion import weighted_scores
 
 __all__ = ["Consensus", "Vectors", "exact_cosines"]
 
+_AT_ONCE = 256
+
 
 def exact_cosines(queries: Tensor, partners: Tensor) -> Tensor:
     """Return the (q,) scores of the partners, free of the rounding of a float32 product."""
-    return (queries.double() * partners.double()).sum(1).float()
+    # A few at a time: float64 copies of all of them would leave the cache.
+    scores = queries.new_empty(len(queries))
+    for start in range(0, len(queries), _AT_ONCE):
+        piece = slice(start, start + _AT_ONCE)
+        scores[piece] = (queries[piece].double() * partners[piece].double()).sum(1)
+    return scores
 
 
 class Vectors(NamedTuple):
@@ -22,9 +29,13 @@ class Vectors(NamedTuple):
 
     vectors: Tensor
 
-    def scores(self, candidates: Tensor) -> Tensor:
-        """Return the (q, c) scores of (c, d) candidates."""
-        return self.vectors @ candidates.mT
+    def piece(self, rows: slice) -> Vectors:
+        """Return some of the queries."""
+        return Vectors(self.vectors[rows])
+
+    def scores(self, candidates: Tensor, out: Tensor) -> None:
+        """Write the (q, c) scores of (c, d) candidates to ``out``."""
+        torch.mm(self.vectors, candidates.mT, out=out)
 
     def own(self, partners: Tensor) -> Tensor:
         """Return the (q,) scores of one candidate each."""
@@ -37,17 +48,19 @@ class Consensus(NamedTuple):
     embeddings: Tensor
     present: Tensor
 
-    def scores(self, candidates: Tensor) -> Tensor:
-        """Return the (q, c) scores of (c, d) candidates; of cosines, no more at once than there are scores."""
-        scores = candidates.new_empty(len(self.embeddings), len(candidates))
-        step = max(1, len(scores) // self.present.shape[1])
-        for start in range(0, len(scores), step):
+    def piece(self, rows: slice) -> Consensus:
+        """Return some of the queries."""
+        return Consensus(self.embeddings[rows], self.present[rows])
+
+    def scores(self, candidates: Tensor, out: Tensor) -> None:
+        """Write the (q, c) scores of (c, d) candidates to ``out``; of cosines, hold no more than those."""
+        step = max(1, len(out) // self.present.shape[1])
+        for start in range(0, len(out), step):
             piece = self.embeddings[start : start + step]
             cosines = (piece.flatten(0, 1) @ candidates.mT).view(*piece.shape[:2], -1)
-            scores[start : start + step] = weighted_scores(
+            out[start : start + step] = weighted_scores(
                 cosines, torch.bmm(piece, piece.mT), self.present[start : start + step]
             )
-        return scores
 
     def own(self, partners: Tensor) -> Tensor:
         """Return the (q,) scores of one candidate each."""

@@ -1,11 +1,13 @@
-"""The resumable state of a training run: weights, optimiser, random state, history, best weights.
+"""The resumable state of a training run: weights, optimiser, history, best weights.
 
 A checkpoint belongs to one (data, settings, start): its fingerprint says which, and another is refused with the
-difference named. Saved through the atomic door; safetensors and JSON only.
+difference named. Saved through the atomic door; safetensors and JSON only. Random
+numbers need no state: see ``pmrl_cli.training.draws``. Of several processes rank 0 alone reads and writes it.
 """
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,7 @@ from pmrl_cli.errors import Place, StateError
 from pmrl_cli.files.atomic import atomic_file, remove
 from pmrl_cli.files.sealed import check_bytes, sha256_of, unseal, write_sealed
 from pmrl_cli.files.tensors import read_tensors, write_tensors
+from pmrl_cli.world import ALONE, World
 
 __all__ = ["Checkpoint", "Saved"]
 
@@ -61,10 +64,7 @@ class Checkpoint:
         """Write the state; an earlier one is replaced only by a complete one."""
         if self._folder is None:
             return
-        tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-        device = next(adapters.parameters()).device
-        if device.type == "cuda":
-            tensors["random.cuda"] = torch.cuda.get_rng_state(device)
+        tensors: dict[str, Tensor] = {}
         for prefix, state in (
             ("adapters", adapters.state_dict()),
             ("objective", objective.state_dict()),
@@ -92,11 +92,35 @@ class Checkpoint:
             if old.name not in (state_file, STATE):
                 remove(old)
 
-    def load(self, adapters: nn.Module, objective: nn.Module, optimiser: torch.optim.Optimizer) -> Saved | None:
+    def load(
+        self, adapters: nn.Module, objective: nn.Module, optimiser: torch.optim.Optimizer, world: World = ALONE
+    ) -> Saved | None:
         """Restore a saved state into the three and return the rest; None if there is none.
 
         Raises: StateError if it was saved for other data, settings or start, or has changed since it was saved.
         """
+        found = self._read() if world.rank == 0 else None
+        text = world.first(None if world.rank else b"" if found is None else json.dumps(found[0]).encode())
+        if not text:
+            return None
+        content = json.loads(text)
+        tensors = read_tensors(world.first(None if found is None else found[1]), self._folder or Path())
+
+        def under(prefix: str) -> dict[str, Tensor]:
+            return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
+
+        adapters.load_state_dict(under("adapters"))
+        objective.load_state_dict(under("objective"))
+        state: dict[int, dict[str, Tensor]] = {}
+        for name, tensor in under("optimiser").items():
+            index, _, key = name.partition(".")
+            state.setdefault(int(index), {})[key] = tensor
+        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
+        history = [{k: float("nan") if v is None else v for k, v in line.items()} for line in content["history"]]
+        return Saved(content["step"], content["since"], content["sums"], history, under("best"))
+
+    def _read(self) -> tuple[dict[str, Any], bytes] | None:
+        """Return what the two files hold, checked."""
         if self._folder is None or not (self._folder / STATE).exists():
             return None
         content = unseal((self._folder / STATE).read_bytes(), self._folder / STATE)
@@ -117,20 +141,4 @@ class Checkpoint:
                 expected="the same data and settings",
                 next_step="Start afresh with --restart, or choose another -o.",
             )
-        tensors = read_tensors(check_bytes(tensor_file, content["tensors"]["sha256"]), tensor_file)
-
-        def under(prefix: str) -> dict[str, Tensor]:
-            return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
-
-        adapters.load_state_dict(under("adapters"))
-        objective.load_state_dict(under("objective"))
-        state: dict[int, dict[str, Tensor]] = {}
-        for name, tensor in under("optimiser").items():
-            index, _, key = name.partition(".")
-            state.setdefault(int(index), {})[key] = tensor
-        optimiser.load_state_dict({"state": state, "param_groups": optimiser.state_dict()["param_groups"]})
-        torch.set_rng_state(tensors["random.cpu"])
-        if "random.cuda" in tensors:
-            torch.cuda.set_rng_state(tensors["random.cuda"], next(adapters.parameters()).device)
-        history = [{k: float("nan") if v is None else v for k, v in line.items()} for line in content["history"]]
-        return Saved(content["step"], content["since"], content["sums"], history, under("best"))
+        return content, check_bytes(tensor_file, content["tensors"]["sha256"])

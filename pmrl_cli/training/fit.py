@@ -6,16 +6,15 @@ import hashlib
 import json
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from pmrl_cli import __version__
-from pmrl_cli.adapters import Adapters
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
@@ -23,10 +22,9 @@ from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.gcca import SOLVERS
-from pmrl_cli.objectives import make_objective
 from pmrl_cli.training.bank import Bank, build_bank, chosen_by_hash, fit_projections
-from pmrl_cli.training.checkpoint import Checkpoint
-from pmrl_cli.training.devices import choose_device, choose_precision
+from pmrl_cli.training.devices import choose_device
+from pmrl_cli.training.fitted import Fitted, Recipe
 from pmrl_cli.training.heldout import (
     HELD_OUT_LIMIT,
     HeldOut,
@@ -34,15 +32,14 @@ from pmrl_cli.training.heldout import (
     mean_share,
     reciprocal_ranks_by_instance,
 )
-from pmrl_cli.training.loop import Progress, Schedule, Trained, schedule, train
-from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
-from pmrl_cli.training.start import Setting, Start, choose_settings, solve_start
+from pmrl_cli.training.loop import Progress, Schedule, Trained, schedule
+from pmrl_cli.training.run import Run, check_objective, embed, objectives_of, whiten
+from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.training.start import choose_settings, solve_start
 from pmrl_cli.training.trim import trusted
+from pmrl_cli.world import ALONE, World, first_arrays
 
-__all__ = ["Fitted", "Recipe", "check_objective", "fit"]
-
-HIDDEN = 256
-"""Width of the residual MLP."""
+__all__ = ["choose_members", "fit"]
 
 FEW_INSTANCES = 20_000
 """Up to this many training instances a fit tries both dropouts and is refitted with the validation instances: there
@@ -55,173 +52,6 @@ TOLERANCE = 0.5
 
 KINDS = {"linear": ("linear",), "mlp": ("linear",), "kernel": ("kernel",), "auto": ("linear", "kernel")}
 """The kinds of scores that each ``--adapter`` tries."""
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """One run that was tried, and what came of it.
-
-    Args:
-        name: of its stage in the history.
-        objective: that it trained on.
-        setting: closed form that it started from.
-        dropout: of its input scores.
-        start: evaluation of the closed form.
-        best: evaluation of the weights kept.
-        learned: the objective's own trained parameters when it ended.
-        steps: trained in the end: those of ``best``, or of the refit.
-    """
-
-    name: str
-    objective: str
-    setting: Setting
-    dropout: float
-    start: Progress
-    best: Progress
-    learned: dict[str, float]
-    steps: int
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained alignment and the record of how it came about.
-
-    Args:
-        names: modalities, in order.
-        members: of the space, best first.
-        settings: as asked.
-        plan: schedule of the recipes.
-        recipes: those of the members, in their order.
-        tried: all, in the order they were tried.
-        history: evaluations of every run, in order.
-        held_out: retrieval of the members together on validation, before any refit.
-        share: mean sigma_1^2 / k_i there.
-        refitted: whether validation instances trained in the end.
-        counts: instances per part (train, validation, test) as dealt, less those excluded, and ``distrusted`` (left
-            out as mispaired).
-        excluded: ``vectors`` and ``instances`` (of which a vector) left out of training and validation on request.
-        ranked: validation instances that were ranked.
-        seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
-        inputs: what was fitted, by modality: rows, dim, digest.
-        ids_digest: SHA-256 of the ids in order.
-    """
-
-    names: tuple[str, ...]
-    members: tuple[Member, ...]
-    settings: FitSettings
-    plan: Schedule
-    recipes: tuple[Recipe, ...]
-    tried: tuple[Recipe, ...]
-    history: tuple[Progress, ...]
-    held_out: HeldOut
-    share: float
-    refitted: bool
-    counts: dict[str, int]
-    excluded: dict[str, int]
-    ranked: int
-    seen: dict[str, npt.NDArray[np.uint64]]
-    inputs: dict[str, dict[str, object]]
-    ids_digest: str
-
-    @property
-    def dim(self) -> int:
-        """Dimension of the space."""
-        return sum(recipe.setting.dim for recipe in self.recipes)
-
-    @property
-    def start(self) -> Progress:
-        """Evaluation of the best closed form."""
-        return max((recipe.start for recipe in self.tried), key=lambda line: line.mrr)
-
-
-def _objectives(settings: FitSettings) -> tuple[str, ...]:
-    return AUTO_OBJECTIVES if settings.objective == "auto" else (settings.objective,)
-
-
-def _make(settings: FitSettings, objective: str) -> nn.Module:
-    # A closed form trains nothing; what stands in for it is never asked.
-    return make_objective(AUTO_OBJECTIVES[0] if objective in SOLVERS else objective, settings.objective_settings)
-
-
-def check_objective(settings: FitSettings, modalities: int | None = None) -> None:
-    """Raise UsageError for an unknown objective or setting of it, or one that refuses so many modalities."""
-    with torch.random.fork_rng(devices=[]):
-        for name in _objectives(settings):
-            objective = _make(settings, name)
-            if modalities is not None:
-                # An empty batch: what the objective has to say of it, it says before any work is done.
-                empty = torch.zeros(0, modalities, 1)
-                objective(empty, empty[..., 0].bool())
-
-
-@dataclass(frozen=True)
-class _Run:
-    """What the runs of one fit share."""
-
-    dataset: Dataset
-    settings: FitSettings
-    device: torch.device
-    folder: Path | None
-    fingerprint: dict[str, str]
-    report: Callable[[Progress, Schedule], None]
-    should_stop: Callable[[], bool]
-
-    def train(
-        self,
-        bank: Bank,
-        start: Start,
-        *,
-        stage: str,
-        objective: str,
-        dropout: float,
-        rows: npt.NDArray[np.int64],
-        validation: npt.NDArray[np.int64] | None,
-        plan: Schedule,
-        deadline: float | None = None,
-    ) -> Trained:
-        """Train adapters from a start; the bank's scores are whitened already."""
-        arrays = [*start.whiten, *start.maps]
-        arrays += [array for projection in bank.projections for array in projection.arrays().values()]
-        fingerprint = {
-            **self.fingerprint,
-            "closed-form start": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
-        }
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.settings.seed)
-            adapters = Adapters(
-                [torch.from_numpy(m) for m in start.maps],
-                hidden=0 if self.settings.adapter == "linear" else HIDDEN,
-                dropout=dropout,
-            )
-            module = _make(self.settings, objective)
-        return train(
-            adapters,
-            module,
-            tuple(torch.from_numpy(s) for s in bank.scores),
-            torch.from_numpy(bank.present),
-            stage=stage,
-            names=self.dataset.names,
-            rows=torch.from_numpy(bank.positions(rows)),
-            ids_of=lambda chosen: self.dataset.ids.take(bank.rows[chosen]).to_pylist(),
-            validation=None if validation is None else torch.from_numpy(bank.positions(validation)),
-            plan=plan,
-            settings=self.settings,
-            device=self.device,
-            bf16=choose_precision(self.settings.precision, self.device),
-            checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
-            report=self.report,
-            should_stop=self.should_stop,
-            deadline=deadline,
-        )
-
-
-def _whiten(bank: Bank, start: Start) -> Bank:
-    # In place: the bank is ours, and a second copy of it would double the largest thing in memory.
-    for scores, whiten in zip(bank.scores, start.whiten, strict=True):
-        for first in range(0, len(scores), 65536):
-            scores[first : first + 65536] *= whiten
-    times = (projection.times(whiten) for projection, whiten in zip(bank.projections, start.whiten, strict=True))
-    return replace(bank, projections=tuple(times))
 
 
 def choose_members(embeddings: Sequence[Tensor], present: Tensor) -> list[int]:
@@ -261,6 +91,7 @@ def fit(
     stage: Callable[[str], None] = lambda _: None,
     report: Callable[[Progress, Schedule], None] = lambda *_: None,
     should_stop: Callable[[], bool] = lambda: False,
+    world: World = ALONE,
 ) -> Fitted:
     """Fit adapters to a data set.
 
@@ -277,7 +108,9 @@ def fit(
         checkpoint: folder of the resumable state; None keeps none.
         stage: told what is being done.
         report: called at each evaluation.
-        should_stop: asked after each step.
+        should_stop: asked at each step.
+        world: the processes that fit together: each holds its share of the training instances, all end with the same
+            result.
 
     Raises: DataError for data that cannot be fitted; UsageError for settings; ResourceError for a device that is
         not there; StateError for a checkpoint of another fit; DivergedError; Interrupted.
@@ -290,14 +123,14 @@ def fit(
             what, found=f"only {', '.join(dataset.names)}", expected="two or more", next_step="Give another modality."
         )
     check_objective(settings, len(dataset.modalities))
-    objectives = _objectives(settings)
+    objectives = objectives_of(settings)
     solver = settings.objective if settings.objective in SOLVERS else SOLVERS[0]
     parts = split_instances(dataset, settings.split_rule)
     left_out = np.zeros_like(dataset.present) if excluded is None else excluded & (parts != TEST)[:, None]
     lost = left_out.any(axis=1) & ((dataset.present & ~left_out).sum(axis=1) < 2)
     dataset = replace(dataset, present=dataset.present & ~left_out)
     ids_digest = hashlib.sha256("\0".join(dataset.ids.to_pylist()).encode()).hexdigest()
-    run = _Run(
+    run = Run(
         dataset,
         settings,
         chosen_device,
@@ -311,20 +144,24 @@ def fit(
             # What rounds otherwise does not continue bit for bit.
             "device": chosen_device.type,
             "threads": str(torch.get_num_threads()),
+            "products": torch.get_float32_matmul_precision(),
+            "processes": str(world.size),
             "versions": f"pmrl {__version__}, torch {torch.__version__}, numpy {np.__version__}",
         },
         report,
         should_stop,
+        world,
     )
     trainable = dataset.present.sum(axis=1) >= 2
     of_train, of_validation = np.flatnonzero(parts == TRAIN), np.flatnonzero((parts == VALIDATION) & trainable)
     resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
-    for_scores = None if max_memory is None else max(0, max_memory - resident)
+    scratch = Scratch(None if max_memory is None else max(0, max_memory - resident))
 
     def believed(asked: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         if not settings.mispaired:
             return asked
-        return trusted(dataset, asked, settings.mispaired, seed=settings.seed, max_memory=for_scores)
+        kept = trusted(dataset, asked, settings.mispaired, seed=settings.seed, scratch=scratch)
+        return first_arrays(world, {"rows": kept})["rows"]
 
     few = len(of_train) <= FEW_INSTANCES
     of_train = believed(of_train)
@@ -349,7 +186,8 @@ def fit(
         dim=settings.dim,
         solver=solver,
         seed=settings.seed,
-        max_memory=for_scores,
+        scratch=scratch,
+        world=world,
     )
     plan = schedule(settings, len(rows)) if settings.objective not in SOLVERS else Schedule(len(rows), 0, 1)
     deadline = None if settings.budget is None else began + settings.budget / (2 if refit else 1)
@@ -357,8 +195,8 @@ def fit(
     tried: list[tuple[Recipe, Trained, Bank]] = []
     for setting, bank in starts:
         kind = setting.features.kind
-        start = solve_start(bank, setting, solver)
-        whitened = _whiten(bank, start)
+        start = solve_start(bank, setting, solver, world)
+        whitened = whiten(bank, start)
         if settings.dropout is not None:
             dropouts: tuple[float, ...] = (settings.dropout,)
         else:
@@ -377,7 +215,7 @@ def fit(
                 for dropout in dropouts
             ]
         for name, objective, dropout, schedule_of_run in runs:
-            if schedule_of_run.steps and deadline is not None and time.monotonic() > deadline:
+            if schedule_of_run.steps and deadline is not None and world.agree(time.monotonic() > deadline):
                 continue
             trained = run.train(
                 whitened,
@@ -396,13 +234,14 @@ def fit(
     present = torch.from_numpy(dataset.present[validation])
     # A run whose best was its start is that start.
     useful = [i for i, (recipe, _, _) in enumerate(tried) if recipe.name.endswith("start") or recipe.best.step]
-    judged = {i: _embed(tried[i][1].adapters, tried[i][2], validation) for i in useful}
+    judged = {i: embed(tried[i][1].adapters, tried[i][2], validation) for i in useful}
     if settings.dim is None:
-        chosen = [useful[i] for i in choose_members([judged[i] for i in useful], present)]
+        chosen = [useful[i] for i in world.agree(choose_members([judged[i] for i in useful], present))]
     else:  # the dimension asked for is that of one member
         chosen = [max(useful, key=lambda i: tried[i][0].best.mrr)]
-    held_out = held_out_retrieval(side_by_side([judged[i] for i in chosen]), present)
-    share = mean_share(side_by_side([judged[i] for i in chosen]), present)
+    together = side_by_side([judged[i] for i in chosen])
+    held_out = HeldOut(*world.agree(held_out_retrieval(together, present)))
+    share = world.agree(mean_share(together, present))
 
     history = [line for _, trained, _ in tried for line in trained.history]
     members = [Member(bank.projections, trained.adapters) for _, trained, bank in (tried[i] for i in chosen)]
@@ -410,7 +249,7 @@ def fit(
     all_recipes = tuple(recipe for recipe, _, _ in tried)
     trained_on = of_train
     if refit:
-        del starts, tried, judged
+        del starts, tried, judged, bank, whitened, trained  # the scores they hold
         trained_on = believed(np.flatnonzero(parts != TEST))
         rows = trained_on[trainable[trained_on]]
         stage("training")
@@ -418,12 +257,13 @@ def fit(
         for i, recipe in enumerate(recipes):
             setting = recipe.setting
             if i == 0 or setting != recipes[i - 1].setting:
-                projections = fit_projections(dataset, trained_on, setting.features, seed=settings.seed)
+                projections = fit_projections(dataset, trained_on, setting.features, seed=settings.seed, world=world)
                 cross = setting.features.kind != "given"
-                scratch = Scratch(for_scores)
-                bank = build_bank(dataset, trained_on, trained_on, projections, cross=cross, scratch=scratch)
-                start = solve_start(bank, setting, solver)
-                whitened = _whiten(bank, start)
+                bank = build_bank(
+                    dataset, trained_on, trained_on, projections, cross=cross, scratch=scratch, world=world
+                )
+                start = solve_start(bank, setting, solver, world)
+                whitened = whiten(bank, start)
             # As many epochs as were best, of the now longer epoch.
             steps = round(recipe.best.epoch * (len(rows) // plan.batch_size))
             again = run.train(
@@ -470,10 +310,3 @@ def fit(
         },
         ids_digest=ids_digest,
     )
-
-
-def _embed(adapters: Adapters, bank: Bank, rows: npt.NDArray[np.int64]) -> Tensor:
-    positions = bank.positions(rows)
-    with torch.no_grad():
-        embeddings: Tensor = adapters([torch.from_numpy(scores[positions]) for scores in bank.scores])
-    return embeddings

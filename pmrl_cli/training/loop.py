@@ -1,10 +1,11 @@
-"""The loop: AdamW on batches from the bank, held-out retrieval from step 0, the best weights kept."""
+"""The loop: steps on batches from the bank, held-out retrieval from step 0, the best weights kept."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass
 
 import torch
@@ -12,16 +13,19 @@ from torch import Tensor, nn
 
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory
-from pmrl_cli.objectives import Loss
 from pmrl_cli.training.checkpoint import Checkpoint
+from pmrl_cli.training.devices import tensor_cores
+from pmrl_cli.training.feed import Batch, Batches, Feed
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share
 from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.training.step import Step, Totals
 from pmrl_cli.training.watch import held_out_statistics
+from pmrl_cli.world import ALONE, World
 
-__all__ = ["Batches", "Interrupted", "Progress", "Schedule", "Trained", "mix", "schedule", "train"]
+__all__ = ["Interrupted", "Progress", "Schedule", "Trained", "schedule", "train"]
 
-WEIGHT_DECAY = 0.1
-"""On the departure from the closed form and on the residual branch; temperatures are not decayed."""
+_UNREAD = {"cpu": 1, "cuda": 32}
+"""Steps taken before their numbers are looked at: looking waits for a GPU."""
 
 NAMED = 5
 """Instances of a batch that an error names."""
@@ -86,52 +90,6 @@ def schedule(settings: FitSettings, instances: int) -> Schedule:
     return Schedule(batch, settings.steps if settings.steps is not None else max(2400, 20 * epoch), every)
 
 
-class Batches:
-    """The order in which training instances are drawn: a fresh permutation an epoch, from (seed, epoch) alone.
-
-    A last batch that would be short is left out; the next permutation deals its instances elsewhere.
-
-    Args:
-        rows: (n,) row numbers of the training instances.
-        batch_size: B <= n.
-        seed: of the permutations.
-    """
-
-    def __init__(self, rows: Tensor, batch_size: int, seed: int) -> None:
-        self.rows = rows
-        self.batch_size = batch_size
-        self.per_epoch = len(rows) // batch_size
-        self._seed = seed
-
-    def after(self, step: int) -> Iterator[Tensor]:
-        """Yield (B,) row numbers for ever, from the batch that follows ``step`` steps."""
-        while True:
-            epoch, first = divmod(step, self.per_epoch)
-            generator = torch.Generator().manual_seed((self._seed << 32) + epoch)
-            order = self.rows[torch.randperm(len(self.rows), generator=generator)]
-            for index in range(first, self.per_epoch):
-                yield order[index * self.batch_size : (index + 1) * self.batch_size]
-                step += 1
-
-
-def mix(scores: Sequence[Tensor], present: Tensor, concentration: float) -> tuple[list[Tensor], Tensor]:
-    """Mix each instance of a batch with another one, in the same proportion in all its modalities.
-
-    Args:
-        scores: per modality (B, p_m).
-        present: (B, K) bool.
-        concentration: a of the Beta(a, a) that one proportion for the batch is drawn from, > 0.
-
-    Returns: the mixed scores, and which modalities both have.
-
-    Source: Vouitsis et al., "Data-Efficient Multimodal Fusion on a Single GPU" (FuseMix), CVPR 2024; departs: the
-        other instance is drawn by permutation, where there two batches are mixed.
-    """
-    share = float(torch.distributions.Beta(concentration, concentration).sample())
-    other = torch.randperm(len(present)).to(present.device)
-    return [share * s + (1 - share) * s[other] for s in scores], present & present[other]
-
-
 @dataclass(frozen=True)
 class Trained:
     """What training leaves.
@@ -158,9 +116,15 @@ class _Judge:
     names: Sequence[str]
     seed: int
     temperature: float | None
+    world: World
 
     def __call__(self, adapters: Adapters) -> tuple[float, HeldOut, dict[str, float]]:
-        """Return mean share, held-out retrieval and the statistics of diagnosis."""
+        """Return mean share, held-out retrieval and the statistics of diagnosis, as rank 0 finds them."""
+        found = self._found(adapters) if self.world.rank == 0 else (math.nan, HeldOut(math.nan, math.nan), {})
+        share, quality, statistics = self.world.agree(found)
+        return share, HeldOut(*quality), statistics
+
+    def _found(self, adapters: Adapters) -> tuple[float, HeldOut, dict[str, float]]:
         adapters.eval()
         with torch.no_grad():
             embeddings = adapters(self.scores)
@@ -183,7 +147,8 @@ def train(
     *,
     stage: str,
     names: Sequence[str],
-    rows: Tensor,
+    positions: Tensor,
+    owners: Tensor,
     ids_of: Callable[[list[int]], list[str]],
     validation: Tensor | None,
     plan: Schedule,
@@ -194,44 +159,52 @@ def train(
     report: Callable[[Progress, Schedule], None],
     should_stop: Callable[[], bool],
     deadline: float | None = None,
+    world: World = ALONE,
 ) -> Trained:
     """Train the adapters and return them with their best weights.
 
     Args:
         adapters: at the closed-form start, on the CPU.
         objective: the loss.
-        scores: per modality (n, p_m) whitened scores.
+        scores: per modality (n, p_m) whitened scores that this process holds.
         present: (n, K) bool.
         stage: name of the run, for its history.
         names: of the modalities, for its history.
-        rows: (n_train,) training row numbers.
-        ids_of: ids of row numbers, to name instances in an error.
-        validation: (n_validation,) row numbers ranked at each evaluation; None runs all steps unjudged.
+        positions: (n_train,) where in ``scores`` each training instance is; anything where another process holds it.
+        owners: (n_train,) rank that holds each training instance.
+        ids_of: ids of training instances by number, to name some in an error.
+        validation: (n_validation,) positions of those ranked at each evaluation, held by every process; None runs all
+            steps unjudged.
         plan: schedule.
         settings: of the fit.
         device: where to train.
         bf16: whether the adapters' products run in bfloat16.
         checkpoint: state is loaded from it if it holds any, and saved to it.
         report: called at each evaluation.
-        should_stop: asked after each step; True saves a checkpoint and raises.
-        deadline: on the monotonic clock; the first evaluation after it is the last.
+        should_stop: asked at each step; True, in any process, saves a checkpoint and raises.
+        deadline: on the monotonic clock of rank 0; the first evaluation after it is the last.
+        world: the processes that train together.
 
     Raises: DivergedError on a loss, gradient, embedding or weight that is not finite, before it reaches the weights
         that are kept or a checkpoint; ResourceError if a step has no room; Interrupted.
     """
     adapters.to(device)
     objective.to(device)
-    groups = [
-        {"params": list(adapters.parameters()), "weight_decay": WEIGHT_DECAY},
-        {"params": list(objective.parameters()), "weight_decay": 0.0},
-    ]
-    optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=settings.learning_rate, fused=True)
-    batches = Batches(rows, plan.batch_size, settings.seed)
+    take_step = Step(
+        adapters,
+        objective,
+        learning_rate=settings.learning_rate,
+        mixup=settings.mixup,
+        seed=settings.seed,
+        bf16=bf16,
+        world=world,
+    )
+    batches = Batches(len(positions), plan.batch_size, settings.seed)
     judge = None
     if validation is not None:
         held = [s[validation].to(device) for s in scores]
         temperature = getattr(objective, "temperature_spectrum", None)
-        judge = _Judge(held, present[validation].to(device), names, settings.seed, temperature)
+        judge = _Judge(held, present[validation].to(device), names, settings.seed, temperature, world)
     history: list[Progress] = []
     best_state: dict[str, Tensor] = {}
 
@@ -240,7 +213,7 @@ def train(
         if judge is not None:
             share, quality, statistics = judge(adapters)
             if not math.isfinite(share):
-                raise _diverged(f"embeddings that are not finite after step {step}{learned_on()}", settings)
+                raise _diverged(f"embeddings that are not finite after step {step}{learned_on(places)}", settings)
         # Sorted, so that a history read back from a checkpoint is the same to the byte.
         means = {name: total / count for name, total in sorted(sums.items())} if count else {}
         loss = means.pop("loss", math.nan)
@@ -254,45 +227,45 @@ def train(
         report(line, plan)
         return line
 
-    batch = rows[:0]
+    places = positions[:0]
 
-    def learned_on() -> str:
-        shown = ", ".join(repr(i) for i in ids_of(batch[:NAMED].tolist()))
-        return f", whose {len(batch)} instances are {shown}{', …' if len(batch) > NAMED else ''}" if shown else ""
-
-    parameters = [*adapters.parameters(), *objective.parameters()]
+    def learned_on(places: Tensor) -> str:
+        shown = ", ".join(repr(i) for i in ids_of(places[:NAMED].tolist()))
+        return f", whose {len(places)} instances are {shown}{', …' if len(places) > NAMED else ''}" if shown else ""
 
     def save() -> None:
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in parameters):
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in take_step.parameters):
             raise _diverged(f"weights that are not finite after step {step}", settings)
-        lines = [asdict(line) for line in history]
-        state = (adapters, objective, optimiser)
-        checkpoint.save(*state, step=step, since=since, sums=sums, history=lines, best=best_state)
+        if world.rank == 0:
+            lines = [asdict(line) for line in history]
+            state = (adapters, objective, take_step.optimiser)
+            checkpoint.save(*state, step=step, since=since, sums=sums, history=lines, best=best_state)
 
-    def differentiate(batch: Tensor) -> Loss | str:
-        """Return the loss, its gradients left in the parameters, or what was said where memory is short."""
-        try:
-            taken = [s[batch].to(device, non_blocking=True) for s in scores]
-            here = present[batch].to(device)
-            if settings.mixup:
-                taken, here = mix(taken, here, settings.mixup)
-            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16):
-                embeddings = adapters(taken)
-            loss: Loss = objective(embeddings, here)
-            optimiser.zero_grad(set_to_none=True)
-            loss.value.backward()  # type: ignore[no-untyped-call]
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-            return str(error).splitlines()[0]
-        return loss
+    unread: list[tuple[int, Tensor, Totals]] = []
+
+    def settle() -> bool:
+        """Look at the steps not looked at yet, add them up, and return whether anybody asks to stop."""
+        stop = False
+        for number, of_step, totals in unread:
+            parts, norm, asked = totals.read()
+            if not math.isfinite(parts["loss"] + norm):
+                what = "loss" if not math.isfinite(parts["loss"]) else "gradient"
+                found = norm if math.isfinite(parts["loss"]) else parts["loss"]
+                raise _diverged(f"{what} {found} at step {number}{learned_on(of_step)}", settings)
+            for name, part in parts.items():
+                sums[name] = sums.get(name, 0.0) + part
+            stop = stop or asked
+        unread.clear()
+        return stop
 
     step = 0
     sums: dict[str, float] = {}
     since = 0
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        torch.manual_seed(settings.seed)
-        saved = checkpoint.load(adapters, objective, optimiser)
+    with (
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+        tensor_cores(device, settings.precision),
+    ):
+        saved = checkpoint.load(adapters, objective, take_step.optimiser, world)
         if saved is not None:
             step, since, sums = saved.step, saved.since, saved.sums
             history += [Progress(**line) for line in saved.history]
@@ -301,37 +274,42 @@ def train(
             evaluate(0, {}, 0)
         last_save = time.monotonic()
         adapters.train()
-        if should_stop():
+        if bool(world.sum(torch.tensor(float(should_stop())))):
             save()
             raise Interrupted
-        for batch in batches.after(step):
-            waited = 0 if judge is None else len(history) - 1 - history.index(_best(history))
-            late = deadline is not None and since == 0 and time.monotonic() > deadline
-            if step >= plan.steps or waited >= settings.patience or late:
-                break
-            loss = differentiate(batch)
-            if isinstance(loss, str):
-                raise _no_room(loss, differentiate, batch)
-            value = float(loss.value.detach())
-            gradient = float(nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None]))
-            if not math.isfinite(value + gradient):
-                what = "loss" if not math.isfinite(value) else "gradient"
-                found = f"{what} {gradient if math.isfinite(value) else value} at step {step + 1}{learned_on()}"
-                raise _diverged(found, settings)
-            optimiser.step()
-            step += 1
-            since += 1
-            for name, part in {"loss": loss.value, **loss.parts}.items():
-                sums[name] = sums.get(name, 0.0) + float(part.detach())
-            if step % plan.every == 0 or step == plan.steps:
-                evaluate(step, sums, since)
-                sums, since = {}, 0
-            stop = should_stop()
-            if stop or time.monotonic() - last_save > CHECKPOINT_SECONDS:
-                save()
-                last_save = time.monotonic()
-            if stop:
-                raise Interrupted
+        feed = Feed(
+            scores, present, positions, owners, rank=world.rank, size=world.size, batches=batches, device=device
+        )
+        # Closed by hand: a loop that is left leaves the thread that reads ahead for the collector.
+        with closing(feed.after(step)) as ahead:
+            while step < plan.steps:
+                waited = 0 if judge is None else len(history) - 1 - history.index(_best(history))
+                late = deadline is not None and since == 0 and world.agree(time.monotonic() > deadline)
+                if waited >= settings.patience or late:
+                    break
+                batch = next(ahead)
+                places = batch.places
+                try:
+                    totals = take_step(step + 1, batch, stop=should_stop())
+                except (RuntimeError, MemoryError) as error:
+                    if not is_out_of_memory(error):
+                        raise
+                    raise _no_room(error, take_step, step + 1, batch) from None
+                unread.append((step + 1, places, totals))
+                step += 1
+                since += 1
+                due = step % plan.every == 0 or step == plan.steps
+                stop = settle() if due or len(unread) >= _UNREAD[device.type] else False
+                if due:
+                    evaluate(step, sums, since)
+                    sums, since = {}, 0
+                # What is not looked at yet is not kept.
+                if stop or (not unread and time.monotonic() - last_save > CHECKPOINT_SECONDS):
+                    save()
+                    last_save = time.monotonic()
+                if stop:
+                    raise Interrupted
+        settle()
         save()  # so that a fit resumed in a later run finds this one done
     adapters.load_state_dict(best_state)
     adapters.to("cpu").eval()
@@ -339,16 +317,30 @@ def train(
     return Trained(adapters, tuple(history), history[-1] if judge is None else _best(history), learned)
 
 
-def _no_room(found: str, differentiate: Callable[[Tensor], Loss | str], batch: Tensor) -> ResourceError:
+def _no_room(error: BaseException, take_step: Step, number: int, batch: Batch) -> ResourceError:
     """Return the error of a step without room, with the largest halving of its batch that has: tried, not guessed."""
-    size = len(batch) // 2
-    while size >= 2 and isinstance(differentiate(batch[:size]), str):
-        size //= 2
     what = "not enough memory for a training step"
+    found, expected = str(error).splitlines()[0], f"room for batches of {len(batch.places)} instances"
+    if len(batch.counts) > 1:  # the others are not there to try with
+        step = "Lower --batch-size and add --restart, or start more processes on more machines."
+        return ResourceError(what, found=found, expected=expected, next_step=step)
+
+    def has_room(size: int) -> bool:
+        try:
+            take_step.differentiate(number, batch.part(size))
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            return False
+        return True
+
+    size = len(batch.places) // 2
+    while size >= 2 and not has_room(size):
+        size //= 2
     return ResourceError(
         what,
         found=found,
-        expected=f"room for batches of {len(batch)} instances",
+        expected=expected,
         next_step=f"Batches of {size} have room: add --batch-size {size} --restart."
         if size >= 2
         else "Not even batches of 2 have room: free some, or use --device cpu.",

@@ -21,6 +21,7 @@ from pmrl_cli.gcca import gcca
 from pmrl_cli.projection import FeatureMap, Projection
 from pmrl_cli.training.bank import Bank, build_bank, chosen_by_hash, fit_projections
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
+from pmrl_cli.world import ALONE, World, first_arrays
 
 __all__ = ["Setting", "Start", "choose_settings", "solve_start"]
 
@@ -145,7 +146,8 @@ def choose_settings(
     dim: int | None,
     solver: str,
     seed: int,
-    max_memory: int | None,
+    scratch: Scratch,
+    world: World = ALONE,
 ) -> list[tuple[Setting, Bank]]:
     """Return, for each kind of scores, the setting with the best held-out mean reciprocal rank, and its bank.
 
@@ -161,7 +163,8 @@ def choose_settings(
         dim: fixed dimension of the shared space, or None to choose it.
         solver: closed form, one of ``gcca.SOLVERS``.
         seed: of the hashes that choose rows where there are more than needed.
-        max_memory: bytes for the scores of a bank.
+        scratch: where scores live.
+        world: the processes that share the training instances.
 
     Raises: UsageError if ``dim`` is more than the scores of all modalities together; DataError for too few
         instances, or a constant modality.
@@ -171,7 +174,7 @@ def choose_settings(
 
     def bank_of(features: FeatureMap, rows: npt.NDArray[np.int64]) -> Bank:
         fitted = linear.get(features.squash) if features.kind == "kernel" and rows is sample else None
-        projections = fit_projections(dataset, rows, features, seed=seed, linear=fitted)
+        projections = fit_projections(dataset, rows, features, seed=seed, linear=fitted, world=world)
         if features.kind == "linear":
             linear[features.squash] = projections
         return build_bank(
@@ -180,14 +183,19 @@ def choose_settings(
             rows,
             projections,
             cross=features.kind != "given",
-            scratch=Scratch(max_memory),
+            scratch=scratch,
+            world=world,
         )
 
     def judged(bank: Bank, features: FeatureMap, ridges: Sequence[float]) -> Setting:
         held = bank.positions(validation)
         if features.kind == "given":
-            return _given_setting(bank, held)
-        return _best(list(_solved_settings(bank, held, features, ridges, dim=dim, solver=solver)))
+            found = [_given_setting(bank, held)]
+        else:
+            found = list(_solved_settings(bank, held, features, ridges, dim=dim, solver=solver))
+        # Rank 0 chooses: elsewhere a number may be rounded otherwise.
+        quality = world.agree([setting.held_out for setting in found])
+        return _best([replace(s, held_out=HeldOut(*of_one)) for s, of_one in zip(found, quality, strict=True)])
 
     chosen: list[tuple[Setting, Bank]] = []
     for kind in kinds:
@@ -218,7 +226,7 @@ def _best_of(settings: Sequence[Setting]) -> Setting:
     return max(settings, key=lambda setting: setting.held_out.mrr)
 
 
-def solve_start(bank: Bank, setting: Setting, solver: str) -> Start:
+def solve_start(bank: Bank, setting: Setting, solver: str, world: World = ALONE) -> Start:
     """Solve the closed form at a setting.
 
     The maps are scaled to outputs of root mean square 1 per dimension: the residual branch, whose weights start at
@@ -234,4 +242,7 @@ def solve_start(bank: Bank, setting: Setting, solver: str) -> Start:
         weighted = directions * weight
         power = float(np.sum((variance * whiten**2)[:, None] * weighted**2))
         maps.append((weighted * np.sqrt(setting.dim / power) if power > 0 else weighted).astype(np.float32))
-    return Start(tuple(w.astype(np.float32) for w in solution.whiten), tuple(maps))
+    arrays = {f"whiten{m}": w.astype(np.float32) for m, w in enumerate(solution.whiten)}
+    arrays |= {f"map{m}": directions for m, directions in enumerate(maps)}
+    agreed = first_arrays(world, arrays)  # an eigenvector may have the other sign elsewhere
+    return Start(*(tuple(agreed[f"{name}{m}"] for m in range(len(maps))) for name in ("whiten", "map")))

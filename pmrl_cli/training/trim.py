@@ -31,7 +31,7 @@ _REFERENCE = 4096  # instances among which what is near is sought
 _BLOCK = 4096
 
 
-def trusted(dataset: Dataset, rows: Rows, share: float, *, seed: int, max_memory: int | None) -> Rows:
+def trusted(dataset: Dataset, rows: Rows, share: float, *, seed: int, scratch: Scratch) -> Rows:
     """Return ``rows`` without the given share of them, the most suspect.
 
     Instances with fewer than two modalities are never suspect.
@@ -41,12 +41,12 @@ def trusted(dataset: Dataset, rows: Rows, share: float, *, seed: int, max_memory
         rows: (n,) row numbers, ascending.
         share: to leave out, in [0, 1).
         seed: of the hash that halves them.
-        max_memory: bytes for scores.
+        scratch: where scores live.
     """
     halves = hash_ids(dataset.ids.take(rows), seed) % np.uint64(2) == 0
     scores = np.full(len(rows), np.nan)
     for fits in (halves, ~halves):
-        scores[~fits] = _agreement(dataset, rows[fits], rows[~fits], seed, max_memory)
+        scores[~fits] = _agreement(dataset, rows[fits], rows[~fits], seed, scratch)
     # The two halves were scored by two maps: each gives up the same share.
     kept = np.ones(len(rows), dtype=bool)
     for half in (np.flatnonzero(halves), np.flatnonzero(~halves)):
@@ -55,13 +55,11 @@ def trusted(dataset: Dataset, rows: Rows, share: float, *, seed: int, max_memory
     return rows[kept]
 
 
-def _agreement(
-    dataset: Dataset, fitting: Rows, judged: Rows, seed: int, max_memory: int | None
-) -> npt.NDArray[np.float64]:
+def _agreement(dataset: Dataset, fitting: Rows, judged: Rows, seed: int, scratch: Scratch) -> npt.NDArray[np.float64]:
     features = FeatureMap("linear", squash=True)
     projections = fit_projections(dataset, fitting, features, seed=seed)
     rows = np.union1d(fitting, judged)
-    bank = build_bank(dataset, rows, fitting, projections, cross=True, scratch=Scratch(max_memory))
+    bank = build_bank(dataset, rows, fitting, projections, cross=True, scratch=scratch)
     dim = min(DIM, sum(bank.cross.dims))
     start = solve_start(bank, Setting(features, RIDGE, POWER, dim, HeldOut(np.nan, np.nan), 1), "gcca")
     maps = [w[:, None] * m for w, m in zip(start.whiten, start.maps, strict=True)]

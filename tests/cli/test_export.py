@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -39,7 +40,8 @@ class StandIn:
         assert device == "cpu"
         return cls()
 
-    def embed(self, dataset: Dataset, *, fusion: str):
+    def embed(self, dataset: Dataset, rows: slice, *, fusion: str):
+        assert rows == slice(0, len(dataset))
         for block in (slice(0, 6), slice(6, 10)):
             stacked = 2 * np.stack([features.read(block) for features in dataset.modalities], axis=1)
             yield EmbeddedBlock(
@@ -205,3 +207,44 @@ def test_exported_sample_data_is_what_the_model_computes(tmp_path):
         has = ~np.isnan(vectors[:, 0])
         assert table["id"].to_pylist() == dataset.ids.filter(pa.array(has)).to_pylist()
         np.testing.assert_array_equal(np.array(table["embedding"].to_pylist(), np.float32), vectors[has])
+
+
+def test_the_shards_of_an_export_put_together_are_the_export(tmp_path):
+    from pmrl_cli import Aligner, read_dataset
+    from pmrl_cli.files.store import ingest_store
+
+    files = [str(path) for path in sorted((SAMPLE_DATA / "features").iterdir())]
+    Aligner(dim=8, steps=0, adapter="linear", device="cpu").fit(read_dataset(files)).save(tmp_path / "model")
+    ingest_store(files, tmp_path / "store", min_modalities=1)
+
+    def table_of(out: Path, name: str) -> pa.Table:
+        return pa.concat_tables(pq.read_table(path) for path in sorted((out / name).iterdir()))
+
+    def run(out: Path, *options: str) -> dict[str, object]:
+        typed = [
+            "export",
+            str(tmp_path / "store"),
+            "--model",
+            str(tmp_path / "model"),
+            "-o",
+            str(out),
+            "--json",
+            "-q",
+        ]
+        result = CliRunner().invoke(app, [*typed, "--rows-per-file", "500", *options])
+        assert result.exit_code == 0, result.exception
+        return json.loads(result.stdout)
+
+    whole = run(tmp_path / "whole")
+    together = tmp_path / "together"
+    shards = [run(tmp_path / f"{i}", "--shard", f"{i}/3") for i in (3, 1, 2)]
+    assert [summary["shard"] for summary in shards] == ["3/3", "1/3", "2/3"]
+    assert sum(summary["instances"] for summary in shards) == whole["instances"]
+    for i in (1, 2, 3):
+        shutil.copytree(tmp_path / f"{i}", together, dirs_exist_ok=True)
+    for name in ("left", "right", "spectrum", "fused"):
+        assert table_of(together, name).equals(table_of(tmp_path / "whole", name)), name
+    assert len(list((together / "fused").iterdir())) == 6
+    empty = run(tmp_path / "none", "--shard", "1/2000")
+    assert empty["instances"] == 0
+    assert table_of(tmp_path / "none", "left").schema == table_of(together, "left").schema

@@ -1,6 +1,11 @@
 """Partial states and their merge as typed, and what a diagnosis refuses before it prints."""
 
 import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
 
 import h5py
 import numpy as np
@@ -53,6 +58,17 @@ def numbers(node, path=""):
         yield path, node
 
 
+def assert_one_diagnosis(merged, whole):
+    """All numbers agree to rounding; what is said of where they come from may differ."""
+    for result in (merged, whole):
+        result["inputs"] = {key: value for key, value in result["inputs"].items() if key not in ("scope", "model")}
+    merged, whole = dict(numbers(merged)), dict(numbers(whole))
+    assert merged.keys() == whole.keys()
+    for path, value in whole.items():
+        expected = pytest.approx(value, rel=1e-10, abs=1e-10) if isinstance(value, float) else value
+        assert merged[path] == expected, path
+
+
 def test_merged_states_say_what_one_pass_says(folder, run, states, tmp_path):
     whole = json.loads(run("diagnose", folder / "all", "--json", "-q")[1])
     code, out, err = run("merge", *states, "--json")
@@ -60,11 +76,7 @@ def test_merged_states_say_what_one_pass_says(folder, run, states, tmp_path):
     merged = json.loads(out)
     assert merged["inputs"].pop("scope") == "240 instances of 2 states"
     assert whole["inputs"].pop("scope") == "all 240 instances, compared as they are"
-    merged, whole = dict(numbers(merged)), dict(numbers(whole))
-    assert merged.keys() == whole.keys()
-    for path, value in whole.items():
-        expected = pytest.approx(value, rel=1e-10, abs=1e-10) if isinstance(value, float) else value
-        assert merged[path] == expected, path
+    assert_one_diagnosis(merged, whole)
 
     again = tmp_path / "merged.state"
     assert run("merge", *states[::-1], "-o", again)[1] == f"{again}\n"
@@ -113,3 +125,83 @@ def test_a_state_of_another_shape_under_its_digest_is_refused(run, states, tmp_p
     write_state(tmp_path / "header.state", {**header, "more": 1}, arrays)
     with pytest.raises(DataError, match="not a state: .*header.state"):
         run("merge", tmp_path / "header.state")
+
+
+@pytest.fixture(scope="module")
+def gappy(tmp_path_factory):
+    """A store and the files of 61 instances of three modalities, a third of whose vectors are missing."""
+    folder = tmp_path_factory.mktemp("gappy")
+    generator = np.random.default_rng(1)
+    latent = generator.normal(size=(61, 4))
+    (folder / "files").mkdir()
+    for name in "abc":
+        there = np.flatnonzero(generator.random(61) > 1 / 3)
+        with h5py.File(folder / "files" / f"{name}.h5", "w") as file:
+            file["features"] = (latent + 0.3 * generator.normal(size=latent.shape)).astype(np.float32)[there]
+            file["id"] = [f"i{i}".encode() for i in there]
+    app(["ingest", str(folder / "files"), "-o", str(folder / "store"), "-q"], standalone_mode=False)
+    return folder
+
+
+def shards_of(run, tmp_path, count, *arguments):
+    paths = [tmp_path / f"{number}-of-{count}.state" for number in range(1, count + 1)]
+    for number, path in enumerate(paths, 1):
+        run("diagnose", *arguments, "--shard", f"{number}/{count}", "--partial", path, "-q")
+    return paths
+
+
+@pytest.mark.parametrize(("source", "count"), [("files", 4), ("store", 7)])
+def test_shards_of_one_data_set_merge_to_its_diagnosis(gappy, run, tmp_path, source, count):
+    whole = json.loads(run("diagnose", gappy / source, "--json", "-q")[1])
+    paths = shards_of(run, tmp_path, count, gappy / source)
+    assert_one_diagnosis(json.loads(run("merge", *paths, "--json")[1]), whole)
+
+
+def test_shards_of_what_a_model_never_saw_merge_to_its_diagnosis(folder, run, tmp_path):
+    model = tmp_path / "model"
+    settings = ["--adapter", "linear", "--dim", 4, "--steps", 0, "--no-refit", "--test", 0.4]
+    run("fit", folder / "all", "-o", model, "-q", *settings)
+    judged = [folder / "all", "--model", model, "--split", "test"]
+    whole = json.loads(run("diagnose", *judged, "--json", "-q")[1])
+    assert whole["inputs"]["instances"] < 240
+    assert whole.pop("training") is not None  # of the model folder, which a merge does not see
+    merged = json.loads(run("merge", *shards_of(run, tmp_path, 3, *judged), "--json")[1])
+    assert merged.pop("training") is None
+    for result in (whole, merged):  # nor its share of the gradient, and what is said of them
+        for modality in result["modality"].values():
+            modality.pop("grad_share", None)
+        result.pop("verdict")
+    assert_one_diagnosis(merged, whole)
+
+
+def test_the_recipe_of_the_documentation_makes_the_diagnosis_of_one_pass(gappy, run, tmp_path):
+    root = Path(__file__).parents[2]
+    line = re.compile(r"^    (seq 8 \| xargs .*--shard \{\}/8 --partial \{\}\.state)", re.MULTILINE)
+    recipes = [
+        line.search((root / name).read_text(encoding="utf-8")).group(1) for name in ("docs/states.md", "README.md")
+    ]
+    assert recipes[0].replace("store", "STORE") == recipes[1]
+    command = tmp_path / "pmrl"
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pmrl_cli "$@"\n')
+    command.chmod(0o755)
+    (tmp_path / "store").symlink_to(gappy / "store")
+    environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(root)}
+    subprocess.run(["sh", "-ec", recipes[0].replace("8", "2")], cwd=tmp_path, env=environment, check=True)
+    whole = json.loads(run("diagnose", gappy / "store", "--json", "-q")[1])
+    merged = json.loads(run("merge", *sorted(tmp_path.glob("*.state")), "--json")[1])
+    assert_one_diagnosis(merged, whole)
+
+
+def test_a_share_alone_is_refused_with_what_to_type(gappy, run, tmp_path):
+    with pytest.raises(UsageError, match="--shard without --partial") as caught:
+        run("diagnose", gappy / "store", "--shard", "2/8")
+    assert "--partial 2.state" in str(caught.value)
+    with pytest.raises(UsageError, match="--fail-under"):
+        run("diagnose", gappy / "store", "--shard", "2/8", "--partial", tmp_path / "x", "--fail-under", "A=0")
+    empty = tmp_path / "empty.state"
+    run("diagnose", gappy / "store", "--shard", "1/70", "--partial", empty, "-q")
+    with pytest.raises(DataError, match="no instance in these states.*Merge the states of all shards"):
+        run("merge", empty)
+    again = tmp_path / "again.state"
+    run("merge", empty, "-o", again)  # an empty state is a state
+    assert again.exists()

@@ -12,6 +12,7 @@ import typer
 
 from pmrl_cli.cli import fit, options
 from pmrl_cli.cli.main import app
+from pmrl_cli.cli.options import parse_shard
 from pmrl_cli.errors import UsageError
 from pmrl_cli.training.settings import FitSettings
 
@@ -84,3 +85,18 @@ def test_a_setting_that_is_no_finite_number_is_refused_before_the_data_are_read(
             FitSettings(**{name: number})
     with pytest.raises(UsageError, match="--set is not KEY=NUMBER"):
         fit._settings([f"spectrum_weight={number}"])
+
+
+def test_a_shard_is_counted_from_one_where_it_is_typed():
+    assert [parse_shard(text) for text in ("1/1", "3/8", "08/8")] == [(0, 1), (2, 8), (7, 8)]
+    assert parse_shard(None) is None
+
+
+@pytest.mark.parametrize("text", ["0/8", "9/8", "1/0", "3", "3/", "/8", "-1/8", "3/8/2", "3 / 8", "\u0663/8", ""])
+def test_another_shard_is_refused_with_what_was_typed(text):
+    with pytest.raises(UsageError) as caught:
+        parse_shard(text)
+    assert str(caught.value) == (
+        f"unknown shard: --shard {text!r}, expected i/n with i from 1 to n, such as 3/8 for the third of eight. "
+        "Give every call its own i and all the same n."
+    )

@@ -1,11 +1,13 @@
-"""Splits by hash: stable, grouped, of the stated shares."""
+"""Splits by hash: stable, grouped, of the stated shares; and shards."""
 
 import numpy as np
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pmrl_cli.data.dataset import Dataset, Features
-from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, SplitRule, split_instances
+from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, SplitRule, shard, split_instances
 from pmrl_cli.errors import DataError, UsageError
 
 
@@ -80,3 +82,11 @@ def test_a_stated_split_that_parts_a_group_is_refused_with_its_ids():
     assert "owner (id 'c'): train, and test at id 'b' (1 such groups)" in str(caught.value)
     whole = make(["a", "b", "c"], split=["train", "test", "test"], owner=["x", "y", "y"])
     assert split_instances(whole, SplitRule(0, 0.2, group="owner", column="split"))[1:].tolist() == [TEST, TEST]
+
+
+@given(count=st.integers(0, 10**12), of=st.integers(1, 50))
+def test_shards_cover_every_row_once_in_order_and_are_of_equal_size(count, of):
+    shards = [shard(count, index, of) for index in range(of)]
+    assert [0, *(s.stop for s in shards)] == [*(s.start for s in shards), count]
+    sizes = [s.stop - s.start for s in shards]
+    assert max(sizes) - min(sizes) <= 1

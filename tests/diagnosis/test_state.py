@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from pmrl_cli.data.split import shard
 from pmrl_cli.diagnosis.instances import instance_statistics
 from pmrl_cli.diagnosis.numbers import Columns, numbers_of
 from pmrl_cli.diagnosis.report import diagnose_state, state_of
@@ -61,6 +62,17 @@ def test_any_division_merges_to_the_diagnosis_of_one_pass(pieces):
     states = list(parts_of(data, pieces, whole.header))
     assert_same(expected, diagnose_state(merged(states)).as_dict())
     assert_same(expected, diagnose_state(merged(states[::-1])).as_dict())
+
+
+def test_more_shards_than_instances_merge_to_the_diagnosis_of_one_pass():
+    data = simulate(60, 3, 4, noise=0.8, missing=0.25, group_size=3)
+    shares = [data.part(shard(60, index, 75)) for index in range(75)]
+    assert {len(share) for share in shares} == {0, 1}
+    assert all(
+        np.shares_memory(share.modalities[0].array, data.modalities[0].array) for share in shares if len(share)
+    )
+    states = [state_of(share, **OPTIONS, part=True) for share in shares]
+    assert_same(diagnose_state(state_of(data, **OPTIONS)).as_dict(), diagnose_state(merged(states)).as_dict())
 
 
 def test_modalities_of_different_columns_merge_too():

@@ -6,6 +6,7 @@ import hashlib
 import io
 import json
 from collections.abc import Iterator
+from copy import copy
 from itertools import pairwise
 from pathlib import Path
 
@@ -18,10 +19,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmrl_cli.data.dataset import EmbeddedBlock
+from pmrl_cli.data.split import shard
 from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.files import exports, vector_tables
-from pmrl_cli.files.exports import write_export, write_stream
+from pmrl_cli.files.exports import Share, shard_of, write_export, write_files, write_stream
 from pmrl_cli.files.reading import read_dataset
+from pmrl_cli.files.vector_tables import Parts
 
 NAMES = ("audio", "image", "text")
 DIM = 4
@@ -45,6 +48,13 @@ class Space:
             part = slice(start, stop)
             ids = pa.array(self.ids[part].tolist(), pa.large_string())
             yield EmbeddedBlock(ids, self.embeddings[part], self.present[part], self.fused[part])
+
+    def part(self, rows: slice) -> Space:
+        """Those instances alone."""
+        part = copy(self)
+        part.ids, part.present, part.kept = self.ids[rows], self.present[rows], self.kept[rows]
+        part.embeddings, part.fused = self.embeddings[rows], self.fused[rows]
+        return part
 
     def export(self, out: Path, cuts: tuple[int, ...] = (), **options) -> dict:
         known = {
@@ -93,6 +103,73 @@ def test_parquet_holds_each_modality_of_each_instance_in_order(tmp_path_factory,
         np.testing.assert_array_equal(vectors_of(table["embedding"]), expected)
 
 
+@settings(max_examples=20, deadline=None)
+@given(
+    n=st.integers(0, 12),
+    of=st.integers(1, 5),
+    rows_per_file=st.integers(1, 6),
+    format_=st.sampled_from(["parquet", "h5"]),
+)
+def test_the_files_of_all_shards_side_by_side_are_the_whole(tmp_path_factory, n, of, rows_per_file, format_):
+    space, folder = Space(n), tmp_path_factory.mktemp("export")
+    together: dict[str, bytes] = {}
+    for index in range(of):
+        part = space.part(shard(n, index, of))
+        share = shard_of(NAMES, space.present, index, of, rows_per_file)
+        manifest = part.export(folder / str(index), format=format_, rows_per_file=rows_per_file, share=share)
+        assert manifest["shard"] == {"index": index + 1, "of": of}
+        files = files_of(folder / str(index))
+        del files["manifest.json"]
+        assert not files.keys() & together.keys()
+        assert manifest["files"] == {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}
+        together |= files
+    for name, (expected_ids, expected) in space.tables().items():
+        mine = sorted(path for path in together if path.startswith(name))
+        if format_ == "parquet":
+            assert mine == [f"{name}/part-{i:05d}-of-{len(mine):05d}.parquet" for i in range(len(mine))]
+            table = pa.concat_tables(pq.read_table(io.BytesIO(together[path])) for path in mine)
+            ids, found = table["id"].to_pylist(), vectors_of(table["embedding"])
+        else:
+            assert mine == [f"{name}-{i:05d}-of-{of:05d}.h5" for i in range(of)]
+            files = [h5py.File(io.BytesIO(together[path])) for path in mine]
+            ids = [one for file in files for one in file["id"].asstr()[:]]
+            found = np.concatenate([file["embedding"][:] for file in files])
+        assert ids == expected_ids
+        np.testing.assert_array_equal(found, expected)
+
+
+@settings(max_examples=10, deadline=None)
+@given(n=st.integers(0, 30), writers=st.integers(1, 4), rows_per_file=st.integers(1, 9), cut=st.integers(0, 30))
+def test_writers_that_are_told_their_parts_write_the_bytes_of_one(tmp_path_factory, n, writers, rows_per_file, cut):
+    space, folder = Space(n), tmp_path_factory.mktemp("export")
+    whole = space.export(folder / "whole", rows_per_file=rows_per_file)
+    (folder / "shared").mkdir()
+    digests: dict[str, str] = {}
+    for index in range(writers):
+        parts = {}
+        for name, (ids, _) in space.tables().items():
+            count = max(1, -(-len(ids) // rows_per_file))
+            mine = shard(count, index, writers)
+            skip, stop = (min(x * rows_per_file, len(ids)) for x in (mine.start, mine.stop))
+            parts[name] = Parts(mine.start, mine.stop, count, skip, stop - skip, len(ids))
+        _, files = write_files(
+            space.blocks((min(cut, n),)),
+            folder / "shared",
+            names=NAMES,
+            counts=space.present.sum(axis=0),
+            rows=int(space.kept.sum()),
+            dim=DIM,
+            format="parquet",
+            dtype="float32",
+            rows_per_file=rows_per_file,
+            share=Share(index, writers, parts),
+        )
+        assert not files.keys() & digests.keys()
+        digests |= files
+    assert digests == whole["files"]
+    assert digests == {name: hashlib.sha256(data).hexdigest() for name, data in files_of(folder / "shared").items()}
+
+
 @settings(max_examples=25, deadline=None)
 @given(ids=st.lists(texts, unique=True, max_size=30))
 def test_hdf5_holds_each_modality_of_each_instance_in_order(tmp_path_factory, ids):
@@ -132,7 +209,7 @@ def test_the_store_keeps_instances_in_step_and_digests_their_rows(tmp_path):
     for m, name in enumerate(NAMES):
         expected = space.embeddings[space.kept, m]
         np.testing.assert_array_equal(np.load(out / f"{name}.npy", mmap_mode="r"), expected)
-        digest = hashlib.sha256(expected.tobytes()).hexdigest()
+        digest = hashlib.sha256((out / f"{name}.npy").read_bytes()).hexdigest()
         assert manifest["modalities"][m] == {
             "name": name,
             "dtype": "float32",

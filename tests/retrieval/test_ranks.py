@@ -3,11 +3,12 @@ import pytest
 import torch
 
 from pmrl_cli.data import dataset as dataset_module
+from pmrl_cli.data.split import shard
 from pmrl_cli.fusion import WEIGHT_TEMPERATURE
 from pmrl_cli.retrieval import queries as queries_module
 from pmrl_cli.retrieval import ranks as ranks_module
 from pmrl_cli.retrieval.batches import read_batch
-from pmrl_cli.retrieval.ranks import TIE_BAND, rank_batch, rank_dataset
+from pmrl_cli.retrieval.ranks import TIE_BAND, count_share, rank_batch, rank_dataset, ranks_of
 from tests.reference import fusion as reference
 from tests.simulate import dataset_of, simulate
 
@@ -32,6 +33,7 @@ def unit(x):
 def uneven_blocks(request, monkeypatch):
     monkeypatch.setattr(ranks_module, "_QUERIES", request.param[0])
     monkeypatch.setattr(ranks_module, "_CANDIDATES", request.param[1])
+    monkeypatch.setattr(ranks_module, "_HELD_BYTES", 4 * 3 * 8 * 61)
     monkeypatch.setattr(dataset_module, "BLOCK_BYTES", 4 * 3 * 8 * 37)
 
 
@@ -132,6 +134,38 @@ def test_some_queries_get_the_ranks_they_have_when_all_ask():
         np.testing.assert_array_equal(part[direction].rows, some)
         np.testing.assert_array_equal(part[direction].greater, full[direction].greater[some])
         assert part[direction].gallery == 120
+
+
+@pytest.mark.usefixtures("uneven_blocks")
+@pytest.mark.parametrize("fusion", ["leading", "weighted"])
+@pytest.mark.parametrize("every", [1, 3], ids=["all ask", "some ask"])
+def test_counts_of_uneven_shares_add_up_to_the_ranks_of_all(every, fusion):
+    data = simulate(110, 3, 8, noise=1.0, missing=0.3, seed=7)
+    for features in data.modalities:
+        features.array[40:50] = features.array[41]
+    queries = np.arange(0, len(data), every)
+    whole = rank_dataset(data, queries, fusion=fusion)
+    shares = [slice(0, 3), slice(3, 3), slice(3, 30), slice(30, len(queries))]
+    counts = sum(count_share(data, queries, share, fusion=fusion) for share in shares)
+    together = ranks_of(counts, data, queries)
+    assert together.keys() == whole.keys()
+    for name, ranks in whole.items():
+        for found, expected in zip(together[name], ranks, strict=True):
+            np.testing.assert_array_equal(found, expected)
+        assert len(ranks.rows)
+
+
+def test_shares_of_all_queries_take_one_product_for_two_directions(monkeypatch):
+    products = []
+    honest = queries_module.Vectors.scores
+    monkeypatch.setattr(
+        queries_module.Vectors,
+        "scores",
+        lambda self, candidates, out: (products.append(out.numel()), honest(self, candidates, out))[1],
+    )
+    data, queries = simulate(60, 2, 8), np.arange(60)
+    sum(count_share(data, queries, shard(60, index, 7)) for index in range(7))
+    assert sum(products) == 60 * 60
 
 
 def test_reordering_the_instances_reorders_the_ranks():

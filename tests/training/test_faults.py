@@ -8,8 +8,8 @@ import torch
 
 from pmrl_cli.errors import DivergedError, ResourceError, StateError
 from pmrl_cli.objectives import Loss, make_objective
-from pmrl_cli.training import fit as fit_module
 from pmrl_cli.training import loop
+from pmrl_cli.training import run as run_module
 from pmrl_cli.training.fit import fit
 from pmrl_cli.training.loop import Interrupted
 from tests.training.test_fit import same, settings_for, simulate, weights
@@ -36,7 +36,7 @@ def put_objective(monkeypatch, meet):
         objective.register_forward_hook(hook)
         return objective
 
-    monkeypatch.setattr(fit_module, "make_objective", made)
+    monkeypatch.setattr(run_module, "make_objective", made)
 
 
 def infinite_loss(loss, _embeddings):

@@ -1,6 +1,8 @@
 """A fit: never below its start, the same twice, and after an interruption the same as without one."""
 
 import json
+from contextlib import closing
+from itertools import islice
 
 import numpy as np
 import pyarrow as pa
@@ -13,12 +15,15 @@ from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
 from pmrl_cli.errors import DataError, DivergedError, StateError, UsageError
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.projection import FeatureMap
+from pmrl_cli.training import feed
 from pmrl_cli.training.bank import build_bank, fit_projections
+from pmrl_cli.training.feed import Batches, Feed
 from pmrl_cli.training.fit import choose_members, fit
 from pmrl_cli.training.heldout import held_out_retrieval
-from pmrl_cli.training.loop import Batches, Interrupted, mix, schedule
+from pmrl_cli.training.loop import Interrupted, schedule
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.training.start import solve_start
+from pmrl_cli.training.step import mix
 
 
 def simulate(n=300, seed=0, missing=0.2, noise=0.5, dims=(12, 10, 8)):
@@ -331,16 +336,50 @@ def test_a_checkpoint_of_another_split_is_refused_by_name(tmp_path):
         fit(other, settings, checkpoint=tmp_path)
 
 
-def test_every_epoch_deals_every_instance_once_and_continues_anywhere():
-    rows = torch.arange(100, 123)
-    batches = Batches(rows, 5, seed=3)
+@pytest.mark.parametrize("windows", [1, 4])
+def test_every_epoch_deals_every_instance_once_and_continues_anywhere(monkeypatch, windows):
+    # With several windows of two runs of 3: the order of a set too large to be shuffled at a stroke.
+    if windows > 1:
+        monkeypatch.setattr(feed, "WINDOW_ROWS", 6)
+        monkeypatch.setattr(feed, "RUN_ROWS", 3)
+    batches = Batches(23, 5, seed=3)
     stream = batches.after(0)
     first = [next(stream) for _ in range(12)]
-    epoch = torch.cat(first[:4])
-    assert len(set(epoch.tolist())) == 20
-    assert set(epoch.tolist()) <= set(rows.tolist())
+    assert len(set(torch.cat(first[:4]).tolist())) == 20
+    for epoch in range(3):
+        assert sorted(batches.order(epoch).tolist()) == list(range(23))
+    assert not torch.equal(batches.order(0), batches.order(1))
+    assert not torch.equal(batches.order(0), Batches(23, 5, seed=4).order(0))  # torch takes 32 bits of a seed
     later = batches.after(7)
     assert all(torch.equal(next(later), first[i]) for i in range(7, 12))
+
+
+def test_a_feed_gives_each_process_its_own_of_one_batch():
+    scores, present = [torch.arange(60.0).view(20, 3)], torch.rand(20, 1) > 0.5
+    owners = torch.arange(20) // 12  # 12 and 8
+    batches = Batches(20, 6, seed=0)
+    halves = []
+    for rank, held in enumerate((slice(0, 12), slice(12, 20))):
+        positions = torch.arange(20) - held.start
+        made = Feed(
+            [s[held] for s in scores],
+            present[held],
+            positions,
+            owners,
+            rank=rank,
+            size=2,
+            batches=batches,
+            device=torch.device("cpu"),
+        )
+        with closing(made.after(0)) as stream:
+            # Buffers are used again: what is kept is copied.
+            halves.append([(b.places, b.scores[0].clone(), b.present.clone(), b.counts) for b in islice(stream, 7)])
+    for (places, first, _, counts), (same_places, second, seen, same_counts) in zip(*halves, strict=True):
+        assert torch.equal(places, same_places)
+        assert counts == same_counts == [len(first), len(second)]
+        order = torch.cat([places[owners[places] == rank] for rank in range(2)])
+        assert torch.equal(torch.cat([first, second]), scores[0][order])
+        assert torch.equal(seen, present[places[owners[places] == 1]])
 
 
 @pytest.mark.parametrize("n", [2, 3, 33, 50, 200, 10**6])

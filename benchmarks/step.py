@@ -1,0 +1,120 @@
+"""Rows of the training step and of the gathering of its batches.
+
+The step is the training loop's own: a batch from its feed, adapters, objective, gradient norm, AdamW, and what it
+found read off. Its floor is the matrix products it cannot do without, alone, in the shapes they have: forward and
+gradient of the weights for every layer, gradient of the inputs where one is hidden, and those of the contrasts.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import count
+
+import torch
+from rows import Call, Row, Run, in_turn, row_of
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pmrl_cli.adapters import Adapters
+from pmrl_cli.objectives import Loss, make_objective
+from pmrl_cli.training.feed import Batch, Batches, Feed
+from pmrl_cli.training.step import Step
+
+DIMS = (512, 768, 1024)
+DIM = 256
+CONTRASTS = {"pmrl": 4 * 3, "pmrl-paper": 2}
+"""Products of B x B by d that an objective takes of three modalities: three for each of three pairs and for two
+subsets, or two where leading directions meet themselves (the matrix is symmetric)."""
+
+
+class SvdPaper(nn.Module):
+    """The published objective as its authors wrote it, but for a reduced SVD: what ``pmrl-paper`` replaces."""
+
+    def forward(self, embeddings: Tensor, _present: Tensor) -> Loss:
+        """Return the loss of a batch of complete instances."""
+        u, singular_values, _ = torch.linalg.svd(embeddings.mT, full_matrices=False)  # noqa: TID251 - the reference
+        matched = torch.arange(len(u), device=u.device)
+        spectrum_part = functional.cross_entropy(singular_values / 0.05, torch.zeros_like(matched))
+        instance_part = functional.cross_entropy(u[..., 0] @ u[..., 0].mT / 0.1, matched)
+        return Loss(spectrum_part + instance_part, {})
+
+
+def training_step(
+    scores: Sequence[Tensor], objective: nn.Module, *, dim: int, batch: int, hidden: int = 0, device: str = "cpu"
+) -> Call:
+    """Return one step of training on a batch drawn from the scores, as the loop takes it."""
+    torch.manual_seed(0)
+    starts = [torch.randn(one.shape[1], dim) / one.shape[1] ** 0.5 for one in scores]
+    adapters = Adapters(starts, hidden=hidden, dropout=0.0).to(device).train()
+    take = Step(adapters, objective.to(device), learning_rate=1e-3)
+    numbers, drawn = count(1), feed(scores, batch, device)
+
+    def step() -> None:
+        _, norm, _ = take(next(numbers), next(drawn)).read()
+        assert math.isfinite(norm)
+
+    return step
+
+
+def feed(scores: Sequence[Tensor], batch: int, device: str) -> Iterator[Batch]:
+    """Return batches of complete instances without end, as a fit draws them."""
+    instances = len(scores[0])
+    present = torch.ones(instances, len(scores), dtype=torch.bool)
+    everyone, alone = torch.arange(instances), torch.zeros(instances, dtype=torch.int64)
+    batches = Batches(instances, batch, 0)
+    return Feed(scores, present, everyone, alone, rank=0, size=1, batches=batches, device=torch.device(device)).after(
+        0
+    )
+
+
+def products(dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrasts: int, device: str = "cpu") -> Call:
+    """Return a call that does a step's matrix products and nothing else."""
+    shapes: list[tuple[int, int, int]] = []
+    for width in dims:
+        shapes += [(batch, width, dim), (width, batch, dim)]  # forward, and the weights' gradient
+        if hidden:
+            shapes += [(batch, width, hidden), (width, batch, hidden)]
+            shapes += [(batch, hidden, dim), (hidden, batch, dim), (batch, dim, hidden)]
+    shapes += contrasts * [(batch, batch, dim)]
+    factors = {(m, n): torch.randn(m, n, device=device) for a, b, c in shapes for m, n in ((a, b), (b, c))}
+
+    def multiply() -> None:
+        for m, n, p in shapes:
+            torch.mm(factors[m, n], factors[n, p])
+
+    return multiply
+
+
+def step_rows(run: Run) -> Iterator[Row]:
+    """Yield a row for each batch size, adapter and objective."""
+    for batch in (256,) if run.quick else (1024, 8192):
+        scores = [torch.randn(4 * batch, width) for width in DIMS]
+        for adapter, hidden in (("linear", 0), ("mlp", DIM)):
+            for name, contrasts in CONTRASTS.items():
+                settings = {"dim": DIM, "batch": batch, "hidden": hidden, "device": run.device}
+                calls = {"ours": training_step(scores, make_objective(name, {}), **settings)}
+                if name == "pmrl-paper":
+                    calls["reduced SVD"] = training_step(scores, SvdPaper(), **settings)
+                calls["floor"] = products(DIMS, contrasts=contrasts, **settings)
+                repeats = run.repeats if batch < 4096 else 3
+                yield row_of(f"{name}, {adapter}, B {batch}", in_turn(calls, repeats=repeats, timer=run.timer))
+
+
+def gathering_rows(run: Run) -> Iterator[Row]:
+    """Yield a row for each batch size: random rows of all modalities, against a copy of as many bytes."""
+    instances = 20_000 if run.quick else 100_000
+    scores = [torch.randn(instances, width) for width in DIMS]
+    for batch in (1024, 8192):
+        order = torch.randperm(instances)[:batch]
+        blocks = [one[:batch] for one in scores]
+        kept = [torch.empty_like(block) for block in blocks]
+        calls: dict[str, Call] = {
+            "ours": partial(next, feed(scores, batch, "cpu")),
+            "x[rows]": lambda order=order: [one[order] for one in scores],
+            "floor": partial(torch._foreach_copy_, kept, blocks),
+        }
+        widths = " + ".join(map(str, DIMS))
+        name = f"{batch} of {instances:,} x ({widths})"
+        yield row_of(name, in_turn(calls, repeats=run.repeats, timer=run.timer))

@@ -1,0 +1,16 @@
+"""What every command that computes does first."""
+
+from __future__ import annotations
+
+__all__ = ["prepare"]
+
+
+def prepare(threads: int | None) -> None:
+    """Set the number of threads, where one was asked for, and choose how this CPU multiplies."""
+    import torch
+
+    from pmrl_cli.training.devices import choose_products
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    choose_products()

@@ -1,0 +1,294 @@
+"""The processes of one command: alone, or several that a launcher such as torchrun started.
+
+The only user of torch.distributed. Everything here is also right for one process, so that nobody above asks how many
+there are: sums are what they are, gathered rows are one's own, and the first process is this one. Rank 0 alone writes
+outputs and prints; what it decides by looking at numbers, it tells the others (``agree``), for two machines may round
+one of them otherwise.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+from itertools import accumulate, pairwise
+from typing import Any, Protocol, TypeVar
+
+import numpy as np
+import numpy.typing as npt
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.distributed.distributed_c10d import Store
+from torch.distributed.rendezvous import rendezvous
+
+from pmrl_cli.errors import PeerError, UsageError
+from pmrl_cli.objectives import peers as in_a_batch
+from pmrl_cli.objectives.peers import Peers
+
+__all__ = ["ALONE", "World", "collect_arrays", "first_arrays", "joined", "size_asked"]
+
+T = TypeVar("T")
+Array = npt.NDArray[Any]
+
+PATIENCE = timedelta(minutes=30)
+"""Longest that one process waits for another that is alive: rank 0 may be writing a large model."""
+
+_SENT_BYTES = 2**26
+"""Of an array that are sent at once."""
+
+_CAUSE = "pmrl/cause"
+_TOLD = timedelta(seconds=5)
+"""Wait for the word of a process that ended; it leaves it before its connections close."""
+
+
+class World(Protocol):
+    """All processes of one command, as one of them sees them."""
+
+    rank: int
+    size: int
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        """Add up a tensor over all processes, in place; every process gets the same bits."""
+        ...
+
+    def agree(self, value: T) -> T:
+        """Return the value of rank 0: anything JSON can hold (a tuple comes back as a list)."""
+        ...
+
+    def first(self, content: bytes | None) -> bytes:
+        """Return the bytes that rank 0 gives; what the others give is not looked at."""
+        ...
+
+    def collect(self, content: bytes) -> list[bytes]:
+        """Return the bytes of every process, by rank, to rank 0; nothing to the others."""
+        ...
+
+    def fill(self, array: Array, stops: Sequence[int]) -> None:
+        """Give every process the rows that another has written, in place.
+
+        Args:
+            array: (n, ...), the same shape everywhere; a process has written the rows of its share.
+            stops: where the share of each process ends, by rank.
+        """
+        ...
+
+    def peers(self, counts: Sequence[int]) -> Peers:
+        """Return the processes as an objective sees them.
+
+        Args:
+            counts: instances of a batch that each process holds, by rank.
+        """
+        ...
+
+
+class _Alone:
+    rank, size = 0, 1
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        return tensor
+
+    def agree(self, value: T) -> T:
+        return value
+
+    def first(self, content: bytes | None) -> bytes:
+        assert content is not None
+        return content
+
+    def collect(self, content: bytes) -> list[bytes]:
+        return [content]
+
+    def fill(self, array: Array, stops: Sequence[int]) -> None:
+        pass
+
+    def peers(self, counts: Sequence[int]) -> Peers:
+        return in_a_batch.ALONE
+
+
+ALONE: World = _Alone()
+
+
+def first_arrays(world: World, arrays: Mapping[str, Array]) -> dict[str, Array]:
+    """Return the arrays of rank 0, to the bit."""
+    if world.size == 1:
+        return dict(arrays)
+    return _unpack(world.first(_pack(arrays) if world.rank == 0 else None))
+
+
+def collect_arrays(world: World, arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
+    """Return the arrays of every process, by rank, to rank 0; nothing to the others."""
+    return [_unpack(content) for content in world.collect(_pack(arrays))]
+
+
+def _pack(arrays: Mapping[str, Array]) -> bytes:
+    file = io.BytesIO()
+    np.savez(file, allow_pickle=False, **arrays)
+    return file.getvalue()
+
+
+def _unpack(content: bytes) -> dict[str, Array]:
+    with np.load(io.BytesIO(content), allow_pickle=False) as arrays:
+        return dict(arrays)
+
+
+def size_asked() -> int:
+    """Return how many processes the launcher started, as it says in the environment."""
+    text = os.environ.get("WORLD_SIZE", "1")
+    if not text.isdecimal() or int(text) < 1:
+        what = "WORLD_SIZE is not a number of processes"
+        raise UsageError(
+            what, found=repr(text), expected="1 or more, as torchrun sets it", next_step="Unset it, or use torchrun."
+        )
+    return int(text)
+
+
+@contextmanager
+def joined(*, cuda: bool = False) -> Iterator[World]:
+    """Join the other processes that the launcher started, and leave them at the end; alone if there are none.
+
+    What ends this process is left where the others find it: whichever of them waits for this one ends with the same
+    cause, instead of waiting.
+
+    Args:
+        cuda: whether tensors on a GPU are exchanged too.
+
+    Raises: PeerError if the others do not come, or one of them ends.
+    """
+    if size_asked() == 1:
+        yield ALONE
+        return
+    with _lost(None):
+        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
+        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
+    try:
+        yield _Distributed(rank, size, store)
+        with _lost(store):
+            dist.barrier()
+    except BaseException as error:
+        if not isinstance(error, PeerError):
+            code = getattr(error, "exit_code", getattr(error, "code", None))
+            said = {
+                "rank": rank,
+                "code": code if isinstance(code, int) else 70,
+                "message": str(error) or type(error).__name__,
+            }
+            with suppress(RuntimeError):  # nobody is there to be told
+                store.set(_CAUSE, json.dumps(said))
+        raise
+    finally:
+        dist.destroy_process_group()
+
+
+@contextmanager
+def _lost(store: Store | None) -> Iterator[None]:
+    """Turn what a broken connection raises into the cause that the process at its other end left."""
+    try:
+        yield
+    except RuntimeError as error:
+        said: dict[str, Any] = {}
+        if store is not None:
+            with suppress(RuntimeError):  # it was killed, and left none
+                store.wait([_CAUSE], _TOLD)
+                said = json.loads(store.get(_CAUSE))
+        what = "another process of this run ended"
+        lost = PeerError(
+            what,
+            found=f"rank {said['rank']} said: {said['message']}" if said else str(error).splitlines()[0][:160],
+            expected="all processes to the end",
+            next_step="See what it printed, and start all of them again.",
+        )
+        lost.exit_code = said.get("code", lost.exit_code)
+        raise lost from None
+
+
+class _Distributed:
+    def __init__(self, rank: int, size: int, store: Store) -> None:
+        self.rank, self.size = rank, size
+        self._store = store
+
+    def sum(self, tensor: Tensor) -> Tensor:
+        with _lost(self._store):
+            dist.all_reduce(tensor)
+        return tensor
+
+    def agree(self, value: T) -> T:
+        agreed: T = json.loads(self.first(json.dumps(value).encode() if self.rank == 0 else None))
+        return agreed
+
+    def first(self, content: bytes | None) -> bytes:
+        size = torch.tensor([len(content) if self.rank == 0 and content is not None else 0])
+        with _lost(self._store):
+            dist.broadcast(size, 0)
+            data = _as_tensor(content) if self.rank == 0 and content else torch.empty(int(size), dtype=torch.uint8)
+            if len(data):
+                dist.broadcast(data, 0)
+        return bytes(data.numpy())
+
+    def collect(self, content: bytes) -> list[bytes]:
+        sizes = self.gather(torch.tensor([len(content)]), [1] * self.size).tolist()
+        padded = torch.zeros(max(sizes), dtype=torch.uint8)
+        padded[: len(content)] = _as_tensor(content)
+        received = [torch.empty_like(padded) for _ in sizes] if self.rank == 0 else None
+        with _lost(self._store):
+            dist.gather(padded, received)
+        return [bytes(data[:size].numpy()) for data, size in zip(received or (), sizes, strict=bool(received))]
+
+    def fill(self, array: Array, stops: Sequence[int]) -> None:
+        step = max(1, _SENT_BYTES * len(array) // max(1, array.nbytes))
+        with _lost(self._store):
+            for rank, (first, stop) in enumerate(pairwise([0, *stops])):
+                for start in range(first, stop, step):
+                    dist.broadcast(torch.from_numpy(array[start : min(start + step, stop)]), rank)
+
+    def gather(self, rows: Tensor, counts: Sequence[int]) -> Tensor:
+        """Return the rows of all processes, of which each gives as many as ``counts`` says."""
+        most = max(counts)
+        sent = rows.to(torch.uint8) if rows.dtype == torch.bool else rows
+        if len(rows) < most:
+            sent = torch.cat([sent, sent.new_zeros(most - len(rows), *rows.shape[1:])])
+        received = [torch.empty_like(sent) for _ in counts]
+        with _lost(self._store):
+            dist.all_gather(received, sent.contiguous())
+        return torch.cat([part[:count] for part, count in zip(received, counts, strict=True)]).to(rows.dtype)
+
+    def peers(self, counts: Sequence[int]) -> Peers:
+        return _Peers(self, counts)
+
+
+def _as_tensor(content: bytes) -> Tensor:
+    return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
+
+
+class _Peers:
+    """See ``pmrl_cli.objectives.peers.Peers``."""
+
+    def __init__(self, world: _Distributed, counts: Sequence[int]) -> None:
+        self.size = world.size
+        self._world = world
+        self._counts = list(counts)
+        self.start = [0, *accumulate(counts)][world.rank]
+
+    def gather(self, rows: Tensor, *, each: int | None = None) -> Tensor:
+        counts = self._counts if each is None else [each] * self.size
+        gathered: Tensor = _Gather.apply(rows, counts, self._world)  # type: ignore[no-untyped-call]
+        return gathered
+
+    def own(self, rows: Tensor) -> Tensor:
+        return rows[self.start : self.start + self._counts[self._world.rank]]
+
+
+class _Gather(torch.autograd.Function):
+    """(own rows, counts, world) -> the rows of all; what flows back is summed over all, and each takes its own."""
+
+    @staticmethod
+    def forward(ctx: Any, rows: Tensor, counts: Sequence[int], world: _Distributed) -> Tensor:  # noqa: ANN401
+        ctx.world, ctx.start, ctx.stop = world, sum(counts[: world.rank]), sum(counts[: world.rank + 1])
+        return world.gather(rows, counts)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
+        return ctx.world.sum(grad.contiguous())[ctx.start : ctx.stop], None, None

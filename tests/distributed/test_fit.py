@@ -1,0 +1,183 @@
+"""World sizes 1, 2 and 4: the same moments, losses and model; and one cause for all when something goes wrong."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.projection import FeatureMap
+from pmrl_cli.training.bank import build_bank, fit_projections
+from pmrl_cli.training.fit import fit
+from pmrl_cli.world import ALONE
+from tests.distributed.processes import free_port, in_processes
+from tests.training.test_fit import settings_for, simulate
+
+SIZES = pytest.mark.parametrize("size", [2, 4])
+SETTINGS = settings_for(steps=30, batch_size=48, adapter="mlp", test=0.1, refit=True)
+
+
+def moments_of(world):
+    """Projections of every kind, and cross moments of their scores, over rows of which each process reads a share."""
+    data, found = simulate(missing=0.4), {}
+    train = np.flatnonzero(np.arange(len(data)) % 5)
+    for kind in ("linear", "given"):  # a kernel follows linear scores, on a sample that everybody reads
+        projections = fit_projections(data, train, FeatureMap(kind, squash=True), seed=0, world=world)
+        everyone = np.arange(len(data))
+        bank = build_bank(data, everyone, train, projections, cross=True, scratch=Scratch(), world=world)
+        found[kind] = [p.arrays() for p in projections], bank.cross.arrays(), list(bank.variances)
+        rows = bank.rows.tolist()
+        assert set(everyone[::5]) <= set(rows)  # those that choose are with everybody
+        assert np.isfinite(bank.scores[0]).all()
+    return found
+
+
+@SIZES
+def test_moments_are_those_of_one_process(size):
+    alone = moments_of(ALONE)
+    for found in in_processes(moments_of, size):
+        for kind, (projections, cross, variances) in alone.items():
+            for wanted, projection in zip(projections, found[kind][0], strict=True):
+                for name, array in wanted.items():
+                    np.testing.assert_allclose(projection[name], array, rtol=1e-4, atol=1e-5 * np.abs(array).max())
+            for wanted, array in zip([*cross, *variances], [*found[kind][1], *found[kind][2]], strict=True):
+                np.testing.assert_allclose(array, wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
+
+
+def model_of(world):
+    """Losses, and the weights of the model that every process ends with."""
+    fitted = fit(simulate(), SETTINGS, world=world)
+    weights = [member.adapters.state_dict() for member in fitted.members]
+    return {
+        "history": [(line.stage, line.step, line.loss, line.mrr, line.r1) for line in fitted.history],
+        "weights": weights,
+        "held out": fitted.held_out,
+        "learned": [recipe.learned for recipe in fitted.recipes],
+    }
+
+
+@pytest.fixture(scope="module")
+def alone():
+    return model_of(ALONE)
+
+
+@SIZES
+def test_losses_and_model_are_those_of_one_process(size, alone):
+    found = in_processes(model_of, size)
+    for one in found[1:]:  # what is broadcast or added up everywhere is the same to the bit
+        assert repr(one) == repr(found[0])
+    assert [line[:2] for line in found[0]["history"]] == [list(line[:2]) for line in alone["history"]]
+    for line, wanted in zip(found[0]["history"], alone["history"], strict=True):
+        np.testing.assert_allclose(line[2], wanted[2], rtol=2e-6)
+        np.testing.assert_allclose(line[3:], wanted[3:], atol=1e-3)  # a near tie may fall otherwise
+    for member, wanted in zip(found[0]["weights"], alone["weights"], strict=True):
+        for name, array in wanted.items():
+            np.testing.assert_allclose(member[name], array.numpy(), rtol=1e-3, atol=1e-4)
+
+
+def launch(size, arguments, folder):
+    """Start ``pmrl ARGUMENTS`` in several processes, as a launcher does; their standard error goes to files."""
+    port, started = free_port(), []
+    for rank in range(size):
+        environment = os.environ | {
+            "RANK": str(rank),
+            "WORLD_SIZE": str(size),
+            "MASTER_ADDR": "127.0.0.1",
+            "MASTER_PORT": str(port),
+            "OMP_NUM_THREADS": "1",
+        }
+        with (folder / f"err{rank}").open("wb") as err:
+            command = [sys.executable, "-m", "pmrl_cli", *map(str, arguments)]
+            started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=err))
+    return started
+
+
+def ended(started, folder, seconds=120):
+    """Return exit codes, outputs and what was said on standard error, by rank."""
+    outputs = [process.communicate(timeout=seconds)[0].decode() for process in started]
+    return (
+        [process.returncode for process in started],
+        outputs,
+        [(folder / f"err{rank}").read_text(encoding="utf-8") for rank in range(len(started))],
+    )
+
+
+@pytest.fixture
+def files(tmp_path):
+    data = simulate(n=300)
+    folder = tmp_path / "features"
+    folder.mkdir()
+    for features in data.modalities:
+        np.save(folder / f"{features.name}.npy", features.array + np.float32(1e-3))
+    return sorted(folder.iterdir())
+
+
+FIT = ("--adapter", "linear", "--dropout", "0", "--no-refit", "--batch-size", "32", "--quiet")
+
+
+def test_the_command_prints_and_writes_once(tmp_path, files):
+    typed = ["fit", *files, *FIT, "--steps", "20", "-o"]
+    codes, outputs, said = ended(launch(2, [*typed, tmp_path / "two"], tmp_path), tmp_path)
+    assert codes == [0, 0], said
+    assert outputs == [f"{tmp_path / 'two'}\n", ""]
+    assert ended(launch(1, [*typed, tmp_path / "one"], tmp_path), tmp_path)[0] == [0]
+    one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
+    assert one.keys() == two.keys()
+    assert two["held_out.mrr"] == pytest.approx(one["held_out.mrr"], abs=1e-3)
+
+
+def test_a_process_that_is_killed_ends_all_and_no_output_is_left(tmp_path, files):
+    started = launch(
+        2, ["fit", *files, *FIT, "--steps", "1000000", "--patience", "1000000", "-o", tmp_path / "m"], tmp_path
+    )
+    unfinished = tmp_path / "m.unfinished"
+    limit = time.monotonic() + 90
+    while not list(unfinished.glob("linear-dropout-0")) and time.monotonic() < limit:
+        time.sleep(0.1)
+    time.sleep(1)
+    os.kill(started[1].pid, signal.SIGKILL)
+    codes, outputs, said = ended(started, tmp_path, 60)
+    assert codes == [5, -signal.SIGKILL]
+    assert "error: another process of this run ended" in said[0]
+    assert not (tmp_path / "m").exists()
+    assert outputs[0] == ""
+
+
+def test_what_goes_wrong_in_one_process_is_told_by_all_with_its_code(tmp_path, files):
+    # Only rank 1 meets the bad file: its own copy of the features.
+    own = [tmp_path / f"rank{rank}" for rank in range(2)]
+    for folder in own:
+        folder.mkdir()
+        for file in files:
+            (folder / file.name).write_bytes(file.read_bytes())
+    broken = np.load(own[1] / files[0].name)
+    broken[3, 1] = np.nan
+    np.save(own[1] / files[0].name, broken)
+    script = 'cd "$1/rank$RANK" && shift && exec "$@"'
+    port, started = free_port(), []
+    for rank in range(2):
+        environment = os.environ | {"RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
+        environment["MASTER_PORT"] = str(port)
+        environment["PYTHONPATH"] = str(Path(__file__).parents[2])
+        command = ["sh", "-c", script, "-", str(tmp_path), sys.executable, "-P", "-m", "pmrl_cli", "fit"]
+        command += [file.name for file in files] + [
+            *FIT,
+            "--on-bad",
+            "error",
+            "--steps",
+            "9",
+            "-o",
+            str(tmp_path / "m"),
+        ]
+        with (tmp_path / f"err{rank}").open("wb") as err:
+            started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=err))
+    codes, _, said = ended(started, tmp_path, 60)
+    assert codes == [3, 3], said
+    assert "non-finite value" in said[1]
+    assert "rank 1 said: non-finite value" in said[0]

@@ -1,0 +1,50 @@
+"""Several processes that judge one data set find what one finds."""
+
+import math
+
+import numpy as np
+import pytest
+
+from pmrl_cli.aligner import Aligner
+from pmrl_cli.diagnosis import diagnose_state, state_of
+from pmrl_cli.retrieval import evaluate
+from pmrl_cli.world import ALONE
+from tests.distributed.processes import in_processes
+from tests.training.test_fit import simulate
+
+
+def judged(world, folder):
+    """Embeddings, evaluation, and the diagnosis where rank 0 has it."""
+    data = simulate(n=203, missing=0.3)
+    aligned = Aligner.load(folder).embed_dataset(data, np.arange(0, 203, 2), world=world)
+    evaluation = evaluate(aligned, bootstrap=20, world=world).as_dict()
+    state = state_of(aligned, reservoir=64, moments=64, world=world)
+    diagnosis = diagnose_state(state, aligned).as_dict() if world.rank == 0 else None
+    return [features.array for features in aligned.modalities], evaluation, diagnosis
+
+
+def assert_close(found, wanted, path=""):
+    if isinstance(wanted, dict):
+        assert found.keys() == wanted.keys(), path
+        for key in wanted:
+            assert_close(found[key], wanted[key], f"{path}.{key}")
+    elif isinstance(wanted, list | tuple):
+        assert len(found) == len(wanted), path
+        for i, (one, other) in enumerate(zip(found, wanted, strict=True)):
+            assert_close(one, other, f"{path}.{i}")
+    elif isinstance(wanted, float):
+        assert math.isclose(found, wanted, rel_tol=1e-6, abs_tol=1e-9), (path, found, wanted)
+    else:
+        assert found == wanted, path
+
+
+@pytest.mark.parametrize("size", [2, 4])
+def test_several_processes_find_what_one_finds(tmp_path, size):
+    Aligner(adapter="linear", steps=0, seed=0).fit(simulate(n=203, missing=0.3)).save(tmp_path / "model")
+    arrays, evaluation, diagnosis = judged(ALONE, tmp_path / "model")
+    found = in_processes(judged, size, tmp_path / "model")
+    for own_arrays, own_evaluation, _ in found:
+        for one, other in zip(own_arrays, arrays, strict=True):
+            np.testing.assert_allclose(one, other, atol=1e-6)
+        assert_close(own_evaluation, evaluation)
+    assert_close(found[0][2], diagnosis)

@@ -1,0 +1,43 @@
+"""How this CPU multiplies: never with less than float32, and with oneDNN only where that is faster."""
+
+import pytest
+import torch
+
+from pmrl_cli.training import devices
+from pmrl_cli.training.devices import PRODUCT_ERROR, choose_products
+
+
+@pytest.fixture(autouse=True)
+def _unchanged():
+    yield
+    torch.set_float32_matmul_precision("highest")
+
+
+def test_products_are_float32_whatever_is_chosen():
+    chosen = choose_products()
+    assert torch.get_float32_matmul_precision() == {"default": "highest", "onednn": "medium"}[chosen]
+    a, b = (torch.randn(700, 700, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6))
+    exact = a.double() @ b.double()
+    assert float(((a @ b).double() - exact).norm() / exact.norm()) <= PRODUCT_ERROR
+
+
+@pytest.mark.parametrize(
+    ("error", "ratio", "chosen"), [(2e-3, 4.0, "default"), (0.0, 2.0, "onednn"), (0.0, 1.1, "default")]
+)
+def test_faster_products_are_taken_only_if_they_are_float32(monkeypatch, error, ratio, chosen):
+    # A processor whose other products have this error and are so many times faster.
+    clock, matmul = [0.0], torch.Tensor.__matmul__
+
+    def timed(a, b):
+        fast = torch.get_float32_matmul_precision() == "medium"
+        clock[0] += 1 / ratio if fast else 1.0
+        return matmul(a, b) * (1 + error if fast else 1)
+
+    monkeypatch.setattr(torch.Tensor, "__matmul__", timed)
+    monkeypatch.setattr(devices.time, "thread_time", lambda: clock[0])
+    torch.set_float32_matmul_precision("highest")
+    monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda word: state.__setitem__(0, word))
+    monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: state[0])
+    state = ["highest"]
+    assert choose_products() == chosen
+    assert state[0] == {"default": "highest", "onednn": "medium"}[chosen]

@@ -1,0 +1,90 @@
+"""One step: AdamW on the gradient of the objective, a bad one not taken, and nothing that waits for the device."""
+
+import copy
+from contextlib import nullcontext
+
+import pytest
+import torch
+from torch import nn
+
+from pmrl_cli.adapters import Adapters
+from pmrl_cli.objectives import Loss, make_objective
+from pmrl_cli.training.feed import Batch
+from pmrl_cli.training.step import WEIGHT_DECAY, Step
+from tests.test_spectrum import NeverWaits
+
+
+def drawn(hidden=4, device="cpu"):
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(width, 6, generator=generator).to(device) for width in (5, 7, 8)]
+    adapters = Adapters(starts, hidden=hidden, dropout=0.0).to(device)
+    scores = [torch.randn(12, len(start), generator=generator).to(device) for start in starts]
+    present = (torch.rand(12, 3, generator=generator) < 0.8).to(device)
+    return adapters, Batch(torch.arange(12), scores, present, [12])
+
+
+def test_a_step_is_adamw_on_the_gradient_of_the_objective():
+    adapters, batch = drawn()
+    objective = make_objective("infonce", {})
+    expected, expected_objective = copy.deepcopy(adapters), copy.deepcopy(objective)
+    take_step = Step(adapters, objective, learning_rate=0.01)
+    found = [take_step(number, batch).read() for number in (1, 2)]
+    groups = [
+        {"params": list(expected.parameters()), "weight_decay": WEIGHT_DECAY},
+        {"params": list(expected_objective.parameters()), "weight_decay": 0.0},
+    ]
+    plain = torch.optim.AdamW(groups, lr=0.01, foreach=False)
+    for parts, norm, stop in found:
+        plain.zero_grad()
+        loss = expected_objective(expected(batch.scores), batch.present)
+        loss.value.backward()
+        squares = sum(p.grad.square().sum() for group in groups for p in group["params"])
+        assert parts["loss"] == pytest.approx(loss.value.item(), rel=1e-6)
+        assert parts["temperature"] == pytest.approx(loss.parts["temperature"].item())
+        assert norm == pytest.approx(squares.sqrt().item(), rel=1e-5)
+        assert not stop
+        plain.step()
+    for mine, wanted in zip(adapters.parameters(), expected.parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted)
+
+
+class BadOnce(nn.Module):
+    """InfoNCE whose loss, or gradient, is not finite in its second call."""
+
+    def __init__(self, how):
+        super().__init__()
+        self.inner, self.how, self.calls = make_objective("infonce", {}), how, 0
+
+    def forward(self, embeddings, present):
+        self.calls += 1
+        value, parts = self.inner(embeddings, present)
+        if self.calls == 2:
+            value = value * torch.nan if self.how == "loss" else value + (embeddings.sum() * 0).abs().sqrt()
+        return Loss(value, parts)
+
+
+@pytest.mark.parametrize("how", ["loss", "gradient"])
+def test_after_a_bad_step_nothing_changes_any_more(how):
+    adapters, batch = drawn()
+    take_step = Step(adapters, BadOnce(how), learning_rate=0.01)
+    take_step(1, batch)
+    kept = copy.deepcopy(adapters.state_dict()), copy.deepcopy(take_step.optimiser.state_dict()["state"])
+    parts, norm, _ = take_step(2, batch).read()
+    assert parts["loss"] * norm != parts["loss"] * norm  # NaN
+    take_step(3, batch)
+    for name, tensor in adapters.state_dict().items():
+        assert torch.equal(tensor, kept[0][name])
+    for index, state in take_step.optimiser.state_dict()["state"].items():
+        for name, tensor in state.items():
+            assert torch.equal(tensor, kept[1][index][name])
+
+
+@pytest.mark.parametrize("name", ["pmrl", "infonce", "anchor", "ldc"])
+def test_a_step_off_the_cpu_waits_for_nothing(monkeypatch, name):
+    # Tensors without values: whoever asks for one fails.
+    monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda _: None)
+    adapters, batch = drawn(device="meta")
+    take_step = Step(adapters, make_objective(name, {}).to("meta"), learning_rate=0.01)
+    with NeverWaits():
+        take_step(1, batch)
