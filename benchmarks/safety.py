@@ -37,7 +37,7 @@ for module in (sealed, model_folder, checkpoint):
     module.check_bytes = lambda path, _: path.read_bytes()
     module.digests = lambda *_, **__: {}
     module.sha256_of = lambda _: ""
-torch.nn.utils.get_total_norm = lambda _: 0.0
+torch.nn.utils.get_total_norm = lambda _: torch.zeros(())
 torch.isfinite = lambda tensor: torch.ones((), dtype=torch.bool)
 """
 RUN = "import sys\nfrom pmrl_cli.cli.main import run\nsys.argv = ['pmrl', *sys.argv[1:]]\nrun()\n"

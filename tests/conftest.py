@@ -1,10 +1,17 @@
 """What every test runs under."""
 
+import mmap
 import os
+import socket
 import sys
+import threading
 from pathlib import Path
+from types import SimpleNamespace
 
+import pytest
 from hypothesis import settings
+
+from pmrl_cli.files import isolated, wire, worker
 
 sys.path.insert(0, str(Path(__file__).parent / "hostile"))  # its makers and its fuzzer are modules
 
@@ -15,3 +22,41 @@ os.environ.setdefault("GOMP_SPINCOUNT", "0")
 settings.register_profile("ci", derandomize=True, deadline=None)
 settings.register_profile("deep", max_examples=10_000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+class _Thread:
+    """A reading process that is none: its server in a thread, without limits."""
+
+    def __init__(self):
+        ours, theirs = socket.socketpair()
+        self.memory = mmap.mmap(-1, wire.SLOTS * wire.SLOT_BYTES)
+        self.socket, self.channel = ours, wire.Channel(ours)
+        self.process = SimpleNamespace(wait=lambda: 0)
+        self.ends = [ours, self.channel._file, theirs]
+        channel = wire.Channel(theirs)
+        self.ends.append(channel._file)
+        self.thread = threading.Thread(target=worker._Server(channel, memoryview(self.memory)).serve)
+        self.thread.start()
+
+    def end(self):
+        self.socket.shutdown(socket.SHUT_RDWR)
+        self.thread.join()
+        for end in self.ends:
+            end.close()
+
+
+@pytest.fixture
+def thread_reader(monkeypatch):
+    """Run a test with the code of the reading process in this one, where coverage can see it."""
+    monkeypatch.setattr(worker, "_allow", lambda seconds: None)
+    monkeypatch.setattr(isolated, "_Worker", _Thread)
+    monkeypatch.setattr(isolated, "_idle", [])
+    yield
+    isolated._end_all()
+
+
+@pytest.fixture(params=["process", "thread"])
+def either_reader(request):
+    """Run a test with the reading process, and with the same code in this one."""
+    if request.param == "thread":
+        request.getfixturevalue("thread_reader")

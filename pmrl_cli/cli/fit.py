@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import platform
 import shutil
@@ -45,10 +46,12 @@ def _settings(pairs: list[str]) -> dict[str, float]:
         try:
             settings[key] = float(value)
         except ValueError:
+            settings[key] = math.nan
+        if not math.isfinite(settings[key]):
             what = "--set is not KEY=NUMBER"
             raise UsageError(
                 what, found=repr(pair), expected="for example temperature=0.1", next_step="Mend that --set."
-            ) from None
+            )
     return settings
 
 

@@ -5,6 +5,7 @@ Precedence: flag, then environment (``PMRL_<COMMAND>_<OPTION>``), then ``--confi
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 import sys
@@ -85,8 +86,9 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
     if path is None:
         return None
     try:
-        with path.open("rb") as file:
-            values = tomllib.load(file)
+        if path.exists() and not path.is_file():  # a pipe would be waited for
+            raise OSError(errno.EINVAL, "no regular file")
+        values = tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
         what = "config file cannot be read"
         raise UsageError(
@@ -96,12 +98,12 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
             expected="a TOML file",
             next_step="Check the path after --config.",
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also of numbers too long and tables too deep to be read
         what = "config file is not TOML"
         raise UsageError(
             what,
             at=Place(str(path)),
-            found=str(error),
+            found=str(error)[:160],
             expected="lines like seed = 0",
             next_step="Mend that line.",
         ) from None
@@ -124,7 +126,7 @@ def parse_bytes(text: str | None) -> int | None:
     """Return bytes from ``512M``, ``8G``, ``1.5GiB`` or a plain number (powers of 1024)."""
     if text is None:
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         message = f"{text!r} is not a size such as 512M or 8G"
         raise typer.BadParameter(message, param_hint="'--max-memory'")
@@ -136,7 +138,7 @@ def parse_seconds(text: str | None) -> float | None:
     """Return seconds from ``90s``, ``5m``, ``1.5h`` or a plain number."""
     if text is None:
         return None
-    match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*([smh]?)\s*", text, re.IGNORECASE)
+    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([smh]?)\s*", text, re.IGNORECASE)
     if match is None or float(match[1]) <= 0:
         message = f"{text!r} is not a time such as 90s, 5m or 2h"
         raise typer.BadParameter(message, param_hint="'--budget'")
@@ -168,6 +170,14 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
     for item in files:
         if item == "-":
             text = os.fsdecode(sys.stdin.buffer.read())
+            if "\0" in text and not null:
+                what = "NUL in a path"
+                raise UsageError(
+                    what,
+                    found="NUL on standard input",
+                    expected="one path a line",
+                    next_step="Pass -0 if NUL ends them.",
+                )
             expanded += [path for path in (text.split("\0") if null else text.splitlines()) if path]
         else:
             expanded.append(item)

@@ -96,9 +96,11 @@ def atomic_file(path: Path) -> Iterator[Path]:
 
 def format_of(path: Path) -> str:
     """Return what the manifest of a folder says it is (``pmrl.model``, ...), or "" if pmrl did not write it."""
+    if not (path / MANIFEST).is_file():  # a pipe would be waited for
+        return ""
     try:
         manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return ""
     found = str(manifest.get("format", "")) if isinstance(manifest, dict) else ""
     if not found.startswith("pmrl."):

@@ -83,7 +83,7 @@ def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
             )
         try:
             files = {name: check_bytes(folder / name, digest) for name, digest in manifest["files"].items()}
-            if (folder / RUN).exists():
+            if (folder / RUN).is_file():
                 files[RUN] = (folder / RUN).read_bytes()
                 if manifest["format_version"] > 1:
                     unseal(files[RUN], folder / RUN)

@@ -67,7 +67,7 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
             if not isinstance(about, dict):
                 raise _no_state(path, f"no {STATE} in its header")
             arrays = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 - it is no mapping
-    except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _no_state(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     if about.get("format_version") != STATE_VERSION:
         what = "state of another version"

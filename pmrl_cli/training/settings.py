@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
+from math import inf
 
 from pmrl_cli.data.split import SplitRule
 from pmrl_cli.errors import UsageError
@@ -68,12 +69,12 @@ class FitSettings:
         checks = (
             (self.adapter in ADAPTERS, "adapter", self.adapter, f"one of {', '.join(ADAPTERS)}"),
             (0 <= self.mispaired < 1, "mispaired share", self.mispaired, "0 or more and less than 1"),
-            (self.mixup >= 0, "mixup", self.mixup, "0 or more"),
-            (self.budget is None or self.budget > 0, "budget", self.budget, "more than 0 seconds"),
+            (0 <= self.mixup < inf, "mixup", self.mixup, "0 or more"),
+            (self.budget is None or 0 < self.budget < inf, "budget", self.budget, "more than 0 seconds"),
             (self.dim is None or self.dim >= 1, "dim", self.dim, "1 or more"),
             (self.steps is None or self.steps >= 0, "steps", self.steps, "0 or more"),
             (self.batch_size is None or self.batch_size >= 2, "batch size", self.batch_size, "2 or more"),
-            (self.learning_rate > 0, "learning rate", self.learning_rate, "more than 0"),
+            (0 < self.learning_rate < inf, "learning rate", self.learning_rate, "more than 0"),
             (self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "0 or more and less than 1"),
             (self.patience >= 1, "patience", self.patience, "1 or more"),
             (0 < self.validation < 1, "validation share", self.validation, "between 0 and 1"),

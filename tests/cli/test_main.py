@@ -1,17 +1,22 @@
 """The boundary: what cannot be helped is one line and its exit code."""
 
 import os
+import re
+import shlex
+import shutil
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 from typer.main import get_command
 
 from pmrl_cli.cli import main
 from pmrl_cli.cli.fit import _StopRequest
 from pmrl_cli.gcca import SOLVERS
+from tests.faults import inject
 
 ROOT = Path(__file__).parents[2]
 
@@ -115,6 +120,40 @@ def test_nothing_is_written_but_what_is_asked_for_and_no_home_is_needed(tmp_path
     assert (process.returncode, out, err) == (0, b"store\n", b"")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["store"]
     assert not list((tmp_path / "temporary").iterdir())
+
+
+@pytest.mark.skipif(not shutil.which("strace") or bool(inject.why_not()), reason="there is no strace that may trace")
+def test_no_path_is_opened_but_those_of_the_command_line_of_the_system_and_of_python(tmp_path):
+    for name in ("work", "home", "temporary"):
+        (tmp_path / name).mkdir()
+    features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
+    traced = shlex.split("strace -f --seccomp-bpf -qq -y -s 4096 -e trace=open,openat,creat,socket -o ../trace")
+    typed = ["fit", *features, "--steps", "0", "--adapter", "linear", "-o", "model", "-q"]
+    subprocess.run(
+        [*traced, sys.executable, "-m", "pmrl_cli", *typed],
+        cwd=tmp_path / "work",
+        env={
+            **os.environ,
+            "PYTHONPATH": str(ROOT),
+            "HOME": str(tmp_path / "home"),
+            "TMPDIR": str(tmp_path / "temporary"),
+        },
+        check=True,
+        capture_output=True,
+        timeout=120,
+    )
+    trace = (tmp_path / "trace").read_text(encoding="utf-8", errors="replace")
+    opened = [(Path(path), flags) for flags, path in re.findall(r', "[^"]*", (\S+?)[,)].* = \d+<([^>]*)>', trace)]
+    asked = [tmp_path / "work", tmp_path / "temporary", *map(Path, features)]
+    python = [Path(sys.prefix), Path(sys.base_prefix), Path(torch.__file__).parents[1], ROOT / "pmrl_cli"]
+    system = [Path(top) for top in ("/lib", "/lib64", "/usr", "/etc", "/proc", "/sys", "/dev")]
+    assert {Path(path) for path in features} <= {path for path, _ in opened}
+    allowed = asked + python + system
+    assert {path for path, _ in opened if not any(path.is_relative_to(top) for top in allowed)} <= {ROOT}
+    written = {path for path, flags in opened if re.search("O_WRONLY|O_RDWR|O_CREAT", flags)}
+    outside = {path for path in written if not any(path.is_relative_to(top) for top in asked[:2])}
+    assert {path for path in outside if "__pycache__" not in path.parts} <= {Path("/dev/null")}
+    assert "AF_INET" not in trace
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -26,7 +26,7 @@ from tests.faults import inject, points  # noqa: E402
 
 SEEDS = ("0", "1")
 KINDS = ("parquet", "npy")
-CALLS = 180
+CALLS = 350
 """About as many write-type calls as a fit makes; a kill later than the last call is none."""
 
 base = Path()
@@ -157,6 +157,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=12)
     asked = parser.parse_args()
     points.import_all()
+    points.fork_readers()
     memory = Path("/dev/shm")  # where fsync costs nothing
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         base = Path(name)

@@ -15,12 +15,15 @@ import os
 import pkgutil
 import random
 import shutil
+import signal
 import sys
 import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 
@@ -28,10 +31,13 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import pmrl_cli  # noqa: E402
+from pmrl_cli.files import isolated, worker  # noqa: E402
 from tests.faults import inject  # noqa: E402
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
-QUICK = ("--steps", "3", "--dim", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
+QUICK = ("--steps", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
+"""A fit of two members, so that a run is trained after another."""
+
 EXPORTS = ("parquet", "h5", "npy", "arrow")
 TABLES = ("partial", "per-instance", "suspects", "report")
 COMMANDS = (
@@ -207,12 +213,44 @@ def make_inputs(folder: Path) -> None:
         assert code == 0, said_in(folder).read_text(encoding="utf-8")
 
 
+class _Forked:
+    """A reading process that need not import anything: in place of the ``Popen`` that starts one."""
+
+    def __init__(self, command: list[object], **_: object) -> None:
+        self.pid = os.fork()
+        if self.pid == 0:
+            try:
+                os.setpgid(0, 0)
+                kept = {int(str(word)) for word in command[-2:]}
+                for descriptor in {int(name) for name in os.listdir("/proc/self/fd")} - kept - {0, 1, 2}:  # noqa: PTH208
+                    with suppress(OSError):  # that of the listing itself
+                        os.close(descriptor)
+                sys.argv = ["worker", *map(str, command[-2:])]
+                worker.main()
+            finally:
+                os._exit(0)
+
+    def kill(self) -> None:
+        """As that of Popen."""
+        os.kill(self.pid, signal.SIGKILL)
+
+    def wait(self) -> int:
+        """As that of Popen."""
+        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
+
+
+def fork_readers() -> None:
+    """Let commands start their reading processes by a fork: a run takes a third of the time."""
+    isolated.subprocess = SimpleNamespace(Popen=_Forked, DEVNULL=None)
+
+
 def import_all() -> None:
     """Import what commands import, or each fork would."""
     for module in pkgutil.walk_packages(pmrl_cli.__path__, "pmrl_cli."):
         if module.name != "pmrl_cli.__main__" and not module.name.startswith("pmrl_cli.report."):  # pictures
             importlib.import_module(module.name)
-    importlib.import_module("torch._dynamo")  # as an optimiser does when it is made
+    for name in ("torch._dynamo", "typer._adapters", "pmrl_cli.files.worker"):  # imported when they are needed
+        importlib.import_module(name)
 
 
 def main() -> int:
@@ -224,6 +262,7 @@ def main() -> int:
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
     import_all()
+    fork_readers()
     results, wrong = {}, []
     memory = Path("/dev/shm")  # where fsync costs nothing
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:

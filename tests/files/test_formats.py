@@ -13,6 +13,8 @@ from pmrl_cli.files import source
 from pmrl_cli.files.reading import read_dataset
 from pmrl_cli.files.specs import probe
 
+pytestmark = pytest.mark.usefixtures("either_reader")
+
 IDS = ["a", "b", "c", "d"]
 
 

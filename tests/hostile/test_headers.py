@@ -8,11 +8,14 @@ import zipfile
 import numpy as np
 import pytest
 from makers import IDS, X, good
+from safetensors.numpy import save_file
 
 from pmrl_cli.aligner import Aligner
-from pmrl_cli.errors import DataError, PmrlError, PolicyError
+from pmrl_cli.errors import DataError, PmrlError, PolicyError, UsageError
+from pmrl_cli.files.atomic import check_replaceable
 from pmrl_cli.files.reading import read_dataset
 from pmrl_cli.files.specs import probe
+from pmrl_cli.files.states import read_state
 from pmrl_cli.files.store import ingest_store
 
 DATA = X.tobytes()
@@ -134,3 +137,22 @@ def test_a_model_whose_manifest_lies_is_refused_by_name(tmp_path, name):
     (model / "manifest.json").write_bytes(text.replace(b"pmrl.store", b"pmrl.model"))
     with pytest.raises(PmrlError, match="model"):
         Aligner.load(model)
+
+
+@pytest.mark.parametrize("name", ["deep", "digits", "list", "not UTF-8", "pipe"])
+def test_a_manifest_of_somebody_else_is_none_of_an_output_that_may_be_replaced(tmp_path, name):
+    manifest = tmp_path / "out" / "manifest.json"
+    manifest.parent.mkdir()
+    if name == "pipe":
+        os.mkfifo(manifest)
+    else:
+        text = MANIFESTS[name]
+        manifest.write_bytes((text if isinstance(text, bytes) else text.encode()).replace(b"pmrl.store", b"other"))
+    with pytest.raises(UsageError, match="output exists: .*something that pmrl did not write"):
+        check_replaceable(tmp_path / "out", kind="pmrl.store", force=False)
+
+
+def test_a_state_whose_header_is_too_deep_to_be_read_is_refused_by_name(tmp_path):
+    save_file({"a": X}, tmp_path / "state", {"pmrl.state": "[" * 100_000})
+    with pytest.raises(DataError, match=r"not a state: .*state: maximum recursion depth"):
+        read_state(tmp_path / "state")

@@ -233,6 +233,7 @@ def wrapping_shape(file):
     file.create_dataset("features", (2**33, 2**22), "f8", chunks=(2**10, 2**10))
 
 
+@pytest.mark.usefixtures("either_reader")
 @pytest.mark.parametrize(
     "write", [external_link, link_within_a_path, external_storage, virtual_dataset, declared_sum, wrapping_shape]
 )
@@ -247,12 +248,14 @@ def test_hdf5_that_reaches_out_or_claims_too_much_is_refused_unopened(tmp_path, 
     assert "refused: x.h5" in str(found.problems[0])
 
 
+@pytest.mark.usefixtures("either_reader")
 def test_a_parquet_footer_that_claims_too_much_is_refused(tmp_path):
     path = packed(tmp_path / "x.parquet", 300_000)
     with pytest.raises(PolicyError, match="declared bytes over"):
         probe(path)
 
 
+@pytest.mark.usefixtures("either_reader")
 def test_references_do_not_become_ids(tmp_path):
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["features"] = X
