@@ -186,10 +186,11 @@ class StateError(PmrlError):
 
 
 class PeerError(PmrlError):
-    """Another process of the same run ended; ``exit_code`` is that of its cause where it left one."""
+    """Another process of the same run ended; ``exit_code`` is that of its cause where it left one (``told``)."""
 
     exit_code = 5
     kind = "peer"
+    told = False
 
 
 def raise_all(errors: Sequence[PmrlError]) -> NoReturn:

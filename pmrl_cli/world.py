@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import timedelta
@@ -25,7 +26,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
-from pmrl_cli.errors import PeerError, UsageError
+from pmrl_cli.errors import PeerError, UsageError, is_out_of_memory
 from pmrl_cli.objectives import peers as in_a_batch
 from pmrl_cli.objectives.peers import Peers
 
@@ -160,8 +161,17 @@ def joined(*, cuda: bool = False) -> Iterator[World]:
     if size_asked() == 1:
         yield ALONE
         return
-    with _lost(None):
-        store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+    with _lost(None), _ends_at_once():
+        try:
+            store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
+        except ValueError as error:  # a variable that is not there, or no number
+            what = "launcher of several processes is not there"
+            raise UsageError(
+                what,
+                found=f"WORLD_SIZE={os.environ['WORLD_SIZE']} and {str(error).splitlines()[0]}",
+                expected="RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them",
+                next_step="Unset WORLD_SIZE, or use torchrun.",
+            ) from None
         backend = "cpu:gloo,cuda:nccl" if cuda else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PATIENCE)
     try:
@@ -177,10 +187,21 @@ def joined(*, cuda: bool = False) -> Iterator[World]:
                 "message": str(error) or type(error).__name__,
             }
             with suppress(RuntimeError):  # nobody is there to be told
-                store.set(_CAUSE, json.dumps(said))
+                store.compare_set(_CAUSE, "", json.dumps(said))  # the first cause stays
         raise
     finally:
         dist.destroy_process_group()
+
+
+@contextmanager
+def _ends_at_once() -> Iterator[None]:
+    """Let signals end the process at once: it waits outside Python, where no handler would run."""
+    kept = {number: signal.signal(number, signal.SIG_DFL) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in kept.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -189,6 +210,8 @@ def _lost(store: Store | None) -> Iterator[None]:
     try:
         yield
     except RuntimeError as error:
+        if is_out_of_memory(error):
+            raise
         said: dict[str, Any] = {}
         if store is not None:
             with suppress(RuntimeError):  # it was killed, and left none
@@ -197,11 +220,13 @@ def _lost(store: Store | None) -> Iterator[None]:
         what = "another process of this run ended"
         lost = PeerError(
             what,
-            found=f"rank {said['rank']} said: {said['message']}" if said else str(error).splitlines()[0][:160],
+            found=f"rank {said['rank']} said: {said['message'].rstrip('.')}"
+            if said
+            else str(error).splitlines()[0][:160],
             expected="all processes to the end",
             next_step="See what it printed, and start all of them again.",
         )
-        lost.exit_code = said.get("code", lost.exit_code)
+        lost.exit_code, lost.told = said.get("code", lost.exit_code), bool(said)
         raise lost from None
 
 

@@ -132,7 +132,7 @@ def command(
             seed=seed,
             columns=found.columns,
             model=digest,
-            part=share is not None,
+            share=share,
             world=world,
         )
     if world.rank:

@@ -183,29 +183,29 @@ def command(
         check_replaceable(Path(output), kind=KIND, force=force)
         check_not_input(Path(output), paths)
     compute.prepare(threads)
-    aligner = Aligner.load(model, device=device)
-    dataset = read_dataset(
-        paths,
-        join="outer",
-        min_modalities=1,
-        on_bad=on_bad.value,
-        id_column=id_column,
-        feature_column=feature_column,
-        max_memory=options.parse_bytes(max_memory),
-    )
-    file_format = (format or Format.parquet).value
-    part_rows = rows_per_file or ROWS_PER_FILE
-    provenance = {
-        "fusion": fusion.value,
-        "inputs": {features.name: features.digest for features in dataset.modalities},
-        "model": sha256_of(model / MANIFEST),
-    }
-    rows = share_of_rows(len(dataset), *(mine or (0, 1)))
-    share = shard_of(dataset.names, dataset.present, *mine, part_rows) if mine else None
-    present = dataset.present[rows]
-    counts = dict(zip(dataset.names, present.sum(axis=0).tolist(), strict=True))
-    instances = int(present.any(axis=1).sum())
     with joined() as world:
+        aligner = Aligner.load(model, device=device)
+        dataset = read_dataset(
+            paths,
+            join="outer",
+            min_modalities=1,
+            on_bad=on_bad.value,
+            id_column=id_column,
+            feature_column=feature_column,
+            max_memory=options.parse_bytes(max_memory),
+        )
+        file_format = (format or Format.parquet).value
+        part_rows = rows_per_file or ROWS_PER_FILE
+        provenance = {
+            "fusion": fusion.value,
+            "inputs": {features.name: features.digest for features in dataset.modalities},
+            "model": sha256_of(model / MANIFEST),
+        }
+        rows = share_of_rows(len(dataset), *(mine or (0, 1)))
+        share = shard_of(dataset.names, dataset.present, *mine, part_rows) if mine else None
+        present = dataset.present[rows]
+        counts = dict(zip(dataset.names, present.sum(axis=0).tolist(), strict=True))
+        instances = int(present.any(axis=1).sum())
         if world.size > 1:
             rows, share = rank_of(dataset.names, dataset.present, world.rank, world.size, part_rows)
         hidden = quiet or bool(world.rank)
@@ -242,6 +242,6 @@ def command(
             "instances": instances,
             "modalities": counts,
         }
-        typer.echo(to_json(summary | ({"shard": shard} if shard else {})), nl=False)
+        typer.echo(to_json(summary | ({"shard": {"index": mine[0] + 1, "of": mine[1]}} if mine else {})), nl=False)
     else:
         typer.echo(output)

@@ -142,7 +142,6 @@ def command(
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.specs import check_not_input
     from pmrl_cli.files.suspects import read_exclusions
-    from pmrl_cli.training.devices import choose_device
     from pmrl_cli.training.loop import Interrupted
     from pmrl_cli.world import joined
 
@@ -150,28 +149,6 @@ def command(
     check_replaceable(output, kind=FORMAT, force=force)
     paths = options.expand_files(files, null=null)
     check_not_input(output, paths)
-    aligner = Aligner(
-        device=device,
-        objective=objective,
-        objective_settings=_settings(set or []),
-        adapter=adapter,
-        dim=dim,
-        steps=steps,
-        batch_size=batch_size,
-        learning_rate=learning_rate,
-        dropout=dropout,
-        mixup=mixup,
-        mispaired=mispaired,
-        budget=options.parse_seconds(budget),
-        patience=patience,
-        refit=refit,
-        validation=validation,
-        test=test,
-        group=group,
-        split_column=split_column,
-        precision=precision.value,
-        seed=seed,
-    )
     unfinished = output.with_name(f"{output.name}.unfinished")
     stop = _StopRequest()
     signal.signal(signal.SIGINT, stop)
@@ -179,7 +156,29 @@ def command(
     started = time.time()
     memory = options.parse_bytes(max_memory)
     try:
-        with joined(cuda=choose_device(device).type == "cuda") as world, ExitStack() as stack:
+        with joined(cuda=device != "cpu" and torch.cuda.is_available()) as world, ExitStack() as stack:
+            aligner = Aligner(
+                device=device,
+                objective=objective,
+                objective_settings=_settings(set or []),
+                adapter=adapter,
+                dim=dim,
+                steps=steps,
+                batch_size=batch_size,
+                learning_rate=learning_rate,
+                dropout=dropout,
+                mixup=mixup,
+                mispaired=mispaired,
+                budget=options.parse_seconds(budget),
+                patience=patience,
+                refit=refit,
+                validation=validation,
+                test=test,
+                group=group,
+                split_column=split_column,
+                precision=precision.value,
+                seed=seed,
+            )
             leads = world.rank == 0  # the others hold no file and say nothing
             progress = stack.enter_context(FitProgress(quiet=quiet or not leads, verbose=verbose))
             if leads:
@@ -223,7 +222,7 @@ def command(
                 world=world,
             )
             stop.training = False
-            if stop.asked():  # during the last step
+            if bool(world.sum(torch.tensor(float(stop.asked())))):  # during the last step
                 raise Interrupted
             if not leads:
                 return

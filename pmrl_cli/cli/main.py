@@ -19,7 +19,7 @@ from typer.exceptions import TyperException
 from pmrl_cli import __version__
 from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge
 from pmrl_cli.cli.options import option
-from pmrl_cli.errors import PmrlError, UsageError, is_out_of_memory
+from pmrl_cli.errors import PeerError, PmrlError, UsageError, is_out_of_memory
 
 __all__ = ["app", "run"]
 
@@ -116,7 +116,8 @@ def _usage_message(error: TyperException) -> str:
 def _fail(error: BaseException, message: str, code: int, details: dict[str, object]) -> int:
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    if "--json" in sys.argv and details["kind"] != "peer":  # which the process it names has told
+    told = isinstance(error, PeerError) and error.told  # by the process it names
+    if "--json" in sys.argv and not told:
         with suppress(OSError):  # what cannot be written may be standard output itself
             typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead

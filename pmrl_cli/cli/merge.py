@@ -45,6 +45,10 @@ def command(
     merged = states.read(files[0])
     for path in files[1:]:
         merged.merge(states.read(path), name=str(path))
+    missing = sorted(set(range(merged.header.shards)) - set(merged.shards.tolist())) if len(merged.shards) else []
+    if missing:
+        shown = ", ".join(f"{index + 1}/{merged.header.shards}" for index in missing[:5])
+        typer.echo(f"note: these are not all shards: {shown}{', …' if missing[5:] else ''} missing.", err=True)
     if output is not None:
         states.write(merged, output, as_json=json)
         return

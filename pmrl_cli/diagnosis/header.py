@@ -23,6 +23,7 @@ class Header:
         reservoir: instances of the reservoir.
         moments: instances in the joint moments at most.
         model: digest of the model the vectors come from; empty for none.
+        shards: of how many equal shares of the instances this is one, or several; 1 for all of them.
     """
 
     names: tuple[str, ...]
@@ -34,6 +35,7 @@ class Header:
     reservoir: int
     moments: int
     model: str = ""
+    shards: int = 1
 
     @property
     def shared(self) -> bool:

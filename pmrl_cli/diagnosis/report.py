@@ -11,6 +11,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import column_of, shard
 from pmrl_cli.diagnosis.header import Header
@@ -66,7 +68,7 @@ def state_of(
     moments: int = MOMENTS,
     columns: Sequence[int] | None = None,
     model: str = "",
-    part: bool = False,
+    share: tuple[int, int] | None = None,
     world: World = ALONE,
 ) -> State:
     """Read a data set once.
@@ -81,13 +83,14 @@ def state_of(
         moments: instances in the joint moments.
         columns: columns of each modality in its files, where a model has embedded them.
         model: digest of that model.
-        part: these are some of the instances: perhaps none of them has two modalities.
+        share: which of how many shards of the instances these are, from 0 on: perhaps none of them has two
+            modalities. None: they are all.
         world: the processes that read a share each, of a data set that all of them have. Rank 0 gets the state of
             all; the others that of their share.
 
     Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
     """
-    if not part:
+    if share is None:
         check_pairs(dataset)
     for name in (group, label):
         if name is not None:
@@ -102,13 +105,15 @@ def state_of(
         reservoir,
         moments,
         model,
+        1 if share is None else share[1],
     )
     own = State.of(dataset.part(shard(len(dataset), world.rank, world.size)), header)
-    if world.size == 1:
-        return own
-    for rank, arrays in enumerate(collect_arrays(world, own.arrays())):  # nothing but at rank 0
+    others = collect_arrays(world, own.arrays()) if world.size > 1 else []  # at rank 0
+    for rank, arrays in enumerate(others):
         if rank:
             own.merge(State.from_arrays(header, arrays), name=f"rank {rank}")
+    if share is not None:
+        own.shards = np.array([share[0]], dtype=np.int64)
     return own
 
 

@@ -64,6 +64,8 @@ class State:
         self.moments = JointMoments(header.dims, limit=header.moments, seed=header.seed)
         self.reservoir = Reservoir(header.dims, header.reservoir)
         self._groups: npt.NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
+        self.shards: npt.NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        """Which of the header's shards are in it, from 0 on; none where it is no shard."""
 
     @classmethod
     def of(cls, dataset: Dataset, header: Header) -> Self:
@@ -148,6 +150,17 @@ class State:
                     expected=f"{value!r} as in the first",
                     next_step="Make all states with the same options.",
                 )
+        twice = np.intersect1d(self.shards, other.shards)
+        if len(twice):
+            what = "states share instances"
+            raise StateError(
+                what,
+                at=Place(name),
+                found=f"shard {twice[0] + 1}/{self.header.shards} a second time",
+                expected="each shard once",
+                next_step="Leave one of the two out.",
+            )
+        self.shards = np.union1d(self.shards, other.shards)
         self.reservoir.merge(other.reservoir, name=name)
         self.instances += other.instances
         self.counts += other.counts
@@ -168,6 +181,7 @@ class State:
             "instances": np.array([self.instances]),
             "counts": self.counts,
             "groups": self._groups,
+            **({"shards": self.shards} if len(self.shards) else {}),
             **{f"sums.{m}": sums for m, sums in enumerate(self.sums)},
             **{f"{part}.{name}": array for part, arrays in parts.items() for name, array in arrays.items()},
         }
@@ -182,6 +196,8 @@ class State:
         state.instances = int(take(arrays, "instances", np.int64, (1,))[0])
         state.counts = take(arrays, "counts", np.int64, state.counts.shape)
         state._groups = take(arrays, "groups", np.uint64, (None,))
+        if "shards" in arrays:
+            state.shards = take(arrays, "shards", np.int64, (None,))
         state.sums = [take(arrays, f"sums.{m}", np.float64, sums.shape) for m, sums in enumerate(state.sums)]
         for part in ("summaries", "moments", "reservoir"):
             own = {name.removeprefix(f"{part}."): a for name, a in arrays.items() if name.startswith(f"{part}.")}

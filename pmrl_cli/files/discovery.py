@@ -25,7 +25,7 @@ from pmrl_cli.files.choosing import (
     per_sample_error,
     refuse_per_sample,
 )
-from pmrl_cli.files.naming import array_names, modality_names, natural_key, never_features
+from pmrl_cli.files.naming import array_names, missing_shards, modality_names, natural_key, never_features
 from pmrl_cli.files.side import SideTable, side_tables
 from pmrl_cli.files.source import BFLOAT16, FLOATS, Column, Contents, Vectors
 from pmrl_cli.files.specs import Item, Report, expand, probe
@@ -243,6 +243,10 @@ def _modalities(
             _check_name(name, shards[0][0])
             _check_shards(name, [array for array, _ in shards])
             modalities.append(_modality(name, shards, kinds))
+            missing = missing_shards([Path(array.contents.file).stem for array, _ in shards])
+            if missing:
+                shown = ", ".join(missing[:3]) + (", …" if missing[3:] else "")
+                notes.append(f"{name}: not all of its files are here, {shown} missing.")
         except PmrlError as error:
             report(error)
     notes += _look_alikes(modalities)

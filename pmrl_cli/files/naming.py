@@ -11,6 +11,7 @@ __all__ = [
     "ID_NAMES",
     "array_names",
     "base_name",
+    "missing_shards",
     "modality_names",
     "natural_key",
     "never_features",
@@ -27,7 +28,7 @@ ID_NAMES = (
 )
 
 _NEVER = re.compile(r"(x_)?(coords?|coordinates|labels?|targets?|umap|tsne|distances?|(.*_)?index)", re.IGNORECASE)
-_OF = re.compile(r"[-_.]?\d+-of-\d+$")
+_OF = re.compile(r"[-_.]?(\d+)-of-(\d+)$")
 _NUMBER = re.compile(r"(.+?)[-_.](\d{3,})$")
 _SUFFIX = re.compile(
     r"[-_.](train|val|valid|validation|dev|test|features?|feats?|embs?|embeddings?|vectors?|vecs?|representations?)$",
@@ -44,6 +45,22 @@ def natural_key(text: str) -> tuple[tuple[str, int], ...]:
 def unsharded(stem: str) -> str:
     """Return a stem without the ``-00000-of-00010`` at its end."""
     return _OF.sub("", stem)
+
+
+def missing_shards(stems: Sequence[str]) -> list[str]:
+    """Return the numbers that are missing among stems such as ``part-00002-of-00008``, as ``00001-of-00008``."""
+    found: dict[int, dict[int, str]] = {}
+    for stem in stems:
+        match = _OF.search(stem)
+        if match is not None:
+            found.setdefault(int(match[2]), {})[int(match[1])] = match[0].lstrip("-_.")
+    missing = []
+    for total, numbers in found.items():
+        first = 1 if total in numbers else 0  # some count from 1
+        width = min(len(text.split("-")[0]) for text in numbers.values())
+        of = next(iter(numbers.values())).split("-of-")[1]
+        missing += [f"{n:0{width}d}-of-{of}" for n in range(first, first + total) if n not in numbers]
+    return missing
 
 
 def base_name(name: str) -> str:

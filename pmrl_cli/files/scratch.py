@@ -39,11 +39,13 @@ class Scratch:
     """Hands out float32 arrays within a budget; what an array took is free again when nobody holds it.
 
     Args:
-        max_memory: bytes that arrays may take in memory; None is half of what is available now.
+        max_memory: bytes that arrays may take in memory; None is half of what is available now, divided among the
+            processes of one command on this machine.
     """
 
     def __init__(self, max_memory: int | None = None) -> None:
-        self._left = available_memory() // 2 if max_memory is None else max_memory
+        here = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+        self._left = available_memory() // (2 * here) if max_memory is None else max_memory
 
     def empty(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
         """Return an uninitialised float32 array; past the budget it is a memory map of a deleted file."""

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import h5py
 import numpy as np
@@ -96,6 +96,7 @@ class ParquetParts:
             ]
         )
         self._group: list[pa.RecordBatch] = []
+        self._writer: Any = None  # of Parquet, while a part is open
         self._part = parts.first
         if parts.stop > parts.first:
             self._open()
@@ -115,8 +116,10 @@ class ParquetParts:
         self._group_room = min(_GROUP_ROWS, self._part_room)
 
     def _close(self) -> None:
+        # Let go of first: what fails as it is closed is not closed again, which would hide why.
+        writer, self._writer = self._writer, None
         with self._file:
-            self._writer.close()
+            writer.close()
         self.digests[self._path] = self._file.hexdigest()
 
     def _flush(self) -> None:
@@ -145,12 +148,13 @@ class ParquetParts:
 
     def close(self) -> None:
         """Write the last row group, and close."""
+        if self._writer is None:  # no part of ours, or one that failed
+            return
         try:
             if self._group:
                 self._flush()
         finally:
-            if self._parts.stop > self._parts.first:
-                self._close()
+            self._close()
 
 
 @contextmanager

@@ -139,7 +139,7 @@ class Feed:
         ]
 
     def after(self, step: int) -> Generator[Batch]:
-        """Yield batches for ever, from the one that follows ``step`` steps; each is good until the next but one."""
+        """Yield batches for ever, from the one that follows ``step`` steps; each is good until the next is asked."""
         with ThreadPoolExecutor(1, thread_name_prefix="feed") as reader:
             ahead: Future[Batch] | None = None
             for turn, places in enumerate(self._batches.after(step)):
@@ -167,6 +167,6 @@ class Feed:
         scores = [s.to(self._device, non_blocking=True) for s in batch.scores]
         present = batch.present.to(self._device, non_blocking=True)
         event = torch.cuda.Event()  # type: ignore[no-untyped-call]
-        event.record()
+        event.record(torch.cuda.current_stream(self._device))
         self._sent[turn] = event
         return Batch(batch.places, scores, present, batch.counts)

@@ -205,3 +205,14 @@ def test_a_share_alone_is_refused_with_what_to_type(gappy, run, tmp_path):
     again = tmp_path / "again.state"
     run("merge", empty, "-o", again)  # an empty state is a state
     assert again.exists()
+
+
+def test_shards_that_are_missing_are_named_and_one_that_comes_twice_is_refused(gappy, run, tmp_path):
+    one, _, three = shards_of(run, tmp_path, 3, gappy / "store")
+    assert "note: these are not all shards: 2/3 missing." in run("merge", one, three, "--json")[2]
+    with pytest.raises(StateError, match="shard 3/3 a second time"):
+        run("merge", one, three, three)
+    other = tmp_path / "half.state"
+    run("diagnose", gappy / "store", "--shard", "1/2", "--partial", other, "-q")
+    with pytest.raises(StateError, match="shards 2, expected 3 as in the first"):
+        run("merge", one, other)

@@ -71,7 +71,7 @@ def test_more_shards_than_instances_merge_to_the_diagnosis_of_one_pass():
     assert all(
         np.shares_memory(share.modalities[0].array, data.modalities[0].array) for share in shares if len(share)
     )
-    states = [state_of(share, **OPTIONS, part=True) for share in shares]
+    states = [state_of(share, **OPTIONS, share=(index, 75)) for index, share in enumerate(shares)]
     assert_same(diagnose_state(state_of(data, **OPTIONS)).as_dict(), diagnose_state(merged(states)).as_dict())
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import io
 import json
 from collections.abc import Iterator
+from contextlib import closing
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
@@ -24,7 +26,7 @@ from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.files import exports, vector_tables
 from pmrl_cli.files.exports import Share, shard_of, write_export, write_files, write_stream
 from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.vector_tables import Parts
+from pmrl_cli.files.vector_tables import ParquetParts, Parts
 
 NAMES = ("audio", "image", "text")
 DIM = 4
@@ -434,3 +436,19 @@ def test_an_id_with_nul_is_refused_by_hdf5_and_kept_by_parquet(tmp_path):
     )
     space.export(tmp_path / "parquet")
     assert pq.read_table(tmp_path / "parquet" / "fused")["id"].to_pylist() == ["a", "b\0", "c"]
+
+
+@pytest.mark.parametrize("failing", ["open", "footer"])
+def test_a_full_disk_between_two_parts_is_told_as_one(tmp_path, monkeypatch, failing):
+    # What was half closed is not closed again, which would raise something else.
+    def full(*_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    table = ParquetParts(tmp_path / "t", Parts(0, 3, 3, 0, 6, 6), 2, np.dtype(np.float32), 2)
+    ids = pa.array(["a", "b", "c", "d"], pa.large_string())
+    if failing == "open":
+        monkeypatch.setattr("pmrl_cli.files.vector_tables.HashedFile", full)
+    else:
+        monkeypatch.setattr(pq.ParquetWriter, "close", full)
+    with pytest.raises(OSError, match="No space"), closing(table):
+        table.write(ids, np.ones((4, 2), dtype=np.float32))

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pmrl_cli.files.naming import array_names, modality_names, natural_key, never_features
+from pmrl_cli.files.naming import array_names, missing_shards, modality_names, natural_key, never_features
 
 
 @pytest.mark.parametrize(
@@ -48,3 +48,16 @@ def test_natural_order_counts():
 def test_coordinates_and_labels_are_no_features():
     assert all(never_features(name) for name in ("coords", "/obs/label", "obsm/X_umap", "row_index", "targets"))
     assert not any(never_features(name) for name in ("features", "target_features", "umap_input", "X"))
+
+
+@pytest.mark.parametrize(
+    ("stems", "missing"),
+    [
+        (["part-00000-of-00003", "part-00002-of-00003"], ["00001-of-00003"]),
+        (["part-00001-of-00003", "part-00003-of-00003"], ["00002-of-00003"]),  # counted from 1
+        (["a-0-of-2", "a-1-of-2"], []),
+        (["a", "b_001"], []),
+    ],
+)
+def test_missing_shards_are_named(stems, missing):
+    assert missing_shards(stems) == missing
