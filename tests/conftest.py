@@ -60,3 +60,13 @@ def either_reader(request):
     """Run a test with the reading process, and with the same code in this one."""
     if request.param == "thread":
         request.getfixturevalue("thread_reader")
+
+
+@pytest.fixture(autouse=True)
+def _products_as_they_were():
+    """Commands choose how this CPU multiplies, for the whole process: the next test starts as this one did."""
+    torch = sys.modules.get("torch")
+    before = torch.get_float32_matmul_precision() if torch else None
+    yield
+    if before is not None:
+        torch.set_float32_matmul_precision(before)

@@ -24,7 +24,7 @@ class HalfModel:
         half = np.arange(len(dataset) // 2, len(dataset))
         return half, f"{len(half)} of {len(dataset)} instances: {split}"
 
-    def embed_dataset(self, dataset, rows, *, max_memory):
+    def embed_dataset(self, dataset, rows, *, max_memory, world):
         first = dataset.modalities[0].array[rows]
         labels = dataset.columns["label"].take(rows).to_pylist()
         return dataset_of(dict.fromkeys(dataset.names, first), ids=[f"id{i}" for i in rows], label=labels)

@@ -11,6 +11,7 @@ from contextlib import closing
 from copy import copy
 from itertools import pairwise
 from pathlib import Path
+from types import SimpleNamespace
 
 import h5py
 import numpy as np
@@ -446,9 +447,10 @@ def test_a_full_disk_between_two_parts_is_told_as_one(tmp_path, monkeypatch, fai
 
     table = ParquetParts(tmp_path / "t", Parts(0, 3, 3, 0, 6, 6), 2, np.dtype(np.float32), 2)
     ids = pa.array(["a", "b", "c", "d"], pa.large_string())
-    if failing == "open":
-        monkeypatch.setattr("pmrl_cli.files.vector_tables.HashedFile", full)
-    else:
-        monkeypatch.setattr(pq.ParquetWriter, "close", full)
-    with pytest.raises(OSError, match="No space"), closing(table):
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"), closing(table):
+        if failing == "open":
+            patch.setattr("pmrl_cli.files.vector_tables.HashedFile", full)
+        else:
+            writer, table._writer = table._writer, SimpleNamespace(write_table=lambda *_, **__: None, close=full)
+            writer.close()
         table.write(ids, np.ones((4, 2), dtype=np.float32))

@@ -33,7 +33,7 @@ from pmrl_cli.errors import PmrlError
 from pmrl_cli.files import isolated, source
 from pmrl_cli.files.inspection import inspect_files
 from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts
+from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, Parts
 
 ROWS, DIM = 40, 9
 IDS = [f"instance-{row:04d}" for row in range(ROWS)]
@@ -75,7 +75,7 @@ def good_files(folder: Path) -> list[Good]:
     pq.write_table(pa.table(columns), folder / "plain.parquet", row_group_size=16)
     numbered = {"id": IDS} | {f"dim_{i}": X[:, i].astype(np.float16) for i in range(DIM)}
     pq.write_table(pa.table(numbered), folder / "wide.parquet", compression="zstd", use_dictionary=False)
-    parts = ParquetParts(folder / "parts", ROWS, DIM, np.dtype("float32"), ROWS)
+    parts = ParquetParts(folder / "parts", Parts(0, 1, 1, 0, ROWS, ROWS), DIM, np.dtype("float32"), ROWS)
     parts.write(ids, X)
     parts.close()
     (folder / "parts" / "part-00000-of-00001.parquet").rename(folder / "checked.parquet")
