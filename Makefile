@@ -19,7 +19,7 @@ demo: env
 test: env
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n auto
 
 lint: env
 	$(BIN)/ruff check .
@@ -27,7 +27,7 @@ lint: env
 	$(BIN)/mypy
 
 coverage: env
-	$(BIN)/python -m pytest -q --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -q -n auto --cov --cov-report=term --cov-fail-under=90
 
 # Every kill, failed call and flipped bit there can be, not the sample of `make test` (about half an hour).
 faults: env

@@ -18,6 +18,7 @@ __all__ = [
     "Pair",
     "all_pairs",
     "info_nce",
+    "log_sums",
     "masked_mean",
     "pairwise_contrast",
     "part_anchor",
@@ -69,13 +70,12 @@ class Pair(NamedTuple):
 
 
 class _Sums(torch.autograd.Function):
-    """(first (b, d), second (B, d), masks, start) -> the terms of InfoNCE, from one product of their size.
+    """(first (b, d), second (B, d), masks, start, shift) -> the terms of InfoNCE, from one product of their size.
 
-    Returns (b,) log of the row sums of exp(first second'), (B,) log of its column sums, and (b,) the logits of the
-    instances with themselves, whose columns begin at ``start``. Cosines divided by a temperature of
-    ``LearnedTemperature.LOW`` or more need no shift: exp neither overflows nor vanishes, in any row or column. Masks
-    weigh the sums, so that nothing is copied and no size waits for the device. Masked rows and columns give
-    ``NOTHING`` where their sum is empty, and no gradient.
+    Returns (b,) log of the row sums of exp(first second' - shift), (B,) log of its column sums, and (b,) the logits
+    first second' of the instances with themselves, whose columns begin at ``start``. Masked rows and columns are in
+    no sum and have no gradient; an empty sum is ``NOTHING``. Nothing is copied but to be kept, and no size waits for
+    the device.
     """
 
     NOTHING = -1e4
@@ -89,14 +89,20 @@ class _Sums(torch.autograd.Function):
         has_first: Tensor,
         has_second: Tensor,
         start: int,
+        shift: float,
     ) -> tuple[Tensor, ...]:
         terms = torch.mm(first, second.mT)
         own = terms.diagonal(start).clone()
+        if shift:
+            terms.sub_(shift)
         terms.exp_()
-        weight_first, weight_second = has_first.to(terms.dtype), has_second.to(terms.dtype)
-        rows, columns = terms @ weight_second, weight_first @ terms
+        for absent in (~has_first[:, None], ~has_second):
+            if absent.device.type != "cpu" or bool(absent.any()):
+                terms.masked_fill_(absent, 0)
+        ones = terms.new_ones(max(terms.shape))
+        rows, columns = terms @ ones[: len(second)], ones[: len(first)] @ terms
         ctx.start = start
-        ctx.save_for_backward(first, second, weight_first, weight_second, terms, rows, columns)
+        ctx.save_for_backward(first, second, terms, rows, columns)
         return (*(sums.log().masked_fill(sums == 0, _Sums.NOTHING) for sums in (rows, columns)), own)
 
     @staticmethod
@@ -107,13 +113,33 @@ class _Sums(torch.autograd.Function):
         grad_columns: Tensor,
         grad_own: Tensor,
     ) -> tuple[Tensor | None, ...]:
-        first, second, weight_first, weight_second, terms, rows, columns = ctx.saved_tensors
+        first, second, terms, rows, columns = ctx.saved_tensors
         per_row = (grad_rows / rows).masked_fill(rows == 0, 0)
         per_column = (grad_columns / columns).masked_fill(columns == 0, 0)
-        grad = torch.stack([per_row, weight_first], 1) @ torch.stack([weight_second, per_column])
+        grad = torch.add(per_row[:, None], per_column)
         grad *= terms
         grad.diagonal(ctx.start).add_(grad_own)
-        return grad @ second, grad.mT @ first, None, None, None
+        return grad @ second, grad.mT @ first, None, None, None, None
+
+
+def log_sums(
+    first: Tensor, second: Tensor, has_first: Tensor, has_second: Tensor, *, start: int = 0, shift: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log sums of exp(first second' - shift) over columns and over rows, and the products of each with itself.
+
+    Args:
+        first: (b, d), zero where absent.
+        second: (B, d), likewise.
+        has_first: (b,) bool.
+        has_second: (B,) bool.
+        start: where the instances of ``first`` begin among those of ``second``.
+        shift: to be taken off the logits. Cosines over a temperature of ``LearnedTemperature.LOW`` or more need none:
+            exp neither overflows nor vanishes, in any row or column.
+
+    Returns: (b,) for every row, (B,) for every column, (b,) the logits themselves.
+    """
+    rows, columns, own = _Sums.apply(first, second, has_first, has_second, start, shift)  # type: ignore[no-untyped-call]
+    return rows, columns, own
 
 
 def info_nce(pairs: Sequence[Pair], peers: Peers = ALONE) -> list[Tensor]:
@@ -133,7 +159,7 @@ def info_nce(pairs: Sequence[Pair], peers: Peers = ALONE) -> list[Tensor]:
     Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018; both ways
         as in Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
     """
-    found = [_Sums.apply(p.first, p.second, p.has_first, p.has_second, peers.start) for p in pairs]  # type: ignore[no-untyped-call]
+    found = [log_sums(p.first, p.second, p.has_first, p.has_second, start=peers.start) for p in pairs]
     columns = peers.gather(torch.stack([column for _, column, _ in found])[None], each=1).logsumexp(0)
     losses = []
     for pair, (row, _, own), column in zip(pairs, found, columns.unbind(0), strict=True):
@@ -270,7 +296,7 @@ class LearnedTemperature(nn.Module):
     """
 
     LOW, HIGH = 0.015, 1.0
-    """exp(1 / LOW) = e^67 and its inverse are ordinary float32 numbers, also summed over a batch: see ``_Sums``."""
+    """exp(1 / LOW) = e^67 and its inverse are ordinary float32 numbers, summed over a batch too: see ``log_sums``."""
 
     def __init__(self, start: float) -> None:
         super().__init__()

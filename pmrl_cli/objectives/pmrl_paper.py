@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from pmrl_cli.objectives import Loss
-from pmrl_cli.objectives.contrast import masked_mean
+from pmrl_cli.objectives.contrast import log_sums, masked_mean
 from pmrl_cli.spectrum import spectrum
 
 __all__ = ["PmrlPaper"]
@@ -48,10 +48,10 @@ class PmrlPaper(nn.Module):
         logits = logits.masked_fill(rank >= count.clamp_min(1)[:, None], -torch.inf)
         spectrum_part = masked_mean(logits.logsumexp(1) - logits[:, 0], count > 0)
 
-        cosines = direction @ direction.mT
-        others = (count > 0)[:, None] & (count > 0) & ~torch.eye(len(count), dtype=torch.bool, device=count.device)
-        closeness = ((cosines - 1) / self.temperature_instance).exp() * others
-        instance_part = masked_mean(closeness.sum(1).log1p(), count > 0)
+        # The logarithm of 1 and the sum over all others is that of the sum over all, itself (a cosine of 1) included.
+        has, scaled = count > 0, direction / self.temperature_instance
+        rows, _, own = log_sums(scaled, direction, has, has, shift=1 / self.temperature_instance)
+        instance_part = masked_mean(rows + 1 / self.temperature_instance - own, has)
 
         parts = {"spectrum": spectrum_part.detach(), "instance": instance_part.detach()}
         return Loss(spectrum_part + instance_part, parts)

@@ -447,10 +447,10 @@ def test_a_full_disk_between_two_parts_is_told_as_one(tmp_path, monkeypatch, fai
 
     table = ParquetParts(tmp_path / "t", Parts(0, 3, 3, 0, 6, 6), 2, np.dtype(np.float32), 2)
     ids = pa.array(["a", "b", "c", "d"], pa.large_string())
-    with monkeypatch.context() as patch, pytest.raises(OSError, match="No space"), closing(table):
-        if failing == "open":
-            patch.setattr("pmrl_cli.files.vector_tables.HashedFile", full)
-        else:
-            writer, table._writer = table._writer, SimpleNamespace(write_table=lambda *_, **__: None, close=full)
-            writer.close()
+    if failing == "open":
+        monkeypatch.setattr("pmrl_cli.files.vector_tables.HashedFile", full)
+    else:
+        table._writer.close()
+        table._writer = SimpleNamespace(write_table=lambda *_, **__: None, close=full)
+    with pytest.raises(OSError, match="No space"), closing(table):
         table.write(ids, np.ones((4, 2), dtype=np.float32))
