@@ -145,7 +145,9 @@ def test_no_path_is_opened_but_those_of_the_command_line_of_the_system_and_of_py
     trace = (tmp_path / "trace").read_text(encoding="utf-8", errors="replace")
     opened = [(Path(path), flags) for flags, path in re.findall(r', "[^"]*", (\S+?)[,)].* = \d+<([^>]*)>', trace)]
     asked = [tmp_path / "work", tmp_path / "temporary", *map(Path, features)]
-    python = [Path(sys.prefix), Path(sys.base_prefix), Path(torch.__file__).parents[1], ROOT / "pmrl_cli"]
+    # An editable install keeps its metadata beside the package.
+    package = [ROOT / "pmrl_cli", ROOT / "pmrl_cli.egg-info"]
+    python = [Path(sys.prefix), Path(sys.base_prefix), Path(torch.__file__).parents[1], *package]
     system = [Path(top) for top in ("/lib", "/lib64", "/usr", "/etc", "/proc", "/sys", "/dev")]
     assert {Path(path) for path in features} <= {path for path, _ in opened}
     allowed = asked + python + system
