@@ -100,6 +100,8 @@ def main() -> None:
     # Read when the libraries are loaded, which happens with the first group.
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ[name] = str(options.threads)
+    import_module("pmrl_cli.cli.main")  # which sets what is read then
+    import_module("pmrl_cli.cli.compute").prepare(options.threads)
     timer: Callable[[Call], float] = cpu_seconds if options.threads == 1 else wall_seconds
     names = options.only or list(GROUPS)
     if options.device == "cuda":

@@ -2,7 +2,9 @@
 
 The step is the training loop's own: a batch from its feed, adapters, objective, gradient norm, AdamW, and what it
 found read off. Its floor is the matrix products it cannot do without, alone, in the shapes they have: forward and
-gradient of the weights for every layer, gradient of the inputs where one is hidden, and those of the contrasts.
+gradient of the weights for every layer, gradient of the inputs where one is hidden, and those of the contrasts. On a
+GPU both multiply as a fit does there (layers in bfloat16, the rest in TF32), and some steps are taken at a time,
+whose numbers are read off at the end.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from torch.nn import functional
 
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.objectives import Loss, make_objective
+from pmrl_cli.training.devices import tensor_cores
 from pmrl_cli.training.feed import Batch, Batches, Feed
 from pmrl_cli.training.step import Step
 
@@ -27,6 +30,10 @@ DIM = 256
 CONTRASTS = {"pmrl": 4 * 3, "pmrl-paper": 2}
 """Products of B x B by d that an objective takes of three modalities: three for each of three pairs and for two
 subsets, or two where leading directions meet themselves (the matrix is symmetric)."""
+
+
+AT_A_TIME = {"cpu": 1, "cuda": 32}
+"""Steps that a call takes."""
 
 
 class SvdPaper(nn.Module):
@@ -48,12 +55,13 @@ def training_step(
     torch.manual_seed(0)
     starts = [torch.randn(one.shape[1], dim) / one.shape[1] ** 0.5 for one in scores]
     adapters = Adapters(starts, hidden=hidden, dropout=0.0).to(device).train()
-    take = Step(adapters, objective.to(device), learning_rate=1e-3)
+    take = Step(adapters, objective.to(device), learning_rate=1e-3, bf16=device == "cuda")
     numbers, drawn = count(1), feed(scores, batch, device)
 
     def step() -> None:
-        _, norm, _ = take(next(numbers), next(drawn)).read()
-        assert math.isfinite(norm)
+        with tensor_cores(torch.device(device), "auto"):
+            unread = [take(next(numbers), next(drawn)) for _ in range(AT_A_TIME[device])]
+        assert all(math.isfinite(totals.read()[1]) for totals in unread)
 
     return step
 
@@ -70,19 +78,37 @@ def feed(scores: Sequence[Tensor], batch: int, device: str) -> Iterator[Batch]:
 
 
 def products(dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrasts: int, device: str = "cpu") -> Call:
-    """Return a call that does a step's matrix products and nothing else."""
-    shapes: list[tuple[int, int, int]] = []
+    """Return a call that does a step's matrix products and nothing else, into memory that is there."""
+    layers: list[tuple[int, int, int]] = []
     for width in dims:
-        shapes += [(batch, width, dim), (width, batch, dim)]  # forward, and the weights' gradient
+        layers += [(batch, width, dim), (width, batch, dim)]  # forward, and the weights' gradient
         if hidden:
-            shapes += [(batch, width, hidden), (width, batch, hidden)]
-            shapes += [(batch, hidden, dim), (hidden, batch, dim), (batch, dim, hidden)]
-    shapes += contrasts * [(batch, batch, dim)]
-    factors = {(m, n): torch.randn(m, n, device=device) for a, b, c in shapes for m, n in ((a, b), (b, c))}
+            layers += [(batch, width, hidden), (width, batch, hidden)]
+            layers += [(batch, hidden, dim), (hidden, batch, dim), (batch, dim, hidden)]
+    rounded = torch.bfloat16 if device == "cuda" else torch.float32
+    kept: dict[tuple[object, ...], Tensor] = {}
+
+    def held(*key: object) -> Tensor:
+        rows, columns, dtype, *_ = key
+        return kept.setdefault(key, torch.randn(rows, columns, device=device).to(dtype))  # type: ignore[call-overload]
+
+    calls = [(held(a, b, rounded), held(b, c, rounded), held(a, c, rounded, "out")) for a, b, c in layers]
+    for number in range(contrasts):
+        first, second = held(batch, dim, torch.float32, "first"), held(batch, dim, torch.float32, "second")
+        terms = held(batch, batch, torch.float32, number // 3)
+        calls.append(
+            [
+                (first, second.mT, terms),
+                (terms, second, held(batch, dim, torch.float32, "out")),
+                (terms.mT, first, held(batch, dim, torch.float32, "out")),
+            ][number % 3]
+        )
 
     def multiply() -> None:
-        for m, n, p in shapes:
-            torch.mm(factors[m, n], factors[n, p])
+        with tensor_cores(torch.device(device), "auto"):
+            for _ in range(AT_A_TIME[device]):
+                for a, b, out in calls:
+                    torch.mm(a, b, out=out)
 
     return multiply
 
@@ -95,11 +121,13 @@ def step_rows(run: Run) -> Iterator[Row]:
             for name, contrasts in CONTRASTS.items():
                 settings = {"dim": DIM, "batch": batch, "hidden": hidden, "device": run.device}
                 calls = {"ours": training_step(scores, make_objective(name, {}), **settings)}
-                if name == "pmrl-paper":
+                if name == "pmrl-paper" and run.device == "cpu":
                     calls["reduced SVD"] = training_step(scores, SvdPaper(), **settings)
                 calls["floor"] = products(DIMS, contrasts=contrasts, **settings)
                 repeats = run.repeats if batch < 4096 else 3
-                yield row_of(f"{name}, {adapter}, B {batch}", in_turn(calls, repeats=repeats, timer=run.timer))
+                found = in_turn(calls, repeats=repeats, timer=run.timer)
+                each = {key: seconds / AT_A_TIME[run.device] for key, seconds in found.items()}
+                yield row_of(f"{name}, {adapter}, B {batch}", each)
 
 
 def gathering_rows(run: Run) -> Iterator[Row]:

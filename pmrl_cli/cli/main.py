@@ -29,6 +29,8 @@ __all__ = ["app", "run"]
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("GOMP_SPINCOUNT", "0")
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # 2^4 cycles, the least; 2^26 by default
+# Read by torch: pages of 2 MB for tensors that large, or new memory takes as long as what is written to it.
+os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
 app = typer.Typer(
     name="pmrl",

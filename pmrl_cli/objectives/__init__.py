@@ -43,6 +43,9 @@ class Objective(Protocol):
     with the square of the batch may divide it: it sets ``shares = True`` on its class, takes the instances of its own
     process and, third, ``peers`` to gather others from, and returns its share: value and parts of all processes add
     up to those of the batch.
+
+    One that asks no tensor for its value and draws on the device alone, so that a GPU can run it without the host,
+    sets ``on_device = True``.
     """
 
     def __call__(self, embeddings: Tensor, present: Tensor) -> Loss:

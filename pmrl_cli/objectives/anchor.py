@@ -26,7 +26,7 @@ class Anchor(nn.Module):
         adapter is trained too (there its encoder is frozen), both directions weigh the same, masked.
     """
 
-    shares = True
+    shares = on_device = True
 
     def __init__(self, *, anchor: int = 0, temperature: float = 0.1) -> None:
         super().__init__()

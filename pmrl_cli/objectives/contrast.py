@@ -69,13 +69,18 @@ class Pair(NamedTuple):
     has_second: Tensor
 
 
+_HELD = 2**20
+"""Numbers of a gradient that are held at once on a CPU: fewer rows cost the products their speed."""
+
+
 class _Sums(torch.autograd.Function):
     """(first (b, d), second (B, d), masks, start, shift) -> the terms of InfoNCE, from one product of their size.
 
     Returns (b,) log of the row sums of exp(first second' - shift), (B,) log of its column sums, and (b,) the logits
     first second' of the instances with themselves, whose columns begin at ``start``. Masked rows and columns are in
-    no sum and have no gradient; an empty sum is ``NOTHING``. Nothing is copied but to be kept, and no size waits for
-    the device.
+    no sum; an empty sum is ``NOTHING``. A masked vector is zero, so that it adds nothing to the gradient of others;
+    its own gradient is for whoever made it zero to drop. Nothing is copied but to be kept, and no size waits for the
+    device.
     """
 
     NOTHING = -1e4
@@ -96,11 +101,8 @@ class _Sums(torch.autograd.Function):
         if shift:
             terms.sub_(shift)
         terms.exp_()
-        for absent in (~has_first[:, None], ~has_second):
-            if absent.device.type != "cpu" or bool(absent.any()):
-                terms.masked_fill_(absent, 0)
-        ones = terms.new_ones(max(terms.shape))
-        rows, columns = terms @ ones[: len(second)], ones[: len(first)] @ terms
+        rows, columns = terms @ has_second.to(terms.dtype), has_first.to(terms.dtype) @ terms
+        rows, columns = rows.masked_fill_(~has_first, 0), columns.masked_fill_(~has_second, 0)
         ctx.start = start
         ctx.save_for_backward(first, second, terms, rows, columns)
         return (*(sums.log().masked_fill(sums == 0, _Sums.NOTHING) for sums in (rows, columns)), own)
@@ -116,10 +118,18 @@ class _Sums(torch.autograd.Function):
         first, second, terms, rows, columns = ctx.saved_tensors
         per_row = (grad_rows / rows).masked_fill(rows == 0, 0)
         per_column = (grad_columns / columns).masked_fill(columns == 0, 0)
-        grad = torch.add(per_row[:, None], per_column)
-        grad *= terms
-        grad.diagonal(ctx.start).add_(grad_own)
-        return grad @ second, grad.mT @ first, None, None, None, None
+        grad_first, grad_second = torch.empty_like(first), torch.zeros_like(second)
+        # On a CPU some rows at a time, in memory that is used again: new memory costs as much as a product.
+        few = max(1, min(len(terms), _HELD // max(1, len(second)) if terms.device.type == "cpu" else len(terms)))
+        held = terms.new_empty(few, len(second))
+        for begin in range(0, len(terms), few):
+            here = slice(begin, begin + few)
+            grad = torch.add(per_row[here, None], per_column, out=held[: len(per_row[here])])
+            grad *= terms[here]
+            grad.diagonal(ctx.start + begin).add_(grad_own[here])
+            torch.mm(grad, second, out=grad_first[here])
+            grad_second.addmm_(grad.mT, first[here], beta=float(begin > 0))
+        return grad_first, grad_second, None, None, None, None
 
 
 def log_sums(
@@ -184,7 +194,7 @@ def symmetric_info_nce(
     """
     known = [zero_where_absent(vectors, has) for vectors, has in zip((first, second), present.mT, strict=True)]
     has_second = peers.gather(present[:, 1])
-    return info_nce([Pair(known[0] / temperature, present[:, 0], peers.gather(known[1]), has_second)], peers)[0]
+    return info_nce([Pair(known[0] * (1 / temperature), present[:, 0], peers.gather(known[1]), has_second)], peers)[0]
 
 
 def symmetric_cross_entropy(scores: Tensor, present: Tensor, smoothing: float = 0.0) -> Tensor:
@@ -239,7 +249,8 @@ def pairwise_contrast(
         return embeddings[:0].sum()
     whole = peers.gather(present)
     vectors = peers.gather(zero_where_absent(embeddings, present)).unbind(1)
-    scaled = [peers.own(of_one) / temperature for of_one in vectors]
+    # Times its inverse: the gradient of a quotient takes three passes more.
+    scaled = {m: peers.own(vectors[m]) * (1 / temperature) for m in {m for m, _ in pairs}}
     asked = [Pair(scaled[m], present[:, m], vectors[n], whole[:, n]) for m, n in pairs]
     both, both_whole = (torch.stack([of[:, m] & of[:, n] for m, n in pairs]) for of in (present, whole))
     return masked_mean(torch.stack(info_nce(asked, peers)), both, both_whole)
@@ -266,10 +277,10 @@ def part_anchor(modalities: int, anchor: int) -> list[int]:
 
 
 def random_subsets(modalities: int, device: torch.device | str = "cpu") -> Tensor:
-    """Draw two disjoint non-empty subsets of the modalities from torch's default generators.
+    """Draw two disjoint non-empty subsets of the modalities from torch's default generator there.
 
     Two sizes are drawn (the first uniform, the second uniform over what is left), then their members. Two
-    modalities give the two single ones.
+    modalities give the two single ones. All of it is drawn on the device, so that a captured step draws anew.
 
     Args:
         modalities: K >= 2.
@@ -277,9 +288,9 @@ def random_subsets(modalities: int, device: torch.device | str = "cpu") -> Tenso
 
     Returns: (2, K) bool.
     """
-    size = int(torch.randint(1, modalities, ()))
-    end = size + int(torch.randint(1, modalities - size + 1, ()))
-    place = torch.randperm(modalities, device=device)
+    size = torch.randint(1, modalities, (), device=device)
+    end = size + 1 + (torch.rand((), device=device) * (modalities - size)).long()
+    place = torch.rand(modalities, device=device).argsort()
     return torch.stack([place < size, (place >= size) & (place < end)])
 
 

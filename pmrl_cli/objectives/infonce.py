@@ -25,7 +25,7 @@ class InfoNce(nn.Module):
         starts at temperature .1 (there .07) and is masked.
     """
 
-    shares = True
+    shares = on_device = True
 
     def __init__(self, *, temperature: float = 0.1) -> None:
         super().__init__()

@@ -29,7 +29,7 @@ class Ldc(nn.Module):
         2507.17343). Contrast with a consensus that holds the query itself leaks the answer; leaving one out does not.
     """
 
-    shares = True
+    shares = on_device = True
 
     def __init__(self, *, spectrum_weight: float = 0.3, temperature: float = 0.1) -> None:
         super().__init__()

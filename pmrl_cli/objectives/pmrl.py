@@ -16,7 +16,7 @@ from pmrl_cli.objectives.contrast import (
     symmetric_info_nce,
 )
 from pmrl_cli.objectives.peers import ALONE, Peers
-from pmrl_cli.spectrum import Spectrum, spectrum, subset_spectra
+from pmrl_cli.spectrum import Spectrum, subset_spectra
 
 __all__ = ["Pmrl", "spectrum_loss"]
 
@@ -78,7 +78,7 @@ class Pmrl(nn.Module):
         the measured spectrum, chance-corrected by arity, and cross-modal negatives.
     """
 
-    shares = True
+    shares = on_device = True
 
     def __init__(
         self,
@@ -107,8 +107,11 @@ class Pmrl(nn.Module):
         parts = {"temperature_instance": temperature.detach() / peers.size}
         if present.shape[1] < 2:
             return Loss(value, parts)
+        # One pass over the vectors for both: the whole of each instance, then the two subsets.
+        subsets = random_subsets(present.shape[1], present.device) & present[:, None]
+        spectra = subset_spectra(embeddings, torch.cat([present[:, None], subsets], dim=1), lifted=True)
         if self.spectrum_weight:
-            losses, temperatures = spectrum_loss(spectrum(embeddings, present, lifted=True), present, peers)
+            losses, temperatures = spectrum_loss(Spectrum(*(field[:, 0] for field in spectra)), present, peers)
             contributes = present.sum(1) > 1
             whole = peers.gather(contributes)
             part = masked_mean(losses, contributes, whole)
@@ -116,8 +119,7 @@ class Pmrl(nn.Module):
             parts["spectrum"] = part.detach()
             parts["temperature_spectrum"] = masked_mean(temperatures, contributes, whole)
         if self.instance_weight:
-            subsets = random_subsets(present.shape[1], present.device) & present[:, None]
-            first, second = subset_spectra(embeddings, subsets, lifted=True).leading_direction.unbind(1)
+            _, first, second = spectra.leading_direction.unbind(1)
             has = subsets.any(2)
             losses = symmetric_info_nce(first, second, has, temperature, peers)
             part = masked_mean(losses, has.all(1), peers.gather(has.all(1)))

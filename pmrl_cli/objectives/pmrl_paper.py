@@ -28,6 +28,8 @@ class PmrlPaper(nn.Module):
         code published with it; departs: missing modalities, and the sign of u is fixed (there it is arbitrary).
     """
 
+    on_device = True
+
     def __init__(self, *, temperature_spectrum: float = 0.05, temperature_instance: float = 0.1) -> None:
         super().__init__()
         self.temperature_spectrum = temperature_spectrum

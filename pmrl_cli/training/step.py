@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
@@ -61,6 +62,9 @@ class Step:
     A loss or gradient that is not finite changes nothing, nor does any later step: the optimiser is told on the
     device, which nobody has to wait for.
 
+    On a GPU a step is some hundred small kernels, which take longer to launch than to run. Where nothing in it is
+    drawn or decided by the host, the first call captures it as a CUDA graph, which every call then replays.
+
     Args:
         adapters: to be trained, on the device.
         objective: the loss, there too.
@@ -89,26 +93,36 @@ class Step:
             {"params": list(adapters.parameters()), "weight_decay": WEIGHT_DECAY},
             {"params": list(objective.parameters()), "weight_decay": 0.0},
         ]
-        self.optimiser = torch.optim.AdamW([g for g in groups if g["params"]], lr=learning_rate, fused=True)
+        device = self.parameters[0].device
+        # Mixing draws its proportion on the host, and processes exchange through it.
+        without_host = world.size == 1 and not mixup and getattr(objective, "on_device", False)
+        self._captures = device.type == "cuda" and without_host
+        self.optimiser = torch.optim.AdamW(
+            [g for g in groups if g["params"]], lr=learning_rate, fused=True, capturable=self._captures
+        )
         # Read by the fused kernel: 1 leaves parameters and moments as they are.
-        self._bad = torch.zeros((), device=self.parameters[0].device)
+        self._bad = torch.zeros((), device=device)
         self.optimiser.found_inf = self._bad  # type: ignore[attr-defined]
+        self._stop = torch.zeros((), device=device)
+        self._captured: _Captured | None = None
 
-    def differentiate(self, step: int, batch: Batch) -> Loss:
+    def differentiate(self, step: int | None, batch: Batch) -> Loss:
         """Return this process's share of the loss, its gradients left in the parameters.
 
         Args:
-            step: its number, from 1.
+            step: its number, from 1; None draws from torch's generators as they are.
             batch: the instances.
         """
         # Dropout and mixing are drawn by each process for its instances, what the objective draws by all alike.
-        seed_torch(self._seed, "instances", step, self._world.rank)
+        if step is not None:
+            seed_torch(self._seed, "instances", step, self._world.rank)
         scores, present = batch.scores, batch.present
         if self._mixup:
             scores, present = mix(scores, present, self._mixup)
         with torch.autocast(present.device.type, dtype=torch.bfloat16, enabled=self._bf16):
             embeddings = self._adapters(scores)
-        seed_torch(self._seed, "objective", step)
+        if step is not None:
+            seed_torch(self._seed, "objective", step)
         loss = share_of_loss(self._objective, embeddings, present, self._world.peers(batch.counts))
         self.optimiser.zero_grad(set_to_none=True)
         loss.value.backward()  # type: ignore[no-untyped-call]
@@ -122,9 +136,20 @@ class Step:
             batch: the instances.
             stop: whether this process asks all to stop.
         """
+        self._stop.fill_(stop)
+        if not self._captures:
+            return Totals(*self._change(step, batch))
+        if self._captured is None:
+            self._captured = self._capture(batch)
+        seed_torch(self._seed, "instances", step, self._world.rank)
+        return self._captured.replay(batch)
+
+    def _change(self, step: int | None, batch: Batch) -> tuple[tuple[str, ...], Tensor]:
+        """Take a step, and return what ``Totals`` takes."""
         loss = self.differentiate(step, batch)
-        shares = [loss.value.detach(), *loss.parts.values(), loss.value.new_full((), float(stop))]
-        numbers = torch.stack([share.to(torch.float32) for share in shares])
+        numbers = torch.stack(
+            [part.detach().to(torch.float32) for part in (loss.value, *loss.parts.values(), self._stop)]
+        )
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
         if self._world.size > 1:
             whole = self._world.sum(torch.cat([*(g.flatten() for g in gradients), numbers]))
@@ -133,4 +158,37 @@ class Step:
         norm = nn.utils.get_total_norm(gradients)
         self._bad.clamp_min_((~torch.isfinite(numbers[0] + norm)).to(torch.float32))
         self.optimiser.step()
-        return Totals(("loss", *loss.parts), torch.cat([numbers, norm[None].to(torch.float32)]))
+        return ("loss", *loss.parts), torch.cat([numbers, norm[None].to(torch.float32)])
+
+    def _capture(self, batch: Batch) -> _Captured:
+        batch = replace(batch, scores=[s.clone() for s in batch.scores], present=batch.present.clone())
+        self._bad.fill_(1)  # nothing is to change before the first replay
+        with torch.cuda.device(batch.present.device):
+            aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
+            aside.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(aside):
+                for _ in range(3):  # what libraries set up at their first use cannot be captured
+                    self._change(None, batch)
+            torch.cuda.current_stream().wait_stream(aside)
+            # The thread that reads ahead goes on meanwhile.
+            with torch.cuda.graph(graph, capture_error_mode="thread_local"):
+                names, numbers = self._change(None, batch)
+        self._bad.fill_(0)
+        return _Captured(graph, batch, names, numbers)
+
+
+@dataclass(frozen=True)
+class _Captured:
+    """A step as a CUDA graph: what it reads, and what it leaves."""
+
+    graph: torch.cuda.CUDAGraph
+    batch: Batch
+    names: tuple[str, ...]
+    numbers: Tensor
+
+    def replay(self, batch: Batch) -> Totals:
+        """Take the step on a batch."""
+        for held, new in zip((*self.batch.scores, self.batch.present), (*batch.scores, batch.present), strict=True):
+            held.copy_(new)
+        self.graph.replay()
+        return Totals(self.names, self.numbers.clone())

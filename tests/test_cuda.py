@@ -1,0 +1,191 @@
+"""On a GPU: the same numbers as on the CPU, steps captured as a graph, fits that continue bit for bit.
+
+Skipped where there is none, as on the machine of the other tests.
+"""
+
+import copy
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+from pmrl_cli.adapters import Adapters
+from pmrl_cli.objectives import REGISTRY, make_objective, pmrl
+from pmrl_cli.retrieval.batches import Batch as Ranked
+from pmrl_cli.retrieval.ranks import rank_batch
+from pmrl_cli.spectrum import spectrum
+from pmrl_cli.training import feed
+from pmrl_cli.training.feed import Batch, Batches, Feed
+from pmrl_cli.training.fit import fit
+from pmrl_cli.training.loop import Interrupted
+from pmrl_cli.training.step import Step
+from tests.test_spectrum import LIFTED, draw
+from tests.training.test_fit import same, settings_for, simulate, weights
+
+pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
+
+SUBSETS = torch.tensor([[True, False, False], [False, True, True]])
+CAPTURED = [name for name in REGISTRY if getattr(make_objective(name, {}), "on_device", False)]
+
+
+@LIFTED
+@pytest.mark.parametrize("modalities", range(1, 9))
+def test_the_kernel_has_the_values_and_gradients_of_the_cpu(modalities, lifted):
+    vectors, present = draw(64, modalities, 33, seed=modalities)
+    found = []
+    for device in ("cpu", "cuda"):
+        there = vectors.to(device).requires_grad_()
+        outputs = spectrum(there, present.to(device), lifted=lifted)
+        value = sum((output * torch.linspace(-1, 1, output.shape[1], device=device)).sum() for output in outputs)
+        found.append([t.detach().cpu() for t in (*outputs, *torch.autograd.grad(value, there))])
+    for mine, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-8, atol=1e-9)
+
+
+@pytest.mark.parametrize("name", REGISTRY)
+def test_objectives_have_the_values_and_gradients_of_the_cpu(monkeypatch, name):
+    monkeypatch.setattr(pmrl, "random_subsets", lambda _, device: SUBSETS.to(device))
+    vectors, present = draw(48, 3, 17, seed=3)
+    vectors = torch.nn.functional.normalize(vectors, dim=-1)
+    found = []
+    for device in ("cpu", "cuda"):
+        there = vectors.to(device).requires_grad_()
+        torch.manual_seed(0)  # symile draws on the CPU
+        objective = make_objective(name, {}).double().to(device)
+        value, parts = objective(there, present.to(device))
+        gradients = torch.autograd.grad(value, (there, *objective.parameters()))
+        found.append([t.detach().cpu() for t in (value, *parts.values(), *gradients)])
+    for mine, wanted in zip(*found, strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-8, atol=1e-9)
+
+
+def drawn(*, dropout=0.0):
+    generator = torch.Generator().manual_seed(0)
+    starts = [torch.randn(width, 16, generator=generator) for width in (24, 32, 40)]
+    adapters = Adapters(starts, hidden=8, dropout=dropout).to("cuda").train()
+    scores = [torch.randn(64, len(start), generator=generator).to("cuda") for start in starts]
+    present = (torch.rand(64, 3, generator=generator) < 0.8).to("cuda")
+    return adapters, Batch(torch.arange(64), scores, present, [64])
+
+
+def changed(batch, number):
+    return Batch(batch.places, [s.roll(number, 0) * number for s in batch.scores], batch.present.roll(1, 0), [64])
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_captured_steps_are_the_steps_themselves(monkeypatch, name):
+    subsets = SUBSETS.to("cuda")
+    monkeypatch.setattr(pmrl, "random_subsets", lambda *_: subsets)
+    adapters, batch = drawn()
+    found = []
+    for captures in (True, False):
+        mine = copy.deepcopy(adapters)
+        take_step = Step(mine, make_objective(name, {}).to("cuda"), learning_rate=0.01)
+        assert take_step._captures
+        take_step._captures = captures
+        totals = [take_step(number, changed(batch, number), stop=number == 3) for number in range(1, 5)]
+        found.append((mine, [one.read() for one in totals]))
+    for (parts, norm, stop), (other_parts, other_norm, other_stop) in zip(found[0][1], found[1][1], strict=True):
+        assert parts == pytest.approx(other_parts, rel=1e-5)
+        assert norm == pytest.approx(other_norm, rel=1e-5)
+        assert stop == other_stop
+    for mine, wanted in zip(found[0][0].parameters(), found[1][0].parameters(), strict=True):
+        torch.testing.assert_close(mine, wanted, rtol=1e-4, atol=1e-5)
+
+
+def test_what_a_captured_step_draws_follows_from_its_number():
+    adapters, batch = drawn(dropout=0.5)
+    take_step = Step(adapters, make_objective("pmrl", {}).to("cuda"), learning_rate=0.0)
+    first, second, again = (take_step(number, batch).read()[0] for number in (1, 2, 1))
+    assert first == again
+    assert first["loss"] != second["loss"]
+
+
+def test_after_a_bad_captured_step_nothing_changes_any_more():
+    adapters, batch = drawn()
+    take_step = Step(adapters, make_objective("pmrl", {}).to("cuda"), learning_rate=0.01)
+    take_step(1, batch)
+    kept = copy.deepcopy(adapters.state_dict())
+    bad = changed(batch, 1)
+    bad.scores[0][3] = torch.nan
+    take_step(2, bad)
+    take_step(3, batch)
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in adapters.state_dict().items())
+
+
+@pytest.mark.parametrize("name", CAPTURED)
+def test_no_step_waits_for_the_gpu(name):
+    adapters, batch = drawn()
+    take_step = Step(adapters, make_objective(name, {}).to("cuda"), learning_rate=0.01)
+    take_step._captures = False
+    take_step(1, batch)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        take_step(2, batch)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("objective", ["pmrl", "gram"])
+@pytest.mark.parametrize("stopped_at", [0, 7, 23])
+def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, stopped_at, objective):
+    settings = settings_for(steps=40, batch_size=32, patience=99, dropout=0.3, objective=objective)
+    whole = fit(simulate(), settings, device="cuda")
+    calls = iter(range(10**6))
+    with pytest.raises(Interrupted):
+        fit(
+            simulate(),
+            settings,
+            device="cuda",
+            checkpoint=tmp_path / "state",
+            should_stop=lambda: next(calls) == stopped_at,
+        )
+    resumed = fit(simulate(), settings, device="cuda", checkpoint=tmp_path / "state")
+    assert same(weights(whole), weights(resumed))
+    assert repr(whole.history) == repr(resumed.history)
+
+
+def test_a_bank_that_has_no_room_is_sent_in_batches(monkeypatch):
+    scores = [torch.randn(500, width) for width in (5, 9)]
+    present = torch.rand(500, 2) < 0.8
+    everyone, alone = torch.arange(500), torch.zeros(500, dtype=torch.int64)
+    found = []
+    for share in (0.6, 0.0):
+        monkeypatch.setattr(feed, "_RESIDENT_SHARE", share)
+        batches = Feed(
+            scores,
+            present,
+            everyone,
+            alone,
+            rank=0,
+            size=1,
+            batches=Batches(500, 64, 0),
+            device=torch.device("cuda"),
+        ).after(0)
+        found.append(
+            [
+                Batch(one.places, [s.clone() for s in one.scores], one.present.clone(), one.counts)
+                for one in itertools.islice(batches, 9)
+            ]
+        )
+        batches.close()
+    for resident, sent in zip(*found, strict=True):
+        assert torch.equal(resident.places, sent.places)
+        for mine, wanted in zip(
+            (*sent.scores, sent.present), (*(s[sent.places] for s in scores), present[sent.places]), strict=True
+        ):
+            assert torch.equal(mine.cpu(), wanted)
+        assert all(torch.equal(a, b) for a, b in zip(resident.scores, sent.scores, strict=True))
+
+
+def test_ranks_are_those_of_the_cpu():
+    vectors = torch.nn.functional.normalize(torch.randn(700, 2, 33), dim=-1)
+    vectors[5] = vectors[4]  # ties
+    found = []
+    for device in ("cpu", "cuda"):
+        batch = Ranked(np.arange(700), vectors.to(device), torch.ones(700, 2, dtype=torch.bool, device=device))
+        found.append(rank_batch(batch, ("a", "b")))
+    for direction, wanted in found[0].items():
+        for mine, expected in zip(found[1][direction], wanted, strict=True):
+            np.testing.assert_array_equal(mine, expected)
