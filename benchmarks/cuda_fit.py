@@ -2,9 +2,9 @@
 
     python benchmarks/cuda_fit.py [--rows 10_000_000] [--dim 512] [--batch-size 8192] [--folder DIR]
 
-Three modalities of float16 columns that share 32 latent directions are drawn on the GPU and written to npy files. Then
-``pmrl fit`` reads and checks them, takes the closed form of all, puts their scores on the GPU and trains one epoch of
-linear adapters. Allow 2 bytes a number in DIR, as much again in memory and 3 kB an instance for the scores.
+Three modalities of float16 columns that share 32 latent directions are drawn on the GPU and written to npy files.
+``pmrl fit`` then reads and checks them, takes the closed form of all, puts their scores on the GPU and trains one
+epoch of linear adapters. Allow 2 bytes a number in DIR, as much again in memory and 3 kB an instance for the scores.
 """
 
 from __future__ import annotations
@@ -59,7 +59,19 @@ def main() -> None:
         print(f"features written in {time.perf_counter() - start:.1f} s", flush=True)
         torch.cuda.empty_cache()
         steps = int(0.7 * options.rows) // options.batch_size
-        fixed = ["--adapter", "linear", "--dropout", "0", "--no-refit", "--patience", "99", "--device", "cuda"]
+        fixed = [
+            "--adapter",
+            "linear",
+            "--dropout",
+            "0",
+            "--no-refit",
+            "--patience",
+            "99",
+            "--dim",
+            "128",
+            "--device",
+            "cuda",
+        ]
         sized = ["--batch-size", str(options.batch_size), "--steps", str(steps), "-o", f"{name}/model"]
         start = time.perf_counter()
         process = subprocess.Popen(
