@@ -170,9 +170,10 @@ def command(
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.data.split import shard as share_of_rows
     from pmrl_cli.files.atomic import MANIFEST, check_replaceable, to_json
-    from pmrl_cli.files.exports import KIND, ROWS_PER_FILE, rank_of, shard_of, write_export, write_stream
+    from pmrl_cli.files.exports import KIND, write_export, write_stream
     from pmrl_cli.files.reading import read_dataset
     from pmrl_cli.files.sealed import sha256_of
+    from pmrl_cli.files.shares import ROWS_PER_FILE, rank_of, shard_of
     from pmrl_cli.files.specs import check_not_input
     from pmrl_cli.world import joined, size_asked
 

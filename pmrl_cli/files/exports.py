@@ -23,32 +23,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.data.split import shard
 from pmrl_cli.errors import UsageError
 from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable
 from pmrl_cli.files.manifest import EXPORT, IDS, STORE, digest_ids
 from pmrl_cli.files.npy import npy_header
 from pmrl_cli.files.sealed import FORMAT_VERSION, HashedFile, sha256_of, write_sealed
+from pmrl_cli.files.shares import FUSED, ROWS_PER_FILE, Share
 from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, Parts, VectorTable, vector_type
 
 __all__ = [
     "FORMATS",
-    "FUSED",
     "KIND",
-    "ROWS_PER_FILE",
-    "Share",
     "open_export",
-    "rank_of",
     "seal_export",
-    "shard_of",
     "write_export",
     "write_files",
     "write_stream",
 ]
-
-FUSED = "fused"
-ROWS_PER_FILE = 262_144
-"""Rows of one Parquet file: 512 MiB of 512 float32."""
 
 KIND = "pmrl.export"
 """What the manifest of an export calls it."""
@@ -56,87 +47,6 @@ KIND = "pmrl.export"
 _NAME = re.compile(r"(?!\.)[A-Za-z0-9._-]{1,64}")
 _RESERVED = frozenset({FUSED, "id", "present", MANIFEST})
 """What a modality may not be called, for a file or column of every export is called so."""
-
-
-@dataclass(frozen=True)
-class Share:
-    """What one writer of several writes of an export.
-
-    Args:
-        index: which writer this is, in [0, of).
-        of: how many there are.
-        parts: of each table (the modalities and ``FUSED``), the Parquet files it writes.
-    """
-
-    index: int
-    of: int
-    parts: Mapping[str, Parts]
-
-    @property
-    def suffix(self) -> str:
-        """What tells the files of this writer from those of the others."""
-        return f"-{self.index:05d}-of-{self.of:05d}"
-
-
-def shard_of(
-    names: Sequence[str], present: npt.NDArray[np.bool_], index: int, of: int, rows_per_file: int = ROWS_PER_FILE
-) -> Share:
-    """Return what the writer of one shard of the instances writes, whose blocks hold that shard alone.
-
-    The part files of all shards together are numbered through, in the order of the shards.
-
-    Args:
-        names: the k modalities.
-        present: (n, k) bool, of all instances.
-        index: which shard, in [0, of).
-        of: how many shards.
-        rows_per_file: rows of one Parquet file.
-    """
-    edges = [shard(len(present), one, of).start for one in range(of)] + [len(present)]
-    parts = {}
-    for name, has in zip([*names, FUSED], [*present.T, present.any(axis=1)], strict=True):
-        rows = np.diff(np.concatenate([[0], np.cumsum(has)])[edges])
-        files = np.maximum(1, -(-rows // rows_per_file))
-        first, mine = int(files[:index].sum()), int(rows[index])
-        parts[name] = Parts(first, first + int(files[index]), int(files.sum()), 0, mine, mine)
-    return Share(index, of, parts)
-
-
-def rank_of(
-    names: Sequence[str], present: npt.NDArray[np.bool_], index: int, of: int, rows_per_file: int = ROWS_PER_FILE
-) -> tuple[slice, Share]:
-    """Return what one of several writers of one export writes, and the instances that its blocks must hold for that.
-
-    Each writes about equally many of the part files of every table, as one writer alone would number and cut them.
-
-    Args:
-        names: the k modalities.
-        present: (n, k) bool, of all instances.
-        index: which writer, in [0, of).
-        of: how many there are.
-        rows_per_file: rows of one Parquet file.
-    """
-    tables = dict(zip([*names, FUSED], [*present.T, present.any(axis=1)], strict=True))
-    places = {name: np.flatnonzero(has) for name, has in tables.items()}
-    files = {name: shard(max(1, -(-len(at) // rows_per_file)), index, of) for name, at in places.items()}
-    cut = {
-        name: at[files[name].start * rows_per_file : files[name].stop * rows_per_file] for name, at in places.items()
-    }
-    start = min((int(at[0]) for at in cut.values() if len(at)), default=0)
-    stop = max((int(at[-1]) + 1 for at in cut.values() if len(at)), default=0)
-    parts = {}
-    for name, at in places.items():
-        before, after = np.searchsorted(at, [start, stop])
-        first = files[name].start * rows_per_file
-        parts[name] = Parts(
-            files[name].start,
-            files[name].stop,
-            max(1, -(-len(at) // rows_per_file)),
-            max(0, first - int(before)) if len(cut[name]) else 0,
-            len(cut[name]),
-            int(after - before),
-        )
-    return slice(start, stop), Share(index, of, parts)
 
 
 @dataclass(frozen=True)

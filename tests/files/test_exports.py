@@ -25,8 +25,9 @@ from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.data.split import shard
 from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.files import exports, vector_tables
-from pmrl_cli.files.exports import Share, shard_of, write_export, write_files, write_stream
+from pmrl_cli.files.exports import write_export, write_files, write_stream
 from pmrl_cli.files.reading import read_dataset
+from pmrl_cli.files.shares import Share, shard_of
 from pmrl_cli.files.vector_tables import ParquetParts, Parts
 
 NAMES = ("audio", "image", "text")
