@@ -13,11 +13,11 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pmrl_cli.errors import Place, ResourceError, UsageError
-from pmrl_cli.files.locks import held
+from pmrl_cli.files.locks import LOCK, held
 
 __all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "format_of", "remove", "to_json"]
 
@@ -51,6 +51,14 @@ def remove(path: Path) -> None:
             return
 
 
+def _sweep(working: Path) -> None:
+    """Remove what is in a working folder but its lock: libraries put files of their own beside those they write."""
+    with suppress(OSError):
+        for path in list(working.iterdir()):
+            if path.name != LOCK:
+                remove(path)
+
+
 @contextmanager
 def _working(path: Path) -> Iterator[tuple[Path, Path]]:
     """Hold the working folder of an output and give the two names in it, both free: for the new one and the old one.
@@ -64,13 +72,11 @@ def _working(path: Path) -> Iterator[tuple[Path, Path]]:
         with held(working):
             if old.exists() and not path.exists():  # killed between the two renames of ``_publish``
                 old.rename(path)
-            remove(new)
-            remove(old)
+            _sweep(working)
             try:
                 yield new, old
             finally:
-                remove(new)
-                remove(old)
+                _sweep(working)
     except OSError as error:
         what = "output cannot be written"
         raise ResourceError(

@@ -133,6 +133,7 @@ def test_what_a_killed_writer_left_is_swept_by_the_next_one_of_the_same_output_a
         (tmp_path / name / "new").mkdir(parents=True)
         (tmp_path / name / "lock").write_text("4194304 on elsewhere", encoding="utf-8")
         (tmp_path / name / "new" / "text").write_text("half", encoding="utf-8")
+        (tmp_path / name / ".tmpA1b2").write_text("of the library that wrote it", encoding="utf-8")
     put(tmp_path / "out", "one")
     assert sorted(path.name for path in tmp_path.iterdir()) == [".other.writing", "out"]
     assert (tmp_path / ".other.writing" / "new" / "text").exists()
