@@ -1,10 +1,13 @@
-"""How this CPU multiplies: never with less than float32, and with oneDNN only where that is faster."""
+"""How this CPU multiplies: never with less than float32, and with oneDNN only where that is faster. Memory, seeds."""
+
+from types import SimpleNamespace
 
 import pytest
 import torch
 
 from pmrl_cli.training import devices
 from pmrl_cli.training.devices import PRODUCT_ERROR, choose_products
+from pmrl_cli.training.draws import seed_torch
 
 
 @pytest.fixture(autouse=True)
@@ -41,3 +44,24 @@ def test_faster_products_are_taken_only_if_they_are_float32(monkeypatch, error, 
     state = ["highest"]
     assert choose_products() == chosen
     assert state[0] == {"default": "highest", "onednn": "medium"}[chosen]
+
+
+def test_freed_memory_is_kept_by_glibc_and_other_libraries_are_left_alone(monkeypatch):
+    asked = []
+    glibc = SimpleNamespace(gnu_get_libc_version=None, mallopt=lambda *what: asked.append(what))
+    for libc, wanted in ((glibc, [(-3, 2**25), (-1, 2**30)]), (SimpleNamespace(), [])):
+        asked.clear()
+        monkeypatch.setattr(devices.ctypes, "CDLL", lambda _, libc=libc: libc)
+        devices.keep_memory()
+        assert asked == wanted
+
+
+def test_generators_of_all_devices_in_use_start_at_the_same_number(monkeypatch):
+    seeds = []
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeds.append)
+    for in_use in (False, True):
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda in_use=in_use: in_use)
+        with torch.random.fork_rng(devices=[]):
+            seed_torch(3, "instances", 7)
+            assert len(seeds) == in_use
+            assert not seeds or seeds[0] == torch.default_generator.initial_seed()

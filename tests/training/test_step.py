@@ -2,6 +2,7 @@
 
 import copy
 from contextlib import nullcontext
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -91,3 +92,38 @@ def test_a_step_off_the_cpu_waits_for_nothing(monkeypatch, name):
     take_step = Step(adapters, make_objective(name, {}).to("meta"), learning_rate=0.01)
     with NeverWaits():
         take_step(1, batch)
+
+
+class StandInGraph:
+    """In place of a CUDA graph: does again, on what the step has put in place, what was captured."""
+
+    def replay(self):
+        numbers = self.captured.numbers
+        numbers.copy_(self.step._change(None, self.captured.batch)[1])
+
+
+def test_a_captured_step_is_the_step_and_capturing_changes_nothing(monkeypatch):
+    """The logic alone; the graph itself is held by tests/test_cuda.py, which needs a GPU."""
+    graph = StandInGraph()
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", lambda: graph)
+    for name in ("device", "stream", "graph"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_, **__: nullcontext())
+    streams = SimpleNamespace(wait_stream=lambda _: None)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: streams)
+    adapters, batch = drawn()
+    other = Batch(batch.places, [2 * s.roll(1, 0) for s in batch.scores], batch.present.roll(1, 0), batch.counts)
+    found = []
+    for captures in (False, True):
+        mine = copy.deepcopy(adapters)
+        take_step = graph.step = Step(mine, make_objective("infonce", {}), learning_rate=0.01)
+        take_step._captures = captures
+        if captures:
+            before = copy.deepcopy(mine.state_dict())
+            take_step._captured = graph.captured = take_step._capture(batch)
+            assert all(torch.equal(tensor, before[name]) for name, tensor in mine.state_dict().items())
+        totals = [take_step(1, batch), take_step(2, other, stop=True), take_step(3, batch)]
+        found.append(([one.read() for one in totals], mine.state_dict()))
+    assert found[0][0] == found[1][0]
+    assert [stop for _, _, stop in found[0][0]] == [False, True, False]
+    assert all(torch.equal(tensor, found[1][1][name]) for name, tensor in found[0][1].items())
