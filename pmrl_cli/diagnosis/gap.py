@@ -141,12 +141,17 @@ def mixed_ranks(queries: Tensor, targets: Tensor) -> tuple[Ranks, Ranks]:
 
 def _counts(queries: Tensor, candidates: Tensor, own: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return how many candidates of other instances score above the partner, and how many tie with it."""
-    greater, tied = [], []
+    counts = torch.empty(2, len(queries), dtype=torch.float64)
+    # Sums of whole float flags are exact, and faster than those of booleans; fresh memory is slow.
+    scores, flags = queries.new_empty(2, min(len(queries), _QUERIES), len(candidates))
     for start in range(0, len(queries), _QUERIES):
         piece = slice(start, start + _QUERIES)
-        scores = queries[piece] @ candidates.mT
-        scores.diagonal(start).fill_(-torch.inf)
-        above = scores > own[piece] + TIE_BAND
-        greater.append(above.sum(1).numpy())
-        tied.append((scores >= own[piece] - TIE_BAND).sum(1).numpy() - greater[-1])
-    return np.concatenate(greater), np.concatenate(tied)
+        edges = own[piece] + TIE_BAND, own[piece] - TIE_BAND
+        found, flag = scores[: len(own[piece])], flags[: len(own[piece])]
+        torch.mm(queries[piece], candidates.mT, out=found)
+        found.diagonal(start).fill_(-torch.inf)
+        for count, beyond, edge in zip(counts, (torch.gt, torch.ge), edges, strict=True):
+            beyond(found, edge, out=flag)
+            count[piece] = flag.sum(1)
+    greater, not_less = counts.long().numpy()
+    return greater, not_less - greater
