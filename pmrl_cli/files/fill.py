@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from hashlib import sha256
+from threading import Event
 
 import numpy as np
 import numpy.typing as npt
@@ -21,6 +23,9 @@ from pmrl_cli.files.side import SideTable
 from pmrl_cli.files.source import BFLOAT16, Block, Vectors, to_float32
 
 __all__ = ["Filled", "Scan", "element_type", "fill_all", "join_plan", "scan", "side_columns"]
+
+SIDE_BY_SIDE = 64 * 2**20
+"""Bytes of all modalities from which they are streamed side by side: fewer do not pay for more reading processes."""
 
 
 @dataclass(frozen=True)
@@ -85,7 +90,11 @@ def join_plan(plan: Plan, how: str, min_modalities: int) -> Joined:
 
 
 def scan(
-    modality: Modality, positions: npt.NDArray[np.int64] | None, instances: int, target: RowStore | None
+    modality: Modality,
+    positions: npt.NDArray[np.int64] | None,
+    instances: int,
+    target: RowStore | None,
+    ended: Event | None = None,
 ) -> Scan:
     """Stream one modality into its row store, or only check it.
 
@@ -94,6 +103,7 @@ def scan(
         positions: (rows,) instance of each row or -1; None if row i is instance i.
         instances: n.
         target: receives the rows, zeros where missing or bad; None to check only.
+        ended: set where nobody wants the rest any more.
     """
     missing = np.zeros(instances, dtype=np.bool_)
     bad = np.zeros(instances, dtype=np.bool_)
@@ -106,6 +116,8 @@ def scan(
         for shard in modality.shards:
             first = row
             for block, null in _named(shard, modality.ids, row):
+                if ended is not None and ended.is_set():
+                    break
                 rows = np.arange(row, row + len(block))
                 row += len(block)
                 where = rows if positions is None else positions[rows]
@@ -163,6 +175,35 @@ def _named(shard: Vectors, ids: pa.LargeStringArray, first: int) -> Iterator[Blo
         ) from None
 
 
+def _scan_all(
+    plan: Plan, joined: Joined, targets: Sequence[RowStore], progress: Callable[[str], None]
+) -> list[Scan | DataError]:
+    """Stream every modality into its row store; what is wrong with the data of one is in its place."""
+    ended = Event()
+
+    def scanned(column: int) -> Scan | DataError:
+        modality = plan.modalities[column]
+        progress(modality.name)
+        try:
+            return scan(modality, joined.positions[column], len(joined.ids), targets[column], ended)
+        except DataError as error:
+            return error
+        except BaseException:
+            ended.set()
+            raise
+
+    columns = range(len(plan.modalities))
+    size = sum(m.rows * m.dim * element_type(m).itemsize for m in plan.modalities)
+    at_once = min(len(columns), os.cpu_count() or 1)
+    if size < SIDE_BY_SIDE or at_once == 1:
+        return list(map(scanned, columns))
+    with ThreadPoolExecutor(at_once) as pool:
+        try:
+            return list(pool.map(scanned, columns))
+        finally:
+            ended.set()  # interrupted: the others need not go on to their last row
+
+
 def fill_all(
     plan: Plan,
     joined: Joined,
@@ -192,12 +233,9 @@ def fill_all(
     bad = np.zeros(present.shape, dtype=np.bool_)
     digests: list[str | None] = []
     problems: list[PmrlError] = []
-    for column, (modality, target) in enumerate(zip(plan.modalities, targets, strict=True)):
-        progress(modality.name)
-        try:
-            result = scan(modality, joined.positions[column], len(joined.ids), target)
-        except DataError as error:
-            problems.append(error)
+    for column, result in enumerate(_scan_all(plan, joined, targets, progress)):
+        if isinstance(result, DataError):
+            problems.append(result)
             continue
         if result.bad_rows.total and on_bad == "error":
             problems.append(result.bad_rows.error(next_step="Drop these instances with --on-bad drop."))

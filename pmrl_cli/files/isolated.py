@@ -3,7 +3,8 @@
 HDF5 and Arrow are never let near a file in this process. A reading process (``worker``) opens it, under limits of
 processor time and memory, and puts blocks of rows into memory that both processes map; it reads the next block while
 the last one is used, so that it costs no time. A file that crashes or stalls it is one DataError that names the file.
-The process is started once and serves all files; after a crash a new one takes over.
+The process is started once and serves all files, one after the other; of several read at the same time each has one
+of its own, and after a crash a new one takes over.
 """
 
 from __future__ import annotations
@@ -130,7 +131,10 @@ def _exchange(path: Path, kind: str, **request: object) -> Iterator[tuple[dict[s
         seconds = SECONDS + path.stat().st_size / _BYTES_PER_SECOND
         where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for what is said of the file
     message = {**request, **where, "kind": kind, "block": source.READ_BYTES, "seconds": seconds}
-    worker = _idle.pop() if _idle else _Worker()
+    try:
+        worker = _idle.pop()
+    except IndexError:  # none is ready, or another thread was faster
+        worker = _Worker()
     worker.socket.settimeout(seconds * _PATIENCE)
     memory, slot, answer = memoryview(worker.memory), 0, {}
     try:

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmrl_cli.errors import DataError, ResourceError, StateError, UsageError
+from pmrl_cli.errors import DataError, PmrlError, ResourceError, StateError, UsageError
+from pmrl_cli.files import fill
 from pmrl_cli.files.npy import MemoryRows, NpyWriter, digest_rows
 from pmrl_cli.files.reading import read_dataset
 from pmrl_cli.files.store import ingest_store, open_store
@@ -211,3 +212,49 @@ def test_too_little_disk_is_told_before_anything_is_written(make, tmp_path, monk
     with pytest.raises(ResourceError, match="not enough disk"):
         ingest_store(make.two(), tmp_path / "store")
     assert not (tmp_path / "store").exists()
+
+
+@pytest.fixture
+def side_by_side(monkeypatch):
+    monkeypatch.setattr(fill, "SIDE_BY_SIDE", 0)
+    monkeypatch.setattr(fill.os, "cpu_count", lambda: 3)
+
+
+def test_modalities_streamed_side_by_side_give_the_same_bytes(make, tmp_path, request):
+    files = mixed(make)
+    ingest_store(files, tmp_path / "one")
+    request.getfixturevalue("side_by_side")
+    ingest_store(files, tmp_path / "three")
+    assert contents(tmp_path / "one") == contents(tmp_path / "three")
+
+
+@pytest.mark.usefixtures("side_by_side")
+def test_bad_rows_of_all_files_streamed_side_by_side_are_told_at_once_in_their_order(make, tmp_path):
+    image, text = vectors(4, 3), vectors(4, 2)
+    image[1], text[2] = np.inf, 0
+    files = [
+        make.h5("text.h5", {"features": text, "ids": ["a", "b", "c", "d"]}),
+        make.h5("image.h5", {"features": image, "ids": ["a", "b", "c", "d"]}),
+    ]
+    with pytest.raises(PmrlError) as caught:
+        ingest_store(files, tmp_path / "store")
+    told = [caught.value, *caught.value.more]
+    assert [Path(error.at.file).name for error in told] == ["image.h5", "text.h5"]
+    assert not (tmp_path / "store").exists()
+
+
+@pytest.mark.usefixtures("side_by_side")
+def test_a_full_disk_under_one_of_several_streams_ends_all(make, tmp_path, monkeypatch):
+    write, failed = NpyWriter.write_rows, []
+
+    def fails(self, start, block):
+        if self.path.name == "text.npy":
+            failed.append(start)
+            raise OSError(28, "No space left on device")
+        write(self, start, block)
+
+    monkeypatch.setattr(NpyWriter, "write_rows", fails)
+    with pytest.raises(ResourceError, match="No space left"):
+        ingest_store(mixed(make), tmp_path / "store")
+    assert failed
+    assert [path.name for path in tmp_path.iterdir() if "store" in path.name] == []
