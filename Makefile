@@ -29,7 +29,7 @@ lint: env
 coverage: env
 	$(BIN)/python -m pytest -q -n auto --cov --cov-report=term --cov-fail-under=90
 
-# Every kill, failed call and flipped bit there can be, not the sample of `make test` (about half an hour).
+# Every kill, failed call and flipped bit there can be, not the sample of `make test` (an hour and a half).
 faults: env
 	$(BIN)/python tests/faults/points.py
 	$(BIN)/python tests/faults/bits.py
