@@ -22,6 +22,7 @@ import numpy as np
 ROOT = Path(__file__).parents[1]
 
 WITHOUT = """
+import pmrl_cli.cli.main  # first, as without this: it sets what the libraries read when they are loaded
 import torch
 from pmrl_cli.files import atomic, hdf5, isolated, manifest, model_folder, parquet, sealed, specs
 from pmrl_cli.training import checkpoint
