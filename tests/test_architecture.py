@@ -29,7 +29,8 @@ ARROWS = {
     "data": set(),
     "files": {"data"},
     "retrieval": {"spectrum", "fusion", "moments", "gcca", "data", "world"},
-    "diagnosis": {"spectrum", "moments", "projection", "gcca", "data", "retrieval", "world"},
+    "stats": {"spectrum", "retrieval"},
+    "diagnosis": {"spectrum", "moments", "projection", "gcca", "data", "retrieval", "stats", "world"},
     "training": {
         "objectives",
         "adapters",
@@ -41,7 +42,7 @@ ARROWS = {
         "spectrum",
         "files",
         "retrieval",
-        "diagnosis",
+        "stats",
         "world",
     },
     "report": set(),
@@ -75,6 +76,7 @@ OWNERS = {
         "training",
         "aligner",
         "retrieval",
+        "stats",
         "diagnosis",
         "cli",
     },
@@ -143,3 +145,10 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     code = "import sys, pmrl_cli.cli.main; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     assert not heavy & set(ran.stdout.split())
+
+
+def test_an_aligner_loads_nothing_that_judges_or_prints():
+    code = "import sys; from pmrl_cli import Aligner; print(*sys.modules)"
+    ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
+    rooms = {name.split(".")[1] for name in ran.stdout.split() if name.startswith("pmrl_cli.")}
+    assert not rooms & {"diagnosis", "report", "cli"}

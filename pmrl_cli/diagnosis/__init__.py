@@ -1,11 +1,36 @@
-"""Diagnosis: are the modalities aligned beyond chance, how well, and what is wrong if they are not."""
+"""Diagnosis: are the modalities aligned beyond chance, how well, and what is wrong if they are not.
+
+The public names are loaded when first used: whoever needs one module of this room does not load all of it.
+"""
 
 from __future__ import annotations
 
-from pmrl_cli.diagnosis.header import Header
-from pmrl_cli.diagnosis.mispairs import Mispairs
-from pmrl_cli.diagnosis.report import Diagnosis, diagnose, diagnose_state, state_of
-from pmrl_cli.diagnosis.state import State
-from pmrl_cli.diagnosis.suspects import FLAGGED
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 __all__ = ["FLAGGED", "Diagnosis", "Header", "Mispairs", "State", "diagnose", "diagnose_state", "state_of"]
+
+if TYPE_CHECKING:
+    from pmrl_cli.diagnosis.header import Header
+    from pmrl_cli.diagnosis.mispairs import Mispairs
+    from pmrl_cli.diagnosis.report import Diagnosis, diagnose, diagnose_state, state_of
+    from pmrl_cli.diagnosis.state import State
+    from pmrl_cli.diagnosis.suspects import FLAGGED
+
+_HOMES = {
+    "FLAGGED": "suspects",
+    "Diagnosis": "report",
+    "Header": "header",
+    "Mispairs": "mispairs",
+    "State": "state",
+    "diagnose": "report",
+    "diagnose_state": "report",
+    "state_of": "report",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    message = f"module {__name__!r} has no attribute {name!r}"
+    raise AttributeError(message)

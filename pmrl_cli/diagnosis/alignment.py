@@ -7,17 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.instances import InstanceStatistics
 from pmrl_cli.diagnosis.numbers import Columns
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.summaries import BINS, Summaries
+from pmrl_cli.stats.instances import COLLAPSED, InstanceStatistics
+from pmrl_cli.stats.statistic import Statistic
 
-__all__ = ["COLLAPSED", "adjusted_shares", "alignment_section", "summary_statistic"]
+__all__ = ["alignment_section", "summary_statistic"]
 
 Array = npt.NDArray[np.float64]
-
-COLLAPSED = 1e-6
-"""Room left above the null below which an adjusted value is noise."""
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _PICTURE_BINS = 64
@@ -93,18 +90,6 @@ def alignment_section(summaries: Summaries, null: InstanceStatistics, null_group
             "shuffled": np.histogram(np.clip(null.rho, edges[0], 1), edges)[0],
         },
     }
-
-
-def adjusted_shares(found: InstanceStatistics, null: InstanceStatistics) -> Array:
-    """Return (rho_i - rho_0) / (1 - rho_0) of each instance, rho_0 that of its number of modalities; NaN unknown."""
-    adjusted = np.full(len(found.rho), np.nan)
-    for number in np.unique(found.number):
-        of_number = null.rho[null.number == number]
-        room = 1 - of_number.mean() if len(of_number) else 0.0
-        if room >= COLLAPSED:
-            chosen = found.number == number
-            adjusted[chosen] = 1 - (1 - found.rho[chosen]) / room
-    return adjusted
 
 
 def _adjusted(summaries: Summaries, null: InstanceStatistics, null_groups: int, columns: Columns) -> Statistic:

@@ -7,10 +7,10 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.pairing import clustered_error, effective_dimension_of_moments, mean_off_diagonal_cosine
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.state import State
-from pmrl_cli.diagnosis.statistic import Statistic, Status
+from pmrl_cli.stats.modality import effective_dimension, mean_off_diagonal_cosine
+from pmrl_cli.stats.statistic import Statistic, Status, clustered_error
 
 __all__ = ["cone", "effective_dimensions", "scaled", "uniformity"]
 
@@ -76,7 +76,7 @@ def effective_dimensions(chosen: Chosen, m: int) -> Statistic:
     vectors, groups = chosen.vectors[m][kept].astype(np.float64), chosen.groups[kept]
     chance = float(vectors.shape[1])
     total, second = vectors.sum(0), vectors.T @ vectors
-    value = effective_dimension_of_moments(len(vectors), total, second)
+    value = effective_dimension(len(vectors), total, second)
     if value is None:
         status: Status = "collapsed" if len(vectors) >= 4 else "n_too_small"
         return Statistic.unknown(status, chance=chance, n=len(vectors), null="closed_form")
@@ -84,9 +84,7 @@ def effective_dimensions(chosen: Chosen, m: int) -> Statistic:
     left_out = []
     for block in range(blocks if blocks > 2 else 0):
         own = vectors[groups % blocks == block]
-        left_out.append(
-            effective_dimension_of_moments(len(vectors) - len(own), total - own.sum(0), second - own.T @ own)
-        )
+        left_out.append(effective_dimension(len(vectors) - len(own), total - own.sum(0), second - own.T @ own))
     error = None
     if left_out and None not in left_out:
         values = np.array(left_out, dtype=np.float64)

@@ -14,11 +14,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.diagnosis.outcomes import Outcomes, read_outcomes
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.errors import DataError, StateError
 from pmrl_cli.retrieval.intervals import Sample, interval, resample
 from pmrl_cli.retrieval.metrics import expected_rank, hits, hits_in_gallery, reciprocal_ranks
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["compare", "sign_flip"]
 

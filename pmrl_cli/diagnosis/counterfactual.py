@@ -13,13 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.pairing import clustered_error
 from pmrl_cli.diagnosis.remedies import Remedy, remedies_for
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.suspects import FLAGGED
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import hits_in_gallery
 from pmrl_cli.retrieval.ranks import Ranks
+from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["Counterfactual", "counterfactuals"]
 

@@ -14,8 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.diagnosis.neighbours import shared_neighbours
-from pmrl_cli.diagnosis.pairing import clustered_error, group_means
-from pmrl_cli.diagnosis.statistic import Statistic, upper_tail
+from pmrl_cli.stats.statistic import Statistic, clustered_error, group_means, upper_tail
 
 __all__ = [
     "Dependence",

@@ -7,10 +7,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmrl_cli.diagnosis.pairing import clustered_error
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.retrieval.metrics import hits_in_gallery
 from pmrl_cli.retrieval.ranks import TIE_BAND, Ranks
+from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "mixed_ranks"]
 

@@ -7,22 +7,17 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.alignment import COLLAPSED, summary_statistic
+from pmrl_cli.diagnosis.alignment import summary_statistic
 from pmrl_cli.diagnosis.clouds import scaled
 from pmrl_cli.diagnosis.gap import bures, covariance_gap
-from pmrl_cli.diagnosis.instances import InstanceStatistics, pairs_of
 from pmrl_cli.diagnosis.joint import half_of
 from pmrl_cli.diagnosis.numbers import Columns
-from pmrl_cli.diagnosis.pairing import (
-    adjusted_cosine_error,
-    clustered_error,
-    group_means,
-    pairing_moments,
-)
+from pmrl_cli.diagnosis.pairing import adjusted_cosine_error, pairing_moments
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.state import State
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.sums import MomentTotals
+from pmrl_cli.stats.instances import COLLAPSED, InstanceStatistics, pairs_of
+from pmrl_cli.stats.statistic import Statistic, clustered_error, group_means
 
 __all__ = [
     "gap_share",

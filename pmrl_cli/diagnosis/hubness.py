@@ -10,8 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
-from pmrl_cli.diagnosis.pairing import clustered_error
-from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["Hubness", "hubness", "occurrences"]
 

@@ -10,11 +10,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.diagnosis.consensus import EDGES, Agreement, Reference, agreement, reference_of
-from pmrl_cli.diagnosis.instances import instance_statistics
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.suspects import FLAGGED, MispairModel, Suspicion, consensus_auc, mispair_model
 from pmrl_cli.retrieval.batches import Batch, read_batch
+from pmrl_cli.stats.consensus import EDGES, Agreement, Reference, agreement, reference_of
+from pmrl_cli.stats.instances import instance_statistics
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["InstanceBlock", "Mispairs"]
 

@@ -8,8 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmrl_cli.diagnosis.pairing import clustered_error
-from pmrl_cli.diagnosis.statistic import Statistic, upper_tail
+from pmrl_cli.stats.statistic import Statistic, clustered_error, upper_tail
 
 __all__ = ["shared_neighbours", "shared_neighbours_moments"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.instances import InstanceStatistics, pairs_of
+from pmrl_cli.stats.instances import InstanceStatistics, pairs_of
 
 __all__ = ["Columns", "numbers_of", "ranges_of"]
 

@@ -11,11 +11,11 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.diagnosis.dependence import Scatter, compact, permutation_moments
-from pmrl_cli.diagnosis.instances import pairs_of
 from pmrl_cli.diagnosis.pairing import pairing_z
 from pmrl_cli.diagnosis.rules import Look
 from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
-from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.stats.instances import pairs_of
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["Order", "best_order", "try_orders"]
 

@@ -15,9 +15,9 @@ from pmrl_cli.diagnosis.joint import half_of
 from pmrl_cli.diagnosis.probe import probe
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.state import State
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.sums import MomentTotals
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["pair_apart", "pair_of_space"]
 

@@ -7,11 +7,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.instances import pairs_of
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.sums import MomentTotals
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
+from pmrl_cli.stats.instances import pairs_of
 
 __all__ = ["eigenvalues", "plot_section", "singular_values"]
 

@@ -15,13 +15,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmrl_cli.diagnosis.consensus import NEIGHBOURS, centre, modality_means
 from pmrl_cli.diagnosis.gap import mixed_ranks
 from pmrl_cli.diagnosis.linear import fit_linear
 from pmrl_cli.diagnosis.probe import third_of
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.ranks import Ranks, rank_batch
 from pmrl_cli.spectrum import leave_one_out_directions
+from pmrl_cli.stats.consensus import NEIGHBOURS, centre, modality_means
 
 __all__ = ["Remedy", "remedies_for"]
 

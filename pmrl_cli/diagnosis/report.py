@@ -20,10 +20,10 @@ from pmrl_cli.diagnosis.mispairs import Mispairs
 from pmrl_cli.diagnosis.order import try_orders
 from pmrl_cli.diagnosis.sections import DRAWS, SHUFFLES, sections_apart, sections_of_space
 from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, State
-from pmrl_cli.diagnosis.statistic import plain
 from pmrl_cli.diagnosis.summaries import BINS
 from pmrl_cli.diagnosis.verdict import judge
 from pmrl_cli.retrieval.batches import check_pairs
+from pmrl_cli.stats.statistic import plain
 from pmrl_cli.world import ALONE, World, collect_arrays
 
 __all__ = ["Diagnosis", "diagnose", "diagnose_state", "state_of"]

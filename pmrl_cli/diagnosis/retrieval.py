@@ -8,13 +8,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured, mean_over
 from pmrl_cli.retrieval.intervals import Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, hits_in_gallery, reciprocal_ranks, tie_spread
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["ReservoirRetrieval", "measured_statistic", "retrieval_sections", "retrieve"]
 

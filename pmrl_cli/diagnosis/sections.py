@@ -7,11 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from pmrl_cli.diagnosis.alignment import adjusted_shares, alignment_section
+from pmrl_cli.diagnosis.alignment import alignment_section
 from pmrl_cli.diagnosis.clouds import cone, effective_dimensions, uniformity
 from pmrl_cli.diagnosis.counterfactual import counterfactuals
 from pmrl_cli.diagnosis.geometry import unit_loading
-from pmrl_cli.diagnosis.instances import InstanceStatistics, instance_statistics, pairs_of
 from pmrl_cli.diagnosis.joint import half_of
 from pmrl_cli.diagnosis.mispairs import Mispairs
 from pmrl_cli.diagnosis.outcomes import pack_outcomes
@@ -19,12 +18,13 @@ from pmrl_cli.diagnosis.pairs import pair_apart, pair_of_space
 from pmrl_cli.diagnosis.pictures import eigenvalues, plot_section, singular_values
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.retrieval import retrieval_sections, retrieve
-from pmrl_cli.diagnosis.sample import shuffle_pairs
-from pmrl_cli.diagnosis.saturation import gradient_shares, training_section
+from pmrl_cli.diagnosis.saturation import training_section
 from pmrl_cli.diagnosis.state import State
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.diagnosis.sums import MomentTotals
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.stats.gradients import gradient_shares
+from pmrl_cli.stats.instances import InstanceStatistics, adjusted_shares, instance_statistics, pairs_of, shuffle_pairs
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["DRAWS", "SHUFFLES", "sections_apart", "sections_of_space"]
 

@@ -18,7 +18,6 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids, hash_values
 from pmrl_cli.data.split import column_of, group_keys
 from pmrl_cli.diagnosis.header import Header
-from pmrl_cli.diagnosis.instances import instance_statistics
 from pmrl_cli.diagnosis.joint import JointMoments
 from pmrl_cli.diagnosis.numbers import numbers_of, ranges_of
 from pmrl_cli.diagnosis.reservoir import NO_LABEL, Reservoir
@@ -26,6 +25,7 @@ from pmrl_cli.diagnosis.stored import take
 from pmrl_cli.diagnosis.summaries import Summaries
 from pmrl_cli.errors import Place, StateError
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.stats.instances import instance_statistics
 
 __all__ = ["MOMENTS", "RESERVOIR", "State"]
 

@@ -13,9 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.consensus import EDGES, Agreement
-from pmrl_cli.diagnosis.pairing import clustered_error
-from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.stats.consensus import EDGES, Agreement
+from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["FLAGGED", "MispairModel", "Suspicion", "consensus_auc", "mispair_model", "poisson_interval"]
 

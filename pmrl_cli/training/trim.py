@@ -12,10 +12,10 @@ import torch
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
-from pmrl_cli.diagnosis.consensus import agreement, reference_of
 from pmrl_cli.files.scratch import Scratch
 from pmrl_cli.projection import FeatureMap
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.stats.consensus import agreement, reference_of
 from pmrl_cli.training.bank import Bank, build_bank, chosen_by_hash, fit_projections
 from pmrl_cli.training.heldout import HeldOut
 from pmrl_cli.training.start import Setting, solve_start

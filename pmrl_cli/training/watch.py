@@ -8,13 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 from torch import Tensor
 
-from pmrl_cli.diagnosis.alignment import adjusted_shares
-from pmrl_cli.diagnosis.instances import instance_statistics
-from pmrl_cli.diagnosis.pairing import effective_dimension_of_moments
-from pmrl_cli.diagnosis.sample import shuffle_pairs
-from pmrl_cli.diagnosis.saturation import gradient_shares, saturation
-from pmrl_cli.diagnosis.statistic import Statistic
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.stats.gradients import gradient_shares, saturation
+from pmrl_cli.stats.instances import adjusted_shares, instance_statistics, shuffle_pairs
+from pmrl_cli.stats.modality import effective_dimension
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["held_out_statistics"]
 
@@ -58,7 +56,7 @@ def held_out_statistics(
         vectors = embeddings[present[:, m], m][:_CLOUD].double()
         # The product in torch: NumPy's threads wait for work by spinning, which costs a training step more than it.
         moments = vectors.sum(0).numpy(), (vectors.T @ vectors).numpy()
-        cloud = effective_dimension_of_moments(len(vectors), *moments)
+        cloud = effective_dimension(len(vectors), *moments)
         if cloud is not None:
             statistics[f"pr_deb.{name}"] = cloud
     return {name: value for name, value in sorted(statistics.items()) if math.isfinite(value)}

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.diagnosis import diagnose
-from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.stats.statistic import Statistic
 from tests.simulate import dataset_of, simulate
 
 

@@ -6,15 +6,10 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.diagnosis.saturation import (
-    gradient_shares,
-    negatives,
-    saturation,
-    suggested_temperature,
-    tangent_gradients,
-)
+from pmrl_cli.diagnosis.saturation import negatives
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
+from pmrl_cli.stats.gradients import gradient_shares, saturation, suggested_temperature, tangent_gradients
 
 
 def unit(x):

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 
 from pmrl_cli.data.split import shard
-from pmrl_cli.diagnosis.instances import instance_statistics
 from pmrl_cli.diagnosis.numbers import Columns, numbers_of
 from pmrl_cli.diagnosis.report import diagnose_state, state_of
 from pmrl_cli.diagnosis.state import State
 from pmrl_cli.errors import DataError, StateError
 from pmrl_cli.retrieval.batches import read_batch
+from pmrl_cli.stats.instances import instance_statistics
 from tests.simulate import dataset_of, simulate
 
 OPTIONS = {"group": "group", "label": "label", "reservoir": 100, "moments": 200}

@@ -7,10 +7,11 @@ import pytest
 
 from pmrl_cli.diagnosis import diagnose
 from pmrl_cli.diagnosis.rules import RULES
-from pmrl_cli.diagnosis.saturation import gradient_shares, training_section
-from pmrl_cli.diagnosis.statistic import plain
+from pmrl_cli.diagnosis.saturation import training_section
 from pmrl_cli.diagnosis.verdict import SEVERITIES, judge
 from pmrl_cli.retrieval.batches import read_batch
+from pmrl_cli.stats.gradients import gradient_shares
+from pmrl_cli.stats.statistic import plain
 from tests.scenarios import scenarios
 from tests.simulate import dataset_of, simulate
 

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.diagnosis.alignment import adjusted_shares
-from pmrl_cli.diagnosis.instances import InstanceStatistics
 from pmrl_cli.retrieval.batches import read_batch
+from pmrl_cli.stats.instances import InstanceStatistics, adjusted_shares
 from pmrl_cli.training.watch import held_out_statistics
 from tests.simulate import simulate
 

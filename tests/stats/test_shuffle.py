@@ -1,7 +1,7 @@
 import numpy as np
 
-from pmrl_cli.diagnosis.sample import shuffle_pairs
 from pmrl_cli.retrieval.batches import read_batch
+from pmrl_cli.stats.instances import shuffle_pairs
 from tests.simulate import simulate
 
 

@@ -12,9 +12,12 @@ import torch
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
 
-__all__ = ["InstanceStatistics", "instance_statistics", "pairs_of"]
+__all__ = ["COLLAPSED", "InstanceStatistics", "adjusted_shares", "instance_statistics", "pairs_of", "shuffle_pairs"]
 
 Array = npt.NDArray[np.float64]
+
+COLLAPSED = 1e-6
+"""Room left above the null below which an adjusted value is noise."""
 
 _LOADS = 0.1
 """Loadings beyond this count when asking whether the modalities of an instance point both ways."""
@@ -68,3 +71,39 @@ def instance_statistics(batch: Batch) -> InstanceStatistics:
         (loadings.abs() * number.sqrt()[:, None]).masked_fill(~present, torch.nan).numpy(),
         cosine.masked_fill(~(present[:, pairs[0]] & present[:, pairs[1]]), torch.nan).numpy(),
     )
+
+
+def adjusted_shares(found: InstanceStatistics, null: InstanceStatistics) -> Array:
+    """Return (rho_i - rho_0) / (1 - rho_0) of each instance, rho_0 that of its number of modalities; NaN unknown."""
+    adjusted = np.full(len(found.rho), np.nan)
+    for number in np.unique(found.number):
+        of_number = null.rho[null.number == number]
+        room = 1 - of_number.mean() if len(of_number) else 0.0
+        if room >= COLLAPSED:
+            chosen = found.number == number
+            adjusted[chosen] = 1 - (1 - found.rho[chosen]) / room
+    return adjusted
+
+
+def shuffle_pairs(batch: Batch, groups: npt.NDArray[np.int64], generator: np.random.Generator) -> Batch:
+    """Permute every modality on its own among the instances that have it.
+
+    Each modality keeps its vectors and each instance its presence pattern: only the pairing is lost. Instances
+    that end up with two vectors of one group are left out, for those may be paired after all.
+
+    Args:
+        batch: the reservoir.
+        groups: (B,) group of each instance (its own number where there are none).
+        generator: source of the permutations.
+    """
+    embeddings = torch.zeros_like(batch.embeddings)
+    present = batch.present.numpy()
+    origin = np.full(present.shape, -1)
+    for m in range(present.shape[1]):
+        having = np.flatnonzero(present[:, m])
+        moved = generator.permutation(having)
+        embeddings[having, m] = batch.embeddings[moved, m]
+        origin[having, m] = groups[moved]
+    ordered = np.sort(origin, axis=1)
+    keep = ~((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)
+    return Batch(batch.rows[keep], embeddings[keep], batch.present[keep])

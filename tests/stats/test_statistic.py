@@ -2,7 +2,7 @@ import math
 
 import pytest
 
-from pmrl_cli.diagnosis.statistic import Statistic
+from pmrl_cli.stats.statistic import Statistic
 
 
 def test_a_normal_interval_is_cut_to_the_range_and_holds_the_value():

@@ -12,8 +12,11 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 
-__all__ = ["Null", "Statistic", "Status", "plain", "upper_tail"]
+__all__ = ["Null", "Statistic", "Status", "clustered_error", "group_means", "plain", "upper_tail"]
+
+Array = npt.NDArray[np.float64]
 
 Null = Literal["closed_form", "shuffled", "permutation"]
 Status = Literal["ok", "n_too_small", "collapsed", "not_applicable", "upper_bound"]
@@ -116,6 +119,32 @@ def plain(node: object) -> Any:  # noqa: ANN401 - JSON
 def upper_tail(z: float) -> float:
     """Return the probability that a standard normal exceeds z."""
     return math.erfc(z / math.sqrt(2)) / 2
+
+
+def clustered_error(values: Array, groups: npt.NDArray[np.int64]) -> float | None:
+    """Return the standard error of the mean of ``values``, whose groups (not rows) are independent.
+
+    Args:
+        values: (n,).
+        groups: (n,) any integers.
+
+    Returns: the error, or None with fewer than two groups.
+    """
+    _, codes = np.unique(groups, return_inverse=True)
+    count = int(codes.max(initial=-1)) + 1
+    if count < 2:
+        return None
+    sums = np.bincount(codes, values - values.mean())
+    return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values))
+
+
+def group_means(vectors: Array, groups: npt.NDArray[np.int64]) -> Array:
+    """Return the mean vector of each group: (g, d)."""
+    _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
+    sums = np.zeros((len(sizes), vectors.shape[1]))
+    np.add.at(sums, codes, vectors)
+    means: Array = sums / sizes[:, None]
+    return means
 
 
 def _finite(number: float | None) -> float | None:

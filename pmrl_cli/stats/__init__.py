@@ -1,0 +1,1 @@
+"""Statistics of unit vectors that training watches and diagnosis reports."""
