@@ -6,9 +6,11 @@ import math
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
 from pmrl_cli.diagnosis.reservoir import Chosen
 from pmrl_cli.diagnosis.state import State
+from pmrl_cli.retrieval.similarity import cosine_blocks
 from pmrl_cli.stats.modality import effective_dimension, mean_off_diagonal_cosine
 from pmrl_cli.stats.statistic import Statistic, Status, clustered_error
 
@@ -17,7 +19,6 @@ __all__ = ["cone", "effective_dimensions", "scaled", "uniformity"]
 Array = npt.NDArray[np.float64]
 
 _BLOCKS = 20  # of the jackknife
-_ROWS = 1024
 
 
 def scaled(error: float | None, held: int, count: int) -> float | None:
@@ -55,10 +56,9 @@ def uniformity(chosen: Chosen, m: int) -> Statistic:
     chance = -4 + math.log(total)
     if n < 3:
         return Statistic.unknown(chance=chance, n=n, null="closed_form")
-    near = np.zeros(n)
-    for start in range(0, n, _ROWS):
-        cosines = vectors[start : start + _ROWS] @ vectors.T
-        near[start : start + _ROWS] = np.exp(4 * cosines.astype(np.float64) - 4).sum(1)
+    near, unit = np.zeros(n), torch.from_numpy(vectors)
+    for piece, cosines in cosine_blocks(unit, unit):
+        near[piece] = (4 * cosines.double() - 4).exp_().sum(1).numpy()
     near -= np.exp(4 * np.square(vectors, dtype=np.float64).sum(1) - 4)  # itself
     near /= n - 1
     error = clustered_error(2 * near / near.mean(), groups)

@@ -9,13 +9,13 @@ from torch import Tensor
 
 from pmrl_cli.retrieval.metrics import hits_in_gallery
 from pmrl_cli.retrieval.ranks import TIE_BAND, Ranks
+from pmrl_cli.retrieval.similarity import cosine_blocks
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "mixed_ranks"]
 
 Array = npt.NDArray[np.float64]
 
-_QUERIES = 1024
 _FLOOR = 1e-9  # of the largest eigenvalue; below it is rounding
 
 
@@ -141,16 +141,13 @@ def mixed_ranks(queries: Tensor, targets: Tensor) -> tuple[Ranks, Ranks]:
 def _counts(queries: Tensor, candidates: Tensor, own: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
     """Return how many candidates of other instances score above the partner, and how many tie with it."""
     counts = torch.empty(2, len(queries), dtype=torch.float64)
-    # Sums of whole float flags are exact, and faster than those of booleans; fresh memory is slow.
-    scores, flags = queries.new_empty(2, min(len(queries), _QUERIES), len(candidates))
-    for start in range(0, len(queries), _QUERIES):
-        piece = slice(start, start + _QUERIES)
+    flags = queries.new_empty(0)
+    for piece, found in cosine_blocks(queries, candidates):
         edges = own[piece] + TIE_BAND, own[piece] - TIE_BAND
-        found, flag = scores[: len(own[piece])], flags[: len(own[piece])]
-        torch.mm(queries[piece], candidates.mT, out=found)
-        found.diagonal(start).fill_(-torch.inf)
+        found.diagonal(piece.start).fill_(-torch.inf)
+        flags = flags if flags.shape == found.shape else torch.empty_like(found)  # fresh memory is slow
         for count, beyond, edge in zip(counts, (torch.gt, torch.ge), edges, strict=True):
-            beyond(found, edge, out=flag)
-            count[piece] = flag.sum(1)
+            # Sums of whole float flags are exact, and faster than those of booleans.
+            count[piece] = beyond(found, edge, out=flags).sum(1)
     greater, not_less = counts.long().numpy()
     return greater, not_less - greater

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from pmrl_cli.retrieval.similarity import nearest_cosines
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["Hubness", "hubness", "occurrences"]
@@ -18,7 +19,6 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 _NEIGHBOURS = 10
-_QUERIES = 1024
 _SHOWN = 51  # counts 0 .. 49, and 50 or more
 
 
@@ -52,11 +52,8 @@ class Hubness:
 
 def occurrences(queries: Tensor, candidates: Tensor, neighbours: int) -> Counts:
     """Return how often each of (n, d) candidates is among the nearest of the (q, d) queries: (n,)."""
-    total = np.zeros(len(candidates), dtype=np.int64)
-    for start in range(0, len(queries), _QUERIES):
-        nearest = (queries[start : start + _QUERIES] @ candidates.mT).topk(neighbours, sorted=False).indices
-        total += np.bincount(nearest.numpy().ravel(), minlength=len(candidates))
-    return total
+    _, nearest = nearest_cosines(queries, candidates, neighbours)
+    return np.bincount(nearest.numpy().ravel(), minlength=len(candidates))
 
 
 def hubness(queries: Tensor, candidates: Tensor, groups: npt.NDArray[np.int64]) -> Hubness | None:

@@ -8,13 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.retrieval.similarity import nearest_cosines
 from pmrl_cli.stats.statistic import Statistic, clustered_error, upper_tail
 
 __all__ = ["shared_neighbours", "shared_neighbours_moments"]
 
 Array = npt.NDArray[np.float64]
-
-_BLOCK = 1024
 
 
 def _nearest(vectors: Array, neighbours: int) -> npt.NDArray[np.int64]:
@@ -22,12 +21,8 @@ def _nearest(vectors: Array, neighbours: int) -> npt.NDArray[np.int64]:
     centred = vectors - vectors.mean(0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = torch.from_numpy((centred / np.maximum(lengths, 1e-12)).astype(np.float32))
-    found = []
-    for start in range(0, len(unit), _BLOCK):
-        cosines = unit[start : start + _BLOCK] @ unit.mT
-        cosines.diagonal(start).fill_(-torch.inf)
-        found.append(cosines.topk(neighbours, sorted=False).indices.numpy())
-    return np.concatenate(found)
+    found: npt.NDArray[np.int64] = nearest_cosines(unit, unit, neighbours, but_own=True)[1].numpy()
+    return found
 
 
 def shared_neighbours_moments(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> tuple[float, float]:

@@ -20,6 +20,7 @@ from pmrl_cli.diagnosis.linear import fit_linear
 from pmrl_cli.diagnosis.probe import third_of
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.ranks import Ranks, rank_batch
+from pmrl_cli.retrieval.similarity import nearest_cosines
 from pmrl_cli.spectrum import leave_one_out_directions
 from pmrl_cli.stats.consensus import NEIGHBOURS, centre, modality_means
 
@@ -27,8 +28,6 @@ __all__ = ["Remedy", "remedies_for"]
 
 Groups = npt.NDArray[np.int64]
 Mask = npt.NDArray[np.bool_]
-
-_QUERIES = 1024
 
 
 class Remedy(NamedTuple):
@@ -124,12 +123,9 @@ def _csls(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
 
 def _nearness(vectors: Tensor, others: Tensor) -> Tensor:
     """Return (B, 1) mean cosines with the nearest others."""
-    most = min(NEIGHBOURS, len(others))
-    near = torch.zeros(len(vectors), 1)
-    for start in range(0, len(vectors) if most else 0, _QUERIES):
-        piece = slice(start, start + _QUERIES)
-        near[piece, 0] = (vectors[piece] @ others.mT).topk(most, sorted=False).values.mean(1)
-    return near
+    if len(others) == 0:
+        return torch.zeros(len(vectors), 1)
+    return nearest_cosines(vectors, others, min(NEIGHBOURS, len(others)))[0].mean(1, keepdim=True)
 
 
 def _adapted(own: Batch, other: Batch, groups: Groups, seed: int) -> Batch:

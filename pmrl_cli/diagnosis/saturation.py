@@ -12,6 +12,7 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.similarity import cosine_blocks
 from pmrl_cli.stats.gradients import saturation, suggested_temperature
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
@@ -19,8 +20,6 @@ __all__ = ["Negatives", "negatives", "training_section"]
 
 Array = npt.NDArray[np.float64]
 Groups = npt.NDArray[np.int64]
-
-_QUERIES = 1024
 
 
 @dataclass(frozen=True)
@@ -58,13 +57,12 @@ def negatives(batch: Batch, groups: Groups, temperature: float) -> Negatives | N
                 continue
             queries, candidates = batch.embeddings[rows, a], batch.embeddings[rows, b]
             sizes.append(len(rows))
-            for start in range(0, len(rows), _QUERIES):
-                piece = slice(start, start + _QUERIES)
-                logits = (queries[piece] @ candidates.mT).double() / temperature
-                positive[rows[piece]] += logits.softmax(1).diagonal(start).numpy()
-                logits.diagonal(start).fill_(-torch.inf)
+            for piece, cosines in cosine_blocks(queries, candidates):
+                logits = cosines.double() / temperature
+                positive[rows[piece]] += logits.softmax(1).diagonal(piece.start).numpy()
+                logits.diagonal(piece.start).fill_(-torch.inf)
                 logs = logits.log_softmax(1)
-                logs.diagonal(start).zero_()
+                logs.diagonal(piece.start).zero_()
                 entropy = -(logs.exp() * logs).sum(1)
                 effective[rows[piece]] += entropy.exp().numpy()
             counted[rows] += 1

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.similarity import cosine_blocks, nearest_cosines
 
 __all__ = ["EDGES", "NEIGHBOURS", "Agreement", "Reference", "agreement", "centre", "modality_means", "reference_of"]
 
@@ -29,7 +30,6 @@ EDGES: Array = np.linspace(-2, 2, 4097)
 """Bins of a score: cosines and means of cosines lie within [-1, 1], their difference within [-2, 2]."""
 
 _SHORTEST = 1e-6  # a unit vector less the mean that is shorter than this is rounding
-_QUERIES = 1024
 
 
 class Agreement(NamedTuple):
@@ -73,10 +73,9 @@ class Reference:
             chosen = self.usable[:, m]
             vectors, consensus = self.vectors[chosen, m], self.consensus[chosen, m]
             own, others = self.closeness[chosen, m].unbind(1)
-            for start in range(0, len(vectors), _QUERIES):
-                piece = slice(start, start + _QUERIES)
-                scores = vectors[piece] @ consensus.mT - (own[piece, None] + others) / 2
-                scores.diagonal(start).fill_(torch.inf)  # its own consensus: in no bin
+            for piece, scores in cosine_blocks(vectors, consensus):
+                scores -= (own[piece, None] + others) / 2
+                scores.diagonal(piece.start).fill_(torch.inf)  # its own consensus: in no bin
                 counts[m] += _histogram(scores)
         return counts
 
@@ -155,9 +154,7 @@ def _closeness(reference: Reference, vectors: Tensor, consensus: Tensor, modalit
     if most < 2:
         return found
     sides = ((vectors, reference.consensus[chosen, modality]), (consensus, reference.vectors[chosen, modality]))
-    for start in range(0, len(vectors), _QUERIES):
-        piece = slice(start, start + _QUERIES)
-        for side, (queries, gallery) in enumerate(sides):
-            nearest = (queries[piece] @ gallery.mT).topk(most, sorted=False).values
-            found[piece, side] = (nearest.sum(1) - nearest.amax(1)) / (most - 1)
+    for side, (queries, gallery) in enumerate(sides):
+        nearest, _ = nearest_cosines(queries, gallery, most)
+        found[:, side] = (nearest.sum(1) - nearest.amax(1)) / (most - 1)
     return found
