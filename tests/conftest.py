@@ -1,7 +1,9 @@
 """What every test runs under."""
 
+import contextlib
 import mmap
 import os
+import signal
 import socket
 import sys
 import threading
@@ -70,3 +72,25 @@ def _products_as_they_were():
     yield
     if before is not None:
         torch.set_float32_matmul_precision(before)
+
+
+def _children():
+    """Return the processes that this one started and has not waited for, by number."""
+    tasks = Path("/proc/self/task").glob("*/children")
+    return {int(number) for task in tasks for number in task.read_text().split()}
+
+
+def _is_kept(number):
+    # The reading process serves one test after the other.
+    return b"pmrl_cli.files" in Path(f"/proc/{number}/cmdline").read_bytes()
+
+
+@pytest.fixture(autouse=True)
+def _processes_end_with_their_test():
+    """End what a test started and left running, as a test that fails does: it would slow down every later one."""
+    before = _children()
+    yield
+    for number in _children() - before:
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it ended meanwhile
+            if not _is_kept(number):
+                os.kill(number, signal.SIGKILL)

@@ -17,6 +17,7 @@ from pmrl_cli.cli import main
 from pmrl_cli.cli.fit import _StopRequest
 from pmrl_cli.gcca import SOLVERS
 from tests.faults import inject
+from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[2]
 
@@ -105,7 +106,7 @@ def test_a_reader_that_goes_away_ends_the_command_as_it_ends_any_filter(tmp_path
     features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
     process = pmrl("inspect", *features, "--json", "-q", cwd=tmp_path)
     process.stdout.close()
-    assert process.wait(timeout=60) == -signal.SIGPIPE
+    assert process.wait(timeout=HUNG) == -signal.SIGPIPE
     assert process.stderr.read() == b""
     process.stderr.close()
 
@@ -116,7 +117,7 @@ def test_nothing_is_written_but_what_is_asked_for_and_no_home_is_needed(tmp_path
         (tmp_path / name).mkdir()
     nowhere = {"HOME": "/proc/no/home", "XDG_CACHE_HOME": "/proc/no/cache", "TMPDIR": str(tmp_path / "temporary")}
     process = pmrl("ingest", *features, "-o", "store", "-q", cwd=tmp_path / "work", **nowhere)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=HUNG)
     assert (process.returncode, out, err) == (0, b"store\n", b"")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["store"]
     assert not list((tmp_path / "temporary").iterdir())
@@ -142,7 +143,7 @@ def test_no_path_is_opened_but_those_of_the_command_line_of_the_system_and_of_py
         },
         check=True,
         capture_output=True,
-        timeout=120,
+        timeout=HUNG,
     )
     trace = (tmp_path / "trace").read_text(encoding="utf-8", errors="replace")
     opened = [(Path(path), flags) for flags, path in re.findall(r', "[^"]*", (\S+?)[,)].* = \d+<([^>]*)>', trace)]
@@ -170,7 +171,7 @@ from pmrl_cli.cli.main import run
 from pmrl_cli.files import store
 def for_ever(*_, **__):
     print("writing", file=sys.stderr, flush=True)
-    time.sleep(60)
+    time.sleep(3600)
 store.fill_all = for_ever
 run()
 """
@@ -184,7 +185,7 @@ run()
     ) as process:
         assert process.stderr.readline() == b"writing\n"
         process.send_signal(number)
-        out, err = process.communicate(timeout=30)
+        out, err = process.communicate(timeout=HUNG)
     assert (process.returncode, out, err.strip()) == (128 + number, b"", b"")
     assert [str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*")] == ["store", "store/manifest.json"]
 

@@ -12,6 +12,7 @@ from typing import get_type_hints
 import pytest
 
 from tests.faults import bits, inject, points
+from tests.limits import HUNG
 
 HERE = Path(__file__).parent
 
@@ -21,7 +22,7 @@ HERE = Path(__file__).parent
 def test_whatever_call_is_met_the_output_is_the_old_or_the_new_one_and_the_next_run_mends_the_rest(commands):
     # In a process of its own: it forks, which the threads of other tests would not survive.
     command = [sys.executable, HERE / "points.py", *commands, "--sample", "1", "--json"]
-    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=HUNG)
     assert done.stdout, done.stderr.decode()
     said = json.loads(done.stdout)
     assert said["wrong"] == []
@@ -46,13 +47,13 @@ def assert_durable(calls: list[str]) -> None:
 @pytest.mark.skipif(bool(inject.why_not()), reason=inject.why_not())
 def test_fit_kill_resume_export_corrupt_and_repair_in_any_order():
     command = [sys.executable, HERE / "machine.py", "--examples", "5", "--steps", "8"]
-    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=HUNG)
     assert done.returncode == 0, done.stderr.decode()
 
 
 def test_a_fit_and_an_export_without_room_say_so_in_one_line():
     command = [sys.executable, HERE / "memory.py", "1024", "64", "16"]
-    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=300)
+    done = subprocess.run(command, capture_output=True, env={**os.environ, "OMP_NUM_THREADS": "1"}, timeout=HUNG)
     assert done.returncode == 0, done.stdout.decode()
     assert b"exit 5" in done.stdout
 

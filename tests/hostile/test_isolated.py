@@ -18,6 +18,7 @@ from pmrl_cli.files import isolated, source
 from pmrl_cli.files.inspection import inspect_files
 from pmrl_cli.files.reading import read_dataset
 from pmrl_cli.files.specs import probe
+from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,7 +37,7 @@ def pmrl(*arguments, cwd=ROOT, **options):
         env=environment,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=HUNG,
         check=False,
         **options,
     )
@@ -144,7 +145,7 @@ def test_a_file_that_asks_for_more_memory_than_there_is_ends_as_one_line(tmp_pat
     limit = "import resource; resource.setrlimit(resource.RLIMIT_DATA, (2**30, 2**30));"
     code = f"{limit} import sys; sys.argv[0] = 'pmrl'; from pmrl_cli.__main__ import main; main()"
     arguments = [sys.executable, "-c", code, "inspect", str(tmp_path / "chunk.h5"), good(tmp_path)]
-    ran = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=120, check=False)
+    ran = subprocess.run(arguments, cwd=ROOT, capture_output=True, text=True, timeout=HUNG, check=False)
     assert ran.returncode in (3, 5)
     assert len([line for line in ran.stderr.splitlines() if "file cannot be read" in line]) == 1
     assert "Traceback" not in ran.stderr
@@ -196,7 +197,7 @@ def test_the_reading_process_ends_with_the_command(tmp_path):
     ran = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "x.h5")], cwd=ROOT, capture_output=True, text=True, check=True
     )
-    end = time.monotonic() + 20
+    end = time.monotonic() + HUNG
     while (there := Path(f"/proc/{ran.stdout.strip()}/stat")).exists() and time.monotonic() < end:
         if there.read_text().split()[2] == "Z":
             break

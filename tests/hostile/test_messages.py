@@ -22,6 +22,7 @@ from pmrl_cli.data.validate import MAX_ID_BYTES
 from pmrl_cli.errors import DataError, Place, PolicyError
 from pmrl_cli.files.reading import read_dataset
 from pmrl_cli.files.specs import probe
+from tests.limits import HUNG
 
 ROWS = 40
 NAMES = [f"i{row}" for row in range(ROWS)]
@@ -271,7 +272,7 @@ def test_an_interrupt_at_any_moment_shows_no_trace(tmp_path):
         ran.stdout.readline()
         time.sleep(delay)
         ran.send_signal(signal.SIGINT)
-        _, shown = ran.communicate(timeout=60)
+        _, shown = ran.communicate(timeout=HUNG)
         assert ran.returncode in (0, 130, -signal.SIGINT), shown
         assert "Traceback" not in shown
         assert "internal error" not in shown
