@@ -12,7 +12,7 @@ from rows import Call, Row, Run, in_turn, row_of
 from step import DIM, DIMS, training_step
 
 from pmrl_cli.data.dataset import Dataset, Features
-from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.objectives import make_objective
 from pmrl_cli.projection import FeatureMap
 from pmrl_cli.training.bank import COMPONENTS, build_bank, fit_projections

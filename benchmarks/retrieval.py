@@ -20,7 +20,7 @@ import torch
 from rows import Row, Run, in_turn, row_of
 
 from pmrl_cli.diagnosis import diagnose_state, state_of
-from pmrl_cli.files.reading import read_dataset
+from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.ranks import rank_batch
 

@@ -24,17 +24,20 @@ ROOT = Path(__file__).parents[1]
 WITHOUT = """
 import pmrl_cli.cli.main  # first, as without this: it sets what the libraries read when they are loaded
 import torch
-from pmrl_cli.files import atomic, hdf5, isolated, manifest, model_folder, parquet, sealed, specs
+from pmrl_cli.files.durable import atomic, checksums
+from pmrl_cli.files.formats import hdf5, sandbox_client, store, parquet
+from pmrl_cli.files.artifacts import model
+from pmrl_cli.files.join import specs
 from pmrl_cli.training import checkpoint
 def nothing(*_, **__): return None
-isolated.start = specs.refuse_pickle = nothing
+sandbox_client.start = specs.refuse_pickle = nothing
 specs.unchanging = lambda path, before, contents: contents
 probes = {"hdf5": hdf5.probe_hdf5, "parquet": parquet.probe_parquet, "csv": parquet.probe_csv}
-isolated.probe = lambda path: probes[isolated.KINDS[path.suffix]](path)
-specs._PROBES.update(dict.fromkeys(isolated.KINDS, isolated.probe))
+sandbox_client.probe = lambda path: probes[sandbox_client.KINDS[path.suffix]](path)
+specs._PROBES.update(dict.fromkeys(sandbox_client.KINDS, sandbox_client.probe))
 atomic._sync = nothing
-sealed.check_files = manifest.check_files = specs.check_listed = nothing
-for module in (sealed, model_folder, checkpoint):
+checksums.check_files = store.check_files = specs.check_listed = nothing
+for module in (checksums, model, checkpoint):
     module.check_bytes = lambda path, _: path.read_bytes()
     module.digests = lambda *_, **__: {}
     module.sha256_of = lambda _: ""

@@ -25,11 +25,11 @@ from rows import Row, Run
 
 from pmrl_cli import Aligner
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock
-from pmrl_cli.files import isolated
-from pmrl_cli.files.atomic import _sync
-from pmrl_cli.files.exports import write_export
-from pmrl_cli.files.manifest import open_store
-from pmrl_cli.files.store import ingest_store
+from pmrl_cli.files.artifacts.export import write_export
+from pmrl_cli.files.artifacts.store import ingest_store
+from pmrl_cli.files.durable.atomic import _sync
+from pmrl_cli.files.formats import sandbox_client
+from pmrl_cli.files.formats.store import open_store
 
 BLOCK = 8 * 2**20
 FORMATS = ("parquet", "npy", "h5")
@@ -97,7 +97,7 @@ class Taken(NamedTuple):
 def processor_seconds() -> float:
     """Return those of this process and of its reading processes."""
     ticks = 0
-    for worker in isolated._idle:
+    for worker in sandbox_client._idle:
         fields = Path(f"/proc/{worker.process.pid}/stat").read_text(encoding="ascii").rsplit(")", 1)[1].split()
         ticks += int(fields[11]) + int(fields[12])
     return time.process_time() + ticks / os.sysconf("SC_CLK_TCK")

@@ -16,14 +16,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.diagnosis import diagnose
-    from pmrl_cli.files.reading import read_dataset
+    from pmrl_cli.files.join.dataset import read_dataset
     from pmrl_cli.retrieval import evaluate
 
 _HOMES = {
     "Aligner": "pmrl_cli.aligner",
     "diagnose": "pmrl_cli.diagnosis",
     "evaluate": "pmrl_cli.retrieval",
-    "read_dataset": "pmrl_cli.files.reading",
+    "read_dataset": "pmrl_cli.files.join.dataset",
 }
 
 

@@ -19,10 +19,10 @@ from pmrl_cli.data.split import shard
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
-from pmrl_cli.files.atomic import atomic_folder, to_json
-from pmrl_cli.files.model_folder import FORMAT, read_model, to_toml, write_model
-from pmrl_cli.files.scratch import Scratch
-from pmrl_cli.files.tensors import read_tensors, write_tensors
+from pmrl_cli.files.artifacts.model import FORMAT, read_model, to_toml, write_model
+from pmrl_cli.files.artifacts.tensors import read_tensors, write_tensors
+from pmrl_cli.files.durable.atomic import atomic_folder, to_json
+from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fusion import fuse
 from pmrl_cli.projection import Projection
 from pmrl_cli.record import texts_of

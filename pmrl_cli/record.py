@@ -7,8 +7,8 @@ from dataclasses import fields
 from typing import Any
 
 from pmrl_cli import __version__
-from pmrl_cli.files.atomic import to_json
-from pmrl_cli.files.model_folder import to_csv, to_toml
+from pmrl_cli.files.artifacts.model import to_csv, to_toml
+from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.objectives import REGISTRY, settings_of
 from pmrl_cli.training.fitted import Fitted, Recipe

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import settings
 
-from pmrl_cli.files import isolated, wire, worker
+from pmrl_cli.files.formats import sandbox_client, sandbox_protocol, sandbox_server
 
 sys.path.insert(0, str(Path(__file__).parent / "hostile"))  # its makers and its fuzzer are modules
 
@@ -31,13 +31,13 @@ class _Thread:
 
     def __init__(self):
         ours, theirs = socket.socketpair()
-        self.memory = mmap.mmap(-1, wire.SLOTS * wire.SLOT_BYTES)
-        self.socket, self.channel = ours, wire.Channel(ours)
+        self.memory = mmap.mmap(-1, sandbox_protocol.SLOTS * sandbox_protocol.SLOT_BYTES)
+        self.socket, self.channel = ours, sandbox_protocol.Channel(ours)
         self.process = SimpleNamespace(wait=lambda: 0)
         self.ends = [ours, self.channel._file, theirs]
-        channel = wire.Channel(theirs)
+        channel = sandbox_protocol.Channel(theirs)
         self.ends.append(channel._file)
-        self.thread = threading.Thread(target=worker._Server(channel, memoryview(self.memory)).serve)
+        self.thread = threading.Thread(target=sandbox_server._Server(channel, memoryview(self.memory)).serve)
         self.thread.start()
 
     def end(self):
@@ -50,11 +50,11 @@ class _Thread:
 @pytest.fixture
 def thread_reader(monkeypatch):
     """Run a test with the code of the reading process in this one, where coverage can see it."""
-    monkeypatch.setattr(worker, "_allow", lambda seconds: None)
-    monkeypatch.setattr(isolated, "_Worker", _Thread)
-    monkeypatch.setattr(isolated, "_idle", [])
+    monkeypatch.setattr(sandbox_server, "_allow", lambda seconds: None)
+    monkeypatch.setattr(sandbox_client, "_Worker", _Thread)
+    monkeypatch.setattr(sandbox_client, "_idle", [])
     yield
-    isolated._end_all()
+    sandbox_client._end_all()
 
 
 @pytest.fixture(params=["process", "thread"])

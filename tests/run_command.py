@@ -25,9 +25,9 @@ class CommandRunner:
             self.asked = {"files": files, **options}
             return dataset
 
-        reading = types.ModuleType("pmrl_cli.files.reading")
+        reading = types.ModuleType("pmrl_cli.files.join.dataset")
         reading.read_dataset = read_dataset
-        self._monkeypatch.setitem(sys.modules, "pmrl_cli.files.reading", reading)
+        self._monkeypatch.setitem(sys.modules, "pmrl_cli.files.join.dataset", reading)
         aligner = types.ModuleType("pmrl_cli.aligner")
         aligner.Aligner = model
         self._monkeypatch.setitem(sys.modules, "pmrl_cli.aligner", aligner)

@@ -61,6 +61,9 @@ ARROWS = {
     },
 }
 
+# The floors of ``files``, lowest first: a module imports only its own folder and those below.
+FLOORS = ("durable", "formats", "join", "artifacts")
+
 # Libraries that only some rooms may touch. In ``cli`` they stay inside functions: see the last test.
 OWNERS = {
     "h5py": {"files"},
@@ -87,7 +90,7 @@ OWNERS = {
 }
 
 # The one door between files and tensors: safetensors of model weights.
-TENSORS = PACKAGE / "files" / "tensors.py"
+TENSORS = PACKAGE / "files" / "artifacts" / "tensors.py"
 
 
 def modules() -> list[Path]:
@@ -129,6 +132,14 @@ def test_rooms_import_only_along_the_arrows(path):
             assert room == "cli" or imported in ARROWS[room], f"{room} imports {imported}"
         if top in OWNERS and not (top == "torch" and path == TENSORS):
             assert room in OWNERS[top], f"{room} imports {top}"
+
+
+@pytest.mark.parametrize("path", sorted((PACKAGE / "files").rglob("*/*.py")), ids=lambda path: path.stem)
+def test_the_folders_of_files_import_only_those_below(path):
+    floor = FLOORS.index(path.parent.name)
+    for name in imports(path):
+        if name.startswith("pmrl_cli.files."):
+            assert FLOORS.index(name.split(".")[2]) <= floor, f"{path.parent.name} imports {name}"
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))

@@ -121,8 +121,8 @@ def command(
         )
         digest = ""
         if partial is not None and model is not None:  # states of different models do not merge
-            from pmrl_cli.files.model_folder import WEIGHTS
-            from pmrl_cli.files.sealed import sha256_of
+            from pmrl_cli.files.artifacts.model import WEIGHTS
+            from pmrl_cli.files.durable.checksums import sha256_of
 
             digest = sha256_of(model / WEIGHTS)
         state = state_of(
@@ -142,7 +142,7 @@ def command(
         return
     training = None
     if model is not None:
-        from pmrl_cli.files.history import read_training
+        from pmrl_cli.files.artifacts.history import read_training
 
         training = read_training(model)
     diagnosis = diagnose_state(state, found.dataset, training)

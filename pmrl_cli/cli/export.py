@@ -93,7 +93,7 @@ def _write_together(
     """Write one export: each process its part files, rank 0 the manifest when all are there."""
     import json
 
-    from pmrl_cli.files.exports import open_export, seal_export, write_files
+    from pmrl_cli.files.artifacts.export import open_export, seal_export, write_files
 
     with ExitStack() as stack:
         folder = stack.enter_context(open_export(out, plan["names"], force=force)) if world.rank == 0 else out
@@ -169,12 +169,12 @@ def command(
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.data.split import shard as share_of_rows
-    from pmrl_cli.files.atomic import MANIFEST, check_replaceable, to_json
-    from pmrl_cli.files.exports import KIND, write_export, write_stream
-    from pmrl_cli.files.reading import read_dataset
-    from pmrl_cli.files.sealed import sha256_of
-    from pmrl_cli.files.shares import ROWS_PER_FILE, rank_of, shard_of
-    from pmrl_cli.files.specs import check_not_input
+    from pmrl_cli.files.artifacts.export import KIND, write_export, write_stream
+    from pmrl_cli.files.artifacts.shares import ROWS_PER_FILE, rank_of, shard_of
+    from pmrl_cli.files.durable.atomic import MANIFEST, check_replaceable, to_json
+    from pmrl_cli.files.durable.checksums import sha256_of
+    from pmrl_cli.files.join.dataset import read_dataset
+    from pmrl_cli.files.join.specs import check_not_input
     from pmrl_cli.world import joined, size_asked
 
     if size_asked() > 1:

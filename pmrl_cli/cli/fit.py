@@ -136,12 +136,12 @@ def command(
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.cli.progress import FitProgress
-    from pmrl_cli.files.atomic import check_replaceable, to_json
-    from pmrl_cli.files.locks import held
-    from pmrl_cli.files.model_folder import FORMAT
-    from pmrl_cli.files.reading import read_dataset
-    from pmrl_cli.files.specs import check_not_input
-    from pmrl_cli.files.suspects import read_exclusions
+    from pmrl_cli.files.artifacts.model import FORMAT
+    from pmrl_cli.files.artifacts.suspects import read_exclusions
+    from pmrl_cli.files.durable.atomic import check_replaceable, to_json
+    from pmrl_cli.files.durable.locks import held
+    from pmrl_cli.files.join.dataset import read_dataset
+    from pmrl_cli.files.join.specs import check_not_input
     from pmrl_cli.training.loop import Interrupted
     from pmrl_cli.world import joined
 

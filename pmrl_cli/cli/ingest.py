@@ -51,7 +51,7 @@ def command(
 
     Prints the path of the store. Memory stays small whatever the size: rows are streamed.
     """
-    from pmrl_cli.files.store import ingest_store
+    from pmrl_cli.files.artifacts.store import ingest_store
 
     def progress(modality: str) -> None:
         if verbose and not quiet:

@@ -25,7 +25,7 @@ from pmrl_cli.cli.options import (
 from pmrl_cli.errors import printable
 
 if TYPE_CHECKING:
-    from pmrl_cli.files.inspection import Inspection
+    from pmrl_cli.files.join.inspection import Inspection
 
 __all__ = ["command"]
 
@@ -49,7 +49,7 @@ def command(
     Nothing is written. Leaves with 0 if the other commands would take these files, else with the code of the most
     severe problem.
     """
-    from pmrl_cli.files.inspection import inspect_files
+    from pmrl_cli.files.join.inspection import inspect_files
 
     found = inspect_files(
         expand_files(files, null=null),

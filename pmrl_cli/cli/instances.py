@@ -11,15 +11,15 @@ from pmrl_cli.errors import UsageError
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
     from pmrl_cli.diagnosis import Mispairs
-    from pmrl_cli.files.suspects import InstanceRows
+    from pmrl_cli.files.artifacts.suspects import InstanceRows
 
 __all__ = ["check_outputs", "write_tables"]
 
 
 def check_outputs(per_instance: Path | None, suspects: Path | None, *, force: bool) -> None:
     """Refuse outputs that would replace something else, before any work is done."""
-    from pmrl_cli.files.outputs import check_file
-    from pmrl_cli.files.suspects import INSTANCES, SUSPECTS_HEADER
+    from pmrl_cli.files.artifacts.suspects import INSTANCES, SUSPECTS_HEADER
+    from pmrl_cli.files.durable.outputs import check_file
 
     if per_instance is not None:
         check_file(per_instance, INSTANCES.encode(), force=force)
@@ -50,7 +50,7 @@ def write_tables(
             next_step="Fit adapters with pmrl fit and pass --model MODEL.",
         )
     from pmrl_cli.diagnosis import FLAGGED
-    from pmrl_cli.files.suspects import InstanceRows, write_instances, write_suspects
+    from pmrl_cli.files.artifacts.suspects import InstanceRows, write_instances, write_suspects
 
     flagged: list[tuple[str, str, float, float]] = []
 

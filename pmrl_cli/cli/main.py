@@ -133,7 +133,7 @@ def _fail_unforeseen(error: Exception) -> int:
     """Tell what a library raised: short of memory or disk, or a bug of ours."""
     code, kind = 5, "resource"
     if is_out_of_memory(error):
-        from pmrl_cli.files.scratch import available_memory
+        from pmrl_cli.files.durable.scratch import available_memory
 
         found = " ".join(str(error).split())[:160] or "an allocation failed"
         free = f"{available_memory() / 2**20:.0f}M"

@@ -194,9 +194,9 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
 
 def _start_reading(files: list[str]) -> list[str]:
     """Start the reading process while this one still loads its libraries."""
-    from pmrl_cli.files import isolated
+    from pmrl_cli.files.formats import sandbox_client
 
-    isolated.start()
+    sandbox_client.start()
     return files
 
 

@@ -23,15 +23,15 @@ Compare = Annotated[
 def check(report: Path | None, compare: Path | None, *, force: bool) -> Mapping[str, Any] | None:
     """Refuse what cannot be done before anything is read, and return the diagnosis to compare with."""
     if report is not None:
-        from pmrl_cli.files.diagnoses import PAGE_MARKER
-        from pmrl_cli.files.outputs import check_file
+        from pmrl_cli.files.artifacts.diagnoses import PAGE_MARKER
+        from pmrl_cli.files.durable.outputs import check_file
         from pmrl_cli.report import check_installed
 
         check_installed()
         check_file(report, PAGE_MARKER, force=force)
     if compare is None:
         return None
-    from pmrl_cli.files.diagnoses import read_diagnosis
+    from pmrl_cli.files.artifacts.diagnoses import read_diagnosis
 
     return read_diagnosis(compare)
 
@@ -47,7 +47,7 @@ def add_comparison(result: dict[str, Any], baseline: Mapping[str, Any] | None, c
 def write(result: Mapping[str, Any], report: Path | None) -> None:
     """Write the page of a diagnosis, or of a training, if one is asked for."""
     if report is not None:
-        from pmrl_cli.files.diagnoses import write_page
+        from pmrl_cli.files.artifacts.diagnoses import write_page
         from pmrl_cli.report import render
 
         write_page(report, render(result))

@@ -137,7 +137,7 @@ def read_space(
         raise UsageError(
             what, found=f"--split {split.value}", expected="a model, which knows", next_step="Pass --model MODEL."
         )
-    from pmrl_cli.files.reading import read_dataset
+    from pmrl_cli.files.join.dataset import read_dataset
 
     budget = options.parse_bytes(max_memory)
     aligner = None
@@ -176,8 +176,8 @@ def read_space(
 
 def is_model(paths: Sequence[str]) -> bool:
     """Whether the paths are one model folder and nothing else."""
-    from pmrl_cli.files.atomic import format_of
-    from pmrl_cli.files.model_folder import FORMAT
+    from pmrl_cli.files.artifacts.model import FORMAT
+    from pmrl_cli.files.durable.atomic import format_of
 
     return len(paths) == 1 and format_of(Path(paths[0])) == FORMAT
 

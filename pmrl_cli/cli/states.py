@@ -34,15 +34,15 @@ def check(path: Path, whole: Mapping[str, object], *, force: bool) -> None:
             expected="none of them: a state has no verdict yet",
             next_step="Ask pmrl merge, or leave the state out.",
         )
-    from pmrl_cli.files.outputs import check_file
-    from pmrl_cli.files.states import STATE_MARKER
+    from pmrl_cli.files.artifacts.states import STATE_MARKER
+    from pmrl_cli.files.durable.outputs import check_file
 
     check_file(path, STATE_MARKER, force=force)
 
 
 def write(state: State, path: Path, *, as_json: bool) -> None:
     """Write a state and print its path."""
-    from pmrl_cli.files.states import STATE, write_state
+    from pmrl_cli.files.artifacts.states import STATE, write_state
 
     write_state(path, state.header.as_dict(), state.arrays())
     if as_json:
@@ -57,7 +57,7 @@ def read(path: Path) -> State:
     Raises: DataError or StateError if it is none.
     """
     from pmrl_cli.diagnosis import Header, State
-    from pmrl_cli.files.states import read_state
+    from pmrl_cli.files.artifacts.states import read_state
 
     header, arrays = read_state(path)
     try:

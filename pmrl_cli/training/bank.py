@@ -14,7 +14,7 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.split import shard
 from pmrl_cli.errors import DataError
-from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
 from pmrl_cli.projection import FeatureMap, Projection, fit_kernel, fit_projection, inverse_deviation, standardise
 from pmrl_cli.world import ALONE, World, collect_arrays, first_arrays

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor, nn
 
 from pmrl_cli.errors import Place, StateError
-from pmrl_cli.files.atomic import atomic_file, remove
-from pmrl_cli.files.sealed import check_bytes, sha256_of, unseal, write_sealed
-from pmrl_cli.files.tensors import read_tensors, write_tensors
+from pmrl_cli.files.artifacts.tensors import read_tensors, write_tensors
+from pmrl_cli.files.durable.atomic import atomic_file, remove
+from pmrl_cli.files.durable.checksums import check_bytes, sha256_of, unseal, write_sealed
 from pmrl_cli.world import ALONE, World
 
 __all__ = ["Checkpoint", "Saved"]

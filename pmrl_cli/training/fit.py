@@ -20,7 +20,7 @@ from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
 from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError
-from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.training.bank import Bank, build_bank, chosen_by_hash, fit_projections
 from pmrl_cli.training.devices import choose_device

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import DataError, UsageError
-from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.gcca import gcca
 from pmrl_cli.projection import FeatureMap, Projection
 from pmrl_cli.training.bank import Bank, build_bank, chosen_by_hash, fit_projections

@@ -12,7 +12,7 @@ import torch
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
-from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.projection import FeatureMap
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.stats.consensus import agreement, reference_of

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 
 from pmrl_cli.cli.main import app
-from pmrl_cli.files.store import ingest_store
+from pmrl_cli.files.artifacts.store import ingest_store
 
 
 def make(folder: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.errors import StateError
-from pmrl_cli.files.reading import read_dataset
+from pmrl_cli.files.join.dataset import read_dataset
 
 ARCHIVES = sorted(path for path in Path(__file__).parent.iterdir() if (path / "model").is_dir())
 

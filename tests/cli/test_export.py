@@ -211,7 +211,7 @@ def test_exported_sample_data_is_what_the_model_computes(tmp_path):
 
 def test_the_shards_of_an_export_put_together_are_the_export(tmp_path):
     from pmrl_cli import Aligner, read_dataset
-    from pmrl_cli.files.store import ingest_store
+    from pmrl_cli.files.artifacts.store import ingest_store
 
     files = [str(path) for path in sorted((SAMPLE_DATA / "features").iterdir())]
     Aligner(dim=8, steps=0, adapter="linear", device="cpu").fit(read_dataset(files)).save(tmp_path / "model")

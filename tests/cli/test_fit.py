@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pmrl_cli.files.locks import held
+from pmrl_cli.files.durable.locks import held
 from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[2]

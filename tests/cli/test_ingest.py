@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pmrl_cli.files.store import open_store
+from pmrl_cli.files.artifacts.store import open_store
 
 
 @pytest.fixture

@@ -168,7 +168,7 @@ def test_a_command_that_is_interrupted_while_it_writes_leaves_what_was_there(tmp
     code = """
 import sys, time
 from pmrl_cli.cli.main import run
-from pmrl_cli.files import store
+from pmrl_cli.files.artifacts import store
 def for_ever(*_, **__):
     print("writing", file=sys.stderr, flush=True)
     time.sleep(3600)

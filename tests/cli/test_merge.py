@@ -113,7 +113,7 @@ def test_a_gate_on_the_verdict_or_an_unknown_key_is_known_before_anything_is_pri
 
 
 def test_a_state_of_another_shape_under_its_digest_is_refused(run, states, tmp_path):
-    from pmrl_cli.files.states import read_state, write_state
+    from pmrl_cli.files.artifacts.states import read_state, write_state
 
     header, arrays = read_state(states[0])
     for name in ("counts", "summaries.bins", "reservoir.vectors.1", "reservoir.id_ends"):

@@ -10,7 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from pmrl_cli.diagnosis.linear import fit_linear
 from pmrl_cli.diagnosis.suspects import consensus_auc, mispair_model, poisson_interval
-from pmrl_cli.files.reading import read_dataset
+from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.stats.consensus import EDGES, agreement, reference_of
 from pmrl_cli.stats.instances import instance_statistics

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.aligner import Aligner
-from pmrl_cli.files.shares import FUSED, rank_of
+from pmrl_cli.files.artifacts.shares import FUSED, rank_of
 from tests.distributed.test_fit import ended, launch
 from tests.training.test_fit import simulate
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.projection import FeatureMap
 from pmrl_cli.training.bank import build_bank, fit_projections
 from pmrl_cli.training.fit import fit

@@ -23,8 +23,8 @@ from torch import nn  # noqa: E402
 from pmrl_cli.aligner import Aligner  # noqa: E402
 from pmrl_cli.cli.main import app  # noqa: E402
 from pmrl_cli.errors import PmrlError  # noqa: E402
-from pmrl_cli.files.reading import read_dataset  # noqa: E402
-from pmrl_cli.files.states import read_state  # noqa: E402
+from pmrl_cli.files.artifacts.states import read_state  # noqa: E402
+from pmrl_cli.files.join.dataset import read_dataset  # noqa: E402
 from pmrl_cli.training.checkpoint import Checkpoint  # noqa: E402
 from tests.archives.make import make  # noqa: E402
 

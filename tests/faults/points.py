@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import pmrl_cli  # noqa: E402
-from pmrl_cli.files import isolated, worker  # noqa: E402
+from pmrl_cli.files.formats import sandbox_client, sandbox_server  # noqa: E402
 from tests.faults import inject  # noqa: E402
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
@@ -226,7 +226,7 @@ class _Forked:
                     with suppress(OSError):  # that of the listing itself
                         os.close(descriptor)
                 sys.argv = ["worker", *map(str, command[-2:])]
-                worker.main()
+                sandbox_server.main()
             finally:
                 os._exit(0)
 
@@ -241,7 +241,7 @@ class _Forked:
 
 def fork_readers() -> None:
     """Let commands start their reading processes by a fork: a run takes a third of the time."""
-    isolated.subprocess = SimpleNamespace(Popen=_Forked, DEVNULL=None)
+    sandbox_client.subprocess = SimpleNamespace(Popen=_Forked, DEVNULL=None)
 
 
 def import_all() -> None:
@@ -249,7 +249,8 @@ def import_all() -> None:
     for module in pkgutil.walk_packages(pmrl_cli.__path__, "pmrl_cli."):
         if module.name != "pmrl_cli.__main__" and not module.name.startswith("pmrl_cli.report."):  # pictures
             importlib.import_module(module.name)
-    for name in ("torch._dynamo", "typer._adapters", "pmrl_cli.files.worker"):  # imported when they are needed
+    # imported when they are needed
+    for name in ("torch._dynamo", "typer._adapters", "pmrl_cli.files.formats.sandbox_server"):
         importlib.import_module(name)
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import pytest
 
 from pmrl_cli.errors import ResourceError, StateError, UsageError
-from pmrl_cli.files import atomic
-from pmrl_cli.files.atomic import atomic_file, atomic_folder, check_replaceable
-from pmrl_cli.files.locks import held
-from pmrl_cli.files.model_folder import read_model, write_model
-from pmrl_cli.files.specs import check_not_input
+from pmrl_cli.files.artifacts.model import read_model, write_model
+from pmrl_cli.files.durable import atomic
+from pmrl_cli.files.durable.atomic import atomic_file, atomic_folder, check_replaceable
+from pmrl_cli.files.durable.locks import held
+from pmrl_cli.files.join.specs import check_not_input
 
 ROOT = Path(__file__).parents[2]
 
@@ -165,7 +165,7 @@ def test_the_lock_of_a_dead_process_holds_nobody(tmp_path):
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
 from pathlib import Path
-from pmrl_cli.files.locks import held
+from pmrl_cli.files.durable.locks import held
 with held(Path({str(tmp_path / "run")!r})):
     os.kill(os.getpid(), 9)
 """

@@ -9,8 +9,8 @@ import pyarrow as pa
 import pytest
 
 from pmrl_cli.errors import DataError, PmrlError
-from pmrl_cli.files.discovery import discover
-from pmrl_cli.files.reading import read_dataset
+from pmrl_cli.files.join.dataset import read_dataset
+from pmrl_cli.files.join.discovery import discover
 
 IDS = ["a", "b", "c", "d"]
 X = np.arange(1, 13, dtype=np.float32).reshape(4, 3)

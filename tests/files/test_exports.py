@@ -24,11 +24,12 @@ from hypothesis import strategies as st
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.data.split import shard
 from pmrl_cli.errors import DataError, UsageError
-from pmrl_cli.files import exports, vector_tables
-from pmrl_cli.files.exports import write_export, write_files, write_stream
-from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.shares import Share, shard_of
-from pmrl_cli.files.vector_tables import ParquetParts, Parts
+from pmrl_cli.files.artifacts import export
+from pmrl_cli.files.artifacts.export import write_export, write_files, write_stream
+from pmrl_cli.files.artifacts.shares import Share, shard_of
+from pmrl_cli.files.formats import vector_tables
+from pmrl_cli.files.formats.vector_tables import ParquetParts, Parts
+from pmrl_cli.files.join.dataset import read_dataset
 
 NAMES = ("audio", "image", "text")
 DIM = 4
@@ -309,7 +310,7 @@ def test_row_groups_are_full_however_small_the_blocks(tmp_path, monkeypatch):
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [16, 16, 8]
 
 
-@pytest.mark.parametrize("format_", exports.FORMATS)
+@pytest.mark.parametrize("format_", export.FORMATS)
 def test_the_manifest_digests_every_file_and_names_no_place(tmp_path, format_):
     out = tmp_path / "aligned"
     returned = Space(20).export(out, format=format_)
@@ -350,7 +351,7 @@ def test_a_flipped_bit_in_a_parquet_page_is_noticed_by_its_checksum(tmp_path):
         pq.read_table(path, page_checksum_verification=True)
 
 
-@pytest.mark.parametrize("format_", exports.FORMATS)
+@pytest.mark.parametrize("format_", export.FORMATS)
 def test_a_failure_leaves_the_earlier_export_and_nothing_else(tmp_path, format_):
     space, out = Space(30), tmp_path / "aligned"
     space.export(out, format=format_)
@@ -366,7 +367,7 @@ def test_a_failure_leaves_the_earlier_export_and_nothing_else(tmp_path, format_)
     assert [path.name for path in tmp_path.iterdir()] == ["aligned"]
 
 
-@pytest.mark.parametrize("format_", exports.FORMATS)
+@pytest.mark.parametrize("format_", export.FORMATS)
 def test_other_numbers_of_instances_than_announced_are_no_export(tmp_path, format_):
     space = Space(30)
     with pytest.raises(ValueError, match=r"the blocks hold \d+ instances of .*, \d+ were announced"):
@@ -449,7 +450,7 @@ def test_a_full_disk_between_two_parts_is_told_as_one(tmp_path, monkeypatch, fai
     table = ParquetParts(tmp_path / "t", Parts(0, 3, 3, 0, 6, 6), 2, np.dtype(np.float32), 2)
     ids = pa.array(["a", "b", "c", "d"], pa.large_string())
     if failing == "open":
-        monkeypatch.setattr("pmrl_cli.files.vector_tables.HashedFile", full)
+        monkeypatch.setattr("pmrl_cli.files.formats.vector_tables.HashedFile", full)
     else:
         table._writer.close()
         table._writer = SimpleNamespace(write_table=lambda *_, **__: None, close=full)

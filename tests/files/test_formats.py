@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
 from pmrl_cli.errors import DataError, PolicyError
-from pmrl_cli.files import source
-from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.specs import probe
+from pmrl_cli.files.formats import contents
+from pmrl_cli.files.join.dataset import read_dataset
+from pmrl_cli.files.join.specs import probe
 
 pytestmark = pytest.mark.usefixtures("either_reader")
 
@@ -130,7 +130,7 @@ def test_ids_survive_any_file(make, ids, kind):
 
 def test_blocks_of_a_few_rows_make_the_same_whole(make, monkeypatch, tmp_path):
     """Every reader must put its blocks together, whatever their size."""
-    monkeypatch.setattr(source, "READ_BYTES", 80)  # two float32 rows of nine
+    monkeypatch.setattr(contents, "READ_BYTES", 80)  # two float32 rows of nine
     np.save(tmp_path / "n.npy", X)
     save_file({"emb": X}, tmp_path / "s.safetensors")
     paths = [

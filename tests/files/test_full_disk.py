@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from pmrl_cli.errors import ResourceError
-from pmrl_cli.files.reading import check_disk
-from pmrl_cli.files.tensors import write_tensors
+from pmrl_cli.files.artifacts.tensors import write_tensors
+from pmrl_cli.files.join.dataset import check_disk
 
 
 def test_tensors_that_cannot_be_written_are_no_internal_error(tmp_path):

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from pmrl_cli.files.naming import array_names, missing_shards, modality_names, natural_key, never_features
+from pmrl_cli.files.join.naming import array_names, missing_shards, modality_names, natural_key, never_features
 
 
 @pytest.mark.parametrize(

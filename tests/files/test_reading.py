@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pmrl_cli.errors import DataError
-from pmrl_cli.files import source
-from pmrl_cli.files.reading import read_dataset
+from pmrl_cli.files.formats import contents
+from pmrl_cli.files.join.dataset import read_dataset
 
 NAN, INF = np.nan, np.inf
 SHARED = Path(__file__).parents[2] / "../shared/data"
@@ -32,7 +32,7 @@ TABLES = st.lists(st.lists(st.sampled_from("abcdefgh"), min_size=1, max_size=8, 
     missing=st.sets(st.tuples(st.integers(0, 2), st.sampled_from("abcdefgh")), max_size=4),
 )
 def test_the_data_set_is_the_dictionary_join(make, monkeypatch, tables, how, max_memory, missing):
-    monkeypatch.setattr(source, "READ_BYTES", 24)  # two or three rows a block
+    monkeypatch.setattr(contents, "READ_BYTES", 24)  # two or three rows a block
     named = [{i: np.array([m + 1, ord(i)], np.float32) for i in ids} for m, ids in enumerate(tables)]
     paths = []
     for m, table in enumerate(named):

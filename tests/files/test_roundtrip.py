@@ -15,9 +15,9 @@ from safetensors.numpy import save_file
 
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.errors import DataError
-from pmrl_cli.files.exports import write_export
-from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.store import ingest_store
+from pmrl_cli.files.artifacts.export import write_export
+from pmrl_cli.files.artifacts.store import ingest_store
+from pmrl_cli.files.join.dataset import read_dataset
 
 LETTERS = st.characters(exclude_categories=["Cs"], exclude_characters="\0")
 IDS = st.lists(

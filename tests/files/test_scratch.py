@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.durable.scratch import Scratch
 
 
 def in_memory(array):

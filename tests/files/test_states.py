@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.errors import DataError, StateError
-from pmrl_cli.files.states import read_state, write_state
+from pmrl_cli.files.artifacts.states import read_state, write_state
 
 HEADER = {"names": ["a", "b"], "seed": 0}
 ARRAYS = {

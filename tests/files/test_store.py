@@ -9,10 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pmrl_cli.errors import DataError, PmrlError, ResourceError, StateError, UsageError
-from pmrl_cli.files import fill
-from pmrl_cli.files.npy import MemoryRows, NpyWriter, digest_rows
-from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.store import ingest_store, open_store
+from pmrl_cli.files.artifacts.store import ingest_store, open_store
+from pmrl_cli.files.durable.npy import MemoryRows, NpyWriter, digest_rows
+from pmrl_cli.files.join import fill
+from pmrl_cli.files.join.dataset import read_dataset
 
 
 def vectors(rows, dim, start=1, dtype=np.float32):

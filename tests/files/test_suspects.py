@@ -4,8 +4,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmrl_cli.errors import DataError, ResourceError, UsageError
-from pmrl_cli.files.outputs import check_file
-from pmrl_cli.files.suspects import (
+from pmrl_cli.files.artifacts.suspects import (
     INSTANCES,
     SUSPECTS_HEADER,
     InstanceRows,
@@ -13,6 +12,7 @@ from pmrl_cli.files.suspects import (
     write_instances,
     write_suspects,
 )
+from pmrl_cli.files.durable.outputs import check_file
 
 
 def test_suspects_are_read_as_they_were_written_whatever_their_ids(tmp_path):

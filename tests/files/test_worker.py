@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmrl_cli.errors import DataError, ResourceError
-from pmrl_cli.files import isolated, worker
-from pmrl_cli.files.side import read_side_table
-from pmrl_cli.files.specs import probe
+from pmrl_cli.files.formats import sandbox_client, sandbox_server
+from pmrl_cli.files.join.side_table import read_side_table
+from pmrl_cli.files.join.specs import probe
 
 pytestmark = pytest.mark.usefixtures("thread_reader")
 
@@ -24,20 +24,20 @@ def test_whatever_a_library_raises_names_the_file_and_the_next_one_is_read(
     tmp_path, monkeypatch, raised, error, said
 ):
     pq.write_table(pa.table({"id": ["a"], "label": [1]}), tmp_path / "x.parquet")
-    whole = worker._PROBES["parquet"]
+    whole = sandbox_server._PROBES["parquet"]
 
     def fail(_path):
         raise raised
 
-    monkeypatch.setitem(worker._PROBES, "parquet", fail)
+    monkeypatch.setitem(sandbox_server._PROBES, "parquet", fail)
     with pytest.raises(error, match=said):
         probe(tmp_path / "x.parquet")
-    monkeypatch.setitem(worker._PROBES, "parquet", whole)
+    monkeypatch.setitem(sandbox_server._PROBES, "parquet", whole)
     assert [column.name for column in probe(tmp_path / "x.parquet").columns] == ["id", "label"]
 
 
 def test_values_of_very_unequal_length_fit_the_shared_memory_or_are_refused(tmp_path, monkeypatch):
-    for module in (worker, isolated):
+    for module in (sandbox_server, sandbox_client):
         monkeypatch.setattr(module, "SLOT_BYTES", 8192)
     rng = np.random.default_rng(0)
     values = ["x" * int(length) for length in rng.choice([0, 1, 5, 1500], size=300)]

@@ -30,10 +30,10 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
 from pmrl_cli.errors import PmrlError
-from pmrl_cli.files import isolated, source
-from pmrl_cli.files.inspection import inspect_files
-from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, Parts
+from pmrl_cli.files.formats import contents, sandbox_client
+from pmrl_cli.files.formats.vector_tables import Hdf5File, ParquetParts, Parts
+from pmrl_cli.files.join.dataset import read_dataset
+from pmrl_cli.files.join.inspection import inspect_files
 
 ROWS, DIM = 40, 9
 IDS = [f"instance-{row:04d}" for row in range(ROWS)]
@@ -171,8 +171,8 @@ def judge(path: Path, partner: Path, good: Good, tally: Tally) -> str | None:
         if not str(error).isprintable():
             return f"the message is not one printable line: {error!r}"
     answers = []
-    for block in (source.READ_BYTES, 100):
-        kept, source.READ_BYTES = source.READ_BYTES, block
+    for block in (contents.READ_BYTES, 100):
+        kept, contents.READ_BYTES = contents.READ_BYTES, block
         try:
             data = read_dataset([f"x={path}", str(partner)], on_bad="drop", max_memory=2**26)
             answers.append((data.ids.to_pylist(), data.names, [f.digest for f in data.modalities]))
@@ -181,7 +181,7 @@ def judge(path: Path, partner: Path, good: Good, tally: Tally) -> str | None:
             answers.append(error.what)
             tally.outcomes[f"refused: {error.what}" + (" (library ended)" if "library" in error.found else "")] += 1
         finally:
-            source.READ_BYTES = kept
+            contents.READ_BYTES = kept
     if answers[0] != answers[1]:
         return f"two ways of reading differ: {answers}"
     if data is None:
@@ -251,8 +251,8 @@ def main() -> int:
     options = parser.parse_args()
     if options.minutes is None and options.inputs is None:
         parser.error("say --minutes or --inputs")
-    isolated.SECONDS = 3.0  # stalls are met often here
-    isolated._PATIENCE = 600  # only one that waits for ever is a hang, however busy the machine is
+    sandbox_client.SECONDS = 3.0  # stalls are met often here
+    sandbox_client._PATIENCE = 600  # only one that waits for ever is a hang, however busy the machine is
     tally = run(options.seed, inputs=options.inputs, minutes=options.minutes, keep=options.keep)
     sys.stdout.write(f"{tally}\n")
     return 1 if tally.failures else 0

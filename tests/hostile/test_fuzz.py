@@ -5,11 +5,11 @@ from pathlib import Path
 import fuzz
 import pytest
 
-from pmrl_cli.files import isolated
+from pmrl_cli.files.formats import sandbox_client
 
 
 def test_mutated_files_are_read_right_or_refused_by_name(monkeypatch):
-    monkeypatch.setattr(isolated, "SECONDS", 2.0)
+    monkeypatch.setattr(sandbox_client, "SECONDS", 2.0)
     tally = fuzz.run(seed=0, inputs=300)
     assert not tally.failures, tally
     assert tally.outcomes["refused: file cannot be read"] > 80

@@ -12,11 +12,11 @@ from safetensors.numpy import save_file
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.errors import DataError, PmrlError, PolicyError, UsageError
-from pmrl_cli.files.atomic import check_replaceable
-from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.specs import probe
-from pmrl_cli.files.states import read_state
-from pmrl_cli.files.store import ingest_store
+from pmrl_cli.files.artifacts.states import read_state
+from pmrl_cli.files.artifacts.store import ingest_store
+from pmrl_cli.files.durable.atomic import check_replaceable
+from pmrl_cli.files.join.dataset import read_dataset
+from pmrl_cli.files.join.specs import probe
 
 DATA = X.tobytes()
 

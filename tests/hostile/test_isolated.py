@@ -14,10 +14,10 @@ import pytest
 from makers import IDS, X, crashing, good, packed, slow
 
 from pmrl_cli.errors import DataError, PolicyError, StateError
-from pmrl_cli.files import isolated, source
-from pmrl_cli.files.inspection import inspect_files
-from pmrl_cli.files.reading import read_dataset
-from pmrl_cli.files.specs import probe
+from pmrl_cli.files.formats import contents, sandbox_client
+from pmrl_cli.files.join.dataset import read_dataset
+from pmrl_cli.files.join.inspection import inspect_files
+from pmrl_cli.files.join.specs import probe
 from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[2]
@@ -56,8 +56,8 @@ def test_a_file_that_crashes_hdf5_is_one_line_and_the_others_are_looked_at(tmp_p
 
 
 def test_a_file_that_stalls_is_ended_by_its_budget(tmp_path, monkeypatch):
-    monkeypatch.setattr(isolated, "SECONDS", 0.001)
-    monkeypatch.setattr(isolated, "_PATIENCE", 100_000)
+    monkeypatch.setattr(sandbox_client, "SECONDS", 0.001)
+    monkeypatch.setattr(sandbox_client, "_PATIENCE", 100_000)
     found = probe(slow(tmp_path / "slow.h5"))
     with pytest.raises(DataError, match="slow.h5: the HDF5 library took more than 0 s of processor time"):
         found.columns[0].load()
@@ -65,22 +65,22 @@ def test_a_file_that_stalls_is_ended_by_its_budget(tmp_path, monkeypatch):
 
 def test_a_large_file_has_a_large_budget(tmp_path, monkeypatch):
     asked = []
-    monkeypatch.setattr(isolated._Worker, "end", lambda self: None)
+    monkeypatch.setattr(sandbox_client._Worker, "end", lambda self: None)
     monkeypatch.setattr(
-        isolated, "_ask", lambda worker, message, about: asked.append(message["seconds"]) or {"end": True}
+        sandbox_client, "_ask", lambda worker, message, about: asked.append(message["seconds"]) or {"end": True}
     )
     for size in (2**20, 2**30):
         path = tmp_path / f"{size}.h5"
         with path.open("wb") as file:
             file.truncate(size)
-        list(isolated._exchange(path, "hdf5", do="probe"))
+        list(sandbox_client._exchange(path, "hdf5", do="probe"))
     assert asked[1] - asked[0] > 200
 
 
 def test_a_process_killed_while_it_reads_is_told(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "READ_BYTES", 100)
+    monkeypatch.setattr(contents, "READ_BYTES", 100)
     blocks = probe(plain(tmp_path / "x.h5")).vectors[0].blocks()
-    in_use = isolated._idle[-1]
+    in_use = sandbox_client._idle[-1]
     next(blocks)
     os.kill(in_use.process.pid, signal.SIGSEGV)
     with pytest.raises(DataError, match=r"x.h5: the HDF5 library crashed \(signal 11\)"):
@@ -89,7 +89,7 @@ def test_a_process_killed_while_it_reads_is_told(tmp_path, monkeypatch):
 
 
 def test_streams_that_are_left_or_mixed_do_not_meet(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "READ_BYTES", 100)
+    monkeypatch.setattr(contents, "READ_BYTES", 100)
     first, second = (probe(plain(tmp_path / name, values)) for name, values in (("x.h5", X), ("y.h5", -X)))
     left = first.vectors[0].blocks()
     next(left)
@@ -101,7 +101,7 @@ def test_streams_that_are_left_or_mixed_do_not_meet(tmp_path, monkeypatch):
 
 
 def test_an_error_in_the_middle_does_not_answer_the_next_request(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "READ_BYTES", 100)
+    monkeypatch.setattr(contents, "READ_BYTES", 100)
     bad = tmp_path / "bad.h5"
     with h5py.File(bad, "w") as file:
         file.create_dataset("features", data=X, chunks=(4, 9), fletcher32=True)
@@ -121,9 +121,9 @@ def test_what_hdf5_and_parquet_pack_a_thousandfold_takes_bounded_memory(tmp_path
     assert path.stat().st_size < 3 * 2**20
     code = (
         "import sys; from pathlib import Path\n"
-        "from pmrl_cli.files import isolated; from pmrl_cli.files.specs import probe\n"
+        "from pmrl_cli.files.formats import sandbox_client; from pmrl_cli.files.join.specs import probe\n"
         "print(sum(len(block) for block, _ in probe(Path(sys.argv[1])).vectors[0].blocks()))\n"
-        "for process in ('self', isolated._idle[0].process.pid):\n"
+        "for process in ('self', sandbox_client._idle[0].process.pid):\n"
         "    status = Path(f'/proc/{process}/status').read_text()\n"
         "    print(status.split('VmHWM:')[1].split()[0])"
     )
@@ -152,7 +152,7 @@ def test_a_file_that_asks_for_more_memory_than_there_is_ends_as_one_line(tmp_pat
 
 
 def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr(source, "READ_BYTES", 100)
+    monkeypatch.setattr(contents, "READ_BYTES", 100)
     for name in ("x.h5", "x.npy"):
         path = tmp_path / name
         np.save(path, X) if name == "x.npy" else plain(path)
@@ -165,7 +165,7 @@ def test_a_file_that_changes_while_it_is_read_is_refused(tmp_path, monkeypatch):
 
 def test_hdf5_is_not_loaded_beside_the_command(tmp_path):
     code = (
-        "import sys; from pmrl_cli.files.reading import read_dataset\n"
+        "import sys; from pmrl_cli.files.join.dataset import read_dataset\n"
         "read_dataset(sys.argv[1:]); print({'h5py', 'pyarrow.parquet'} & set(sys.modules))"
     )
     paths = [str(plain(tmp_path / "x.h5")), good(tmp_path)]
@@ -177,9 +177,9 @@ def test_the_reading_process_has_no_plugins_no_torch_and_no_module_of_the_folder
     monkeypatch.setenv("HDF5_PLUGIN_PATH", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "numpy.py").write_text("raise SystemExit")
-    monkeypatch.setattr(isolated, "_idle", [])
+    monkeypatch.setattr(sandbox_client, "_idle", [])
     probe(plain(tmp_path / "x.h5"))
-    worker = isolated._idle.pop()
+    worker = sandbox_client._idle.pop()
     status = Path(f"/proc/{worker.process.pid}")
     variables = status.joinpath("environ").read_bytes().split(b"\0")
     assert b"HDF5_PLUGIN_PRELOAD=::" in variables
@@ -191,8 +191,8 @@ def test_the_reading_process_has_no_plugins_no_torch_and_no_module_of_the_folder
 def test_the_reading_process_ends_with_the_command(tmp_path):
     plain(tmp_path / "x.h5")
     code = (
-        "import os, sys; from pathlib import Path; from pmrl_cli.files import isolated\n"
-        "isolated.probe(Path(sys.argv[1])); print(isolated._idle[0].process.pid, flush=True); os._exit(0)"
+        "import os, sys; from pathlib import Path; from pmrl_cli.files.formats import sandbox_client\n"
+        "sandbox_client.probe(Path(sys.argv[1])); print(sandbox_client._idle[0].process.pid, flush=True); os._exit(0)"
     )
     ran = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path / "x.h5")], cwd=ROOT, capture_output=True, text=True, check=True

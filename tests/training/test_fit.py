@@ -13,7 +13,7 @@ from pmrl_cli.aligner import Aligner
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
 from pmrl_cli.errors import DataError, DivergedError, StateError, UsageError
-from pmrl_cli.files.scratch import Scratch
+from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.projection import FeatureMap
 from pmrl_cli.training import feed
 from pmrl_cli.training.bank import build_bank, fit_projections

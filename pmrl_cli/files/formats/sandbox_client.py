@@ -1,8 +1,9 @@
 """Files of formats whose libraries a malformed file can crash, read in a process of their own.
 
-HDF5 and Arrow are never let near a file in this process. A reading process (``worker``) opens it, under limits of
-processor time and memory, and puts blocks of rows into memory that both processes map; it reads the next block while
-the last one is used, so that it costs no time. A file that crashes or stalls it is one DataError that names the file.
+HDF5 and Arrow are never let near a file in this process. A reading process (``sandbox_server``) opens it, under
+limits of processor time and memory, and puts blocks of rows into memory that both processes map; it reads the next
+block while the last one is used, so that it costs no time. A file that crashes or stalls it is one DataError that
+names the file.
 The process is started once and serves all files, one after the other; of several read at the same time each has one
 of its own, and after a crash a new one takes over.
 """
@@ -22,12 +23,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
 
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.wire import NEXT, SLOT_BYTES, SLOTS, Channel, error_from
+from pmrl_cli.files.formats.sandbox_protocol import NEXT, SLOT_BYTES, SLOTS, Channel, error_from
 
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pmrl_cli.files.source import Block, Contents
+    from pmrl_cli.files.formats.contents import Block, Contents
 
 __all__ = ["KINDS", "probe", "start"]
 
@@ -65,7 +66,7 @@ class _Worker:
             # Its own group, so that Ctrl-C is ours to answer; -P, so that no module is taken from the folder of the
             # files; no plugins for HDF5, whatever a file asks for.
             self.process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "pmrl_cli.files.worker", *map(str, descriptors)],
+                [sys.executable, "-P", "-m", "pmrl_cli.files.formats.sandbox_server", *map(str, descriptors)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
@@ -90,7 +91,7 @@ def _shared_file() -> BinaryIO:
 
 
 def _environment() -> dict[str, str]:
-    here = str(Path(__file__).parents[2])
+    here = str(Path(__file__).parents[3])
     outer = os.environ.get("PYTHONPATH")
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HDF5_PLUGIN")}
     return {
@@ -125,12 +126,12 @@ def _exchange(path: Path, kind: str, **request: object) -> Iterator[tuple[dict[s
 
     Raises: what the process raised; DataError if it died or does not answer.
     """
-    from pmrl_cli.files import source
+    from pmrl_cli.files.formats import contents
 
-    with source.reading(str(path)):
+    with contents.reading(str(path)):
         seconds = SECONDS + path.stat().st_size / _BYTES_PER_SECOND
         where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for what is said of the file
-    message = {**request, **where, "kind": kind, "block": source.READ_BYTES, "seconds": seconds}
+    message = {**request, **where, "kind": kind, "block": contents.READ_BYTES, "seconds": seconds}
     try:
         worker = _idle.pop()
     except IndexError:  # none is ready, or another thread was faster
@@ -193,7 +194,7 @@ def probe(path: Path) -> Contents:
 
     Raises: as the probes of these formats; DataError if the file crashes or stalls its library.
     """
-    from pmrl_cli.files.source import Column, Contents, Vectors
+    from pmrl_cli.files.formats.contents import Column, Contents, Vectors
 
     kind = KINDS[path.suffix.lower()]
     [(found, _)] = _exchange(path, kind, do="probe")

@@ -18,7 +18,16 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pmrl_cli.errors import Place, PolicyError, printable
-from pmrl_cli.files.source import MAX_DIM, Block, Column, Contents, Vectors, reading, refuse_bomb, rows_per_block
+from pmrl_cli.files.formats.contents import (
+    MAX_DIM,
+    Block,
+    Column,
+    Contents,
+    Vectors,
+    reading,
+    refuse_bomb,
+    rows_per_block,
+)
 
 __all__ = ["probe_hdf5"]
 

@@ -17,11 +17,11 @@ import pyarrow.compute as pc
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files import isolated
-from pmrl_cli.files.arrays import probe_npy
-from pmrl_cli.files.atomic import MANIFEST
-from pmrl_cli.files.sealed import check_files, read_manifest
-from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, check_regular, reading
+from pmrl_cli.files.durable.atomic import MANIFEST
+from pmrl_cli.files.durable.checksums import check_files, read_manifest
+from pmrl_cli.files.formats import sandbox_client
+from pmrl_cli.files.formats.arrays import probe_npy
+from pmrl_cli.files.formats.contents import BFLOAT16, Block, Column, Contents, Vectors, check_regular, reading
 
 __all__ = [
     "EXPORT",
@@ -149,7 +149,7 @@ def _present(path: Path, store: _Store) -> npt.NDArray[np.bool_]:
 def _ids_table(path: Path, store: _Store) -> pa.Table:
     file = path / IDS
     check_regular(file)
-    columns = isolated.probe(file).columns
+    columns = sandbox_client.probe(file).columns
     table = pa.table({column.name: column.load() for column in columns})
     if len(table) != store.rows or table.column_names[:1] != ["id"]:
         raise _damaged(file, f"{len(table)} rows of {', '.join(table.column_names)}", f"{store.rows} rows with id")

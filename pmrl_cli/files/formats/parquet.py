@@ -13,7 +13,16 @@ import pyarrow.parquet as pq
 
 from pmrl_cli.data.validate import SHOWN
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.source import MAX_DIM, Block, Column, Contents, Vectors, reading, refuse_bomb, rows_per_block
+from pmrl_cli.files.formats.contents import (
+    MAX_DIM,
+    Block,
+    Column,
+    Contents,
+    Vectors,
+    reading,
+    refuse_bomb,
+    rows_per_block,
+)
 
 __all__ = ["probe_csv", "probe_parquet"]
 

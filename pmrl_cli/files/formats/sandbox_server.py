@@ -1,8 +1,9 @@
 """The reading process: the only one in which the HDF5 and Arrow libraries meet files of strangers.
 
-``python -m pmrl_cli.files.worker SOCKET MEMORY`` is started by ``isolated`` and answers three requests: what a file
-holds, the blocks of one of its arrays, the values of one of its columns. A malformed file can crash these libraries,
-keep them busy for ever or make them ask for any amount of memory; here that costs this process and no more.
+``python -m pmrl_cli.files.formats.sandbox_server SOCKET MEMORY`` is started by ``sandbox_client`` and answers three
+requests: what a file holds, the blocks of one of its arrays, the values of one of its columns. A malformed file can
+crash these libraries, keep them busy for ever or make them ask for any amount of memory; here that costs this process
+and no more.
 """
 
 from __future__ import annotations
@@ -23,12 +24,12 @@ import numpy as np
 import pyarrow as pa
 
 from pmrl_cli.errors import DataError, Place, PmrlError, ResourceError
-from pmrl_cli.files import source
-from pmrl_cli.files.hdf5 import probe_hdf5
-from pmrl_cli.files.parquet import probe_csv, probe_parquet
-from pmrl_cli.files.scratch import available_memory
-from pmrl_cli.files.source import Contents, Vectors
-from pmrl_cli.files.wire import NEXT, SLOT_BYTES, SLOTS, Channel, error_message
+from pmrl_cli.files.durable.scratch import available_memory
+from pmrl_cli.files.formats import contents
+from pmrl_cli.files.formats.contents import Contents, Vectors
+from pmrl_cli.files.formats.hdf5 import probe_hdf5
+from pmrl_cli.files.formats.parquet import probe_csv, probe_parquet
+from pmrl_cli.files.formats.sandbox_protocol import NEXT, SLOT_BYTES, SLOTS, Channel, error_message
 
 _PROBES: dict[str, Callable[[Path], Contents]] = {
     "hdf5": probe_hdf5,
@@ -82,9 +83,9 @@ class _Server:
 
     def _contents(self, path: Path, request: dict[str, Any]) -> Contents:
         """Return what the file holds; looked at again only if it is another file by now."""
-        key = (request["folder"], request["path"], request["kind"], request["block"], *source.signature(path))
+        key = (request["folder"], request["path"], request["kind"], request["block"], *contents.signature(path))
         if key not in self._known:
-            source.READ_BYTES = request["block"]
+            contents.READ_BYTES = request["block"]
             self._known[key] = _PROBES[request["kind"]](path)
         return self._known[key]
 
@@ -170,7 +171,7 @@ def _no_memory(path: Path) -> ResourceError:
 
 def _unforeseen(path: Path, error: Exception) -> DataError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-    return source.unreadable(str(path), None, reason)
+    return contents.unreadable(str(path), None, reason)
 
 
 def _allow(seconds: float) -> None:

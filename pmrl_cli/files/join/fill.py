@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 from pmrl_cli.data.join import Joined, join_ids, rows_of
 from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
-from pmrl_cli.files.discovery import Modality, Plan
-from pmrl_cli.files.npy import RowStore, digest_rows, npy_header
-from pmrl_cli.files.side import SideTable
-from pmrl_cli.files.source import BFLOAT16, Block, Vectors, to_float32
+from pmrl_cli.files.durable.npy import RowStore, digest_rows, npy_header
+from pmrl_cli.files.formats.contents import BFLOAT16, Block, Vectors, to_float32
+from pmrl_cli.files.join.discovery import Modality, Plan
+from pmrl_cli.files.join.side_table import SideTable
 
 __all__ = ["Filled", "Scan", "element_type", "fill_all", "join_plan", "scan", "side_columns"]
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pmrl_cli.files.model_folder import read_model
+from pmrl_cli.files.artifacts.model import read_model
 
 __all__ = ["SCHEMA", "read_training"]
 

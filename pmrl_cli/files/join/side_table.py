@@ -10,8 +10,8 @@ import pyarrow as pa
 
 from pmrl_cli.data.validate import check_unique, text_ids
 from pmrl_cli.errors import DataError, Place, PmrlError
-from pmrl_cli.files.choosing import id_columns
-from pmrl_cli.files.specs import Report, probe
+from pmrl_cli.files.join.choosing import id_columns
+from pmrl_cli.files.join.specs import Report, probe
 
 __all__ = ["SideTable", "plain", "read_side_table", "side_tables"]
 

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.split import shard
-from pmrl_cli.files.vector_tables import Parts
+from pmrl_cli.files.formats.vector_tables import Parts
 
 __all__ = ["FUSED", "ROWS_PER_FILE", "Share", "rank_of", "shard_of"]
 

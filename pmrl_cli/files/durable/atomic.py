@@ -17,7 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from pmrl_cli.errors import Place, ResourceError, UsageError
-from pmrl_cli.files.locks import LOCK, held
+from pmrl_cli.files.durable.locks import LOCK, held
 
 __all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "format_of", "remove", "to_json"]
 

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError, printable
-from pmrl_cli.files import isolated
-from pmrl_cli.files.arrays import probe_npy, probe_npz, probe_safetensors
-from pmrl_cli.files.manifest import EXPORT, STORE, check_listed, check_unread, folder_format, probe_store
-from pmrl_cli.files.naming import natural_key, unsharded
-from pmrl_cli.files.pickles import refuse_pickle
-from pmrl_cli.files.source import Contents, check_regular, reading, signature
-from pmrl_cli.files.unchanging import unchanging
+from pmrl_cli.files.formats import sandbox_client
+from pmrl_cli.files.formats.arrays import probe_npy, probe_npz, probe_safetensors
+from pmrl_cli.files.formats.contents import Contents, check_regular, reading, signature
+from pmrl_cli.files.formats.pickles import refuse_pickle
+from pmrl_cli.files.formats.store import EXPORT, STORE, check_listed, check_unread, folder_format, probe_store
+from pmrl_cli.files.formats.unchanging import unchanging
+from pmrl_cli.files.join.naming import natural_key, unsharded
 
 __all__ = ["Item", "Report", "check_not_input", "expand", "parse_spec", "probe"]
 
@@ -22,7 +22,7 @@ Report = Callable[[PmrlError], None]
 """Takes an error: raises it, or keeps it so that the others are found too."""
 
 _PROBES: dict[str, Callable[[Path], Contents]] = {
-    **dict.fromkeys(isolated.KINDS, isolated.probe),
+    **dict.fromkeys(sandbox_client.KINDS, sandbox_client.probe),
     ".npy": probe_npy,
     ".npz": probe_npz,
     ".safetensors": probe_safetensors,

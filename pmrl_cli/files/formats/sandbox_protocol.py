@@ -1,7 +1,7 @@
 """What a command and its reading process say to each other: one line of JSON a message, errors included.
 
 JSON and not pickle, because the other side has looked at files of strangers. Arrays do not travel here: they lie in
-memory that both sides map (see ``isolated``).
+memory that both sides map (see ``sandbox_client``).
 """
 
 from __future__ import annotations

@@ -16,7 +16,16 @@ import pyarrow as pa
 from safetensors import safe_open
 
 from pmrl_cli.errors import Place, PolicyError
-from pmrl_cli.files.source import BFLOAT16, Block, Column, Contents, Vectors, reading, refuse_bomb, rows_per_block
+from pmrl_cli.files.formats.contents import (
+    BFLOAT16,
+    Block,
+    Column,
+    Contents,
+    Vectors,
+    reading,
+    refuse_bomb,
+    rows_per_block,
+)
 
 __all__ = ["probe_npy", "probe_npz", "probe_safetensors"]
 

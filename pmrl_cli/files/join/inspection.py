@@ -9,8 +9,8 @@ from typing import Any
 
 from pmrl_cli.data.join import Joined, join_ids
 from pmrl_cli.errors import PmrlError
-from pmrl_cli.files.discovery import Modality, Plan, discover
-from pmrl_cli.files.fill import join_plan, scan, side_columns
+from pmrl_cli.files.join.discovery import Modality, Plan, discover
+from pmrl_cli.files.join.fill import join_plan, scan, side_columns
 
 __all__ = ["Inspection", "inspect_files"]
 

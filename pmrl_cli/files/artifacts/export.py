@@ -24,12 +24,12 @@ import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.errors import UsageError
-from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable
-from pmrl_cli.files.manifest import EXPORT, IDS, STORE, digest_ids
-from pmrl_cli.files.npy import npy_header
-from pmrl_cli.files.sealed import FORMAT_VERSION, HashedFile, sha256_of, write_sealed
-from pmrl_cli.files.shares import FUSED, ROWS_PER_FILE, Share
-from pmrl_cli.files.vector_tables import Hdf5File, ParquetParts, Parts, VectorTable, vector_type
+from pmrl_cli.files.artifacts.shares import FUSED, ROWS_PER_FILE, Share
+from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, check_replaceable
+from pmrl_cli.files.durable.checksums import FORMAT_VERSION, HashedFile, sha256_of, write_sealed
+from pmrl_cli.files.durable.npy import npy_header
+from pmrl_cli.files.formats.store import EXPORT, IDS, STORE, digest_ids
+from pmrl_cli.files.formats.vector_tables import Hdf5File, ParquetParts, Parts, VectorTable, vector_type
 
 __all__ = [
     "FORMATS",

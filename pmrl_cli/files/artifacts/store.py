@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.atomic import MANIFEST, atomic_folder, check_replaceable
-from pmrl_cli.files.discovery import Plan
-from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan
-from pmrl_cli.files.manifest import FILE_NAME, IDS, PRESENT, STORE, digest_ids, open_store
-from pmrl_cli.files.npy import NpyWriter
-from pmrl_cli.files.reading import check_disk, plan_of
-from pmrl_cli.files.sealed import FORMAT_VERSION, digests, write_sealed
-from pmrl_cli.files.specs import check_not_input
+from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, check_replaceable
+from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, write_sealed
+from pmrl_cli.files.durable.npy import NpyWriter
+from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE, digest_ids, open_store
+from pmrl_cli.files.join.dataset import check_disk, plan_of
+from pmrl_cli.files.join.discovery import Plan
+from pmrl_cli.files.join.fill import Filled, element_type, fill_all, join_plan
+from pmrl_cli.files.join.specs import check_not_input
 
 __all__ = ["NpyWriter", "ingest_store", "open_store"]
 

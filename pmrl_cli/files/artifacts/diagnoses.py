@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.atomic import atomic_file
-from pmrl_cli.files.source import check_regular
+from pmrl_cli.files.durable.atomic import atomic_file
+from pmrl_cli.files.formats.contents import check_regular
 
 __all__ = ["PAGE_MARKER", "SCHEMA", "read_diagnosis", "write_page"]
 

@@ -6,7 +6,7 @@ import zipfile
 from pathlib import Path
 
 from pmrl_cli.errors import Place, PolicyError
-from pmrl_cli.files.source import reading
+from pmrl_cli.files.formats.contents import reading
 
 __all__ = ["refuse_pickle"]
 

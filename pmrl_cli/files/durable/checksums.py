@@ -15,7 +15,7 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pmrl_cli.errors import DataError, Place, StateError
-from pmrl_cli.files.atomic import MANIFEST, to_json
+from pmrl_cli.files.durable.atomic import MANIFEST, to_json
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

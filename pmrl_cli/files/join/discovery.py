@@ -16,7 +16,8 @@ import pyarrow.compute as pc
 
 from pmrl_cli.data.validate import check_unique, text_ids
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError
-from pmrl_cli.files.choosing import (
+from pmrl_cli.files.formats.contents import BFLOAT16, FLOATS, Column, Contents, Vectors
+from pmrl_cli.files.join.choosing import (
     PER_SAMPLE,
     choose_ids,
     choose_vectors,
@@ -25,10 +26,9 @@ from pmrl_cli.files.choosing import (
     per_sample_error,
     refuse_per_sample,
 )
-from pmrl_cli.files.naming import array_names, missing_shards, modality_names, natural_key, never_features
-from pmrl_cli.files.side import SideTable, side_tables
-from pmrl_cli.files.source import BFLOAT16, FLOATS, Column, Contents, Vectors
-from pmrl_cli.files.specs import Item, Report, expand, probe
+from pmrl_cli.files.join.naming import array_names, missing_shards, modality_names, natural_key, never_features
+from pmrl_cli.files.join.side_table import SideTable, side_tables
+from pmrl_cli.files.join.specs import Item, Report, expand, probe
 
 __all__ = ["Modality", "Plan", "discover"]
 

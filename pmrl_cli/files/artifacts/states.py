@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from pmrl_cli.errors import DataError, Place, ResourceError, StateError
-from pmrl_cli.files.atomic import atomic_file
-from pmrl_cli.files.source import check_regular
+from pmrl_cli.files.durable.atomic import atomic_file
+from pmrl_cli.files.formats.contents import check_regular
 
 __all__ = ["STATE", "STATE_MARKER", "read_state", "write_state"]
 

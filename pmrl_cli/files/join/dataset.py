@@ -14,13 +14,13 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import PmrlError, ResourceError, raise_all
-from pmrl_cli.files.discovery import Plan, discover
-from pmrl_cli.files.fill import Filled, element_type, fill_all, join_plan, side_columns
-from pmrl_cli.files.manifest import STORE, folder_format, open_store
-from pmrl_cli.files.npy import MemoryRows, NpyWriter
-from pmrl_cli.files.scratch import available_memory
-from pmrl_cli.files.side import read_side_table
-from pmrl_cli.files.source import BFLOAT16
+from pmrl_cli.files.durable.npy import MemoryRows, NpyWriter
+from pmrl_cli.files.durable.scratch import available_memory
+from pmrl_cli.files.formats.contents import BFLOAT16
+from pmrl_cli.files.formats.store import STORE, folder_format, open_store
+from pmrl_cli.files.join.discovery import Plan, discover
+from pmrl_cli.files.join.fill import Filled, element_type, fill_all, join_plan, side_columns
+from pmrl_cli.files.join.side_table import read_side_table
 
 __all__ = ["check_disk", "plan_of", "read_dataset"]
 

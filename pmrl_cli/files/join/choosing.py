@@ -6,8 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pmrl_cli.errors import DataError, Place, printable
-from pmrl_cli.files.naming import FEATURE_NAMES, ID_NAMES, base_name, never_features
-from pmrl_cli.files.source import FLOATS, Column, Contents, Vectors
+from pmrl_cli.files.formats.contents import FLOATS, Column, Contents, Vectors
+from pmrl_cli.files.join.naming import FEATURE_NAMES, ID_NAMES, base_name, never_features
 
 __all__ = ["Choice", "choose_ids", "choose_vectors", "id_columns", "is_side_table", "refuse_per_sample"]
 

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.sealed import HashedFile
+from pmrl_cli.files.durable.checksums import HashedFile
 
 __all__ = ["Hdf5File", "ParquetParts", "Parts", "VectorTable", "vector_type"]
 

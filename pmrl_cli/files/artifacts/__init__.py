@@ -1,0 +1,1 @@
+"""What pmrl itself writes: models, stores, exports, states and lists of suspects."""
