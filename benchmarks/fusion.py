@@ -20,7 +20,7 @@ from quality import GROUPS, settings_of
 
 from pmrl_cli import Aligner, fusion, read_dataset
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.retrieval.columns import codes_of
+from pmrl_cli.data.links import links_of
 from pmrl_cli.retrieval.intervals import Sample, interval, resample
 from pmrl_cli.retrieval.metrics import reciprocal_ranks
 from pmrl_cli.retrieval.ranks import OTHERS, rank_dataset
@@ -51,7 +51,7 @@ def main() -> None:
         aligner = Aligner.load(model)
         rows, _ = aligner.rows(data, "test")
         dataset = aligner.embed_dataset(data, rows)
-        codes = np.arange(len(dataset)) if group is None else codes_of(dataset, group, missing="apart")
+        codes = links_of(dataset, group=group).dependent
         _, groups = np.unique(codes, return_inverse=True)
         leading = fused_ranks(dataset, "leading", fusion.WEIGHT_TEMPERATURE)
         base = np.mean([values.mean() for _, values in leading.values()])

@@ -90,7 +90,7 @@ def main() -> None:
         group = GROUPS.get(folder.name)
         for kind in arguments.kind.split(","):
             for seed in range(arguments.seeds):
-                spared = split_instances(dataset, SplitRule(seed, 0.2, 0.2, group, None)) == TEST
+                spared = split_instances(dataset, SplitRule(seed, 0.2, 0.2, group)) == TEST
                 for share in SHARES[kind]:
                     for method, settings in METHODS.items():
                         told = method == "pmrl told"

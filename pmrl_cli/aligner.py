@@ -275,6 +275,7 @@ class Aligner:
             {name: column.take(taken) for name, column in dataset.columns.items()},
             dataset.named_by_row,
             dataset.notes,
+            None if dataset.hashes is None else dataset.hashes[taken],
         )
 
     def rows(self, dataset: Dataset, split: str = "auto") -> tuple[npt.NDArray[np.int64], str]:

@@ -80,6 +80,8 @@ class Dataset:
             has no row for an instance.
         named_by_row: True if no file had ids and instances are known by their row number.
         notes: what reading decided or dropped, one sentence each; commands show them.
+        hashes: (n, k) uint64 of the vectors as they were read, 0 where absent (``pmrl_cli.data.repeats``); those of
+            a data set that was embedded are of what it was embedded from. None: not taken yet.
     """
 
     ids: pa.LargeStringArray
@@ -88,6 +90,7 @@ class Dataset:
     columns: Mapping[str, pa.Array] = field(default_factory=dict)
     named_by_row: bool = False
     notes: tuple[str, ...] = ()
+    hashes: npt.NDArray[np.uint64] | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -111,6 +114,7 @@ class Dataset:
             {name: column[rows] for name, column in self.columns.items()},
             self.named_by_row,
             self.notes,
+            None if self.hashes is None else self.hashes[rows],
         )
 
     def block_rows(self) -> int:

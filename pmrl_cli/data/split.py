@@ -1,4 +1,9 @@
-"""How instances are parted: to train, to choose and unseen, by hash of the id or of its group; or into shards."""
+"""How instances are parted: to train, to choose and unseen, by hash; or into shards.
+
+What is not independent stays together: instances of one group, and those that show the same thing because a modality
+holds equal vectors of them or a column says so (``pmrl_cli.data.links``). Else a model would be judged on what it was
+trained on.
+"""
 
 from __future__ import annotations
 
@@ -8,11 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pmrl_cli.data.columns import codes_of, column_of, group_column
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids, unit_interval
-from pmrl_cli.errors import DataError, Place, UsageError
+from pmrl_cli.data.links import components, links_of
+from pmrl_cli.errors import DataError, Place
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "column_of", "group_keys", "shard", "split_instances"]
+__all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "group_keys", "shard", "split_instances"]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -35,7 +42,8 @@ class SplitRule:
         seed: of the hash.
         validation: share of instances (or groups) that choose settings and stop training, in (0, 1).
         test: share that fit never touches, in [0, 1).
-        group: side column; instances of one group stay together.
+        group: side column; instances of one group stay together (None: the column ``group``, where there is one).
+        match: side column; instances of one value show the same thing, and stay together.
         column: side column that already says train, validation or test; where it names no validation, that
             is dealt by hash from train.
     """
@@ -44,6 +52,7 @@ class SplitRule:
     validation: float
     test: float = 0.0
     group: str | None = None
+    match: str | None = None
     column: str | None = None
 
 
@@ -59,20 +68,6 @@ def shard(count: int, index: int, of: int) -> slice:
         of: how many shares, at least 1.
     """
     return slice(count * index // of, count * (index + 1) // of)
-
-
-def column_of(dataset: Dataset, name: str) -> pa.Array:
-    """Return a side column.
-
-    Raises: UsageError if there is none of that name, naming those there are.
-    """
-    if name not in dataset.columns:
-        there = ", ".join(sorted(dataset.columns)) or "none"
-        what = "unknown side column"
-        raise UsageError(
-            what, found=repr(name), expected=f"one of: {there}", next_step="Give the table that has it with --labels."
-        )
-    return dataset.columns[name]
 
 
 def group_keys(dataset: Dataset, group: str | None) -> pa.Array:
@@ -95,13 +90,15 @@ def group_keys(dataset: Dataset, group: str | None) -> pa.Array:
 def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
     """Return (n,) int8 of TRAIN, VALIDATION, TEST.
 
-    By hash: an instance's part depends on its id (or group), the seed and the shares alone, so that adding
-    instances moves nobody.
+    By hash: the part of an instance that nothing is linked to depends on its id (or group), the seed and the shares
+    alone, so that adding others does not move it. Linked instances go where one of them would, which is chosen by
+    another hash.
 
-    Raises: DataError if a split column holds other words, or parts a group; UsageError if a column is not there.
+    Raises: DataError if a split column holds other words, or parts a group or a match; UsageError if a column is not
+        there.
     """
-    keys = group_keys(dataset, rule.group)
-    position = unit_interval(hash_ids(keys, rule.seed))
+    group = group_column(dataset, rule.group)
+    position = _positions(dataset, group, links_of(dataset, match=rule.match, group=group).dependent, rule.seed)
     parts = np.full(len(dataset), TRAIN, dtype=np.int8)
     parts[position < rule.test + rule.validation] = VALIDATION
     parts[position < rule.test] = TEST
@@ -115,21 +112,37 @@ def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
             what,
             found=f"{', '.join(unknown[:5])} in column {rule.column!r}",
             expected="train, validation or test for every instance",
-            next_step="Mend the column or leave --split-column away.",
+            next_step="Fix the column or leave --split-column away.",
         )
     stated = np.array([_WORDS[str(w)] for w in words], dtype=np.int8)
-    if rule.group is not None:
-        _refuse_leaks(dataset, keys, stated, rule)
+    for column in dict.fromkeys(name for name in (group, rule.match) if name is not None):
+        _refuse_parted(dataset, column, stated, rule.column)
     if (stated == VALIDATION).any():
         return stated
     # The stated test stays; validation is dealt from the stated train by its share of what is left.
-    dealt = unit_interval(hash_ids(keys, rule.seed)) < rule.validation
-    return np.where((stated == TRAIN) & dealt, VALIDATION, stated).astype(np.int8)
+    return np.where((stated == TRAIN) & (position < rule.validation), VALIDATION, stated).astype(np.int8)
 
 
-def _refuse_leaks(dataset: Dataset, keys: pa.Array, stated: npt.NDArray[np.int8], rule: SplitRule) -> None:
+def _positions(
+    dataset: Dataset, group: str | None, dependent: npt.NDArray[np.int64], seed: int
+) -> npt.NDArray[np.float64]:
+    """Return (n,) numbers in [0, 1), equal within each component: the hash of one of its keys."""
+    keys = group_keys(dataset, group)
+    position = unit_interval(hash_ids(keys, seed))
+    linked = np.flatnonzero(np.bincount(dependent)[dependent] > 1)
+    if not len(linked):
+        return position
+    # By a hash that does not depend on the split's: the least of those would draw every component to one end.
+    order = linked[np.lexsort((hash_ids(keys.take(pa.array(linked)), -1 - seed), dependent[linked]))]
+    component = dependent[order]
+    leads = np.diff(component, prepend=-1) > 0
+    position[order] = position[order[leads]][np.cumsum(leads) - 1]
+    return position
+
+
+def _refuse_parted(dataset: Dataset, column: str, stated: npt.NDArray[np.int8], split_column: str) -> None:
     """Refuse a stated split that has one group on both sides: what is learnt of it would be tested on it."""
-    group = keys.dictionary_encode().indices.to_numpy(zero_copy_only=False)
+    group = components(len(dataset), [codes_of(dataset, column)])
     first = np.unique(group, return_index=True)[1]
     parted = np.flatnonzero(stated != stated[first][group])
     if not len(parted):
@@ -140,9 +153,9 @@ def _refuse_leaks(dataset: Dataset, keys: pa.Array, stated: npt.NDArray[np.int8]
     what = "a group stands in more than one part of the split"
     raise DataError(
         what,
-        at=Place("side columns", rule.group, instance_id=dataset.ids[here].as_py()),
+        at=Place("side columns", column, instance_id=dataset.ids[here].as_py()),
         found=f"{parts[stated[here]]}, and {parts[stated[there]]} at id {dataset.ids[there].as_py()!r}"
         f" ({len(groups)} such groups)",
-        expected=f"each group of {rule.group!r} in one part of {rule.column!r}",
-        next_step="Mend the split column, or leave --split-column or --group away.",
+        expected=f"each group of {column!r} in one part of {split_column!r}",
+        next_step="Fix the split column, or leave out --split-column, or the column of groups.",
     )

@@ -13,8 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.data.split import column_of, shard
+from pmrl_cli.data.split import shard
 from pmrl_cli.diagnosis.header import Header
 from pmrl_cli.diagnosis.mispairs import Mispairs
 from pmrl_cli.diagnosis.order import try_orders

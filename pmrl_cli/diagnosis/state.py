@@ -14,9 +14,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids, hash_values
-from pmrl_cli.data.split import column_of, group_keys
+from pmrl_cli.data.split import group_keys
 from pmrl_cli.diagnosis.header import Header
 from pmrl_cli.diagnosis.joint import JointMoments
 from pmrl_cli.diagnosis.numbers import numbers_of, ranges_of

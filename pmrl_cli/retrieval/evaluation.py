@@ -9,11 +9,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.data.columns import codes_of, group_column
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
+from pmrl_cli.data.links import links_of
 from pmrl_cli.fusion import check_fusion
 from pmrl_cli.retrieval.batches import check_one_space, read_batch
-from pmrl_cli.retrieval.columns import codes_of
 from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, reciprocal_ranks, tie_spread
@@ -115,7 +116,8 @@ def evaluate(
     queries = smallest_by_hash(dataset, rows, max_queries, seed)
     ranked = rank_dataset(dataset, queries, fusion=fusion, world=world)
 
-    codes = np.arange(len(dataset)) if group is None else codes_of(dataset, group, missing="apart")
+    group = group_column(dataset, group)
+    codes = links_of(dataset, group=group).dependent
     numbers, positions = np.unique(codes[queries], return_inverse=True)
     groups = np.full(len(dataset), -1)
     groups[queries] = positions
@@ -139,7 +141,7 @@ def evaluate(
     if label is not None:
         gallery = smallest_by_hash(dataset, queries, LABEL_GALLERY, seed)
         asking = np.isin(gallery, smallest_by_hash(dataset, queries, LABEL_QUERIES, seed))
-        labels = codes_of(dataset, label, missing="none")
+        labels = codes_of(dataset, label)
         found = label_precision(read_batch(dataset, gallery), dataset.names, labels, asking)
         samples = {name: Sample(groups[one.rows], {LABEL_METRIC: one.precision}) for name, one in found.items()}
         resampled = resample(samples, len(numbers), draws=draws, seed=seed)

@@ -39,7 +39,9 @@ class FitSettings:
             are few instances.
         validation: share of instances (or groups) that choose and stop.
         test: share of instances (or groups) that fit never touches.
-        group: side column whose instances stay on one side of every split.
+        group: side column whose instances stay on one side of every split; None is the column ``group``, where there
+            is one.
+        match: side column; instances of one value show the same thing: they stay on one side of every split.
         split_column: side column that states the split.
         precision: ``fp32``, ``bf16`` or ``auto`` (bf16 where a GPU has it, else fp32).
         seed: of split, initialisation, order and dropout.
@@ -61,6 +63,7 @@ class FitSettings:
     validation: float = 0.2
     test: float = 0.1
     group: str | None = None
+    match: str | None = None
     split_column: str | None = None
     precision: str = "auto"
     seed: int = 0
@@ -90,7 +93,7 @@ class FitSettings:
     @property
     def split_rule(self) -> SplitRule:
         """How the instances are dealt."""
-        return SplitRule(self.seed, self.validation, self.test, self.group, self.split_column)
+        return SplitRule(self.seed, self.validation, self.test, self.group, self.match, self.split_column)
 
     def as_dict(self) -> dict[str, object]:
         """Return the settings by name."""

@@ -162,7 +162,7 @@ def test_json_is_one_object_with_the_metrics(tmp_path):
         (("--adapter", "tree"), 2, "expected one of auto, linear, mlp, kernel"),
         (("--validation", "1.5"), 2, "validation share out of range"),
         (("--config", "absent.toml"), 2, "config file cannot be read: absent.toml"),
-        (("--group", "owner"), 2, "unknown side column: 'owner'"),
+        (("--group", "owner"), 2, "no such side column: 'owner'"),
         (("--device", "cuda:77"), 5, "device is not there"),
         (("--device", "cpu:"), 2, "unknown device: 'cpu:'"),
         (("--seed", "4294967296"), 2, "seed out of range"),

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, SplitRule, shard, split_instances
 from pmrl_cli.errors import DataError, UsageError
+from tests.simulate import dataset_of
 
 
 def make(ids, **columns):
@@ -70,7 +71,7 @@ def test_a_split_column_is_followed_and_lacks_only_validation_dealt_by_hash():
 def test_other_words_and_columns_are_errors_that_name_them():
     with pytest.raises(DataError, match="holdout in column 'split'"):
         split_instances(make(["x", "y"], split=["train", "holdout"]), SplitRule(0, 0.2, column="split"))
-    with pytest.raises(UsageError, match=r"'fold'.*one of: split"):
+    with pytest.raises(UsageError, match=r"'fold'.*one of split"):
         split_instances(make(["x"], split=["train"]), SplitRule(0, 0.2, column="fold"))
 
 
@@ -82,6 +83,38 @@ def test_a_stated_split_that_parts_a_group_is_refused_with_its_ids():
     assert "owner (id 'c'): train, and test at id 'b' (1 such groups)" in str(caught.value)
     whole = make(["a", "b", "c"], split=["train", "test", "test"], owner=["x", "y", "y"])
     assert split_instances(whole, SplitRule(0, 0.2, group="owner", column="split"))[1:].tolist() == [TEST, TEST]
+
+
+def copies(numbers, seed):
+    return np.random.default_rng(seed).normal(size=(max(numbers) + 1, 8)).astype(np.float32)[numbers]
+
+
+def test_copies_of_a_vector_are_never_parted_and_the_shares_stay():
+    images, words = np.arange(5000) // 5, np.random.default_rng(1).permutation(5000) // 2
+    data = dataset_of({"image": copies(images, 0), "text": copies(np.arange(5000), 1)}, ids=IDS)
+    parts = split_instances(data, SplitRule(0, 0.2, 0.3))
+    assert (parts == parts[::5][images]).all()
+    np.testing.assert_allclose(np.bincount(parts) / 5000, [0.5, 0.2, 0.3], atol=0.06)
+    chosen = dataset_of({"image": copies(np.arange(5000), 0), "text": copies(words, 1)}, ids=IDS)
+    again = split_instances(chosen, SplitRule(0, 0.2, 0.3))
+    assert all((again[words == word] == again[words == word][0]).all() for word in range(0, 2500, 50))
+    np.testing.assert_allclose(np.bincount(again) / 5000, [0.5, 0.2, 0.3], atol=0.04)
+
+
+def test_matches_stay_together_and_a_stated_split_that_parts_one_is_refused():
+    scene = [f"s{i % 700}" for i in range(len(IDS))]
+    data = make(IDS, scene=scene, split=["train", "test"] * 2500)
+    parts = split_instances(data, SplitRule(0, 0.3, 0.2, match="scene"))
+    assert (parts == parts[np.arange(len(IDS)) % 700]).all()
+    odd = make(IDS, scene=[f"s{i % 701}" for i in range(len(IDS))], split=["train", "test"] * 2500)
+    with pytest.raises(DataError, match=r"scene \(id 'id-701'\): test, and train at id 'id-0' \(701 such groups\)"):
+        split_instances(odd, SplitRule(0, 0.3, match="scene", column="split"))
+
+
+def test_a_column_named_group_is_that_of_groups_unless_another_is_named():
+    data = make(IDS, group=[f"g{i // 10}" for i in range(len(IDS))], owner=IDS)
+    assert (split_instances(data, SplitRule(0, 0.3)) == split_instances(data, SplitRule(0, 0.3, group="group"))).all()
+    assert (split_instances(data, SplitRule(0, 0.3, group="owner")) != split_instances(data, SplitRule(0, 0.3))).any()
 
 
 @given(count=st.integers(0, 10**12), of=st.integers(1, 50))

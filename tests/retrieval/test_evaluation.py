@@ -49,17 +49,21 @@ def test_shuffled_pairs_score_chance():
 
 
 def test_groups_widen_the_interval_and_leave_the_value():
-    data = simulate(400, 2, 8, noise=1.0, group_size=20)
-    alone, grouped = plain(evaluate(data)), plain(evaluate(data, group="group"))
-    assert grouped["groups"] == 20
-    assert grouped["pairwise"]["MRR"]["value"] == alone["pairwise"]["MRR"]["value"]
-    copies = dataset_of(
-        {f.name: np.repeat(f.array[:50], 8, axis=0) for f in data.modalities}, group=np.repeat(np.arange(50), 8)
-    )
-    width = {
-        group: np.diff(plain(evaluate(copies, group=group))["pairwise"]["MRR"]["ci"])[0] for group in (None, "group")
-    }
-    assert width["group"] > 2 * width[None]  # eight copies of a query are one query
+    data = simulate(400, 2, 8, noise=1.0)
+    arrays = {f.name: f.array for f in data.modalities}
+    hard = np.argsort(-np.linalg.norm(data.modalities[0].array - data.modalities[1].array, axis=1))
+    owner = np.empty(400, int)
+    owner[hard] = np.arange(400) // 20  # queries of one owner are equally hard
+    data = dataset_of(arrays, owner=owner, group=owner)
+    width = {}
+    for group in ("owner", "group", None):
+        found = plain(evaluate(data, group=group))
+        assert (found["group"], found["groups"]) == (group or "group", 20)
+        width[group] = np.diff(found["pairwise"]["MRR"]["ci"])[0]
+    alone = plain(evaluate(dataset_of(arrays)))
+    assert alone["groups"] == 400
+    assert found["pairwise"]["MRR"]["value"] == alone["pairwise"]["MRR"]["value"]
+    assert width["owner"] == width["group"] == width[None] > 1.5 * np.diff(alone["pairwise"]["MRR"]["ci"])[0]
 
 
 def test_a_limit_on_queries_samples_who_asks_and_keeps_the_gallery():
