@@ -1,0 +1,68 @@
+"""Nearest neighbours against loops over all pairs."""
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional
+
+from pmrl_cli.retrieval.search import CSLS_NEIGHBOURS, hubness_penalty, nearest
+
+
+def unit(count, dim, seed):
+    return functional.normalize(torch.randn(count, dim, generator=torch.Generator().manual_seed(seed)), dim=1)
+
+
+def by_loops(queries, gallery, count, penalty=None):
+    """Rows of the best, first by score and then by row, from float64 cosines."""
+    found = []
+    for query in queries.double().numpy():
+        scores = [float(query @ candidate) for candidate in gallery.double().numpy()]
+        if penalty is not None:
+            scores = [2 * score - float(p) for score, p in zip(scores, penalty, strict=True)]
+        found.append(sorted(range(len(scores)), key=lambda row: (-scores[row], row))[:count])
+    return np.array(found)
+
+
+@pytest.mark.parametrize("sizes", [[50], [1, 49], [10, 10, 30], [0, 50], [5000]])
+@pytest.mark.parametrize("count", [1, 7, 50])
+def test_the_nearest_are_those_of_all_pairs_however_the_gallery_is_cut(sizes, count):
+    queries, gallery = unit(30, 8, 0), unit(sum(sizes), 8, 1)
+    found = nearest(queries, gallery.split(sizes), count)
+    np.testing.assert_array_equal(found.rows.numpy(), by_loops(queries, gallery, count))
+    wanted = torch.stack([query @ gallery[rows].mT for query, rows in zip(queries, found.rows, strict=True)])
+    torch.testing.assert_close(found.scores, wanted)
+
+
+def test_of_equal_vectors_the_first_row_stands_first_also_over_blocks():
+    vector = unit(1, 4, 0)
+    found = nearest(vector, [vector.expand(3000, 4), vector.expand(5, 4)], 4)
+    assert found.rows.tolist() == [[0, 1, 2, 3]]
+
+
+def test_a_gallery_smaller_than_k_gives_all_of_it_and_none_gives_none():
+    queries = unit(3, 4, 0)
+    assert nearest(queries, [unit(2, 4, 1)], 10).rows.shape == (3, 2)
+    assert nearest(queries, [], 10).rows.shape == (3, 0)
+    assert nearest(queries[:0], [unit(2, 4, 1)], 10).rows.shape == (0, 2)
+
+
+def test_csls_takes_off_the_mean_cosine_of_a_candidate_with_its_nearest_queries():
+    queries, gallery = unit(40, 6, 0), unit(60, 6, 1)
+    cosines = gallery.double() @ queries.double().T
+    wanted = torch.stack([row.sort(descending=True).values[:CSLS_NEIGHBOURS].mean() for row in cosines])
+    penalty = hubness_penalty(gallery.split(25), lambda: queries.split(7))
+    torch.testing.assert_close(penalty.double(), wanted)
+    found = nearest(queries, gallery.split(9), 5, penalty=penalty)
+    np.testing.assert_array_equal(found.rows.numpy(), by_loops(queries, gallery, 5, penalty))
+
+
+def test_csls_no_longer_gives_the_hub_to_every_query():
+    # Queries around one direction, each with a partner nearby; the hub is that direction itself.
+    centre, apart = unit(1, 16, 0), unit(30, 16, 1)
+    queries = functional.normalize(centre + 0.8 * apart, dim=1)
+    partners = functional.normalize(centre + 0.8 * apart + 0.9 * unit(30, 16, 2), dim=1)
+    gallery = torch.cat([partners, functional.normalize(queries.mean(0, keepdim=True), dim=1)])
+    plain = nearest(queries, [gallery], 1).rows[:, 0]
+    fair = nearest(queries, [gallery], 1, penalty=hubness_penalty([gallery], lambda: [queries])).rows[:, 0]
+    assert (plain == 30).sum() > (fair == 30).sum()
+    assert (fair == torch.arange(30)).sum() > (plain == torch.arange(30)).sum()
