@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint coverage faults bench clean
+.PHONY: env demo test lint coverage faults wheel clean
 
 env: $(VENV)/.ready
 
@@ -35,6 +35,15 @@ faults: env
 	$(BIN)/python tests/faults/bits.py
 	$(BIN)/python tests/faults/machine.py
 	$(BIN)/python tests/faults/memory.py
+
+# The wheel, installed as a user would into an environment of its own, does the main job.
+wheel:
+	rm -rf build/wheel && mkdir -p build/wheel
+	$(PYTHON) -m venv build/wheel/env
+	build/wheel/env/bin/pip install --quiet torch==2.13.0 --constraint constraints.txt
+	build/wheel/env/bin/pip wheel --quiet --no-deps --wheel-dir build/wheel .
+	build/wheel/env/bin/pip install --quiet build/wheel/*.whl --constraint constraints.txt
+	PATH="$(abspath build/wheel/env/bin):$$PATH" sh sample_data/demo.sh build/wheel/demo
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
