@@ -49,7 +49,8 @@ def nearest(queries: Tensor, gallery: Iterable[Tensor], count: int, *, penalty: 
     )
     start = 0
     for block in gallery:
-        for candidates in block.split(_CANDIDATES):
+        for low in range(0, len(block), _CANDIDATES):
+            candidates = block[low : low + _CANDIDATES]
             stop = start + len(candidates)
             pieces = []
             for first in range(0, max(1, len(queries)), _QUERIES):
