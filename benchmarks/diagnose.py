@@ -25,11 +25,11 @@ from sklearn.metrics import roc_auc_score
 from pmrl_cli import Aligner, read_dataset
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.diagnosis import diagnose
-from pmrl_cli.diagnosis.dependence import dependence
-from pmrl_cli.diagnosis.pairing import pairing_z
-from pmrl_cli.diagnosis.probe import probe
+from pmrl_cli.diagnosis.mispairing import consensus_auc, mispair_model
 from pmrl_cli.diagnosis.rules import RULES
-from pmrl_cli.diagnosis.suspects import consensus_auc, mispair_model
+from pmrl_cli.diagnosis.statistics.dependence import dependence
+from pmrl_cli.diagnosis.statistics.pairing import pairing_z
+from pmrl_cli.diagnosis.statistics.probe import probe
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.stats.consensus import agreement, reference_of
 from pmrl_cli.stats.instances import instance_statistics

@@ -11,21 +11,20 @@ from typing import TYPE_CHECKING
 __all__ = ["FLAGGED", "Diagnosis", "Header", "Mispairs", "State", "diagnose", "diagnose_state", "state_of"]
 
 if TYPE_CHECKING:
-    from pmrl_cli.diagnosis.header import Header
-    from pmrl_cli.diagnosis.mispairs import Mispairs
-    from pmrl_cli.diagnosis.report import Diagnosis, diagnose, diagnose_state, state_of
-    from pmrl_cli.diagnosis.state import State
-    from pmrl_cli.diagnosis.suspects import FLAGGED
+    from pmrl_cli.diagnosis.mispairing import FLAGGED, Mispairs
+    from pmrl_cli.diagnosis.run import Diagnosis, diagnose, diagnose_state, state_of
+    from pmrl_cli.diagnosis.state.accumulate import State
+    from pmrl_cli.diagnosis.state.header import Header
 
 _HOMES = {
-    "FLAGGED": "suspects",
-    "Diagnosis": "report",
-    "Header": "header",
-    "Mispairs": "mispairs",
-    "State": "state",
-    "diagnose": "report",
-    "diagnose_state": "report",
-    "state_of": "report",
+    "FLAGGED": "mispairing",
+    "Diagnosis": "run",
+    "Header": "state.header",
+    "Mispairs": "mispairing",
+    "State": "state.accumulate",
+    "diagnose": "run",
+    "diagnose_state": "run",
+    "state_of": "run",
 }
 
 

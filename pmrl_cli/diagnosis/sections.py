@@ -7,26 +7,107 @@ from typing import Any
 
 import numpy as np
 
-from pmrl_cli.diagnosis.alignment import alignment_section
-from pmrl_cli.diagnosis.clouds import cone, effective_dimensions, uniformity
-from pmrl_cli.diagnosis.counterfactual import counterfactuals
-from pmrl_cli.diagnosis.geometry import unit_loading
-from pmrl_cli.diagnosis.joint import half_of
-from pmrl_cli.diagnosis.mispairs import Mispairs
-from pmrl_cli.diagnosis.outcomes import pack_outcomes
-from pmrl_cli.diagnosis.pairs import pair_apart, pair_of_space
-from pmrl_cli.diagnosis.pictures import eigenvalues, plot_section, singular_values
-from pmrl_cli.diagnosis.reservoir import Chosen
-from pmrl_cli.diagnosis.retrieval import retrieval_sections, retrieve
-from pmrl_cli.diagnosis.saturation import training_section
-from pmrl_cli.diagnosis.state import State
-from pmrl_cli.diagnosis.sums import MomentTotals
+from pmrl_cli.diagnosis.compare import pack_outcomes
+from pmrl_cli.diagnosis.mispairing import Mispairs
+from pmrl_cli.diagnosis.remedies import measure_remedies
+from pmrl_cli.diagnosis.state.accumulate import State
+from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
+from pmrl_cli.diagnosis.state.second_moments import MomentTotals, half_of
+from pmrl_cli.diagnosis.statistics.alignment import alignment_section
+from pmrl_cli.diagnosis.statistics.dependence import dependence
+from pmrl_cli.diagnosis.statistics.gap import gap_share, mixed_gallery_penalty, shape_gap
+from pmrl_cli.diagnosis.statistics.hubness import hubness
+from pmrl_cli.diagnosis.statistics.modality import cone, effective_dimensions, uniformity, unit_loading
+from pmrl_cli.diagnosis.statistics.pairing import paired_cosines, pairing
+from pmrl_cli.diagnosis.statistics.plot_data import eigenvalues, plot_section, singular_values
+from pmrl_cli.diagnosis.statistics.probe import probe
+from pmrl_cli.diagnosis.statistics.retrieval import retrieval_sections, retrieve
+from pmrl_cli.diagnosis.statistics.training import training_section
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.stats.gradients import gradient_shares
 from pmrl_cli.stats.instances import InstanceStatistics, adjusted_shares, instance_statistics, pairs_of, shuffle_pairs
 from pmrl_cli.stats.statistic import Statistic
 
-__all__ = ["DRAWS", "SHUFFLES", "sections_apart", "sections_of_space"]
+__all__ = [
+    "DRAWS",
+    "SHUFFLES",
+    "pair_of_space",
+    "pair_without_shared_space",
+    "sections_of_shared_space",
+    "sections_without_shared_space",
+]
+
+
+def pair_of_space(
+    state: State,
+    chosen: ReservoirSample,
+    batch: Batch,
+    totals: tuple[MomentTotals, ...],
+    directions: Mapping[str, Any],
+    pair: tuple[int, int],
+    *,
+    standard_gallery: int | None,
+) -> dict[str, Any]:
+    """Return the statistics of two modalities that share a space.
+
+    Args:
+        state: of all instances.
+        chosen: the reservoir.
+        batch: the same.
+        totals: joint moments of both halves together, of the first and of the second.
+        directions: retrieval by direction.
+        pair: the two modalities.
+        standard_gallery: candidates of the standard gallery, or None.
+    """
+    a, b = pair
+    names = state.header.names
+    forth, back = f"{names[a]}->{names[b]}", f"{names[b]}->{names[a]}"
+    both = batch.present[:, [a, b]].all(1)
+    first, second = batch.embeddings[both, a], batch.embeddings[both, b]
+    groups = chosen.groups[both.numpy()]
+    hubs = {forth: hubness(first, second, groups), back: hubness(second, first, groups)}
+    gap = {**gap_share(state, chosen, a, b), "cov_gap": shape_gap(chosen, totals, a, b)}
+    if standard_gallery is not None and standard_gallery <= len(first):
+        gap["mixed_penalty"] = mixed_gallery_penalty(first, second, groups, gallery=standard_gallery)
+    return {
+        **paired_cosines(state, chosen, a, b),
+        "z": pairing(chosen, a, b),
+        **_coordinate_free(chosen, pair, seed=state.header.seed),
+        "gap": gap,
+        "retrieval": {way: directions[way] for way in (forth, back) if way in directions},
+        "hubness": {way: found.as_dict() for way, found in hubs.items() if found is not None},
+    }
+
+
+def pair_without_shared_space(chosen: ReservoirSample, pair: tuple[int, int], *, seed: int) -> dict[str, Any]:
+    """Return the statistics of two modalities of different columns: those that need no cosine between them."""
+    absent = Statistic.unknown("not_applicable")
+    return {
+        "cos": absent,
+        "adj": absent,
+        "z": absent,
+        **_coordinate_free(chosen, pair, seed=seed),
+        "gap": {},
+        "retrieval": {},
+        "hubness": {},
+    }
+
+
+def _coordinate_free(chosen: ReservoirSample, pair: tuple[int, int], *, seed: int) -> dict[str, Any]:
+    """Return what two modalities have to do with each other in whatever coordinates."""
+    both = chosen.present[:, list(pair)].all(1)
+    vectors = [chosen.vectors[m][both] for m in pair]
+    groups = chosen.groups[both]
+    first, second = (one.astype(np.float64) for one in vectors)
+    found = dependence(first, second, groups)
+    reached = probe(vectors, half_of(chosen.keys[both]) == 0, groups, seed=seed)
+    return {
+        "cka_adj": found.cka_adj,
+        "cka_z": found.cka_z,
+        "mknn_adj": found.mknn_adj,
+        "probe": None if reached is None else reached.as_dict(),
+    }
+
 
 SHUFFLES = 8
 """Shuffled copies of the reservoir that the null is made of."""
@@ -35,8 +116,8 @@ DRAWS = 500
 """Of the bootstrap."""
 
 
-def sections_of_space(
-    state: State, chosen: Chosen, mispairs: Mispairs, training: Mapping[str, Any] | None
+def sections_of_shared_space(
+    state: State, chosen: ReservoirSample, mispairs: Mispairs, training: Mapping[str, Any] | None
 ) -> dict[str, Any]:
     """Return the sections of modalities that share a space.
 
@@ -93,12 +174,12 @@ def sections_of_space(
     }
 
 
-def sections_apart(state: State, chosen: Chosen) -> dict[str, Any]:
+def sections_without_shared_space(state: State, chosen: ReservoirSample) -> dict[str, Any]:
     """Return the sections of modalities of different columns: nothing that needs a cosine between them."""
     header, totals = state.header, state.moments.totals()
     return {
         "pair": {
-            f"{header.names[a]}|{header.names[b]}": pair_apart(chosen, (a, b), seed=header.seed)
+            f"{header.names[a]}|{header.names[b]}": pair_without_shared_space(chosen, (a, b), seed=header.seed)
             for a, b in pairs_of(len(header.names))
             if state.counts[a, b]
         },
@@ -109,7 +190,7 @@ def sections_apart(state: State, chosen: Chosen) -> dict[str, Any]:
     }
 
 
-def _modality(state: State, chosen: Chosen, totals: MomentTotals, m: int) -> dict[str, Any]:
+def _modality(state: State, chosen: ReservoirSample, totals: MomentTotals, m: int) -> dict[str, Any]:
     """Return what a modality's own cloud says."""
     return {
         "meancos": cone(state, chosen, m),
@@ -119,9 +200,9 @@ def _modality(state: State, chosen: Chosen, totals: MomentTotals, m: int) -> dic
     }
 
 
-def _counterfactual(batch: Batch, state: State, chosen: Chosen, mispairs: Mispairs) -> list[dict[str, Any]]:
+def _counterfactual(batch: Batch, state: State, chosen: ReservoirSample, mispairs: Mispairs) -> list[dict[str, Any]]:
     probability = mispairs.model.judge(mispairs.found.score).probability
-    found = counterfactuals(
+    found = measure_remedies(
         batch,
         state.header.names,
         half_of(chosen.keys) == 0,

@@ -14,7 +14,7 @@ from typing import Any, Literal, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Null", "Statistic", "Status", "clustered_error", "group_means", "plain", "upper_tail"]
+__all__ = ["Null", "Statistic", "Status", "clustered_error", "group_means", "plain", "rescaled", "upper_tail"]
 
 Array = npt.NDArray[np.float64]
 
@@ -145,6 +145,11 @@ def group_means(vectors: Array, groups: npt.NDArray[np.int64]) -> Array:
     np.add.at(sums, codes, vectors)
     means: Array = sums / sizes[:, None]
     return means
+
+
+def rescaled(error: float | None, held: int, count: int) -> float | None:
+    """Return the error of a mean over ``count`` instances, from that over ``held`` of them."""
+    return None if error is None else error * math.sqrt(held / count)
 
 
 def _finite(number: float | None) -> float | None:

@@ -9,8 +9,7 @@ import pytest
 from scipy.stats import binomtest
 
 from pmrl_cli.data.ids import hash_ids
-from pmrl_cli.diagnosis.compare import compare, sign_flip
-from pmrl_cli.diagnosis.outcomes import pack_outcomes, read_outcomes
+from pmrl_cli.diagnosis.compare import compare, pack_outcomes, read_outcomes, sign_flip
 from pmrl_cli.errors import DataError, StateError
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.retrieval.metrics import expected_rank, hits, hits_in_gallery, reciprocal_ranks

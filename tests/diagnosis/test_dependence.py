@@ -5,8 +5,13 @@ from itertools import permutations
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis.dependence import Scatter, dependence, permutation_moments
-from pmrl_cli.diagnosis.neighbours import shared_neighbours, shared_neighbours_moments
+from pmrl_cli.diagnosis.statistics.dependence import (
+    Scatter,
+    dependence,
+    permutation_moments,
+    shared_neighbours,
+    shared_neighbours_moments,
+)
 
 
 def gaussian(*shape, seed=0):
@@ -38,21 +43,6 @@ def test_cka_is_that_of_the_gram_matrices():
     expected = (first * second).sum() / np.sqrt((first**2).sum() * (second**2).sum())
     assert Scatter.of(x, y).cka() == pytest.approx(expected, rel=1e-12)
     assert Scatter.of(x, 3 * x @ np.linalg.qr(gaussian(50, 50))[0]).cka() == pytest.approx(1)
-
-
-@pytest.mark.parametrize("offset", [0.0, 20.0])
-def test_the_scatter_of_sums_is_that_of_the_vectors(offset):
-    x, y = unit(gaussian(80, 6) + offset), unit(gaussian(80, 4, seed=1) - offset)
-    straight = Scatter.of(x, y)
-    halves = [
-        (len(a), (a.sum(0), b.sum(0)), (a.T @ a, b.T @ b, a.T @ b)) for a, b in ((x[:30], y[:30]), (x[30:], y[30:]))
-    ]
-    count = sum(half[0] for half in halves)
-    sums, products = (tuple(map(sum, zip(*(half[i] for half in halves), strict=True))) for i in (1, 2))
-    added = Scatter.of_unit_sums(count, sums, products)
-    for name in ("first", "second", "cross", "fourth"):
-        np.testing.assert_allclose(getattr(added, name), getattr(straight, name), rtol=1e-9, atol=1e-12)
-    assert permutation_moments(added) == pytest.approx(permutation_moments(straight), rel=1e-9)
 
 
 @pytest.mark.parametrize("k", [1, 2, 3])

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.diagnosis.gap import bures, covariance_gap, mixed_gallery_penalty
-from pmrl_cli.diagnosis.hubness import hubness, occurrences
+from pmrl_cli.diagnosis.statistics.gap import bures, covariance_gap, mixed_gallery_penalty
+from pmrl_cli.diagnosis.statistics.hubness import hubness, occurrences
 
 
 def gaussian(*shape, seed=0):

@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis.linear import _solve, fit_linear
-from pmrl_cli.diagnosis.probe import _correlations, probe, third_of
+from pmrl_cli.diagnosis.statistics.linear import _solve, fit_linear
+from pmrl_cli.diagnosis.statistics.probe import _correlations, probe, third_of
 
 
 def gaussian(*shape, seed=0):

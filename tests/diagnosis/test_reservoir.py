@@ -1,6 +1,6 @@
 import numpy as np
 
-from pmrl_cli.diagnosis.report import state_of
+from pmrl_cli.diagnosis.run import state_of
 from tests.simulate import dataset_of, simulate
 
 

@@ -1,12 +1,14 @@
 """Any division into states, in any order, is one pass; against plain numpy over all rows."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 from pmrl_cli.data.split import shard
-from pmrl_cli.diagnosis.numbers import Columns, numbers_of
-from pmrl_cli.diagnosis.report import diagnose_state, state_of
-from pmrl_cli.diagnosis.state import State
+from pmrl_cli.diagnosis.run import diagnose_state, state_of
+from pmrl_cli.diagnosis.state.accumulate import State
+from pmrl_cli.diagnosis.state.summaries import Columns, numbers_of
 from pmrl_cli.errors import DataError, StateError
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.stats.instances import instance_statistics
@@ -18,11 +20,8 @@ OPTIONS = {"group": "group", "label": "label", "reservoir": 100, "moments": 200}
 def parts_of(data, pieces, header, seed=0):
     """States of a random division of the instances."""
     part = np.random.default_rng(seed).integers(pieces, size=len(data))
-    usable = data.present.sum(1) >= 2
     for piece in range(pieces):
-        state = State(header)
-        state.add(data, np.flatnonzero((part == piece) & usable))
-        yield state
+        yield State.of(replace(data, present=data.present & (part == piece)[:, None]), header)
 
 
 def merged(states):

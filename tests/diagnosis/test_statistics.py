@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.diagnosis.pairing import adjusted_cosine_error, pairing_moments, pairing_z
+from pmrl_cli.diagnosis.statistics.pairing import adjusted_cosine_error, pairing_moments, pairing_z
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.stats.instances import instance_statistics, pairs_of
 from pmrl_cli.stats.modality import effective_dimension, mean_off_diagonal_cosine

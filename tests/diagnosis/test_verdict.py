@@ -7,8 +7,8 @@ import pytest
 
 from pmrl_cli.diagnosis import diagnose
 from pmrl_cli.diagnosis.rules import RULES
-from pmrl_cli.diagnosis.saturation import training_section
-from pmrl_cli.diagnosis.verdict import SEVERITIES, judge
+from pmrl_cli.diagnosis.rules.verdict import SEVERITIES, judge
+from pmrl_cli.diagnosis.statistics.training import training_section
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.stats.gradients import gradient_shares
 from pmrl_cli.stats.statistic import plain

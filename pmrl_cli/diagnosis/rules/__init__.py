@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from pmrl_cli.diagnosis.rules import clouds, mapping, pairs, training
-from pmrl_cli.diagnosis.rules.rule import Finding, Look, Rule
+from pmrl_cli.diagnosis.rules import mapping, training
+from pmrl_cli.diagnosis.rules import modality as clouds
+from pmrl_cli.diagnosis.rules import pairing as pairs
+from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
 
-__all__ = ["RULES", "Finding", "Look", "Rule"]
+__all__ = ["RULES", "Finding", "ResultView", "Rule"]
 
 RULES: tuple[Rule, ...] = (*pairs.RULES, *clouds.RULES, *mapping.RULES, *training.RULES)

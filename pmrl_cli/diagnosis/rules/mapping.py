@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
-from pmrl_cli.diagnosis.rules.rule import Finding, Look, Rule, gain_text, helps
+from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule, gain_text, helps
 
 __all__ = ["RULES"]
 
@@ -16,7 +16,7 @@ ONE_WAY = 0.05
 _NORMAL_95 = 1.959964
 
 
-def _alignable(look: Look) -> Iterator[Finding]:
+def _alignable(look: ResultView) -> Iterator[Finding]:
     if look.node("inputs", "stage") == "post":
         adapter, centring = look.counterfactual("linear"), look.counterfactual("centre")
         # What centring mends is a gap.
@@ -47,7 +47,7 @@ def _alignable(look: Look) -> Iterator[Finding]:
     yield Finding("NOT_ALIGNED_BUT_ALIGNABLE", "warn", tuple(reached), evidence, text, "fit adapters with pmrl fit")
 
 
-def _odd_one_out(look: Look) -> Iterator[Finding]:
+def _odd_one_out(look: ResultView) -> Iterator[Finding]:
     names = look.names
     adjusted = {pair: value for pair in look.pairs if (value := look.value("pair", pair, "adj")) is not None}
     for name in names:
@@ -67,7 +67,7 @@ def _odd_one_out(look: Look) -> Iterator[Finding]:
         yield Finding("ODD_ONE_OUT", "warn", (name,), evidence, text, advice)
 
 
-def _one_way(look: Look) -> Iterator[Finding]:
+def _one_way(look: ResultView) -> Iterator[Finding]:
     for pair in look.pairs:
         ways = list(look.node("pair", pair, "retrieval") or ())
         found = [look.statistic("pair", pair, "retrieval", way, "R@1") for way in ways]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Finding", "Look", "Rule"]
+__all__ = ["Finding", "ResultView", "Rule"]
 
 Found = Mapping[str, Any]
 
@@ -32,7 +32,7 @@ class Finding:
     advice: str
 
 
-class Look:
+class ResultView:
     """The JSON values of a diagnosis, less its verdict, and what has been looked at.
 
     Args:
@@ -128,4 +128,4 @@ class Rule:
 
     code: str
     condition: str
-    ask: Callable[[Look], Iterator[Finding]]
+    ask: Callable[[ResultView], Iterator[Finding]]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pmrl_cli.diagnosis.rules.rule import Finding, Look, Rule
+from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
 
 __all__ = ["RULES"]
 
@@ -16,7 +16,7 @@ LOW_POSITIVE = 0.05
 FOUND = 0.2
 
 
-def _saturated(look: Look) -> Iterator[Finding]:
+def _saturated(look: ResultView) -> Iterator[Finding]:
     left, aligned = look.value("training", "saturation"), look.value("alignment", "A")
     if left is None or aligned is None or left >= SATURATED or aligned >= UNALIGNED:
         return
@@ -28,7 +28,7 @@ def _saturated(look: Look) -> Iterator[Finding]:
     yield Finding("SATURATED", "warn", (), tuple(look.seen), text, advice)
 
 
-def _starved(look: Look) -> Iterator[Finding]:
+def _starved(look: ResultView) -> Iterator[Finding]:
     names = look.names
     shares = {name: share for name in names if (share := look.value("modality", name, "grad_share")) is not None}
     aucs = {name: auc for name in shares if (auc := look.value("modality", name, "loo_auc")) is not None}
@@ -40,7 +40,7 @@ def _starved(look: Look) -> Iterator[Finding]:
             yield Finding("STARVED", "warn", (name,), evidence, text, advice)
 
 
-def _temperature(look: Look) -> Iterator[Finding]:
+def _temperature(look: ResultView) -> Iterator[Finding]:
     effective, positive = look.value("training", "negatives_effective"), look.value("training", "p_positive")
     hits = look.value("retrieval", "pairwise", "R@1")
     if effective is not None and effective < FEW_NEGATIVES:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.linear import LinearAdapter, Vectors, fit_linear
+from pmrl_cli.diagnosis.statistics.linear import LinearAdapter, Vectors, fit_linear
 from pmrl_cli.retrieval.metrics import harmonic, hits_in_gallery, reciprocal_ranks
 from pmrl_cli.retrieval.ranks import rank_batch
 from pmrl_cli.stats.statistic import Statistic, clustered_error

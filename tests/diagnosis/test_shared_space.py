@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis.clouds import cone, effective_dimensions, uniformity
-from pmrl_cli.diagnosis.geometry import gap_share, pairing, shape_gap
-from pmrl_cli.diagnosis.report import state_of
+from pmrl_cli.diagnosis.run import state_of
+from pmrl_cli.diagnosis.statistics.gap import gap_share, shape_gap
+from pmrl_cli.diagnosis.statistics.modality import cone, effective_dimensions, uniformity
+from pmrl_cli.diagnosis.statistics.pairing import pairing
 from tests.simulate import dataset_of
 
 
@@ -60,7 +61,7 @@ def test_the_gap_of_shapes_from_the_joint_moments_is_that_of_all_instances():
     def gap(state):
         moments = state.moments
         totals = moments.totals(), moments.totals(0), moments.totals(1)
-        return shape_gap(state, state.reservoir.chosen(), totals, 0, 1)
+        return shape_gap(state.reservoir.chosen(), totals, 0, 1)
 
     one, other = gap(whole), gap(sampled)
     assert other.value == pytest.approx(one.value, rel=1e-9)

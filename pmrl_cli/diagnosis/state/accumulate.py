@@ -18,12 +18,10 @@ from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids, hash_values
 from pmrl_cli.data.split import group_keys
-from pmrl_cli.diagnosis.header import Header
-from pmrl_cli.diagnosis.joint import JointMoments
-from pmrl_cli.diagnosis.numbers import numbers_of, ranges_of
-from pmrl_cli.diagnosis.reservoir import NO_LABEL, Reservoir
-from pmrl_cli.diagnosis.stored import take
-from pmrl_cli.diagnosis.summaries import Summaries
+from pmrl_cli.diagnosis.state.header import Header, require_array
+from pmrl_cli.diagnosis.state.reservoir import NO_LABEL, Reservoir
+from pmrl_cli.diagnosis.state.second_moments import JointMoments
+from pmrl_cli.diagnosis.state.summaries import Summaries, numbers_of, ranges_of
 from pmrl_cli.errors import Place, StateError
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.stats.instances import instance_statistics
@@ -76,7 +74,7 @@ class State:
         pieces = (rows[start : start + _HASHED] for start in range(0, len(rows), _HASHED))
         hashed = [_keys(dataset, piece, header) for piece in pieces]
         keys, hashes = (np.concatenate([pair[i] for pair in hashed] or [state._groups]) for i in range(2))
-        state.moments.foresee(keys)
+        state.moments.prune_levels(keys)
         start = 0
         for block in dataset.blocks(rows):
             assert isinstance(block, np.ndarray)
@@ -95,9 +93,10 @@ class State:
         # The k-th smallest of n uniform hashes lies near k / n (Bar-Yossef et al., RANDOM 2002).
         return round(_GROUPS / (float(self._groups[_GROUPS]) / 2.0**64))
 
-    def add(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> None:
-        """Add instances of a data set, all with two modalities or more."""
-        self._add(dataset, rows, *_keys(dataset, rows, self.header))
+    def pair_means(self, a: int, b: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+        """Return the mean vectors of two modalities over the instances that have both."""
+        count = self.counts[a, b]
+        return self.sums[a][b] / count, self.sums[b][a] / count
 
     def _add(self, dataset: Dataset, rows: npt.NDArray[np.int64], keys: Hashes, hashes: Hashes) -> None:
         """Add instances whose hashes (of the group, of the id) are known."""
@@ -194,12 +193,12 @@ class State:
         Raises: ValueError for arrays that are of no such state.
         """
         state = cls(header)
-        state.instances = int(take(arrays, "instances", np.int64, (1,))[0])
-        state.counts = take(arrays, "counts", np.int64, state.counts.shape)
-        state._groups = take(arrays, "groups", np.uint64, (None,))
+        state.instances = int(require_array(arrays, "instances", np.int64, (1,))[0])
+        state.counts = require_array(arrays, "counts", np.int64, state.counts.shape)
+        state._groups = require_array(arrays, "groups", np.uint64, (None,))
         if "shards" in arrays:
-            state.shards = take(arrays, "shards", np.int64, (None,))
-        state.sums = [take(arrays, f"sums.{m}", np.float64, sums.shape) for m, sums in enumerate(state.sums)]
+            state.shards = require_array(arrays, "shards", np.int64, (None,))
+        state.sums = [require_array(arrays, f"sums.{m}", np.float64, sums.shape) for m, sums in enumerate(state.sums)]
         for part in ("summaries", "moments", "reservoir"):
             own = {name.removeprefix(f"{part}."): a for name, a in arrays.items() if name.startswith(f"{part}.")}
             getattr(state, part).load(own)

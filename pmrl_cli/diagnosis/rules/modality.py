@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pmrl_cli.diagnosis.rules.rule import Finding, Look, Rule, gain_text, helps
+from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule, gain_text, helps
 
 __all__ = ["RULES"]
 
@@ -25,7 +25,7 @@ SKEW = 1.5
 SCALING_GAIN = 0.02
 
 
-def _auc(look: Look, name: str) -> float | None:
+def _auc(look: ResultView, name: str) -> float | None:
     """Return the mean AUC over the directions that name a modality."""
     values = []
     for pair in look.pairs:
@@ -36,7 +36,7 @@ def _auc(look: Look, name: str) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def _collapse(look: Look) -> Iterator[Finding]:
+def _collapse(look: ResultView) -> Iterator[Finding]:
     for name in look.names:
         cone, auc = look.value("modality", name, "meancos"), _auc(look, name)
         if cone is not None and auc is not None and cone > COLLAPSED_CONE and auc < SEPARATED_AUC:
@@ -45,7 +45,7 @@ def _collapse(look: Look) -> Iterator[Finding]:
             yield Finding("COLLAPSE", "fail", (name,), (f"modality.{name}.meancos",), text, advice)
 
 
-def _cone(look: Look) -> Iterator[Finding]:
+def _cone(look: ResultView) -> Iterator[Finding]:
     for name in look.names:
         cone, auc = look.value("modality", name, "meancos"), _auc(look, name)
         if cone is not None and auc is not None and cone > CONE and auc >= SEPARATED_AUC:
@@ -54,7 +54,7 @@ def _cone(look: Look) -> Iterator[Finding]:
             yield Finding("CONE", "info", (name,), (f"modality.{name}.meancos",), text, advice)
 
 
-def _dimensions(look: Look) -> Iterator[Finding]:
+def _dimensions(look: ResultView) -> Iterator[Finding]:
     for name in look.names:
         value = look.value("modality", name, "pr_deb")
         # A modality cannot use more dimensions than its files have columns.
@@ -66,12 +66,12 @@ def _dimensions(look: Look) -> Iterator[Finding]:
             yield Finding("DIM_COLLAPSE", "warn", (name,), (f"modality.{name}.pr_deb",), text, advice)
 
 
-def _costly(look: Look, pair: str, least: float) -> bool:
+def _costly(look: ResultView, pair: str, least: float) -> bool:
     penalty = look.statistic("pair", pair, "gap", "mixed_penalty")
     return penalty is not None and penalty["value"] > least and penalty["ci"] is not None and penalty["ci"][0] > 0
 
 
-def _offset(look: Look) -> Iterator[Finding]:
+def _offset(look: ResultView) -> Iterator[Finding]:
     centring, mixed = look.counterfactual("centre"), look.counterfactual("centre", kind="mixed ")
     wide, costly = {}, []
     for pair in look.pairs:
@@ -96,7 +96,7 @@ def _offset(look: Look) -> Iterator[Finding]:
     yield Finding("MODALITY_GAP", "warn", subject, evidence, text, advice)
 
 
-def _shapes(look: Look) -> Iterator[Finding]:
+def _shapes(look: ResultView) -> Iterator[Finding]:
     for pair in look.pairs:
         shape = look.statistic("pair", pair, "gap", "cov_gap")
         if shape is None or shape["value"] - (shape["chance"] or 0.0) <= SHAPE_GAP:
@@ -108,7 +108,7 @@ def _shapes(look: Look) -> Iterator[Finding]:
             yield Finding("COV_GAP", "warn", (pair,), evidence, text, advice)
 
 
-def _hubs(look: Look) -> Iterator[Finding]:
+def _hubs(look: ResultView) -> Iterator[Finding]:
     scaling = look.counterfactual("csls")
     skews = {}
     for pair in look.pairs:

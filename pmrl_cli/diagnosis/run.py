@@ -16,13 +16,13 @@ import numpy as np
 from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import shard
-from pmrl_cli.diagnosis.header import Header
-from pmrl_cli.diagnosis.mispairs import Mispairs
-from pmrl_cli.diagnosis.order import try_orders
-from pmrl_cli.diagnosis.sections import DRAWS, SHUFFLES, sections_apart, sections_of_space
-from pmrl_cli.diagnosis.state import MOMENTS, RESERVOIR, State
-from pmrl_cli.diagnosis.summaries import BINS
-from pmrl_cli.diagnosis.verdict import judge
+from pmrl_cli.diagnosis.mispairing import Mispairs
+from pmrl_cli.diagnosis.rules.verdict import judge
+from pmrl_cli.diagnosis.sections import DRAWS, SHUFFLES, sections_of_shared_space, sections_without_shared_space
+from pmrl_cli.diagnosis.state.accumulate import MOMENTS, RESERVOIR, State
+from pmrl_cli.diagnosis.state.header import Header
+from pmrl_cli.diagnosis.state.summaries import BINS
+from pmrl_cli.diagnosis.statistics.row_order import try_orders
 from pmrl_cli.retrieval.batches import check_pairs
 from pmrl_cli.stats.statistic import plain
 from pmrl_cli.world import ALONE, World, collect_arrays
@@ -163,7 +163,9 @@ def diagnose_state(
     }
     mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
     sections |= (
-        sections_apart(state, chosen) if mispairs is None else sections_of_space(state, chosen, mispairs, training)
+        sections_without_shared_space(state, chosen)
+        if mispairs is None
+        else sections_of_shared_space(state, chosen, mispairs, training)
     )
     result = plain(sections)
     if dataset is not None:

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pmrl_cli.diagnosis.rules import RULES, Finding, Look
+from pmrl_cli.diagnosis.rules import RULES, Finding, ResultView
 
 __all__ = ["SEVERITIES", "Verdict", "judge"]
 
@@ -58,14 +58,14 @@ def judge(result: Mapping[str, Any]) -> Verdict:
     findings: list[Finding] = []
     silent = []
     for rule in RULES:
-        look = Look(result)
+        look = ResultView(result)
         fired = list(rule.ask(look))
         findings += fired
         if not fired and look.seen:
             silent.append((rule.code, tuple(look.seen), rule.condition))
     nothing_wrong = all(finding.severity == "info" or finding.code == "N_SMALL" for finding in findings)
     if nothing_wrong:
-        findings = [*_level(Look(result)), *findings]
+        findings = [*_level(ResultView(result)), *findings]
     if not findings:
         text = "the modalities do not share a space: they have different numbers of columns"
         findings = [Finding("NO_SPACE", "info", (), ("inputs.dims",), text, "fit adapters with pmrl fit")]
@@ -73,7 +73,7 @@ def judge(result: Mapping[str, Any]) -> Verdict:
     return Verdict(tuple(findings), tuple(silent))
 
 
-def _level(look: Look) -> list[Finding]:
+def _level(look: ResultView) -> list[Finding]:
     """Return what to say when nothing is wrong: the level, not praise."""
     auc = look.statistic("retrieval", "pairwise", "AUC")
     metric = "R@1_standard" if look.node("retrieval", "standard_gallery") else "R@1"

@@ -8,8 +8,8 @@ import torch
 from scipy.stats import chi2
 from sklearn.metrics import roc_auc_score
 
-from pmrl_cli.diagnosis.linear import fit_linear
-from pmrl_cli.diagnosis.suspects import consensus_auc, mispair_model, poisson_interval
+from pmrl_cli.diagnosis.mispairing import consensus_auc, mispair_model, poisson_interval
+from pmrl_cli.diagnosis.statistics.linear import fit_linear
 from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.stats.consensus import EDGES, agreement, reference_of

@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis.joint import JointMoments, half_of
+from pmrl_cli.diagnosis.state.second_moments import JointMoments, half_of
 
 
 def accumulate(vectors, present, keys, *, limit, cuts=()):
@@ -44,10 +44,10 @@ def test_the_sample_is_bounded_and_follows_from_the_instances_alone(limit):
         for piece in np.split(order, [150])
     )
     first.merge(second)
-    foreseen = JointMoments([v.shape[1] for v in vectors], limit=limit, seed=0)
-    foreseen.foresee(keys)
-    foreseen.add(vectors, present, keys)
-    for other in (moved, first, foreseen):
+    pruned = JointMoments([v.shape[1] for v in vectors], limit=limit, seed=0)
+    pruned.prune_levels(keys)
+    pruned.add(vectors, present, keys)
+    for other in (moved, first, pruned):
         assert other.count == straight.count
         for mine, theirs in zip(straight.totals(), other.totals(), strict=True):
             np.testing.assert_allclose(theirs, mine, rtol=1e-10, atol=1e-10)

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.numbers import Columns
-from pmrl_cli.diagnosis.summaries import BINS, Summaries
+from pmrl_cli.diagnosis.state.summaries import BINS, Columns, Summaries
 from pmrl_cli.stats.instances import COLLAPSED, InstanceStatistics
 from pmrl_cli.stats.statistic import Statistic
 

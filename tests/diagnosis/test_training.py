@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.diagnosis.saturation import negatives
+from pmrl_cli.diagnosis.statistics.training import negatives
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
 from pmrl_cli.stats.gradients import gradient_shares, saturation, suggested_temperature, tangent_gradients

@@ -1,18 +1,25 @@
-"""The gap between two modalities beyond an offset: unlike shapes, and what both in one gallery cost."""
+"""The gap between two modalities: an offset, unlike shapes, and what both in one gallery cost."""
 
 from __future__ import annotations
+
+import math
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmrl_cli.diagnosis.state.accumulate import State
+from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
+from pmrl_cli.diagnosis.state.second_moments import MomentTotals, half_of
+from pmrl_cli.diagnosis.state.summaries import Columns
 from pmrl_cli.retrieval.metrics import hits_in_gallery
 from pmrl_cli.retrieval.ranks import TIE_BAND, Ranks
 from pmrl_cli.retrieval.similarity import cosine_blocks
-from pmrl_cli.stats.statistic import Statistic, clustered_error
+from pmrl_cli.stats.instances import COLLAPSED, pairs_of
+from pmrl_cli.stats.statistic import Statistic, clustered_error, rescaled
 
-__all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "mixed_ranks"]
+__all__ = ["bures", "covariance_gap", "gap_share", "mixed_gallery_penalty", "mixed_ranks", "shape_gap"]
 
 Array = npt.NDArray[np.float64]
 
@@ -151,3 +158,70 @@ def _counts(queries: Tensor, candidates: Tensor, own: Tensor) -> tuple[npt.NDArr
             count[piece] = beyond(found, edge, out=flags).sum(1)
     greater, not_less = counts.long().numpy()
     return greater, not_less - greater
+
+
+def gap_share(state: State, chosen: ReservoirSample, a: int, b: int) -> dict[str, Statistic]:
+    """Return the distance of the two means, and its square as a share of the mean squared distance of partners."""
+    column = Columns(len(state.header.names)).cosine[pairs_of(len(state.header.names)).index((a, b))]
+    count = int(state.counts[a, b])
+    mean_a, mean_b = state.pair_means(a, b)
+    between = mean_a - mean_b
+    gap, distance = float(between @ between), 2 - 2 * state.summaries.mean(column)
+    first, second, groups = chosen.both(a, b)
+    of_gap = 2 * ((first - second) @ between)
+    # The error of a length is that of its square over twice the length: none can be said at zero.
+    error = None if gap <= COLLAPSED else clustered_error(of_gap / (2 * math.sqrt(gap)), groups)
+    centroid = Statistic.normal(
+        math.sqrt(gap),
+        rescaled(error, len(first), count),
+        within=(0, 2),
+        chance=0.0,
+        n=count,
+    )
+    if distance <= COLLAPSED:
+        return {"centroid": centroid, "gap_share": Statistic.unknown("collapsed", n=count)}
+    share = gap / distance
+    of_distance = 2 - 2 * (first * second).sum(1)
+    error = clustered_error((of_gap - share * of_distance) / distance, groups)
+    return {
+        "centroid": centroid,
+        "gap_share": Statistic.normal(
+            share,
+            rescaled(error, len(first), count),
+            within=(0, 1),
+            chance=1 / count,
+            n=count,
+            null="closed_form",
+        ),
+    }
+
+
+def shape_gap(chosen: ReservoirSample, totals: tuple[MomentTotals, ...], a: int, b: int) -> Statistic:
+    """Return the covariance gap of two modalities of one width, from the joint moments.
+
+    Value and chance are those of ``covariance_gap``; its error, of the reservoir, is rescaled to the instances here.
+
+    Args:
+        chosen: the reservoir.
+        totals: moments of both halves together, of the first and of the second.
+        a: first modality.
+        b: second.
+    """
+    first, second, groups = chosen.both(a, b)
+    small = covariance_gap(first, second, half_of(chosen.keys)[chosen.present[:, [a, b]].all(1)] == 0, groups)
+    n = int(min(totals[0].counts[a, a], totals[0].counts[b, b]))
+    if small.value is None or n <= len(first) or min(int(one.counts[m, m]) for one in totals for m in (a, b)) < 2:
+        return small
+    covariances = [totals[0].covariance(m, m) for m in (a, b)]
+    total = sum(float(np.trace(one)) for one in covariances)
+    chance = []
+    for m in (a, b):
+        halves = [one.covariance(m, m) for one in totals[1:]]
+        chance.append(bures(*halves) / sum(float(np.trace(one)) for one in halves) / 2)
+    return Statistic.normal(
+        bures(*covariances) / total,
+        rescaled(small.se, len(first), n),
+        within=(0, 1),
+        chance=float(np.mean(chance)),
+        n=n,
+    )

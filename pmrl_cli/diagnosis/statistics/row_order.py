@@ -10,10 +10,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.diagnosis.dependence import Scatter, compact, permutation_moments
-from pmrl_cli.diagnosis.pairing import pairing_z
-from pmrl_cli.diagnosis.rules import Look
-from pmrl_cli.diagnosis.rules.pairs import looks_unpaired
+from pmrl_cli.diagnosis.rules import ResultView
+from pmrl_cli.diagnosis.rules.pairing import looks_unpaired
+from pmrl_cli.diagnosis.statistics.dependence import Scatter, compact, permutation_moments
+from pmrl_cli.diagnosis.statistics.pairing import pairing_z
 from pmrl_cli.stats.instances import pairs_of
 from pmrl_cli.stats.statistic import Statistic
 
@@ -111,6 +111,6 @@ def try_orders(result: dict[str, Any], dataset: Dataset) -> None:
     """Add the best order of the rows to every pair of a diagnosis that looks unpaired."""
     for a, b in pairs_of(len(dataset.names)):
         pair = f"{dataset.names[a]}|{dataset.names[b]}"
-        if pair in result["pair"] and looks_unpaired(Look(result), pair):
+        if pair in result["pair"] and looks_unpaired(ResultView(result), pair):
             order = best_order(dataset, a, b)
             result["pair"][pair]["order"] = None if order is None else order.as_dict()

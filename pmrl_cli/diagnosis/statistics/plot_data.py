@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.reservoir import Chosen
-from pmrl_cli.diagnosis.sums import MomentTotals
+from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
+from pmrl_cli.diagnosis.state.second_moments import MomentTotals
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
 from pmrl_cli.stats.instances import pairs_of
@@ -40,7 +40,7 @@ def eigenvalues(totals: MomentTotals, m: int) -> npt.NDArray[np.float64]:
     return np.asarray(np.maximum(values, 0), dtype=np.float64)
 
 
-def plot_section(chosen: Chosen, names: tuple[str, ...]) -> dict[str, Any]:
+def plot_section(chosen: ReservoirSample, names: tuple[str, ...]) -> dict[str, Any]:
     """Return two principal components of some instances, before and after centring, and some cosines."""
     complete = np.flatnonzero(chosen.present.all(1))[:_POINTS]
     pairs = pairs_of(len(names))[:_MOST_PAIRS]
@@ -58,11 +58,11 @@ def plot_section(chosen: Chosen, names: tuple[str, ...]) -> dict[str, Any]:
     return section
 
 
-def _both(chosen: Chosen, a: int, b: int) -> npt.NDArray[np.bool_]:
+def _both(chosen: ReservoirSample, a: int, b: int) -> npt.NDArray[np.bool_]:
     return np.asarray(chosen.present[:, a] & chosen.present[:, b])
 
 
-def _cosines(chosen: Chosen, a: int, b: int) -> npt.NDArray[np.float64]:
+def _cosines(chosen: ReservoirSample, a: int, b: int) -> npt.NDArray[np.float64]:
     rows = np.flatnonzero(_both(chosen, a, b))[:_SIDE]
     cosines: npt.NDArray[np.float64] = chosen.vectors[a][rows].astype(np.float64) @ chosen.vectors[b][rows].T
     return cosines.round(_DIGITS)

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.diagnosis.counterfactual import counterfactuals
+from pmrl_cli.diagnosis.remedies import measure_remedies
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from tests.simulate import dataset_of, simulate
 
@@ -16,7 +16,7 @@ def halves(n):
 def found(arrays, probability=None, present=None):
     data = dataset_of(arrays, present=present)
     batch = read_batch(data, slice(0, len(data)))
-    results = counterfactuals(
+    results = measure_remedies(
         batch, data.names, halves(len(data)), np.arange(len(data)), probability=probability, seed=0
     )
     assert [one.delta.value for one in results] == sorted((one.delta.value for one in results), reverse=True)
@@ -123,4 +123,4 @@ def test_the_error_of_a_difference_is_its_spread_over_data_sets():
 
 def test_too_few_instances_are_not_asked():
     batch = Batch(np.arange(30), torch.nn.functional.normalize(torch.randn(30, 2, 4), dim=2), torch.ones(30, 2) > 0)
-    assert counterfactuals(batch, ["a", "b"], halves(30), np.arange(30)) == []
+    assert measure_remedies(batch, ["a", "b"], halves(30), np.arange(30)) == []

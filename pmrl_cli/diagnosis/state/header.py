@@ -1,4 +1,4 @@
-"""What a state is about."""
+"""What a state is about, and its arrays held to the type and shape they must have."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
-__all__ = ["Header"]
+import numpy as np
+import numpy.typing as npt
+
+__all__ = ["Header", "require_array"]
 
 
 @dataclass(frozen=True)
@@ -53,3 +56,29 @@ class Header:
             name: tuple(value) if isinstance(value, list) else value for name, value in values.items()
         }
         return cls(**fields)
+
+
+def require_array(
+    arrays: Mapping[str, npt.NDArray[Any]], name: str, dtype: npt.DTypeLike, shape: tuple[int | None, ...]
+) -> npt.NDArray[Any]:
+    """Return a copy of an array.
+
+    Args:
+        arrays: by name.
+        name: of the array.
+        dtype: it must have.
+        shape: it must have; None for any length.
+
+    Raises: ValueError if it is not there, or of another type or shape.
+    """
+    if name not in arrays:
+        message = f"no array {name!r}"
+        raise ValueError(message)
+    array = arrays[name]
+    fits = len(array.shape) == len(shape) and all(
+        want is None or have == want for have, want in zip(array.shape, shape, strict=True)
+    )
+    if array.dtype != np.dtype(dtype) or not fits:
+        message = f"array {name!r} is {array.dtype} {array.shape}, not {np.dtype(dtype)} {shape}"
+        raise ValueError(message)
+    return array.copy()

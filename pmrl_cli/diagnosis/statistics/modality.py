@@ -8,25 +8,23 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmrl_cli.diagnosis.reservoir import Chosen
-from pmrl_cli.diagnosis.state import State
+from pmrl_cli.diagnosis.state.accumulate import State
+from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
+from pmrl_cli.diagnosis.state.summaries import Columns
+from pmrl_cli.diagnosis.statistics.alignment import summary_statistic
 from pmrl_cli.retrieval.similarity import cosine_blocks
+from pmrl_cli.stats.instances import InstanceStatistics
 from pmrl_cli.stats.modality import effective_dimension, mean_off_diagonal_cosine
-from pmrl_cli.stats.statistic import Statistic, Status, clustered_error
+from pmrl_cli.stats.statistic import Statistic, Status, clustered_error, rescaled
 
-__all__ = ["cone", "effective_dimensions", "scaled", "uniformity"]
+__all__ = ["cone", "effective_dimensions", "uniformity", "unit_loading"]
 
 Array = npt.NDArray[np.float64]
 
 _BLOCKS = 20  # of the jackknife
 
 
-def scaled(error: float | None, held: int, count: int) -> float | None:
-    """Return the error over ``count`` instances, from that over the ``held`` of them in the reservoir."""
-    return None if error is None else error * math.sqrt(held / count)
-
-
-def cone(state: State, chosen: Chosen, m: int) -> Statistic:
+def cone(state: State, chosen: ReservoirSample, m: int) -> Statistic:
     """Return the mean cosine between different instances of a modality."""
     count = int(state.counts[m, m])
     value = mean_off_diagonal_cosine(state.sums[m][m], count)
@@ -34,11 +32,11 @@ def cone(state: State, chosen: Chosen, m: int) -> Statistic:
         return Statistic.unknown(chance=0.0, n=count)
     kept = chosen.present[:, m]
     along = chosen.vectors[m][kept].astype(np.float64) @ (state.sums[m][m] / count)
-    error = scaled(clustered_error(2 * along, chosen.groups[kept]), int(kept.sum()), count)
+    error = rescaled(clustered_error(2 * along, chosen.groups[kept]), int(kept.sum()), count)
     return Statistic.normal(value, error, within=(-1 / (count - 1), 1), chance=0.0, n=count, null="closed_form")
 
 
-def uniformity(chosen: Chosen, m: int) -> Statistic:
+def uniformity(chosen: ReservoirSample, m: int) -> Statistic:
     """Return how evenly a modality covers the sphere: log of the mean of exp(-2 |x - y|^2) over pairs of instances.
 
     0 for a point; for the uniform distribution, its least, -4 + log 0F1(d / 2; 4), which is the chance value.
@@ -67,7 +65,7 @@ def uniformity(chosen: Chosen, m: int) -> Statistic:
     )
 
 
-def effective_dimensions(chosen: Chosen, m: int) -> Statistic:
+def effective_dimensions(chosen: ReservoirSample, m: int) -> Statistic:
     """Return the debiased participation ratio of a modality; its interval by a jackknife of 20 blocks of groups.
 
     The chance value is the number of columns: what an isotropic cloud has.
@@ -90,3 +88,9 @@ def effective_dimensions(chosen: Chosen, m: int) -> Statistic:
         values = np.array(left_out, dtype=np.float64)
         error = math.sqrt((blocks - 1) / blocks * float(((values - values.mean()) ** 2).sum()))
     return Statistic.normal(value, error, within=(1, math.inf), chance=chance, n=len(vectors), null="closed_form")
+
+
+def unit_loading(state: State, null: InstanceStatistics, m: int) -> Statistic:
+    """Return the mean loading of a modality on the leading direction, times sqrt(k_i)."""
+    k = len(state.header.names)
+    return summary_statistic(state.summaries, Columns(k).load[m], null.loading[:, m], math.sqrt(k))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from pmrl_cli.diagnosis.rules.rule import Finding, Look, Rule
+from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
 
 __all__ = ["RULES", "looks_unpaired"]
 
@@ -18,7 +18,7 @@ TELLING_AUC = 0.9
 TIE_SPREAD = 0.005
 
 
-def _few(look: Look) -> Iterator[Finding]:
+def _few(look: ResultView) -> Iterator[Finding]:
     instances, groups = look.number("inputs", "instances"), look.number("inputs", "groups")
     if instances is None or groups is None or (instances >= FEW_INSTANCES and groups >= FEW_GROUPS):
         return
@@ -29,7 +29,7 @@ def _few(look: Look) -> Iterator[Finding]:
     yield Finding("N_SMALL", "warn", (), tuple(look.seen), f"only {what}: intervals are wide", advice)
 
 
-def _strength(look: Look, pair: str) -> float | None:
+def _strength(look: ResultView, pair: str) -> float | None:
     """Return by how many deviations the strongest sign of dependence lies above chance."""
     found = []
     for key in ("z", "cka_z"):
@@ -44,17 +44,17 @@ def _strength(look: Look, pair: str) -> float | None:
     return max(found) if found else None
 
 
-def looks_unpaired(look: Look, pair: str) -> bool:
+def looks_unpaired(look: ResultView, pair: str) -> bool:
     """Whether nothing about a pair could be told from shuffled pairs."""
     strength = _strength(look, pair)
     return strength is not None and strength <= PAIRED_Z
 
 
-def _strengths(look: Look) -> dict[str, float]:
+def _strengths(look: ResultView) -> dict[str, float]:
     return {pair: z for pair in look.pairs if (z := _strength(look, pair)) is not None}
 
 
-def _no_pairing(look: Look) -> Iterator[Finding]:
+def _no_pairing(look: ResultView) -> Iterator[Finding]:
     strengths = _strengths(look)
     if not strengths or max(strengths.values()) > PAIRED_Z:
         return
@@ -63,7 +63,7 @@ def _no_pairing(look: Look) -> Iterator[Finding]:
     yield Finding("NO_PAIRING", "fail", (), tuple(look.seen), text, advice)
 
 
-def _unrelated(look: Look) -> Iterator[Finding]:
+def _unrelated(look: ResultView) -> Iterator[Finding]:
     strengths = _strengths(look)
     if not strengths or max(strengths.values()) <= PAIRED_Z:
         return  # none is related: NO_PAIRING
@@ -75,7 +75,7 @@ def _unrelated(look: Look) -> Iterator[Finding]:
             yield Finding("UNRELATED_PAIR", "warn", (pair,), evidence, text, advice)
 
 
-def _shifted(look: Look) -> Iterator[Finding]:
+def _shifted(look: ResultView) -> Iterator[Finding]:
     for pair in look.pairs:
         order, score = look.node("pair", pair, "order"), look.value("pair", pair, "order", "z")
         if order is None or score is None or score <= PAIRED_Z:
@@ -92,7 +92,7 @@ def _shifted(look: Look) -> Iterator[Finding]:
         )
 
 
-def _opposed(look: Look) -> Iterator[Finding]:
+def _opposed(look: ResultView) -> Iterator[Finding]:
     for pair in look.pairs:
         z, adjusted = look.value("pair", pair, "z"), look.value("pair", pair, "adj")
         look.value("alignment", "signed")
@@ -104,7 +104,7 @@ def _opposed(look: Look) -> Iterator[Finding]:
         yield Finding("ANTI_ALIGNED", "fail", (pair,), evidence, text, advice)
 
 
-def _mispairs(look: Look) -> Iterator[Finding]:
+def _mispairs(look: ResultView) -> Iterator[Finding]:
     names = look.names
     for name in names:
         rate, auc = look.statistic("modality", name, "mispair"), look.value("modality", name, "loo_auc")
@@ -123,7 +123,7 @@ def _mispairs(look: Look) -> Iterator[Finding]:
             return
 
 
-def _ties(look: Look) -> Iterator[Finding]:
+def _ties(look: ResultView) -> Iterator[Finding]:
     spread = look.number("retrieval", "tie_spread")
     if spread is not None and spread > TIE_SPREAD:
         text = f"ties leave R@1 open by up to {spread:.3f}; its expectation is reported"

@@ -13,12 +13,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmrl_cli.diagnosis.stored import take
+from pmrl_cli.diagnosis.state.header import require_array
 from pmrl_cli.errors import Place, StateError
 from pmrl_cli.retrieval.batches import Batch
 
-__all__ = ["Chosen", "Reservoir"]
+__all__ = ["Reservoir", "ReservoirSample"]
 
+Array = npt.NDArray[np.float64]
 Hashes = npt.NDArray[np.uint64]
 NO_LABEL = np.uint64(0)
 """Hash of the label of an instance that has none."""
@@ -97,12 +98,12 @@ class Reservoir:
             )
         self.add(other.keys, other.hashes, other.labels, other.ids, other.present, other.vectors)
 
-    def chosen(self) -> Chosen:
+    def chosen(self) -> ReservoirSample:
         """Return the instances: the smallest whole groups that ``limit`` holds, or part of one if it is larger."""
         size = min(len(self.keys), self.limit)
         if len(self.keys) > self.limit and self.keys[0] != self.keys[-1]:
             size = int(np.searchsorted(self.keys[: self.limit], self.keys[-1]))
-        return Chosen(self, size)
+        return ReservoirSample(self, size)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:
         """Return the state by name."""
@@ -122,21 +123,21 @@ class Reservoir:
 
         Raises: ValueError for others.
         """
-        self.keys = take(arrays, "keys", np.uint64, (None,))
+        self.keys = require_array(arrays, "keys", np.uint64, (None,))
         size = len(self.keys)
-        self.hashes, self.labels = (take(arrays, name, np.uint64, (size,)) for name in ("hashes", "labels"))
-        text = take(arrays, "ids", np.uint8, (None,)).tobytes()
-        ends = take(arrays, "id_ends", np.int64, (size,)).tolist()
+        self.hashes, self.labels = (require_array(arrays, name, np.uint64, (size,)) for name in ("hashes", "labels"))
+        text = require_array(arrays, "ids", np.uint8, (None,)).tobytes()
+        ends = require_array(arrays, "id_ends", np.int64, (size,)).tolist()
         self.ids = np.empty(size, dtype=object)
         self.ids[:] = [text[start:end].decode() for start, end in zip([0, *ends][:size], ends, strict=True)]
-        self.present = take(arrays, "present", np.bool_, (size, self.present.shape[1]))
+        self.present = require_array(arrays, "present", np.bool_, (size, self.present.shape[1]))
         self.vectors = [
-            take(arrays, f"vectors.{m}", np.float32, (size, vectors.shape[1]))
+            require_array(arrays, f"vectors.{m}", np.float32, (size, vectors.shape[1]))
             for m, vectors in enumerate(self.vectors)
         ]
 
 
-class Chosen:
+class ReservoirSample:
     """The instances of a reservoir.
 
     Args:
@@ -165,6 +166,12 @@ class Chosen:
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    def both(self, a: int, b: int) -> tuple[Array, Array, npt.NDArray[np.int64]]:
+        """Return the float64 vectors of two modalities of the instances that have both, and their groups."""
+        kept = self.present[:, [a, b]].all(1)
+        first, second = (self.vectors[m][kept].astype(np.float64) for m in (a, b))
+        return first, second, self.groups[kept]
 
     def batch(self) -> Batch:
         """Return them as one batch; the modalities must be of one width."""

@@ -1,0 +1,1 @@
+"""What one pass over the data accumulates: bounded, additive, mergeable."""

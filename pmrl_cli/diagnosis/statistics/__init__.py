@@ -1,0 +1,1 @@
+"""The statistics of a diagnosis, by what they are about."""
