@@ -464,6 +464,6 @@ def _with(settings: FitSettings, changes: Mapping[str, object]) -> FitSettings:
             what,
             found=", ".join(unknown),
             expected=f"some of {', '.join(sorted(settings.as_dict()))}",
-            next_step="Mend its name.",
+            next_step="Fix its name.",
         )
     return replace(settings, **changes)  # type: ignore[arg-type]

@@ -21,8 +21,8 @@ class CommandRunner:
     def __call__(self, command, dataset, *arguments, model=None):
         """Return exit code, standard output and standard error."""
 
-        def read_dataset(files, **options):
-            self.asked = {"files": files, **options}
+        def read_dataset(files, options):
+            self.asked = {"files": files, **vars(options)}
             return dataset
 
         reading = types.ModuleType("pmrl_cli.files.join.dataset")

@@ -1,8 +1,20 @@
-"""What every command that computes does first."""
+"""Where and how a command computes."""
 
 from __future__ import annotations
 
-__all__ = ["prepare"]
+from dataclasses import dataclass
+
+from pmrl_cli.flags import flag
+
+__all__ = ["ComputeOptions", "prepare"]
+
+
+@dataclass(frozen=True)
+class ComputeOptions:
+    """The device and the threads of a command."""
+
+    device: str = flag("auto", "--device", help="auto, cpu, cuda or cuda:N.")
+    threads: int | None = flag(None, "--threads", min=1, help="CPU threads (default: all cores).")
 
 
 def prepare(threads: int | None) -> None:

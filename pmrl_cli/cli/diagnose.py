@@ -8,8 +8,9 @@ from typing import Annotated, Any
 
 import typer
 
-from pmrl_cli.cli import diagnose_screen, instances, options, reports, space, states, training_screen
-from pmrl_cli.cli.options import Join, OnBad, option
+from pmrl_cli.cli import compute, diagnose_screen, instances, options, reports, space, states, training_screen
+from pmrl_cli.cli.options import flattened, option
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import UsageError
 
 __all__ = ["command", "conclude", "unmet_conditions"]
@@ -27,13 +28,11 @@ SHORT = {
 }
 
 
+@flattened
 def command(
     files: options.Files,
-    model: space.Model = None,
-    split: space.SplitOption = space.Split.auto,
-    labels: options.LabelsFile = None,
-    label: space.Label = None,
-    group: space.Group = None,
+    asked: space.SpaceOptions,
+    *,
     partial: Annotated[
         Path | None,
         option("--partial", metavar="STATE", help="Write the state of these instances, for pmrl merge; no report."),
@@ -51,15 +50,10 @@ def command(
     compare: reports.Compare = None,
     fail_under: space.FailUnder = None,
     fail_on: space.FailOnOption = None,
-    join: options.JoinOption = Join.outer,
-    on_bad: options.OnBadOption = OnBad.error,
-    id_column: options.IdColumn = None,
-    feature_column: options.FeatureColumn = None,
+    reading: ReadOptions,
+    computing: compute.ComputeOptions,
     null: options.NullPaths = False,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    max_memory: options.MaxMemory = None,
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -87,7 +81,7 @@ def command(
         "--suspects": suspects,
         "--compare": compare,
     }
-    if model is None and space.is_model(paths):
+    if asked.model is None and space.is_model(paths):
         training_screen.run(
             Path(paths[0]), report, of_instances | {"--partial": partial, "--shard": shard}, as_json=json, force=force
         )
@@ -101,30 +95,13 @@ def command(
     from pmrl_cli.world import joined
 
     with joined() as world:
-        found = space.read_space(
-            paths,
-            model=model,
-            split=split,
-            label=label,
-            group=group,
-            device=device,
-            threads=threads,
-            max_memory=max_memory,
-            quiet=quiet,
-            world=world,
-            share=share,
-            join=join.value,
-            on_bad=on_bad.value,
-            id_column=id_column,
-            feature_column=feature_column,
-            labels=labels,
-        )
+        found = space.read_space(paths, reading, asked, computing, quiet=quiet, world=world, share=share)
         digest = ""
-        if partial is not None and model is not None:  # states of different models do not merge
+        if partial is not None and asked.model is not None:  # states of different models do not merge
             from pmrl_cli.files.artifacts.model import WEIGHTS
             from pmrl_cli.files.durable.checksums import sha256_of
 
-            digest = sha256_of(model / WEIGHTS)
+            digest = sha256_of(asked.model / WEIGHTS)
         state = state_of(
             found.dataset,
             label=found.label,
@@ -141,13 +118,13 @@ def command(
         states.write(state, partial, as_json=json)
         return
     training = None
-    if model is not None:
+    if asked.model is not None:
         from pmrl_cli.files.artifacts.history import read_training
 
-        training = read_training(model)
+        training = read_training(asked.model)
     diagnosis = diagnose_state(state, found.dataset, training)
     result = diagnosis.as_dict()
-    result["inputs"] |= {"scope": found.instances, "model": None if model is None else str(model)}
+    result["inputs"] |= {"scope": found.instances, "model": None if asked.model is None else str(asked.model)}
     reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
     if per_instance is not None or suspects is not None:

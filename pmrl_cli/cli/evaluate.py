@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any
 
-from pmrl_cli.cli import options, space
-from pmrl_cli.cli.options import Fusion, Join, OnBad, option
+from pmrl_cli.cli import compute, options, space
+from pmrl_cli.cli.options import flattened, option
+from pmrl_cli.data.read_options import ReadOptions
 
 __all__ = ["command"]
 
@@ -27,27 +28,20 @@ SHORT = {metric: f"pairwise.{metric}" for metric in METRICS} | {
 MOST_DIRECTIONS = 16  # four modalities have 12 and 4 fused
 
 
+@flattened
 def command(
     files: options.Files,
-    model: space.Model = None,
-    split: space.SplitOption = space.Split.auto,
-    labels: options.LabelsFile = None,
-    label: space.Label = None,
-    group: space.Group = None,
+    asked: space.SpaceOptions,
+    *,
     queries: Annotated[
         int, option("--queries", min=1, help="At most this many instances ask; all are in the gallery.")
     ] = 20_000,
-    fusion: options.FusionOption = Fusion.leading,
+    fusion: options.FusionOption = "leading",
     fail_under: space.FailUnder = None,
-    join: options.JoinOption = Join.outer,
-    on_bad: options.OnBadOption = OnBad.error,
-    id_column: options.IdColumn = None,
-    feature_column: options.FeatureColumn = None,
+    reading: ReadOptions,
+    computing: compute.ComputeOptions,
     null: options.NullPaths = False,
     seed: options.Seed = 0,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    max_memory: options.MaxMemory = None,
     json: options.Json = False,
     quiet: options.Quiet = False,
     config: options.ConfigFile = None,
@@ -64,25 +58,11 @@ def command(
 
     with joined() as world:
         found = space.read_space(
-            options.expand_files(files, null=null),
-            model=model,
-            split=split,
-            label=label,
-            group=group,
-            device=device,
-            threads=threads,
-            max_memory=max_memory,
-            quiet=quiet,
-            world=world,
-            join=join.value,
-            on_bad=on_bad.value,
-            id_column=id_column,
-            feature_column=feature_column,
-            labels=labels,
+            options.expand_files(files, null=null), reading, asked, computing, quiet=quiet, world=world
         )
         evaluation = evaluate(
             found.dataset,
-            fusion=fusion.value,
+            fusion=fusion,
             label=found.label,
             group=found.group,
             seed=seed,
@@ -108,7 +88,7 @@ def _show(result: Mapping[str, Any]) -> None:
     console.print(result["scope"])
     if result["queries"] < result["instances_in_two"]:
         console.print(f"{result['queries']:,} of them, chosen by hash, ask; all are in the gallery")
-    if result["fused"] is not None and result["fusion"] == Fusion.weighted:
+    if result["fused"] is not None and result["fusion"] == "weighted":
         console.print("others: the mean that each candidate weights by its cosine with them")
     console.print()
     console.print(_means(result))

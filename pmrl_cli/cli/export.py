@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pmrl_cli.cli import compute, options
-from pmrl_cli.cli.options import Fusion, OnBad, option
+from pmrl_cli.cli.options import flattened, option, without
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import Place, ResourceError, UsageError
 
 if TYPE_CHECKING:
@@ -127,6 +129,7 @@ def _shown(blocks: Iterator[EmbeddedBlock], instances: int, *, quiet: bool) -> I
             bar.advance(task, len(block.ids))
 
 
+@flattened
 def command(
     files: options.Files,
     model: Annotated[Path, option("--model", help="Model folder that pmrl fit wrote.", show_default=False)],
@@ -134,20 +137,17 @@ def command(
         str,
         option("-o", "--output", help="Folder, or - for an Arrow IPC stream.", show_default=False),
     ],
+    *,
     format: Annotated[Format | None, option("--format", help="Default: parquet for a folder, arrow for -.")] = None,
     dtype: Annotated[DType, option("--dtype", help="float32 or float16.")] = DType.float32,
     rows_per_file: Annotated[
         int | None, option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
     ] = None,
-    fusion: options.FusionOption = Fusion.leading,
-    on_bad: options.OnBadOption = OnBad.error,
+    fusion: options.FusionOption = "leading",
     shard: options.Shard = None,
-    id_column: options.IdColumn = None,
-    feature_column: options.FeatureColumn = None,
+    reading: Annotated[ReadOptions, without("labels", "join")],
+    computing: compute.ComputeOptions,
     null: options.NullPaths = False,
-    device: options.Device = "auto",
-    threads: options.Threads = None,
-    max_memory: options.MaxMemory = None,
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -183,22 +183,14 @@ def command(
     if not streaming:
         check_replaceable(Path(output), kind=KIND, force=force)
         check_not_input(Path(output), paths)
-    compute.prepare(threads)
+    compute.prepare(computing.threads)
     with joined() as world:
-        aligner = Aligner.load(model, device=device)
-        dataset = read_dataset(
-            paths,
-            join="outer",
-            min_modalities=1,
-            on_bad=on_bad.value,
-            id_column=id_column,
-            feature_column=feature_column,
-            max_memory=options.parse_bytes(max_memory),
-        )
+        aligner = Aligner.load(model, device=computing.device)
+        dataset = read_dataset(paths, replace(reading, min_modalities=1))
         file_format = (format or Format.parquet).value
         part_rows = rows_per_file or ROWS_PER_FILE
         provenance = {
-            "fusion": fusion.value,
+            "fusion": fusion,
             "inputs": {features.name: features.digest for features in dataset.modalities},
             "model": sha256_of(model / MANIFEST),
         }
@@ -212,7 +204,7 @@ def command(
         hidden = quiet or bool(world.rank)
         for sentence in () if hidden else dataset.notes:
             typer.echo(f"note: {sentence}", err=True)
-        blocks = _shown(aligner.embed(dataset, rows, fusion=fusion.value), rows.stop - rows.start, quiet=hidden)
+        blocks = _shown(aligner.embed(dataset, rows, fusion=fusion), rows.stop - rows.start, quiet=hidden)
         if streaming:
             write_stream(blocks, sys.stdout.buffer, names=dataset.names, dim=aligner.dim, dtype=dtype.value)
             return
@@ -239,7 +231,7 @@ def command(
             "file_format": file_format,
             "dim": aligner.dim,
             "dtype": dtype.value,
-            "fusion": fusion.value,
+            "fusion": fusion,
             "instances": instances,
             "modalities": counts,
         }

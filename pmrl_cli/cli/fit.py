@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
@@ -16,9 +15,9 @@ from typing import Annotated
 import typer
 
 from pmrl_cli.cli import compute, options
-from pmrl_cli.cli.options import Join, OnBad, Precision, option
-from pmrl_cli.errors import UsageError
-from pmrl_cli.objectives import REGISTRY
+from pmrl_cli.cli.options import flattened, option
+from pmrl_cli.data.read_options import ReadOptions
+from pmrl_cli.training.settings import FitSettings
 
 __all__ = ["command"]
 
@@ -39,87 +38,21 @@ class _StopRequest:
         return self.signal is not None
 
 
-def _settings(pairs: list[str]) -> dict[str, float]:
-    settings: dict[str, float] = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
-        try:
-            settings[key] = float(value)
-        except ValueError:
-            settings[key] = math.nan
-        if not math.isfinite(settings[key]):
-            what = "--set is not KEY=NUMBER"
-            raise UsageError(
-                what, found=repr(pair), expected="for example temperature=0.1", next_step="Mend that --set."
-            )
-    return settings
-
-
+@flattened
 def command(
     files: options.Files,
     output: Annotated[
         Path, option("-o", "--output", help="Model folder; an earlier model there is replaced when done.")
     ] = Path("model"),
-    objective: Annotated[
-        str, option("--objective", help=f"One of {', '.join(REGISTRY)}, gcca, mcca, auto.")
-    ] = "pmrl",
-    set: Annotated[
-        list[str] | None, option("--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.")
-    ] = None,
-    adapter: Annotated[
-        str,
-        option(
-            "--adapter", help="linear; mlp: with a residual MLP; kernel: the same on nearness to instances; auto."
-        ),
-    ] = "auto",
-    dim: Annotated[
-        int | None, option("--dim", help="Dimension of the shared space, then of one member (default: chosen).")
-    ] = None,
-    steps: Annotated[
-        int | None, option("--steps", help="Most training steps; 0 keeps the closed-form start.")
-    ] = None,
-    batch_size: Annotated[int | None, option("--batch-size", help="Instances a step.")] = None,
-    learning_rate: Annotated[float, option("--learning-rate", help="Of AdamW.")] = 5e-4,
-    dropout: Annotated[
-        float | None, option("--dropout", help="Share of input scores zeroed in training (default: chosen).")
-    ] = None,
-    mixup: Annotated[
-        float, option("--mixup", help="A: mix instances in a proportion drawn from Beta(A, A) (FuseMix); 0: not.")
-    ] = 0.0,
-    mispaired: Annotated[
-        float, option("--mispaired", help="Share known to be mispaired; as many, the most suspect, do not train.")
-    ] = 0.0,
-    budget: Annotated[
-        str | None, option("--budget", metavar="TIME", help="Stop the search after it, as in 90s, 5m, 2h.")
-    ] = None,
-    patience: Annotated[int, option("--patience", help="Evaluations without gain before stopping.")] = 8,
-    refit: Annotated[
-        bool | None,
-        option("--refit/--no-refit", help="Train again with the validation instances (default: if few)."),
-    ] = None,
-    validation: Annotated[float, option("--validation", help="Share held out to choose and stop.")] = 0.2,
-    test: Annotated[float, option("--test", help="Share kept unseen for evaluate and diagnose.")] = 0.1,
-    labels: options.LabelsFile = None,
-    group: Annotated[
-        str | None, option("--group", help="Side column; a group stays on one side of the split.")
-    ] = None,
-    split_column: Annotated[
-        str | None, option("--split-column", help="Side column that says train, validation or test.")
-    ] = None,
+    *,
+    settings: FitSettings,
     exclude: Annotated[
         Path | None,
         option("--exclude", help="List of ids (and modalities) that neither train nor choose: diagnose --suspects."),
     ] = None,
-    join: options.JoinOption = Join.outer,
-    on_bad: options.OnBadOption = OnBad.error,
-    id_column: options.IdColumn = None,
-    feature_column: options.FeatureColumn = None,
+    reading: ReadOptions,
+    computing: compute.ComputeOptions,
     null: options.NullPaths = False,
-    seed: options.Seed = 0,
-    device: options.Device = "auto",
-    precision: options.PrecisionOption = Precision.auto,
-    threads: options.Threads = None,
-    max_memory: options.MaxMemory = None,
     restart: Annotated[bool, option("--restart", help="Discard an unfinished run of this output.")] = False,
     force: options.Force = False,
     json: options.Json = False,
@@ -145,7 +78,7 @@ def command(
     from pmrl_cli.training.loop import Interrupted
     from pmrl_cli.world import joined
 
-    compute.prepare(threads)
+    compute.prepare(computing.threads)
     check_replaceable(output, kind=FORMAT, force=force)
     paths = options.expand_files(files, null=null)
     check_not_input(output, paths)
@@ -154,31 +87,9 @@ def command(
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
     started = time.time()
-    memory = options.parse_bytes(max_memory)
     try:
-        with joined(cuda=device != "cpu" and torch.cuda.is_available()) as world, ExitStack() as stack:
-            aligner = Aligner(
-                device=device,
-                objective=objective,
-                objective_settings=_settings(set or []),
-                adapter=adapter,
-                dim=dim,
-                steps=steps,
-                batch_size=batch_size,
-                learning_rate=learning_rate,
-                dropout=dropout,
-                mixup=mixup,
-                mispaired=mispaired,
-                budget=options.parse_seconds(budget),
-                patience=patience,
-                refit=refit,
-                validation=validation,
-                test=test,
-                group=group,
-                split_column=split_column,
-                precision=precision.value,
-                seed=seed,
-            )
+        with joined(cuda=computing.device != "cpu" and torch.cuda.is_available()) as world, ExitStack() as stack:
+            aligner = Aligner(device=computing.device, **vars(settings))
             leads = world.rank == 0  # the others hold no file and say nothing
             progress = stack.enter_context(FitProgress(quiet=quiet or not leads, verbose=verbose))
             if leads:
@@ -189,22 +100,14 @@ def command(
                     shutil.rmtree(path)
             elif states:
                 progress.note(f"continuing the run in {unfinished}")
-            dataset = read_dataset(
-                paths,
-                join=join.value,
-                on_bad=on_bad.value,
-                id_column=id_column,
-                feature_column=feature_column,
-                labels=labels,
-                max_memory=memory,
-            )
+            dataset = read_dataset(paths, reading)
             progress.dataset(dataset)
             excluded = None
             if exclude is not None:
-                excluded = read_exclusions(exclude, id_column).mask(dataset)
+                excluded = read_exclusions(exclude, reading.id_column).mask(dataset)
                 instances = int(excluded.any(axis=1).sum())
                 progress.note(f"note: {int(excluded.sum()):,} vectors of {instances:,} instances are on {exclude}.")
-            if "split" in dataset.columns and split_column is None:
+            if "split" in dataset.columns and settings.split_column is None:
                 progress.note("note: the side column 'split' is not followed; --split-column split would do so.")
 
             def stage(name: str) -> None:
@@ -213,7 +116,7 @@ def command(
 
             aligner.fit(
                 dataset,
-                max_memory=memory,
+                max_memory=reading.max_memory,
                 exclude=excluded,
                 checkpoint=unfinished,
                 stage=stage,
@@ -237,13 +140,7 @@ def command(
                 "processes": world.size,
                 "command": sys.argv[1:],
             }
-            reading = {
-                "join": join.value,
-                "on_bad": on_bad.value,
-                "id_column": id_column,
-                "feature_column": feature_column,
-            }
-            aligner.save(output, force=force, run=run, reading=reading)
+            aligner.save(output, force=force, run=run, reading=reading.as_settings())
             for path in [path for path in unfinished.iterdir() if path.is_dir()]:
                 shutil.rmtree(path, ignore_errors=True)  # the model is whole: what stays, the next fit takes away
     except Interrupted:

@@ -10,37 +10,30 @@ import typer
 
 from pmrl_cli.cli.options import (
     ConfigFile,
-    FeatureColumn,
     Files,
     Force,
-    IdColumn,
-    Join,
-    JoinOption,
     Json,
-    LabelsFile,
     NullPaths,
-    OnBad,
-    OnBadOption,
     Quiet,
     Verbose,
     expand_files,
+    flattened,
     option,
+    without,
 )
+from pmrl_cli.data.read_options import ReadOptions
 
 __all__ = ["command"]
 
 Store = Annotated[Path, option("-o", "--output", help="The store to write, a folder.", show_default=False)]
 
 
+@flattened
 def command(
     files: Files,
     output: Store,
+    reading: Annotated[ReadOptions, without("max_memory")],
     null: NullPaths = False,
-    labels: LabelsFile = None,
-    id_column: IdColumn = None,
-    feature_column: FeatureColumn = None,
-    join: JoinOption = Join.outer,
-    on_bad: OnBadOption = OnBad.error,
     json: Json = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -57,17 +50,7 @@ def command(
         if verbose and not quiet:
             typer.echo(f"reading {modality}", err=True)
 
-    manifest = ingest_store(
-        expand_files(files, null=null),
-        output,
-        force=force,
-        join=join.value,
-        on_bad=on_bad.value,
-        id_column=id_column,
-        feature_column=feature_column,
-        labels=labels,
-        progress=progress,
-    )
+    manifest = ingest_store(expand_files(files, null=null), output, reading, force=force, progress=progress)
     if not quiet:
         for entry in manifest["modalities"]:
             shape = f"{entry['rows']} of {manifest['rows']} instances x {entry['dim']} {entry['dtype']}"

@@ -3,25 +3,21 @@
 from __future__ import annotations
 
 from json import dumps
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from pmrl_cli.cli.options import (
     ConfigFile,
-    FeatureColumn,
     Files,
-    IdColumn,
-    Join,
-    JoinOption,
     Json,
-    LabelsFile,
     NullPaths,
-    OnBad,
-    OnBadOption,
     Quiet,
     expand_files,
+    flattened,
+    without,
 )
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import printable
 
 if TYPE_CHECKING:
@@ -32,14 +28,11 @@ __all__ = ["command"]
 _WIDTH = 80
 
 
+@flattened
 def command(
     files: Files,
+    reading: Annotated[ReadOptions, without("max_memory")],
     null: NullPaths = False,
-    labels: LabelsFile = None,
-    id_column: IdColumn = None,
-    feature_column: FeatureColumn = None,
-    join: JoinOption = Join.outer,
-    on_bad: OnBadOption = OnBad.error,
     json: Json = False,
     quiet: Quiet = False,
     config: ConfigFile = None,
@@ -51,27 +44,20 @@ def command(
     """
     from pmrl_cli.files.join.inspection import inspect_files
 
-    found = inspect_files(
-        expand_files(files, null=null),
-        join=join.value,
-        on_bad=on_bad.value,
-        id_column=id_column,
-        feature_column=feature_column,
-        labels=labels,
-    )
+    found = inspect_files(expand_files(files, null=null), reading)
     if json:
         content = {
             "schema": "pmrl.inspect/1",
             "modalities": found.modalities,
             "instances": found.instances,
-            "join": join.value,
+            "join": reading.join,
             "columns": found.columns,
             "notes": found.notes,
             "problems": [problem.as_dict() for problem in found.problems],
         }
         typer.echo(dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))
     elif found.modalities:
-        _show(found, join.value)
+        _show(found, reading.join)
     if not quiet:
         for note in found.notes:
             typer.echo(f"note: {note}", err=True)

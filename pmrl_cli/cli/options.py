@@ -10,76 +10,117 @@ import os
 import re
 import sys
 import tomllib
-from enum import StrEnum
-from functools import partial
+from collections.abc import Callable
+from dataclasses import MISSING, Field, fields, is_dataclass
+from functools import partial, wraps
+from inspect import Parameter, Signature, signature
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, get_type_hints
 
 import typer
 
 from pmrl_cli.errors import Place, UsageError
+from pmrl_cli.flags import FLAG, Flag
 
 __all__ = [
     "ConfigFile",
-    "Device",
-    "FeatureColumn",
     "Files",
     "Force",
-    "Fusion",
     "FusionOption",
-    "IdColumn",
-    "Join",
-    "JoinOption",
     "Json",
-    "LabelsFile",
-    "MaxMemory",
     "NullPaths",
-    "OnBad",
-    "OnBadOption",
-    "Precision",
-    "PrecisionOption",
     "Quiet",
     "Seed",
     "Shard",
-    "Threads",
     "Verbose",
     "expand_files",
+    "flattened",
     "option",
-    "parse_bytes",
     "parse_shard",
+    "without",
 ]
 
 option = partial(typer.Option, show_envvar=False)
 """An option whose help leaves its environment variable out: all follow one rule, and the README states it."""
 
 
-class Join(StrEnum):
-    """Which instances a joined data set keeps."""
-
-    inner = "inner"
-    outer = "outer"
+Command = Callable[..., None]
 
 
-class OnBad(StrEnum):
-    """What happens to an instance with a bad row."""
+class Without(NamedTuple):
+    """Beside a dataclass in the signature of a command: the fields it does not offer, which keep their defaults."""
 
-    error = "error"
-    drop = "drop"
-
-
-class Fusion(StrEnum):
-    """How the modalities of an instance become one vector."""
-
-    leading = "leading"
-    weighted = "weighted"
+    fields: frozenset[str]
 
 
-class Precision(StrEnum):
-    """Arithmetic of training."""
+def without(*fields: str) -> Without:
+    """Name the fields a command does not offer: the note beside a dataclass in its signature."""
+    return Without(frozenset(fields))
 
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
+
+def flattened(command: Command) -> Command:
+    """Return a command with one parameter for each field of the dataclasses it takes.
+
+    A field that is declared with ``flags.flag`` becomes an option of its name; what is typed is put together again
+    before the command runs. Other parameters stay as they are.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    parameters: list[Parameter] = []
+    groups: dict[str, tuple[type[Any], list[Field[Any]]]] = {}
+    for parameter in signature(command).parameters.values():
+        hint = hints[parameter.name]
+        group: Any
+        group, *notes = get_args(hint) if get_origin(hint) is Annotated else (hint,)
+        if not (isinstance(group, type) and is_dataclass(group)):
+            parameters.append(parameter.replace(annotation=hint, kind=Parameter.KEYWORD_ONLY))
+            continue
+        left_out = {name for note in notes if isinstance(note, Without) for name in note.fields}
+        offered = [one for one in fields(group) if FLAG in one.metadata and one.name not in left_out]
+        types = get_type_hints(group)
+        parameters += [_parameter(one, types[one.name]) for one in offered]
+        groups[parameter.name] = (group, offered)
+
+    @wraps(command)
+    def flat(**given: Any) -> None:  # noqa: ANN401 - typer has checked them
+        for name, (group, offered) in groups.items():
+            typed = {one.name: given.pop(_option_name(one)) for one in offered}
+            given[name] = group(**{one.name: _value(one, typed[one.name]) for one in offered})
+        command(**given)
+
+    flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined] # read by inspect.signature
+    flat.__annotations__ = {one.name: one.annotation for one in parameters}
+    return flat
+
+
+def _parameter(one: Field[Any], kind: Any) -> Parameter:  # noqa: ANN401 - a type, or a special form of typing
+    flag: Flag = one.metadata[FLAG]
+    default = None if one.default is MISSING else one.default
+    if get_origin(kind) in (tuple, dict):  # given as often as one likes
+        kind, default = list[str] | None, None
+    elif flag.parse is not None:
+        kind = str | None
+    typed = option(*flag.names, help=flag.help, metavar=flag.metavar, min=flag.min)
+    return Parameter(_option_name(one), Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, typed])
+
+
+def _option_name(one: Field[Any]) -> str:
+    """Return what the option is called in a config file and in the environment: its long form."""
+    flag: Flag = one.metadata[FLAG]
+    long = next(name for name in flag.names if name.startswith("--"))
+    return long.partition("/")[0].removeprefix("--").replace("-", "_")
+
+
+def _value(one: Field[Any], given: Any) -> Any:  # noqa: ANN401 - of whatever type the field is
+    flag: Flag = one.metadata[FLAG]
+    repeatable = one.default == () or one.default is MISSING
+    if repeatable:
+        given = tuple(given or ())
+    if flag.parse is None or given is None:
+        return given
+    try:
+        return flag.parse(given)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint=f"'{flag.names[0]}'") from None
 
 
 def _load_config(context: typer.Context, path: Path | None) -> Path | None:
@@ -105,7 +146,7 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
             at=Place(str(path)),
             found=str(error)[:160],
             expected="lines like seed = 0",
-            next_step="Mend that line.",
+            next_step="Fix that line.",
         ) from None
     known = {p.name for p in context.command.params if p.name is not None} - {"files", "config", "help"}
     unknown = sorted(set(values) - known)
@@ -118,31 +159,12 @@ def _load_config(context: typer.Context, path: Path | None) -> Path | None:
             expected=f"one of {', '.join(sorted(known))}",
             next_step=f"See pmrl {context.command.name} --help.",
         )
+    repeatable = {p.name for p in context.command.params if getattr(p, "multiple", False)}
+    for key in repeatable & set(values):
+        if isinstance(values[key], str):  # one value needs no list
+            values[key] = [values[key]]
     context.default_map = {**(context.default_map or {}), **values}
     return path
-
-
-def parse_bytes(text: str | None) -> int | None:
-    """Return bytes from ``512M``, ``8G``, ``1.5GiB`` or a plain number (powers of 1024)."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
-        message = f"{text!r} is not a size such as 512M or 8G"
-        raise typer.BadParameter(message, param_hint="'--max-memory'")
-    power = ["", "k", "m", "g", "t"].index(match[2].lower())
-    return int(float(match[1]) * 1024**power)
-
-
-def parse_seconds(text: str | None) -> float | None:
-    """Return seconds from ``90s``, ``5m``, ``1.5h`` or a plain number."""
-    if text is None:
-        return None
-    match = re.fullmatch(r"\s*(\d{1,15}(?:\.\d+)?)\s*([smh]?)\s*", text, re.IGNORECASE)
-    if match is None or float(match[1]) <= 0:
-        message = f"{text!r} is not a time such as 90s, 5m or 2h"
-        raise typer.BadParameter(message, param_hint="'--budget'")
-    return float(match[1]) * {"": 1, "s": 1, "m": 60, "h": 3600}[match[2].lower()]
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
@@ -211,29 +233,14 @@ Files = Annotated[
     ),
 ]
 NullPaths = Annotated[bool, option("-0", "--null", help="Paths on standard input end in NUL.")]
-LabelsFile = Annotated[
-    Path | None,
-    option("--labels", help="Side table (Parquet, HDF5 or CSV) with an id column and labels or groups."),
-]
-IdColumn = Annotated[str | None, option("--id-column", help="Dataset or column that holds the ids.")]
-FeatureColumn = Annotated[str | None, option("--feature-column", help="Dataset or column that holds the vectors.")]
-JoinOption = Annotated[Join, option("--join", help="Keep instances in all modalities, or in two or more.")]
-OnBadOption = Annotated[OnBad, option("--on-bad", help="Rows with NaN, Inf or no length: stop, or drop.")]
 FusionOption = Annotated[
-    Fusion,
+    Literal["leading", "weighted"],
     option("--fusion", help="Fuse modalities to their leading direction, or to a mean weighted by agreement."),
 ]
 Json = Annotated[bool, option("--json", help="Print the result as JSON on standard output.")]
 Quiet = Annotated[bool, option("-q", "--quiet", help="Only errors on standard error.")]
 Verbose = Annotated[bool, option("-v", "--verbose", help="Progress as plain lines even off a terminal.")]
 Seed = Annotated[int, option("--seed", help="Seed of every random choice.")]
-Device = Annotated[str, option("--device", help="auto, cpu, cuda or cuda:N.")]
-PrecisionOption = Annotated[Precision, option("--precision", help="auto, fp32 or bf16.")]
-Threads = Annotated[int | None, option("--threads", min=1, help="CPU threads (default: all cores).")]
-MaxMemory = Annotated[
-    str | None,
-    option("--max-memory", help="Memory for feature arrays, e.g. 8G; beyond it they live on disk."),
-]
 Shard = Annotated[
     str | None,
     option("--shard", metavar="I/N", help="Do one share of the instances: 3/8 is the third of eight."),

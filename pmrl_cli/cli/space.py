@@ -6,16 +6,19 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 import typer
 
-from pmrl_cli.cli import compute, options
+from pmrl_cli.cli import compute
 from pmrl_cli.cli.options import option
 from pmrl_cli.cli.table import WIDTH
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import UsageError
+from pmrl_cli.flags import flag
 from pmrl_cli.report.wording import ci_text, number_text
 
 if TYPE_CHECKING:
@@ -31,12 +34,8 @@ __all__ = [
     "FailOnOption",
     "FailUnder",
     "Gate",
-    "Group",
-    "Label",
-    "Model",
     "Space",
-    "Split",
-    "SplitOption",
+    "SpaceOptions",
     "ci_text",
     "count_text",
     "grid",
@@ -51,16 +50,6 @@ __all__ = [
 ]
 
 
-class Split(StrEnum):
-    """Which instances a model is judged on."""
-
-    auto = "auto"
-    train = "train"
-    validation = "validation"
-    test = "test"
-    all = "all"
-
-
 class FailOn(StrEnum):
     """Severity of a verdict that is not accepted."""
 
@@ -68,17 +57,20 @@ class FailOn(StrEnum):
     fail = "fail"
 
 
-Model = Annotated[
-    Path | None, option("--model", help="Model folder that pmrl fit wrote; else the features share a space.")
-]
-SplitOption = Annotated[
-    Split,
-    option("--split", help="Instances to judge the model on; auto: those fit never saw, else validation."),
-]
-Label = Annotated[str | None, option("--label", help="Side column of labels: adds label retrieval (default: label).")]
-Group = Annotated[
-    str | None, option("--group", help="Side column of groups that are not independent (default: group).")
-]
+@dataclass(frozen=True)
+class SpaceOptions:
+    """Which vectors of which instances are judged."""
+
+    model: Path | None = flag(
+        None, "--model", help="Model folder that pmrl fit wrote; else the features share a space."
+    )
+    split: Literal["auto", "train", "validation", "test", "all"] = flag(
+        "auto", "--split", help="Instances to judge the model on; auto: those fit never saw, else validation."
+    )
+    label: str | None = flag(None, "--label", help="Side column of labels: adds label retrieval (default: label).")
+    group: str | None = flag(None, "--group", help="Side column of groups that are not independent (default: group).")
+
+
 FailUnder = Annotated[
     list[str] | None,
     option(
@@ -110,18 +102,13 @@ class Space(NamedTuple):
 
 def read_space(
     files: list[str],
+    reading: ReadOptions,
+    asked: SpaceOptions,
+    computing: compute.ComputeOptions,
     *,
-    model: Path | None,
-    split: Split,
-    label: str | None,
-    group: str | None,
-    device: str,
-    threads: int | None,
-    max_memory: str | None,
     quiet: bool,
     world: World,
     share: tuple[int, int] | None = None,
-    **reading: Any,  # noqa: ANN401 - read_dataset names and checks them
 ) -> Space:
     """Read the files and, with a model, embed the instances it is to be judged on.
 
@@ -132,30 +119,29 @@ def read_space(
 
     Raises: UsageError for --split without --model; whatever reading and embedding raise.
     """
-    if model is None and split not in (Split.auto, Split.all):
+    if asked.model is None and asked.split not in ("auto", "all"):
         what = "--split without --model"
         raise UsageError(
-            what, found=f"--split {split.value}", expected="a model, which knows", next_step="Pass --model MODEL."
+            what, found=f"--split {asked.split}", expected="a model, which knows", next_step="Pass --model MODEL."
         )
     from pmrl_cli.files.join.dataset import read_dataset
 
-    budget = options.parse_bytes(max_memory)
     aligner = None
-    if model is not None:  # before the features, which may take long to read
+    if asked.model is not None:  # before the features, which may take long to read
         from pmrl_cli.aligner import Aligner
 
-        aligner = Aligner.load(model, device=device)
-    dataset = read_dataset(files, max_memory=budget, **reading)
+        aligner = Aligner.load(asked.model, device=computing.device)
+    dataset = read_dataset(files, reading)
     if not quiet and world.rank == 0:
         for note in dataset.notes:
             typer.echo(f"note: {note}", err=True)
-    compute.prepare(threads)
+    compute.prepare(computing.threads)
     everyone = "" if len(dataset) == 1 else "all "
     instances = f"{everyone}{count_text(len(dataset), 'instance')}, compared as they are"
     columns = dataset.dims
     rows = None
     if aligner is not None:
-        rows, instances = aligner.rows(dataset, split.value)
+        rows, instances = aligner.rows(dataset, asked.split)
     if share is not None:
         from pmrl_cli.data.split import shard
         from pmrl_cli.retrieval.batches import check_pairs
@@ -164,12 +150,12 @@ def read_space(
         taken = shard(len(dataset) if rows is None else len(rows), *share)
         dataset, rows = (dataset.part(taken), None) if rows is None else (dataset, rows[taken])
     if aligner is not None:
-        dataset = aligner.embed_dataset(dataset, rows, max_memory=budget, world=world)
+        dataset = aligner.embed_dataset(dataset, rows, max_memory=reading.max_memory, world=world)
     return Space(
         dataset,
         instances,
-        label or ("label" if "label" in dataset.columns else None),
-        group or ("group" if "group" in dataset.columns else None),
+        asked.label or ("label" if "label" in dataset.columns else None),
+        asked.group or ("group" if "group" in dataset.columns else None),
         columns,
     )
 
@@ -204,7 +190,7 @@ def parse_gates(texts: Sequence[str] | None) -> list[Gate]:
         if not gate.key or math.isnan(gate.value):
             what = "--fail-under is not KEY=NUMBER"
             raise UsageError(
-                what, found=repr(text), expected="for example R@1=0.5", next_step="Mend that --fail-under."
+                what, found=repr(text), expected="for example R@1=0.5", next_step="Fix that --fail-under."
             )
         gates.append(gate)
     return gates
@@ -243,7 +229,7 @@ def unmet_gates(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping
                 what,
                 found=repr(gate.key),
                 expected=f"one of {names}, or a dotted path of --json such as {next(iter(known))}",
-                next_step="Mend that --fail-under.",
+                next_step="Fix that --fail-under.",
             )
         value = known[path]
         if value is None or value < gate.value:

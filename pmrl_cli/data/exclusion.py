@@ -69,6 +69,6 @@ class Exclusions:
                 total=len(at),
                 found=repr(unknown[0]),
                 expected=f"one of {', '.join(dataset.names)}, or nothing for the whole instance",
-                next_step="Mend the list.",
+                next_step="Fix the list.",
             )
         return [dataset.names.index(name) for name in names]

@@ -30,7 +30,7 @@ SHOWN = 5
 MAX_ID_BYTES = 1024
 """Longer than any key or path; a text beyond it is a document in the wrong column."""
 
-NO_ID_HINT = "Mend the ids, or choose another column with --id-column."
+NO_ID_HINT = "Fix the ids, or choose another column with --id-column."
 
 
 def row_faults(block: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:

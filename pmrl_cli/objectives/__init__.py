@@ -132,12 +132,10 @@ def make_objective(name: str, settings: Mapping[str, float]) -> nn.Module:
             what,
             found=", ".join(unknown),
             expected=f"one of {', '.join(sorted(known))}",
-            next_step=f"Mend --set for --objective {name}.",
+            next_step=f"Fix --set for --objective {name}.",
         )
     for key, value in settings.items():
         if isinstance(known[key], int) and not float(value).is_integer():
             what = "setting of the objective is not a whole number"
-            raise UsageError(
-                what, found=f"{key}={value:g}", expected="a whole number", next_step=f"Mend --set {key}."
-            )
+            raise UsageError(what, found=f"{key}={value:g}", expected="a whole number", next_step=f"Fix --set {key}.")
     return cls(**{key: type(known[key])(value) for key, value in settings.items()})

@@ -271,7 +271,7 @@ def part_anchor(modalities: int, anchor: int) -> list[int]:
             what,
             found=f"anchor={anchor} with {modalities} modalities",
             expected=f"0 to {modalities - 1}, in the order of pmrl inspect",
-            next_step="Mend --set anchor.",
+            next_step="Fix --set anchor.",
         )
     return [m for m in range(modalities) if m != anchor]
 
@@ -314,7 +314,7 @@ class LearnedTemperature(nn.Module):
         if not self.LOW <= start <= self.HIGH:
             what = "temperature out of range"
             raise UsageError(
-                what, found=f"{start:g}", expected=f"{self.LOW:g} to {self.HIGH:g}", next_step="Mend --set."
+                what, found=f"{start:g}", expected=f"{self.LOW:g} to {self.HIGH:g}", next_step="Fix --set."
             )
         self.log = nn.Parameter(torch.tensor(math.log(start)))
 

@@ -2,18 +2,44 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
-from math import inf
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from math import inf, isfinite, nan
+from typing import TYPE_CHECKING, Literal
 
-from pmrl_cli.data.split import SplitRule
 from pmrl_cli.errors import UsageError
+from pmrl_cli.flags import flag, parse_seconds
+from pmrl_cli.objectives import REGISTRY
 
-__all__ = ["AUTO_OBJECTIVES", "FitSettings"]
+if TYPE_CHECKING:
+    from pmrl_cli.data.split import SplitRule
+
+__all__ = ["AUTO_OBJECTIVES", "FitSettings", "parse_settings"]
 
 AUTO_OBJECTIVES = ("pmrl", "infonce")
 """What the objective ``auto`` tries."""
 
 ADAPTERS = ("auto", "linear", "mlp", "kernel")
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, float]:
+    """Return ``KEY=NUMBER`` pairs as a dict.
+
+    Raises: UsageError for anything else.
+    """
+    settings: dict[str, float] = {}
+    for pair in pairs:
+        key, _, value = pair.partition("=")
+        try:
+            settings[key] = float(value)
+        except ValueError:
+            settings[key] = nan
+        if not isfinite(settings[key]):
+            what = "--set is not KEY=NUMBER"
+            raise UsageError(
+                what, found=repr(pair), expected="for example temperature=0.1", next_step="Fix that --set."
+            )
+    return settings
 
 
 @dataclass(frozen=True)
@@ -47,26 +73,44 @@ class FitSettings:
         seed: of split, initialisation, order and dropout.
     """
 
-    objective: str = "pmrl"
-    objective_settings: dict[str, float] = field(default_factory=dict)
-    adapter: str = "auto"
-    dim: int | None = None
-    steps: int | None = None
-    batch_size: int | None = None
-    learning_rate: float = 5e-4
-    dropout: float | None = None
-    mixup: float = 0.0
-    mispaired: float = 0.0
-    budget: float | None = None
-    patience: int = 8
-    refit: bool | None = None
-    validation: float = 0.2
-    test: float = 0.1
-    group: str | None = None
-    match: str | None = None
-    split_column: str | None = None
-    precision: str = "auto"
-    seed: int = 0
+    objective: str = flag("pmrl", "--objective", help=f"One of {', '.join(REGISTRY)}, gcca, mcca, auto.")
+    objective_settings: dict[str, float] = flag(
+        {}, "--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.", parse=parse_settings
+    )
+    adapter: str = flag(
+        "auto",
+        "--adapter",
+        help="linear; mlp: with a residual MLP; kernel: the same on nearness to instances; auto.",
+    )
+    dim: int | None = flag(None, "--dim", help="Dimension of the shared space, then of one member (default: chosen).")
+    steps: int | None = flag(None, "--steps", help="Most training steps; 0 keeps the closed-form start.")
+    batch_size: int | None = flag(None, "--batch-size", help="Instances a step.")
+    learning_rate: float = flag(5e-4, "--learning-rate", help="Of AdamW.")
+    dropout: float | None = flag(
+        None, "--dropout", help="Share of input scores zeroed in training (default: chosen)."
+    )
+    mixup: float = flag(
+        0.0, "--mixup", help="A: mix instances in a proportion drawn from Beta(A, A) (FuseMix); 0: not."
+    )
+    mispaired: float = flag(
+        0.0, "--mispaired", help="Share known to be mispaired; as many, the most suspect, do not train."
+    )
+    budget: float | None = flag(
+        None, "--budget", metavar="TIME", help="Stop the search after it, as in 90s, 5m, 2h.", parse=parse_seconds
+    )
+    patience: int = flag(8, "--patience", help="Evaluations without gain before stopping.")
+    refit: bool | None = flag(
+        None, "--refit/--no-refit", help="Train again with the validation instances (default: if few)."
+    )
+    validation: float = flag(0.2, "--validation", help="Share held out to choose and stop.")
+    test: float = flag(0.1, "--test", help="Share kept unseen for evaluate and diagnose.")
+    group: str | None = flag(None, "--group", help="Side column; a group stays on one side of the split.")
+    match: str | None = flag(
+        None, "--match", help="Side column; instances of one value show the same thing and stay on one side."
+    )
+    split_column: str | None = flag(None, "--split-column", help="Side column that says train, validation or test.")
+    precision: Literal["auto", "fp32", "bf16"] = flag("auto", "--precision", help="auto, fp32 or bf16.")
+    seed: int = flag(0, "--seed", help="Seed of every random choice.")
 
     def __post_init__(self) -> None:
         checks = (
@@ -88,11 +132,13 @@ class FitSettings:
         for good, name, found, expected in checks:
             if not good:
                 what = f"{name} out of range"
-                raise UsageError(what, found=repr(found), expected=expected, next_step="Mend the setting.")
+                raise UsageError(what, found=repr(found), expected=expected, next_step="Fix the setting.")
 
     @property
     def split_rule(self) -> SplitRule:
         """How the instances are dealt."""
+        from pmrl_cli.data.split import SplitRule  # with NumPy, which the help of a command does without
+
         return SplitRule(self.seed, self.validation, self.test, self.group, self.match, self.split_column)
 
     def as_dict(self) -> dict[str, object]:

@@ -16,6 +16,7 @@ from typer.testing import CliRunner
 
 from pmrl_cli.cli.main import app
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import UsageError
 
 SAMPLE_DATA = Path(__file__).parents[2] / "sample_data"
@@ -215,7 +216,7 @@ def test_the_shards_of_an_export_put_together_are_the_export(tmp_path):
 
     files = [str(path) for path in sorted((SAMPLE_DATA / "features").iterdir())]
     Aligner(dim=8, steps=0, adapter="linear", device="cpu").fit(read_dataset(files)).save(tmp_path / "model")
-    ingest_store(files, tmp_path / "store", min_modalities=1)
+    ingest_store(files, tmp_path / "store", ReadOptions(min_modalities=1))
 
     def table_of(out: Path, name: str) -> pa.Table:
         return pa.concat_tables(pq.read_table(path) for path in sorted((out / name).iterdir()))

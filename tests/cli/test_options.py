@@ -5,16 +5,20 @@ import math
 import os
 import sys
 import time
+from dataclasses import dataclass
 from types import SimpleNamespace
+from typing import Annotated, Literal
 
 import pytest
 import typer
+from typer.exceptions import TyperException
 
-from pmrl_cli.cli import fit, options
+from pmrl_cli.cli import options
 from pmrl_cli.cli.main import app
 from pmrl_cli.cli.options import parse_shard
 from pmrl_cli.errors import UsageError
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.flags import flag, parse_bytes, parse_seconds
+from pmrl_cli.training.settings import FitSettings, parse_settings
 
 
 @pytest.mark.parametrize(
@@ -63,18 +67,18 @@ def test_nul_between_paths_is_told_and_read_with_0(monkeypatch):
     [("512M", 512 * 2**20), ("8G", 8 * 2**30), ("1.5GiB", 3 * 2**29), ("7", 7), (" 2 kb ", 2048)],
 )
 def test_sizes_are_powers_of_1024(text, expected):
-    assert options.parse_bytes(text) == expected
+    assert parse_bytes(text) == expected
 
 
 @pytest.mark.parametrize(("text", "expected"), [("90s", 90), ("5m", 300), ("1.5h", 5400), ("7", 7)])
 def test_times_are_in_seconds(text, expected):
-    assert options.parse_seconds(text) == expected
+    assert parse_seconds(text) == expected
 
 
 @pytest.mark.parametrize("text", ["", "0", "-1", "1e3", "8X", "M", "nan", "inf", "1.5.5G", "9" * 400])
 def test_what_is_no_size_or_time_is_refused(text):
-    for parse in (options.parse_bytes, options.parse_seconds):
-        with pytest.raises(typer.BadParameter, match=f"{text!r} is not a"):
+    for parse in (parse_bytes, parse_seconds):
+        with pytest.raises(ValueError, match=f"{text!r} is not a"):
             parse(text)
 
 
@@ -84,7 +88,7 @@ def test_a_setting_that_is_no_finite_number_is_refused_before_the_data_are_read(
         with pytest.raises(UsageError, match=f"out of range: {number}"):
             FitSettings(**{name: number})
     with pytest.raises(UsageError, match="--set is not KEY=NUMBER"):
-        fit._settings([f"spectrum_weight={number}"])
+        parse_settings([f"spectrum_weight={number}"])
 
 
 def test_a_shard_is_counted_from_one_where_it_is_typed():
@@ -100,3 +104,52 @@ def test_another_shard_is_refused_with_what_was_typed(text):
         f"unknown shard: --shard {text!r}, expected i/n with i from 1 to n, such as 3/8 for the third of eight. "
         "Give every call its own i and all the same n."
     )
+
+
+@dataclass(frozen=True)
+class Drawing:
+    """Some options of no command."""
+
+    colour: Literal["red", "blue"] = flag("red", "--colour", help="Of lines.")
+    sizes: tuple[int, ...] = flag((), "--size", help="Repeatable.", parse=lambda texts: tuple(map(int, texts)))
+    room: int | None = flag(None, "--room", help="In bytes.", parse=parse_bytes)
+    filled: bool | None = flag(None, "--filled/--hollow", help="Inside.")
+    inside: int = 7
+
+
+def drawn(*arguments, left_out=()):
+    """Run a throw-away command that takes ``Drawing`` and return what it was given."""
+    given = []
+
+    def command(name, drawing, *, config=None):
+        given.append(drawing)
+
+    command.__annotations__ = {
+        "name": str,
+        "drawing": Annotated[Drawing, options.without(*left_out)],
+        "config": options.ConfigFile,
+    }
+    throw_away = typer.Typer()
+    throw_away.command()(options.flattened(command))
+    throw_away(list(arguments), standalone_mode=False)
+    return given[0]
+
+
+def test_a_field_of_a_dataclass_is_an_option_of_each_command_that_takes_it(tmp_path):
+    assert drawn("x") == Drawing()
+    typed = drawn("x", "--colour", "blue", "--size", "3", "--size", "1", "--room", "2k", "--hollow")
+    assert typed == Drawing("blue", (3, 1), 2048, filled=False)
+    (tmp_path / "c.toml").write_text('colour = "blue"\nsize = "3"\nroom = 7\n')
+    assert drawn("x", "--config", str(tmp_path / "c.toml"), "--colour", "red") == Drawing("red", (3,), 7)
+
+
+def test_options_are_refused_by_name_and_fields_left_out_are_none():
+    with pytest.raises(TyperException, match="'green' is not one of 'red', 'blue'"):
+        drawn("x", "--colour", "green")
+    with pytest.raises(TyperException) as caught:
+        drawn("x", "--room", "much")
+    assert "'--room': 'much' is not a size such as 512M or 8G" in caught.value.format_message()
+    with pytest.raises(TyperException, match="No such option: --colour"):
+        drawn("x", "--colour", "blue", left_out=["colour"])
+    with pytest.raises(TyperException, match="No such option: --inside"):
+        drawn("x", "--inside", "1")

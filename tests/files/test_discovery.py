@@ -8,6 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, PmrlError
 from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.files.join.discovery import discover
@@ -22,7 +23,10 @@ def raise_first(error):
 
 
 def names(*files, **options):
-    return [modality.name for modality in discover([str(file) for file in files], raise_first, **options).modalities]
+    return [
+        modality.name
+        for modality in discover([str(file) for file in files], raise_first, ReadOptions(**options)).modalities
+    ]
 
 
 def refusal(*files, **options):

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, PmrlError, ResourceError, StateError, UsageError
 from pmrl_cli.files.artifacts.store import ingest_store, open_store
 from pmrl_cli.files.durable.npy import MemoryRows, NpyWriter, digest_rows
@@ -39,8 +40,8 @@ def contents(folder):
 @pytest.mark.parametrize("join", ["inner", "outer"])
 def test_a_store_opens_as_what_was_read(make, tmp_path, join):
     files = mixed(make) if join == "outer" else make.two()
-    read = read_dataset(files, join=join)
-    ingest_store(files, tmp_path / "store", join=join)
+    read = read_dataset(files, ReadOptions(join=join))
+    ingest_store(files, tmp_path / "store", ReadOptions(join=join))
     opened = read_dataset([str(tmp_path / "store")])
     assert opened.ids.equals(read.ids)
     assert opened.names == read.names
@@ -58,16 +59,16 @@ def test_a_store_opens_as_what_was_read(make, tmp_path, join):
 def test_the_same_input_gives_the_same_bytes_and_no_path(make, tmp_path):
     files = mixed(make)
     for name in ("one", "two"):
-        ingest_store(files, tmp_path / name, join="outer")
+        ingest_store(files, tmp_path / name, ReadOptions(join="outer"))
     assert contents(tmp_path / "one") == contents(tmp_path / "two")
     assert str(tmp_path) not in (tmp_path / "one" / "manifest.json").read_text()
 
 
 def test_a_store_can_be_joined_with_other_files(make, tmp_path):
-    ingest_store(mixed(make), tmp_path / "store", join="outer")
+    ingest_store(mixed(make), tmp_path / "store", ReadOptions(join="outer"))
     extra = make.h5("extra.h5", {"features": vectors(3, 2, 50), "ids": ["d", "b", "a"]})
-    data = read_dataset([str(tmp_path / "store"), extra], join="outer")
-    again = read_dataset([*mixed(make), extra], join="outer")
+    data = read_dataset([str(tmp_path / "store"), extra], ReadOptions(join="outer"))
+    again = read_dataset([*mixed(make), extra], ReadOptions(join="outer"))
     row = {i: n for n, i in enumerate(again.ids.to_pylist())}
     order = [row[i] for i in data.ids.to_pylist()]
     assert np.array_equal(data.present, again.present[order])

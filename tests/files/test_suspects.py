@@ -18,27 +18,27 @@ from pmrl_cli.files.durable.outputs import check_file
 def test_suspects_are_read_as_they_were_written_whatever_their_ids(tmp_path):
     rows = [('a,"b"', "text", 3.25, 0.75), ("007", "audio|text", 1e-9, 0.5), ("line\nbreak", "ü", -2.0, 1.0)]
     write_suspects(tmp_path / "s.csv", rows)
-    found = read_exclusions(tmp_path / "s.csv", None)
+    found = read_exclusions(tmp_path / "s.csv")
     assert found.ids.to_pylist() == [row[0] for row in rows]
     assert found.modalities == tuple(row[1] for row in rows)
-    assert read_exclusions(tmp_path / "s.csv", "key of the features").ids.to_pylist() == found.ids.to_pylist()
+    assert read_exclusions(tmp_path / "s.csv", ("key of the features",)).ids.to_pylist() == found.ids.to_pylist()
 
 
 def test_an_empty_list_leaves_nothing_out(tmp_path):
     write_suspects(tmp_path / "s.csv", [])
-    assert len(read_exclusions(tmp_path / "s.csv", None).ids) == 0
+    assert len(read_exclusions(tmp_path / "s.csv").ids) == 0
 
 
 def test_a_list_may_name_ids_alone_and_an_id_twice(tmp_path):
     (tmp_path / "ids.csv").write_text("id\n3\n4\n")
-    assert read_exclusions(tmp_path / "ids.csv", None).modalities == (None, None)
+    assert read_exclusions(tmp_path / "ids.csv").modalities == (None, None)
     (tmp_path / "twice.csv").write_text("id,modality\nx,a\nx,b\ny,\n")
-    found = read_exclusions(tmp_path / "twice.csv", None)
+    found = read_exclusions(tmp_path / "twice.csv")
     assert found.ids.to_pylist() == ["x", "x", "y"]
-    assert found.modalities == ("a", "b", None)
+    assert found.modalities == ("a", "b")
     (tmp_path / "none.csv").write_text("score\n1\n")
     with pytest.raises(DataError, match="list without ids: .*none.csv: score"):
-        read_exclusions(tmp_path / "none.csv", None)
+        read_exclusions(tmp_path / "none.csv")
 
 
 def test_instances_are_one_row_each_and_absent_numbers_are_null(tmp_path):

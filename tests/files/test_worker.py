@@ -43,19 +43,19 @@ def test_values_of_very_unequal_length_fit_the_shared_memory_or_are_refused(tmp_
     values = ["x" * int(length) for length in rng.choice([0, 1, 5, 1500], size=300)]
     ids = [str(row) for row in range(300)]
     pq.write_table(pa.table({"id": ids, "text": values}), tmp_path / "x.parquet")
-    assert read_side_table(tmp_path / "x.parquet", None).columns["text"].to_pylist() == values
+    assert read_side_table(tmp_path / "x.parquet").columns["text"].to_pylist() == values
     pq.write_table(pa.table({"id": ids, "text": [*values[:-1], "y" * 9000]}), tmp_path / "y.parquet")
     with pytest.raises(
         DataError, match="value too long: .*y.parquet:text: .* bytes in one row, expected at most 4096"
     ):
-        read_side_table(tmp_path / "y.parquet", None)
+        read_side_table(tmp_path / "y.parquet")
 
 
 @pytest.mark.parametrize(("name", "separator"), [("x.csv", ","), ("x.tsv", "\t")])
 def test_a_table_of_text_keeps_its_ids_as_they_are_written(tmp_path, name, separator):
     rows = [("id", "label", "share"), ("007", "a b", "0.5"), ("7", '"c,\td"', ""), ("08", "", "2")]
     (tmp_path / name).write_text("".join(separator.join(row) + "\n" for row in rows), encoding="utf-8")
-    table = read_side_table(tmp_path / name, None)
+    table = read_side_table(tmp_path / name)
     assert table.ids.to_pylist() == ["007", "7", "08"]
     assert table.columns["label"].to_pylist() == ["a b", "c,\td", None]
     assert table.columns["share"].to_pylist() == [0.5, None, 2.0]

@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, check_replaceable
 from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, write_sealed
@@ -28,14 +29,9 @@ __all__ = ["NpyWriter", "ingest_store", "open_store"]
 def ingest_store(
     files: Sequence[str],
     out: Path,
+    options: ReadOptions = ReadOptions(),
     *,
     force: bool = False,
-    join: str = "outer",
-    on_bad: str = "error",
-    id_column: str | None = None,
-    feature_column: str | None = None,
-    labels: Path | None = None,
-    min_modalities: int = 2,
     progress: Callable[[str], None] = lambda name: None,
 ) -> dict[str, Any]:
     """Join FILES and write a STORE.
@@ -43,15 +39,10 @@ def ingest_store(
     Rows are streamed: whatever the size, memory holds the ids and a few blocks.
 
     Args:
-        files: as for ``read_dataset``, as are the options not named here.
+        files: as for ``read_dataset``.
         out: the STORE to write; it appears under its name when it is complete.
+        options: how to read them.
         force: replace ``out`` even if pmrl did not write it.
-        join: ``inner`` or ``outer``.
-        on_bad: ``error`` or ``drop``.
-        id_column: dataset or column of the ids.
-        feature_column: dataset or column of the vectors.
-        labels: side table.
-        min_modalities: least number of modalities.
         progress: told each modality as its turn comes.
 
     Returns: the manifest as written.
@@ -61,13 +52,7 @@ def ingest_store(
     """
     check_replaceable(out, kind=STORE, force=force)
     check_not_input(out, files)
-    plan = plan_of(
-        files,
-        id_column=id_column,
-        feature_column=feature_column,
-        labels=labels,
-        min_modalities=min_modalities,
-    )
+    plan = plan_of(files, options)
     for modality in plan.modalities:
         if FILE_NAME.fullmatch(modality.name) is None or f"{modality.name}.npy" == PRESENT:
             raise DataError(
@@ -77,7 +62,7 @@ def ingest_store(
                 expected="1 to 64 of A-Z a-z 0-9 . _ -, not first a dot, and not 'present'",
                 next_step="Name it with name=path.",
             )
-    joined = join_plan(plan, join, min_modalities)
+    joined = join_plan(plan, options)
     needed = len(joined.ids) * sum(modality.dim * element_type(modality).itemsize for modality in plan.modalities)
     with atomic_folder(out, kind="pmrl.store", force=force) as folder:
         check_disk(folder, needed)
@@ -88,9 +73,7 @@ def ingest_store(
                 )
                 for modality in plan.modalities
             ]
-            filled = fill_all(
-                plan, joined, writers, how=join, on_bad=on_bad, min_modalities=min_modalities, progress=progress
-            )
+            filled = fill_all(plan, joined, writers, options, progress=progress)
         names = ["id", *filled.columns]
         pq.write_table(
             pa.Table.from_arrays([filled.ids, *filled.columns.values()], names),

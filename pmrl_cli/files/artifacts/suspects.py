@@ -99,17 +99,17 @@ def write_suspects(path: Path, rows: Iterable[tuple[str, str, float, float]]) ->
         writer.writerows((name, modality, f"{score:.6g}", f"{chance:.6g}") for name, modality, score, chance in rows)
 
 
-def read_exclusions(path: Path, id_column: str | None) -> Exclusions:
+def read_exclusions(path: Path, id_column: Sequence[str] = ()) -> Exclusions:
     """Read a list of entries to leave out: ids and, if there is a column ``modality``, which of their modalities.
 
     Args:
         path: CSV, Parquet or HDF5.
-        id_column: name of the ids' column, None (or one the list lacks) to go by the usual names.
+        id_column: names of the ids' column, none (or ones the list lacks) to go by the usual names.
 
     Raises: DataError if it has no ids.
     """
     contents = probe(path)
-    found = id_columns(contents, None, id_column) or id_columns(contents, None, None)
+    found = id_columns(contents, None, id_column) or id_columns(contents, None, ())
     if not found and contents.columns and not any(column.rows for column in contents.columns):
         return Exclusions(contents.file, pa.array([], pa.large_string()), ())
     if not found:

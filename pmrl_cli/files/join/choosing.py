@@ -108,7 +108,7 @@ def _candidates(contents: Contents, what: str, candidates: Sequence[Vectors]) ->
     )
 
 
-def is_side_table(contents: Contents, id_column: str | None) -> bool:
+def is_side_table(contents: Contents, id_column: Sequence[str]) -> bool:
     """Return whether a file holds ids and scalar columns and nothing that is, or was meant as, vectors."""
     usable = [vectors for vectors in contents.vectors if vectors.name is None or not never_features(vectors.name)]
     meant = [column for column in contents.columns if base_name(column.name) in FEATURE_NAMES]
@@ -128,16 +128,16 @@ def _nearness(column: Column, vectors: Vectors | None) -> int:
     return -len(group) if inside else 1
 
 
-def id_columns(contents: Contents, vectors: Vectors | None, id_column: str | None) -> dict[str, Column]:
+def id_columns(contents: Contents, vectors: Vectors | None, id_column: Sequence[str]) -> dict[str, Column]:
     """Return the columns that can name the rows of an array, by the name on the list (or the one given).
 
     Args:
         contents: the file.
         vectors: the array; None for a side table, where any length will do.
-        id_column: the name given with ``--id-column``.
+        id_column: the names given with ``--id-column``, none to go by the usual ones.
     """
     found: dict[str, Column] = {}
-    for name in ID_NAMES if id_column is None else (id_column,):
+    for name in id_column or ID_NAMES:
         fitting = [
             column
             for column in contents.columns
@@ -150,13 +150,13 @@ def id_columns(contents: Contents, vectors: Vectors | None, id_column: str | Non
     return found
 
 
-def choose_ids(arrays: Sequence[tuple[Contents, Vectors]], id_column: str | None) -> list[Column | None]:
+def choose_ids(arrays: Sequence[tuple[Contents, Vectors]], id_column: Sequence[str]) -> list[Column | None]:
     """Return the id column of each array: of one name for all where there is one, else each file's first.
 
     Raises: DataError if the column given is missing, or the only ids of a file are not one per row.
     """
     options = [id_columns(contents, vectors, id_column) for contents, vectors in arrays]
-    shared = next((name for name in ID_NAMES if all(name in found for found in options if found)), None)
+    shared = next((name for name in id_column or ID_NAMES if all(name in found for found in options if found)), None)
     chosen: list[Column | None] = []
     for (contents, vectors), found in zip(arrays, options, strict=True):
         if not found:
@@ -165,8 +165,8 @@ def choose_ids(arrays: Sequence[tuple[Contents, Vectors]], id_column: str | None
     return chosen
 
 
-def _refuse_misfit(contents: Contents, vectors: Vectors, id_column: str | None) -> None:
-    names = ID_NAMES if id_column is None else (id_column,)
+def _refuse_misfit(contents: Contents, vectors: Vectors, id_column: Sequence[str]) -> None:
+    names = id_column or ID_NAMES
     named = [column for column in contents.columns if any(_matches(column, name) for name in names)]
     typed = [column for column in named if column.nameable]
     if typed:
@@ -177,18 +177,18 @@ def _refuse_misfit(contents: Contents, vectors: Vectors, id_column: str | None) 
             expected=f"{vectors.rows} as in {vectors.name or 'the array'}",
             next_step="Write one id per row, or choose another column with --id-column.",
         )
-    if named or id_column is not None:
+    if named or id_column:
         columns = ", ".join(column.name for column in contents.columns[:8]) or "no column"
         raise DataError(
             what="no ids",
             at=Place(contents.file, named[0].name if named else None),
             found="neither text nor integers" if named else columns,
-            expected=f"a column {id_column!r} of ids" if id_column else "text or integers",
+            expected=f"a column {' or '.join(map(repr, id_column))} of ids" if id_column else "text or integers",
             next_step="Choose a column with --id-column.",
         )
 
 
-def refuse_per_sample(contents: Contents, vectors: Sequence[Vectors], id_column: str | None) -> None:
+def refuse_per_sample(contents: Contents, vectors: Sequence[Vectors], id_column: Sequence[str]) -> None:
     """Refuse a file that is one sample (coordinates beside features) or holds one group per sample.
 
     Raises: DataError.

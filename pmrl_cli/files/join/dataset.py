@@ -8,11 +8,13 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset, Features
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import PmrlError, ResourceError, raise_all
 from pmrl_cli.files.durable.npy import MemoryRows, NpyWriter
 from pmrl_cli.files.durable.scratch import available_memory
@@ -25,27 +27,13 @@ from pmrl_cli.files.join.side_table import read_side_table
 __all__ = ["check_disk", "plan_of", "read_dataset"]
 
 
-def plan_of(
-    files: Sequence[str],
-    *,
-    id_column: str | None,
-    feature_column: str | None,
-    labels: Path | None,
-    min_modalities: int,
-) -> Plan:
-    """Return the plan of FILES that are without fault; the arguments are those of ``discover``.
+def plan_of(files: Sequence[str], options: ReadOptions) -> Plan:
+    """Return the plan of FILES that are without fault.
 
     Raises: the first of their errors, which carries the rest.
     """
     problems: list[PmrlError] = []
-    plan = discover(
-        files,
-        problems.append,
-        id_column=id_column,
-        feature_column=feature_column,
-        labels=labels,
-        min_modalities=min_modalities,
-    )
+    plan = discover(files, problems.append, options)
     if problems:
         raise_all(problems)
     return plan
@@ -53,14 +41,8 @@ def plan_of(
 
 def read_dataset(
     files: Sequence[str],
-    *,
-    join: str = "outer",
-    on_bad: str = "error",
-    id_column: str | None = None,
-    feature_column: str | None = None,
-    labels: Path | None = None,
-    max_memory: int | None = None,
-    min_modalities: int = 2,
+    options: ReadOptions | None = None,
+    **changed: Any,  # noqa: ANN401 - ReadOptions checks them
 ) -> Dataset:
     """Read FILES as one data set.
 
@@ -70,35 +52,25 @@ def read_dataset(
 
     Args:
         files: ``path``, ``name=path``, ``path:/dataset``, ``path#column``, folders, stores or exports.
-        join: ``inner`` or ``outer``.
-        on_bad: ``error`` or ``drop`` for rows with NaN or Inf inside, or of no length.
-        id_column: dataset or column of the ids, None to go by the names.
-        feature_column: dataset or column of the vectors, None to go by the names.
-        labels: side table with labels or groups.
-        max_memory: bytes the arrays may take (default: half of the memory available).
-        min_modalities: ``outer`` keeps instances with at least so many; fewer modalities in all are an error.
+        options: how to read them; None for the defaults.
+        **changed: fields of ``ReadOptions`` by name, over those of ``options``.
 
     Raises: DataError, PolicyError, UsageError or StateError for what the files hold; ResourceError if neither
         memory nor disk has room.
     """
+    options = replace(options or ReadOptions(), **changed)
     if len(files) == 1 and Path(files[0]).is_dir() and folder_format(Path(files[0])) == STORE:
         store = open_store(Path(files[0]))
-        if labels is None:
+        if options.labels is None:
             return store
-        columns = side_columns([read_side_table(labels, id_column)], store.ids)
+        columns = side_columns([read_side_table(options.labels, options.id_column)], store.ids)
         return replace(store, columns={**store.columns, **columns})
-    plan = plan_of(
-        files,
-        id_column=id_column,
-        feature_column=feature_column,
-        labels=labels,
-        min_modalities=min_modalities,
-    )
-    joined = join_plan(plan, join, min_modalities)
+    plan = plan_of(files, options)
+    joined = join_plan(plan, options)
     needed = len(joined.ids) * sum(modality.dim * element_type(modality).itemsize for modality in plan.modalities)
-    if needed <= (max_memory if max_memory is not None else available_memory() // 2):
+    if needed <= (options.max_memory if options.max_memory is not None else available_memory() // 2):
         rows = [MemoryRows(element_type(modality), len(joined.ids), modality.dim) for modality in plan.modalities]
-        filled = fill_all(plan, joined, rows, how=join, on_bad=on_bad, min_modalities=min_modalities)
+        filled = fill_all(plan, joined, rows, options)
         return _dataset(plan, filled, [store.array for store in rows])
     with tempfile.TemporaryDirectory(prefix="pmrl-") as name, ExitStack() as stack:
         folder = Path(name)
@@ -108,7 +80,7 @@ def read_dataset(
             stack.enter_context(NpyWriter(path, element_type(modality), len(joined.ids), modality.dim))
             for path, modality in zip(paths, plan.modalities, strict=True)
         ]
-        filled = fill_all(plan, joined, writers, how=join, on_bad=on_bad, min_modalities=min_modalities)
+        filled = fill_all(plan, joined, writers, options)
         return _dataset(plan, filled, [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths])
 
 

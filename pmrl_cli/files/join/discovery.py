@@ -14,6 +14,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.validate import check_unique, text_ids
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError
 from pmrl_cli.files.formats.contents import BFLOAT16, FLOATS, Column, Contents, Vectors
@@ -93,42 +94,35 @@ class _Array:
     guessed: bool
 
 
-def discover(
-    files: Sequence[str],
-    report: Report,
-    *,
-    id_column: str | None = None,
-    feature_column: str | None = None,
-    labels: Path | None = None,
-    min_modalities: int = 2,
-) -> Plan:
+def discover(files: Sequence[str], report: Report, options: ReadOptions = ReadOptions()) -> Plan:
     """Find the modalities of FILES.
 
     Args:
         files: as typed.
         report: takes every error.
-        id_column: dataset or column of the ids, None to go by the names.
-        feature_column: dataset or column of the vectors, None to go by the names.
-        labels: a side table named as such.
-        min_modalities: fewer than this is an error.
+        options: how to read them.
 
     Raises: whatever ``report`` raises.
     """
     items, notes = expand(files, report)
     probed = _probe_all(items, report)
-    side_files = {labels.resolve(): labels} if labels is not None else {}
+    side_files = {options.labels.resolve(): options.labels} if options.labels is not None else {}
     feature_items: list[tuple[Item, Contents]] = []
     for item, contents in probed:
         store = item.path.is_dir()
-        if len(contents.columns) > 1 if store else item.dataset is None and is_side_table(contents, id_column):
+        if (
+            len(contents.columns) > 1
+            if store
+            else item.dataset is None and is_side_table(contents, options.id_column)
+        ):
             side_files.setdefault(item.path.resolve(), item.path)
         if store or item.path.resolve() not in side_files:
             feature_items.append((item, contents))
-    arrays = _choose_all(feature_items, feature_column, id_column, notes, report)
-    modalities, named_by_row = _modalities(arrays, id_column, notes, report)
+    arrays = _choose_all(feature_items, options.feature_column, options.id_column, notes, report)
+    modalities, named_by_row = _modalities(arrays, options.id_column, notes, report)
     for contents in {array.contents.file: array.contents for array in arrays}.values():
         notes += contents.notes
-    if len(modalities) < min_modalities:
+    if len(modalities) < options.min_modalities:
         names = ", ".join(modality.name for modality in modalities)
         tables = ", ".join(str(file) for file in list(side_files.values())[:5])
         report(
@@ -139,11 +133,11 @@ def discover(
                 else f"none, only side tables ({tables})"
                 if tables
                 else "none",
-                expected=f"at least {min_modalities}",
+                expected=f"at least {options.min_modalities}",
                 next_step="Name features of another modality too, or give one its name with name=path.",
             )
         )
-    side = side_tables(side_files.values(), id_column, report)
+    side = side_tables(side_files.values(), options.id_column, report)
     return Plan(modalities, side, named_by_row, tuple(notes))
 
 
@@ -167,7 +161,7 @@ def _has_floats(contents: Contents) -> bool:
 def _choose_all(
     items: Sequence[tuple[Item, Contents]],
     feature_column: str | None,
-    id_column: str | None,
+    id_column: Sequence[str],
     notes: list[str],
     report: Report,
 ) -> list[_Array]:
@@ -217,7 +211,7 @@ def _choose_one(
 
 
 def _modalities(
-    arrays: Sequence[_Array], id_column: str | None, notes: list[str], report: Report
+    arrays: Sequence[_Array], id_column: Sequence[str], notes: list[str], report: Report
 ) -> tuple[tuple[Modality, ...], bool]:
     usable: list[_Array] = []
     for array in arrays:
@@ -292,7 +286,7 @@ def _check_shards(name: str, arrays: Sequence[_Array]) -> None:
                 expected=f"{first.vectors.dim} as in {first.contents.file}",
                 next_step="If they are two modalities, name them with name=path.",
             )
-    nameless = all(array.guessed and not id_columns(array.contents, array.vectors, None) for array in arrays)
+    nameless = all(array.guessed and not id_columns(array.contents, array.vectors, ()) for array in arrays)
     # real shards are of one length but for the last
     if nameless and len(arrays) > PER_SAMPLE and len(set(rows[:-1])) > 1:
         raise per_sample_error(

@@ -15,6 +15,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmrl_cli.data.join import Joined, join_ids, rows_of
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
 from pmrl_cli.files.durable.npy import RowStore, digest_rows, npy_header
@@ -69,12 +70,12 @@ def element_type(modality: Modality) -> np.dtype[np.generic]:
     return np.dtype("uint16" if modality.dtype == BFLOAT16 else modality.dtype)
 
 
-def join_plan(plan: Plan, how: str, min_modalities: int) -> Joined:
+def join_plan(plan: Plan, options: ReadOptions) -> Joined:
     """Join the modalities of a plan.
 
     Raises: DataError if no instance is left, with the rows and three ids of each modality.
     """
-    joined = join_ids([modality.ids for modality in plan.modalities], how, min_modalities)
+    joined = join_ids([modality.ids for modality in plan.modalities], options.join, options.min_modalities)
     if not len(joined.ids):
         found = "; ".join(
             f"{modality.name} {modality.rows} rows ({', '.join(repr(i[:40]) for i in modality.ids[:3].to_pylist())})"
@@ -208,10 +209,8 @@ def fill_all(
     plan: Plan,
     joined: Joined,
     targets: Sequence[RowStore],
+    options: ReadOptions,
     *,
-    how: str,
-    on_bad: str,
-    min_modalities: int,
     progress: Callable[[str], None] = lambda name: None,
 ) -> Filled:
     """Stream every modality into its row store, then drop the instances that cannot stay.
@@ -222,9 +221,7 @@ def fill_all(
         plan: what to read.
         joined: its join.
         targets: one row store of n rows per modality.
-        how: ``inner`` keeps instances with every modality, ``outer`` those with ``min_modalities``.
-        on_bad: ``error`` or ``drop``.
-        min_modalities: for ``outer``.
+        options: what is kept and what is dropped.
         progress: told the name of each modality as its turn comes.
 
     Raises: DataError for bad rows unless they are dropped, and if nothing is left.
@@ -237,17 +234,17 @@ def fill_all(
         if isinstance(result, DataError):
             problems.append(result)
             continue
-        if result.bad_rows.total and on_bad == "error":
+        if result.bad_rows.total and options.on_bad == "error":
             problems.append(result.bad_rows.error(next_step="Drop these instances with --on-bad drop."))
         present[result.missing, column] = False
         bad[:, column] = result.bad
         digests.append(result.digest)
     if problems:
         raise_all(problems)
-    least = present.shape[1] if how == "inner" else min_modalities
+    least = present.shape[1] if options.join == "inner" else options.min_modalities
     usable = present.sum(axis=1) >= least
     keep = usable & ~bad.any(axis=1)
-    notes = [*plan.notes, _join_note(plan, joined, how), *_drop_notes(plan, usable, bad)]
+    notes = [*plan.notes, _join_note(plan, joined, options.join), *_drop_notes(plan, usable, bad)]
     ids = joined.ids
     if not keep.all():
         if not keep.any():

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from pmrl_cli.data.join import Joined, join_ids
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.join.discovery import Modality, Plan, discover
 from pmrl_cli.files.join.fill import join_plan, scan, side_columns
@@ -40,37 +40,25 @@ class Inspection:
         return max((problem.exit_code for problem in self.problems), default=0)
 
 
-def inspect_files(
-    files: Sequence[str],
-    *,
-    join: str = "outer",
-    on_bad: str = "error",
-    id_column: str | None = None,
-    feature_column: str | None = None,
-    labels: Path | None = None,
-) -> Inspection:
+def inspect_files(files: Sequence[str], options: ReadOptions = ReadOptions()) -> Inspection:
     """Look at FILES as ``read_dataset`` would, keep every error and go on.
 
     All rows are read once to find missing and bad ones.
 
     Args:
-        files: as for ``read_dataset``, as are the options.
-        join: ``inner`` or ``outer``.
-        on_bad: ``drop`` makes bad rows a count, not a problem.
-        id_column: dataset or column of the ids.
-        feature_column: dataset or column of the vectors.
-        labels: side table.
+        files: as for ``read_dataset``.
+        options: with ``on_bad="drop"`` bad rows are a count, not a problem.
     """
     problems: list[PmrlError] = []
-    plan = discover(files, problems.append, id_column=id_column, feature_column=feature_column, labels=labels)
-    joined = _attempt_join(plan, join, problems)
+    plan = discover(files, problems.append, options)
+    joined = _attempt_join(plan, options, problems)
     found = []
     if plan.modalities:
         everyone = join_ids([modality.ids for modality in plan.modalities], "outer", 1).present
         in_how_many = everyone.sum(axis=1)
         for column, modality in enumerate(plan.modalities):
             mine = in_how_many[everyone[:, column]]
-            entry = _entry(modality, on_bad, problems)
+            entry = _entry(modality, options.on_bad, problems)
             entry["joined"] = int((mine == len(plan.modalities)).sum())
             entry["shared"] = int((mine > 1).sum())
             entry["alone"] = int((mine == 1).sum())
@@ -85,11 +73,11 @@ def inspect_files(
     return Inspection(tuple(found), 0 if joined is None else len(joined.ids), columns, plan.notes, tuple(problems))
 
 
-def _attempt_join(plan: Plan, how: str, problems: list[PmrlError]) -> Joined | None:
+def _attempt_join(plan: Plan, options: ReadOptions, problems: list[PmrlError]) -> Joined | None:
     if len(plan.modalities) < 2:
         return None
     try:
-        return join_plan(plan, how, 2)
+        return join_plan(plan, options)
     except PmrlError as error:
         problems.append(error)
         return None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,19 +25,19 @@ class SideTable:
     columns: Mapping[str, pa.Array]
 
 
-def read_side_table(file: Path, id_column: str | None) -> SideTable:
+def read_side_table(file: Path, id_column: Sequence[str] = ()) -> SideTable:
     """Read a table of labels, groups or a split.
 
     Args:
         file: Parquet, HDF5, CSV or a STORE.
-        id_column: column of its ids, None (or one it lacks) to go by the names.
+        id_column: names of the column of its ids, none (or ones it lacks) to go by the names.
 
     Raises: DataError if it has no ids, or ids that are bad or name two rows.
     """
     contents = probe(file)
     found = id_columns(contents, None, id_column)
     # a name given for the feature files need not be that of the side table
-    found = found or id_columns(contents, None, None)
+    found = found or id_columns(contents, None, ())
     if not found:
         raise DataError(
             what="side table without ids",
@@ -57,7 +57,7 @@ def read_side_table(file: Path, id_column: str | None) -> SideTable:
     return SideTable(contents.file, ids, columns)
 
 
-def side_tables(files: Iterable[Path], id_column: str | None, report: Report) -> tuple[SideTable, ...]:
+def side_tables(files: Iterable[Path], id_column: Sequence[str], report: Report) -> tuple[SideTable, ...]:
     """Read side tables whose columns do not clash.
 
     Args:

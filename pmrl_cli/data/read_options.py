@@ -1,0 +1,60 @@
+"""How FILES are read: the same options for every command and for ``read_dataset``."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from pmrl_cli.flags import flag, parse_bytes
+
+__all__ = ["ReadOptions"]
+
+
+@dataclass(frozen=True)
+class ReadOptions:
+    """How FILES become a data set.
+
+    Args:
+        join: ``inner`` keeps the instances that every modality has, ``outer`` those that ``min_modalities`` have.
+        on_bad: what a row with NaN or Inf inside, or of no length, does: ``error`` stops, ``drop`` leaves its
+            instance out.
+        id_column: datasets or columns that hold the ids, the first that a file has; none to go by the names.
+        feature_column: dataset or column that holds the vectors, None to go by the names.
+        labels: side table with an id column and labels, groups or a split.
+        max_memory: bytes that feature arrays may take in memory; None is half of what is available.
+        min_modalities: fewer modalities than this are an error, and fewer of an instance leave it out.
+    """
+
+    labels: Path | None = flag(
+        None, "--labels", help="Side table (Parquet, HDF5 or CSV) with an id column and labels or groups."
+    )
+    join: Literal["inner", "outer"] = flag(
+        "outer", "--join", help="Keep instances in all modalities, or in two or more."
+    )
+    on_bad: Literal["error", "drop"] = flag(
+        "error", "--on-bad", help="Rows with NaN, Inf or no length: stop, or drop."
+    )
+    id_column: tuple[str, ...] = flag((), "--id-column", help="Dataset or column that holds the ids.")
+    feature_column: str | None = flag(None, "--feature-column", help="Dataset or column that holds the vectors.")
+    max_memory: int | None = flag(
+        None,
+        "--max-memory",
+        help="Memory for feature arrays, e.g. 8G; beyond it they live on disk.",
+        metavar="TEXT",
+        parse=parse_bytes,
+    )
+    min_modalities: int = 2
+
+    def __post_init__(self) -> None:
+        if isinstance(self.id_column, str):  # one name, as it is written most often in Python
+            object.__setattr__(self, "id_column", (self.id_column,))
+
+    def as_settings(self) -> dict[str, object]:
+        """Return the options that decide what is read, as a config file names them; None where not given."""
+        return {
+            "join": self.join,
+            "on_bad": self.on_bad,
+            "id_column": list(self.id_column) or None,
+            "feature_column": self.feature_column,
+        }
