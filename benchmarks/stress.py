@@ -114,7 +114,7 @@ def main() -> None:
                             aligner.fit(struck)
                             rows, _ = aligner.rows(dataset, "test")
                             rows = np.flatnonzero(spared)
-                            result = evaluate(aligner.embed_dataset(dataset, rows), bootstrap=0).as_dict()
+                            result = evaluate(aligner.embed_dataset(dataset, rows)).as_dict()
                             value = result["pairwise"]["MRR"]["value"]
                         except DataError as error:  # too few complete instances are left
                             print(folder.name, kind, share, method, seed, str(error).splitlines()[0], flush=True)

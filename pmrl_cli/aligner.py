@@ -15,6 +15,7 @@ import torch
 from pmrl_cli.adapters import Adapters
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
 from pmrl_cli.data.ids import hash_ids
+from pmrl_cli.data.repeats import hashes_of
 from pmrl_cli.data.split import shard
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.ensemble import Member, side_by_side
@@ -250,6 +251,8 @@ class Aligner:
     ) -> Dataset:
         """Return the rows of a data set in the shared space, as a data set (side columns kept).
 
+        What is a copy of what is carried over: equal are the vectors as they were given (``Dataset.hashes``).
+
         Args:
             dataset: as for ``embed``.
             rows: ascending row numbers, or None for all.
@@ -275,7 +278,7 @@ class Aligner:
             {name: column.take(taken) for name, column in dataset.columns.items()},
             dataset.named_by_row,
             dataset.notes,
-            None if dataset.hashes is None else dataset.hashes[taken],
+            hashes_of(dataset, rows),
         )
 
     def rows(self, dataset: Dataset, split: str = "auto") -> tuple[npt.NDArray[np.int64], str]:

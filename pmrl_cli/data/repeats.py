@@ -13,14 +13,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset, FloatArray
 
-__all__ = ["Repeats", "Template", "hash_rows", "repeats_of", "with_hashes"]
+__all__ = ["Repeats", "Template", "hash_rows", "hashes_of", "repeats_of", "with_hashes"]
 
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
@@ -68,6 +68,14 @@ class Repeats:
     different: int
     items: Numbers
     templates: tuple[Template, ...]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return rows, different vectors and the rows of each template: JSON values."""
+        return {
+            "rows": self.rows,
+            "different": self.different,
+            "templates": [{"rows": one.rows, "first_row": one.first} for one in self.templates],
+        }
 
     def sentence(self, name: str) -> str | None:
         """Return "600 rows of image hold 120 different vectors", and its templates; None where no row repeats."""
@@ -142,20 +150,33 @@ def _hash(words: Hashes) -> Hashes:
 
 def with_hashes(dataset: Dataset) -> Dataset:
     """Return the data set with the hashes of its vectors; itself where it has them. One pass over the vectors."""
+    return dataset if dataset.hashes is not None else replace(dataset, hashes=hashes_of(dataset))
+
+
+def hashes_of(dataset: Dataset, rows: Numbers | None = None) -> Hashes:
+    """Return the hashes of the vectors of a data set: (n, K), 0 where absent.
+
+    Args:
+        dataset: whose vectors are read, unless it has their hashes.
+        rows: (n,) ascending, the instances asked for; None for all.
+    """
     if dataset.hashes is not None:
-        return dataset
-    hashes = np.zeros(dataset.present.shape, dtype=np.uint64)
-    for block in dataset.blocks():
+        return dataset.hashes if rows is None else dataset.hashes[rows]
+    hashes = np.zeros((len(dataset) if rows is None else len(rows), len(dataset.names)), dtype=np.uint64)
+    start = 0
+    for block in dataset.blocks(rows):
+        present = dataset.present[block]
+        stop = start + len(present)
         for m, features in enumerate(dataset.modalities):
-            hashes[block, m] = hash_rows(features.read(block))
-    hashes[~dataset.present] = 0
-    return replace(dataset, hashes=hashes)
+            hashes[start:stop, m] = hash_rows(features.read(block))
+        hashes[start:stop][~present] = 0
+        start = stop
+    return hashes
 
 
 def repeats_of(dataset: Dataset) -> Mapping[str, Repeats]:
     """Return the equal vectors of each modality."""
-    hashes = with_hashes(dataset).hashes
-    assert hashes is not None
+    hashes = hashes_of(dataset)
     return {name: _repeats(hashes[:, m], dataset.present[:, m]) for m, name in enumerate(dataset.names)}
 
 

@@ -13,12 +13,14 @@ from pmrl_cli.data.columns import codes_of, group_column
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.links import links_of
+from pmrl_cli.data.repeats import repeats_of, with_hashes
 from pmrl_cli.fusion import check_fusion
 from pmrl_cli.retrieval.batches import check_one_space, read_batch
 from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
-from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, reciprocal_ranks, tie_spread
+from pmrl_cli.retrieval.metrics import METRICS, chance, metric, tie_spread
 from pmrl_cli.retrieval.ranks import OTHERS, rank_dataset
+from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.world import ALONE, World
 
 __all__ = [
@@ -41,6 +43,12 @@ LABEL_GALLERY = 20_000
 
 LABEL_METRIC = "label_mAP"
 
+SEVERAL = ("mAP", "R-precision")
+"""Metrics that say more than the others only where a query may have several right answers."""
+
+DRAWS = 1000
+"""Bootstrap resamples behind every interval."""
+
 
 class Measured(NamedTuple):
     """A metric: its value, what a random order gives, and its bootstrap draws."""
@@ -60,11 +68,12 @@ class Evaluation:
     """What ``evaluate`` found.
 
     Args:
-        directions: by direction (``a->b``, ``others->b``): ``gallery`` and ``queries`` (instances), ``tie_spread``
-            (how far ties leave R@1 open) and ``metrics``: ``{"value", "chance", "ci"}`` by name.
+        directions: by direction (``a->b``, ``others->b``): ``gallery`` and ``queries`` (different vectors),
+            ``right_answers`` (of a query, on average), ``tie_spread`` (how far ties leave R@1 open) and ``metrics``:
+            ``{"value", "chance", "ci"}`` by name.
         pairwise: the mean of each metric over the directions between two modalities.
         fused: the same over the ``others->b`` directions; None for two modalities.
-        facts: instances, modalities, dim, queries, fusion, columns, seed and bootstrap draws.
+        facts: instances, modalities, dim, queries, repeated vectors, fusion, columns, seed and bootstrap draws.
     """
 
     directions: Mapping[str, Mapping[str, Any]]
@@ -89,22 +98,24 @@ def evaluate(
     fusion: str = "leading",
     label: str | None = None,
     group: str | None = None,
+    match: str | None = None,
     seed: int = 0,
     max_queries: int = 20_000,
-    bootstrap: int = 1000,
     world: World = ALONE,
 ) -> Evaluation:
     """Measure cross-modal retrieval in every direction, and from all other modalities fused.
+
+    Equal vectors of a modality are one query and one candidate, for which the partners of all of them are right.
 
     Args:
         dataset: modalities of one dim; vectors of any length (they are compared by cosine).
         fusion: how the other modalities ask for one: ``leading``, with their leading direction, or ``weighted``, with
             the consensus that each candidate weights (see ``pmrl_cli.fusion``).
         label: side column of labels: adds the mean average precision of finding the query's label.
-        group: side column of groups that are drawn together for the intervals; instances by default.
+        group: side column of groups that are drawn together for the intervals (None: ``group``, where there is one).
+        match: side column; instances of one value show the same thing: each is a right answer for the others.
         seed: of the choice of queries and of the bootstrap.
         max_queries: above this many instances, that many chosen by the hash of their ids ask; the gallery is full.
-        bootstrap: resamples of the queries; 0 leaves the intervals out.
         world: the processes that ask a share of the queries each, of a data set that all of them have.
 
     Raises: DataError if the modalities do not share a space or no instance has two; UsageError for an unknown
@@ -112,29 +123,32 @@ def evaluate(
     """
     check_fusion(fusion)
     check_one_space(dataset)
+    dataset = with_hashes(dataset)
     rows = np.flatnonzero(dataset.present.sum(1) >= 2)
     queries = smallest_by_hash(dataset, rows, max_queries, seed)
-    ranked = rank_dataset(dataset, queries, fusion=fusion, world=world)
+    ranked = rank_dataset(dataset, queries, relevance=Relevance.of(dataset, match), fusion=fusion, world=world)
 
     group = group_column(dataset, group)
-    codes = links_of(dataset, group=group).dependent
+    codes = links_of(dataset, match=match, group=group).dependent
     numbers, positions = np.unique(codes[queries], return_inverse=True)
     groups = np.full(len(dataset), -1)
     groups[queries] = positions
-    draws = bootstrap if len(numbers) > 1 else 0
+    draws = DRAWS if len(numbers) > 1 else 0
+    several = any(ranks.answers is not None for ranks in ranked.values())
+    means = METRICS if several else [name for name in METRICS if name not in SEVERAL]
     samples = {
         name: Sample(
             groups[ranks.rows],
-            {**{f"R@{cutoff}": hits(ranks, cutoff) for cutoff in (1, 5, 10)}, "MRR": reciprocal_ranks(ranks)},
-            {"median_rank": expected_rank(ranks)},
+            {one: metric(one, ranks) for one in means},
+            {"median_rank": metric("median_rank", ranks)},
         )
         for name, ranks in ranked.items()
     }
     resampled = resample(samples, len(numbers), draws=draws, seed=seed)
     directions: dict[str, dict[str, Measured]] = {
         name: {
-            metric: Measured(value, chance(metric, ranked[name].gallery), resampled[name, metric])
-            for metric, value in sample.values().items()
+            one: Measured(value, chance(one, ranked[name]), resampled[name, one])
+            for one, value in sample.values().items()
         }
         for name, sample in samples.items()
     }
@@ -154,8 +168,9 @@ def evaluate(
             name: {
                 "gallery": ranks.gallery,
                 "queries": len(ranks.rows),
+                "right_answers": 1.0 if ranks.answers is None else float(ranks.answers.right.mean()),
                 "tie_spread": tie_spread(ranks),
-                "metrics": {metric: measured.as_dict() for metric, measured in directions[name].items()},
+                "metrics": {one: measured.as_dict() for one, measured in directions[name].items()},
             }
             for name, ranks in ranked.items()
         },
@@ -167,10 +182,12 @@ def evaluate(
             "modalities": list(dataset.names),
             "dim": dataset.dims[0],
             "queries": len(queries),
+            "repeats": {name: found.as_dict() for name, found in repeats_of(dataset).items()},
             "fusion": fusion,
             "label": label,
             "label_queries": min(LABEL_QUERIES, len(queries)) if label else 0,
             "group": group,
+            "match": match,
             "groups": len(numbers),
             "seed": seed,
             "bootstrap": draws,
@@ -194,16 +211,15 @@ def smallest_by_hash(dataset: Dataset, rows: npt.NDArray[np.int64], limit: int, 
 
 
 def _as_dicts(measured: Mapping[str, Measured] | None) -> dict[str, Any] | None:
-    return None if measured is None else {metric: one.as_dict() for metric, one in measured.items()}
+    return None if measured is None else {name: one.as_dict() for name, one in measured.items()}
 
 
 def mean_over(directions: Sequence[Mapping[str, Measured]]) -> dict[str, Measured] | None:
     """Return the mean over directions of each metric (over those that have it), None without a direction."""
-    metrics = dict.fromkeys(metric for direction in directions for metric in direction)
     means = {}
-    for metric in metrics:
-        parts = [direction[metric] for direction in directions if metric in direction]
-        means[metric] = Measured(
+    for name in dict.fromkeys(name for direction in directions for name in direction):
+        parts = [direction[name] for direction in directions if name in direction]
+        means[name] = Measured(
             float(np.mean([part.value for part in parts])),
             float(np.mean([part.chance for part in parts])),
             np.mean([part.draws for part in parts], axis=0),

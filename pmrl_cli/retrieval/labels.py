@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.metrics import harmonic
+from pmrl_cli.retrieval.precision import chance_average_precision
 
-__all__ = ["LabelPrecision", "average_precision", "chance_average_precision", "label_precision"]
+__all__ = ["LabelPrecision", "average_precision", "label_precision"]
 
 Array = npt.NDArray[np.float64]
 
@@ -46,20 +46,6 @@ def average_precision(scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.
     hit = gained > 0
     precision = at_ends[hit] / (end[hit] + 1)
     result: Array = np.bincount(row[hit], gained[hit] * precision, len(keys)) / found[:, -1]
-    return result
-
-
-def chance_average_precision(relevant: npt.NDArray[np.int64], gallery: int) -> Array:
-    """Return the expected average precision of a random order: (q,).
-
-    Args:
-        relevant: (q,) relevant candidates per query, at least 1.
-        gallery: candidates N.
-    """
-    total = harmonic(gallery)[-1]
-    if gallery == 1:
-        return np.ones(len(relevant))
-    result: Array = ((relevant - 1) * (gallery - total) / (gallery - 1) + total) / gallery
     return result
 
 

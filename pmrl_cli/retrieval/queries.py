@@ -29,7 +29,12 @@ class Vectors(NamedTuple):
 
     vectors: Tensor
 
-    def piece(self, rows: slice) -> Vectors:
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.vectors.device
+
+    def piece(self, rows: slice | Tensor) -> Vectors:
         """Return some of the queries."""
         return Vectors(self.vectors[rows])
 
@@ -48,7 +53,12 @@ class Consensus(NamedTuple):
     embeddings: Tensor
     present: Tensor
 
-    def piece(self, rows: slice) -> Consensus:
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.embeddings.device
+
+    def piece(self, rows: slice | Tensor) -> Consensus:
         """Return some of the queries."""
         return Consensus(self.embeddings[rows], self.present[rows])
 

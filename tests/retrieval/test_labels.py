@@ -5,7 +5,8 @@ import pytest
 from sklearn.metrics import average_precision_score
 
 from pmrl_cli.retrieval.batches import read_batch
-from pmrl_cli.retrieval.labels import average_precision, chance_average_precision, label_precision
+from pmrl_cli.retrieval.labels import average_precision, label_precision
+from pmrl_cli.retrieval.precision import chance_average_precision
 from tests.simulate import dataset_of, simulate
 
 

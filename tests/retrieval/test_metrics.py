@@ -33,18 +33,21 @@ def test_ties_are_the_mean_over_every_order_of_the_tied(greater, tied):
 def test_a_collapsed_space_scores_chance():
     collapsed = ranks_of(np.zeros(6, int), np.full(6, 5), 6)
     assert hits(collapsed, 1).mean() == pytest.approx(1 / 6)
-    assert reciprocal_ranks(collapsed).mean() == pytest.approx(chance("MRR", 6))
-    assert np.median(expected_rank(collapsed)) == chance("median_rank", 6)
+    assert reciprocal_ranks(collapsed).mean() == pytest.approx(chance("MRR", collapsed))
+    assert np.median(expected_rank(collapsed)) == chance("median_rank", collapsed)
     assert tie_spread(collapsed) == 1
 
 
 def test_chance_is_the_mean_over_all_orders_of_six():
     places = [order.index(0) + 1 for order in permutations(range(6))]
-    assert chance("R@1", 6) == pytest.approx(np.mean([p <= 1 for p in places]))
-    assert chance("R@5", 6) == pytest.approx(np.mean([p <= 5 for p in places]))
-    assert chance("R@10", 6) == 1
-    assert chance("MRR", 6) == pytest.approx(np.mean([1 / p for p in places]))
-    assert chance("median_rank", 6) == pytest.approx(np.mean(places))
+    six = ranks_of([0, 3], [0, 1], 6)
+    assert chance("R@1", six) == pytest.approx(np.mean([p <= 1 for p in places]))
+    assert chance("R@5", six) == pytest.approx(np.mean([p <= 5 for p in places]))
+    assert chance("R@10", six) == 1
+    assert chance("MRR", six) == chance("mAP", six) == pytest.approx(np.mean([1 / p for p in places]))
+    assert chance("median_rank", six) == pytest.approx(np.mean(places))
+    assert chance("R-precision", six) == pytest.approx(1 / 6)
+    assert chance("AUC", six) == 0.5
     assert harmonic(3) == pytest.approx([0, 1, 1.5, 11 / 6])
 
 

@@ -12,7 +12,7 @@ from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured, mean_over
 from pmrl_cli.retrieval.intervals import Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
-from pmrl_cli.retrieval.metrics import chance, expected_rank, hits, hits_in_gallery, reciprocal_ranks, tie_spread
+from pmrl_cli.retrieval.metrics import chance, hits_in_gallery, metric, random_order, tie_spread, wins
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
 from pmrl_cli.stats.statistic import Statistic
 
@@ -73,25 +73,22 @@ def retrieve(
 
     samples, expected = {}, {}
     for name, ranks in ranked.items():
-        values = {f"R@{cutoff}": hits(ranks, cutoff) for cutoff in (1, 5, 10)}
-        values["MRR"] = reciprocal_ranks(ranks)
-        expected[name] = {metric: chance(metric, ranks.gallery) for metric in values}
+        at_random = random_order(ranks)
+        values = {found: metric(found, ranks) for found in ("R@1", "R@5", "R@10", "MRR")}
         if ranks.gallery > 1:
-            values["AUC"] = 1 - (expected_rank(ranks) - 1) / (ranks.gallery - 1)
-            expected[name]["AUC"] = 0.5
-        if standard is not None:
-            values["R@1_standard"] = hits_in_gallery(ranks, 1, standard)
-            expected[name]["R@1_standard"] = 1 / standard
+            values["AUC"] = wins(ranks)
+        expected[name] = {found: chance(found, ranks) for found in values}
+        sizes = {} if standard is None else {"R@1_standard": standard}
         if not name.startswith(f"{OTHERS}->"):
-            sizes = [size for size in _CURVE if size <= smallest]
-            values |= {f"{_AT}{size}": hits_in_gallery(ranks, 1, size) for size in sizes}
-            expected[name] |= {f"{_AT}{size}": 1 / size for size in sizes}
+            sizes |= {f"{_AT}{size}": size for size in _CURVE if size <= smallest}
+        values |= {found: hits_in_gallery(ranks, 1, size) for found, size in sizes.items()}
+        expected[name] |= {found: float(hits_in_gallery(at_random, 1, size).mean()) for found, size in sizes.items()}
         samples[name] = Sample(groups_of(ranks.rows), values)
     drawn = resample(samples, count, draws=draws, seed=seed)
     measured = {
         name: {
-            metric: Measured(value, expected[name][metric], drawn[name, metric])
-            for metric, value in sample.values().items()
+            found: Measured(value, expected[name][found], drawn[name, found])
+            for found, value in sample.values().items()
         }
         for name, sample in samples.items()
     }
