@@ -46,6 +46,8 @@ ARROWS = {
         "stats",
         "world",
     },
+    "information": set(),
+    "codes": set(),
     "report": set(),
     "record": {"training", "objectives", "files", "gcca"},
     "aligner": {
@@ -70,6 +72,8 @@ OWNERS = {
     "h5py": {"files"},
     "pyarrow": {"files", "data", "cli"},
     "torch": {
+        "codes",
+        "information",
         "eigen",
         "spectrum",
         "fusion",

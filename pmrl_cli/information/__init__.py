@@ -1,0 +1,1 @@
+"""What modalities say of a label: held-out information of every subset of them, and the share of each."""
