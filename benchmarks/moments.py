@@ -13,8 +13,9 @@ from step import DIM, DIMS, training_step
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.files.durable.scratch import Scratch
-from pmrl_cli.objectives import make_objective
+from pmrl_cli.methods import make_method
 from pmrl_cli.projection import FeatureMap
+from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.bank import COMPONENTS, build_bank, fit_projections
 
 BATCH = 1024
@@ -64,7 +65,7 @@ def moments_rows(run: Run) -> Iterator[Row]:
         scores = [torch.from_numpy(array) for array in arrays]
         calls: dict[str, Call] = {"ours": partial(moments_pass, dataset), "floor": partial(products, arrays)}
         for name in ("pmrl-paper", "pmrl"):
-            step = training_step(scores, make_objective(name, {}), dim=DIM, batch=BATCH)
+            step = training_step(scores, WeightedTerms(make_method(name, {}).terms()), dim=DIM, batch=BATCH)
             calls[f"an epoch of {name}"] = partial(repeated, step)
         found = in_turn(calls, repeats=1 if run.quick else 3, warm=False, timer=run.timer)
         for name in calls:

@@ -21,10 +21,12 @@ def seconds_of_a_step(batch: int, objective: str) -> float:
     """Return the median wall seconds of a step of this process, which shares it with others if it was so launched."""
     import torch
 
-    from pmrl_cli.adapters import Adapters
-    from pmrl_cli.objectives import make_objective
-    from pmrl_cli.training.feed import Batches, Feed
-    from pmrl_cli.training.step import Step
+    from pmrl_cli.batch import Inputs
+    from pmrl_cli.encoders.residual import Residual
+    from pmrl_cli.methods import make_method
+    from pmrl_cli.terms.weighted import WeightedTerms
+    from pmrl_cli.training.loader import BatchLoader, BatchSampler, TrainingData
+    from pmrl_cli.training.step import Step, StepOptions
     from pmrl_cli.world import joined
 
     torch.manual_seed(0)
@@ -32,19 +34,12 @@ def seconds_of_a_step(batch: int, objective: str) -> float:
     present = torch.ones(4 * batch, len(DIMS), dtype=torch.bool)
     places = torch.arange(4 * batch)
     with joined() as world:
-        adapters = Adapters([torch.randn(width, DIM) / 16 for width in DIMS], hidden=DIM, dropout=0.0).train()
-        take_step = Step(adapters, make_objective(objective, {}), learning_rate=1e-3, world=world)
-        feed = Feed(
-            scores,
-            present,
-            places,
-            places * world.size // len(places),
-            rank=world.rank,
-            size=world.size,
-            batches=Batches(len(places), batch, 0),
-            device=torch.device("cpu"),
-        )
-        times, stream = [], feed.after(0)
+        encoder = Residual([torch.randn(width, DIM) / 16 for width in DIMS], "abc", hidden=DIM, dropout=0.0).train()
+        terms = WeightedTerms(make_method(objective, {}).terms())
+        take_step = Step(encoder, terms, StepOptions(1e-3), world=world)
+        data = TrainingData(Inputs(scores, present), places, places * world.size // len(places))
+        loader = BatchLoader(data, BatchSampler(len(places), batch, 0), torch.device("cpu"), world)
+        times, stream = [], loader.after(0)
         for step in range(1, STEPS + 1):
             start = time.perf_counter()
             take_step(step, next(stream)).read()

@@ -1,6 +1,6 @@
 """Rows of the training step and of the gathering of its batches.
 
-The step is the training loop's own: a batch from its feed, adapters, objective, gradient norm, AdamW, and what it
+The step is the training loop's own: a batch from its loader, encoder, terms, gradient norm, AdamW, and what it
 found read off. Its floor is the matrix products it cannot do without, alone, in the shapes they have: forward and
 gradient of the weights for every layer, gradient of the inputs where one is hidden, and those of the contrasts. On a
 GPU both multiply as a fit does there (layers in bfloat16, the rest in TF32), and some steps are taken at a time,
@@ -16,14 +16,17 @@ from itertools import count
 
 import torch
 from rows import Call, Row, Run, in_turn, row_of
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from pmrl_cli.adapters import Adapters
-from pmrl_cli.objectives import Loss, make_objective
+from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
+from pmrl_cli.encoders.residual import Residual
+from pmrl_cli.methods import make_method
+from pmrl_cli.terms.protocol import Term
+from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.devices import tensor_cores
-from pmrl_cli.training.feed import Batch, Batches, Feed
-from pmrl_cli.training.step import Step
+from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData
+from pmrl_cli.training.step import Step, StepOptions
 
 DIMS = (512, 768, 1024)
 DIM = 256
@@ -36,12 +39,12 @@ AT_A_TIME = {"cpu": 1, "cuda": 32}
 """Steps that a call takes."""
 
 
-class SvdPaper(nn.Module):
+class SvdPaper(Term):
     """The published objective as its authors wrote it, but for a reduced SVD: what ``pmrl-paper`` replaces."""
 
-    def forward(self, embeddings: Tensor, _present: Tensor) -> Loss:
+    def forward(self, encoded: Encoded, _inputs: Inputs, _group: BatchGroup = SINGLE) -> Loss:
         """Return the loss of a batch of complete instances."""
-        u, singular_values, _ = torch.linalg.svd(embeddings.mT, full_matrices=False)  # noqa: TID251 - the reference
+        u, singular_values, _ = torch.linalg.svd(encoded.vectors.mT, full_matrices=False)  # noqa: TID251 - the reference
         matched = torch.arange(len(u), device=u.device)
         spectrum_part = functional.cross_entropy(singular_values / 0.05, torch.zeros_like(matched))
         instance_part = functional.cross_entropy(u[..., 0] @ u[..., 0].mT / 0.1, matched)
@@ -49,14 +52,15 @@ class SvdPaper(nn.Module):
 
 
 def training_step(
-    scores: Sequence[Tensor], objective: nn.Module, *, dim: int, batch: int, hidden: int = 0, device: str = "cpu"
+    scores: Sequence[Tensor], terms: WeightedTerms, *, dim: int, batch: int, hidden: int = 0, device: str = "cpu"
 ) -> Call:
     """Return one step of training on a batch drawn from the scores, as the loop takes it."""
     torch.manual_seed(0)
     starts = [torch.randn(one.shape[1], dim) / one.shape[1] ** 0.5 for one in scores]
-    adapters = Adapters(starts, hidden=hidden, dropout=0.0).to(device).train()
-    take = Step(adapters, objective.to(device), learning_rate=1e-3, bf16=device == "cuda")
-    numbers, drawn = count(1), feed(scores, batch, device)
+    names = [str(m) for m in range(len(starts))]
+    encoder = Residual(starts, names, hidden=hidden, dropout=0.0).to(device).train()
+    take = Step(encoder, terms.to(device), StepOptions(1e-3, bf16=device == "cuda"))
+    numbers, drawn = count(1), batches_of(scores, batch, device)
 
     def step() -> None:
         with tensor_cores(torch.device(device), "auto"):
@@ -66,15 +70,13 @@ def training_step(
     return step
 
 
-def feed(scores: Sequence[Tensor], batch: int, device: str) -> Iterator[Batch]:
+def batches_of(scores: Sequence[Tensor], batch: int, device: str) -> Iterator[Batch]:
     """Return batches of complete instances without end, as a fit draws them."""
     instances = len(scores[0])
     present = torch.ones(instances, len(scores), dtype=torch.bool)
     everyone, alone = torch.arange(instances), torch.zeros(instances, dtype=torch.int64)
-    batches = Batches(instances, batch, 0)
-    return Feed(scores, present, everyone, alone, rank=0, size=1, batches=batches, device=torch.device(device)).after(
-        0
-    )
+    data = TrainingData(Inputs(scores, present), everyone, alone)
+    return BatchLoader(data, BatchSampler(instances, batch, 0), torch.device(device)).after(0)
 
 
 def products(dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrasts: int, device: str = "cpu") -> Call:
@@ -120,9 +122,9 @@ def step_rows(run: Run) -> Iterator[Row]:
         for adapter, hidden in (("linear", 0), ("mlp", DIM)):
             for name, contrasts in CONTRASTS.items():
                 settings = {"dim": DIM, "batch": batch, "hidden": hidden, "device": run.device}
-                calls = {"ours": training_step(scores, make_objective(name, {}), **settings)}
+                calls = {"ours": training_step(scores, WeightedTerms(make_method(name, {}).terms()), **settings)}
                 if name == "pmrl-paper" and run.device == "cpu":
-                    calls["reduced SVD"] = training_step(scores, SvdPaper(), **settings)
+                    calls["reduced SVD"] = training_step(scores, WeightedTerms([(1.0, SvdPaper())]), **settings)
                 calls["floor"] = products(DIMS, contrasts=contrasts, **settings)
                 repeats = run.repeats if batch < 4096 else 3
                 found = in_turn(calls, repeats=repeats, timer=run.timer)
@@ -139,7 +141,7 @@ def gathering_rows(run: Run) -> Iterator[Row]:
         blocks = [one[:batch] for one in scores]
         kept = [torch.empty_like(block) for block in blocks]
         calls: dict[str, Call] = {
-            "ours": partial(next, feed(scores, batch, "cpu")),
+            "ours": partial(next, batches_of(scores, batch, "cpu")),
             "x[rows]": lambda order=order: [one[order] for one in scores],
             "floor": partial(torch._foreach_copy_, kept, blocks),
         }

@@ -12,13 +12,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmrl_cli.adapters import Adapters
+from pmrl_cli.batch import Encoded
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.repeats import hashes_of
 from pmrl_cli.data.split import shard
 from pmrl_cli.data.validate import dataset_from_arrays
-from pmrl_cli.ensemble import Member, side_by_side
+from pmrl_cli.encoders import encoder_from_state
+from pmrl_cli.ensemble import Member, together
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
 from pmrl_cli.files.artifacts.model import FORMAT, read_model, to_toml, write_model
 from pmrl_cli.files.artifacts.tensors import read_tensors, write_tensors
@@ -223,7 +224,7 @@ class Aligner:
         indices = self._indices(dataset)
         device = choose_device(self.device)
         for member in space.members:
-            member.adapters.to(device)
+            member.encoder.to(device)
         for block, features in dataset.read_ahead(rows):
             present = dataset.present[block]
             at, filled = slice(None), present
@@ -235,11 +236,13 @@ class Aligner:
                 filled = _amid_zeros(present, at, whole.stop - whole.start)
             mask = torch.from_numpy(filled).to(device)
             with torch.inference_mode():
-                each = [member.embed(indices, features, device) for member in space.members]
-                unit = side_by_side(each) * mask[:, :, None]
-                fused = fuse(unit, mask, fusion)
+                encoded = together([member.embed(indices, features, mask) for member in space.members])
+                unit = encoded.vectors[:, indices] * mask[:, :, None]
+                extra = _extra_of(encoded, indices, mask)
+                fused = extra.pop("fused") if "fused" in extra else fuse(unit, mask, fusion)
             ids = dataset.ids[block] if isinstance(block, slice) else dataset.ids.take(block)
-            yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy())
+            outputs = {name: output[at].cpu().numpy() for name, output in extra.items()}
+            yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy(), outputs)
 
     def embed_dataset(
         self,
@@ -368,16 +371,13 @@ class Aligner:
         folder = Path(path)
         tensors: dict[str, torch.Tensor] = {}
         for i, member in enumerate(space.members):
-            for name, projection, weights in zip(
-                space.names, member.projections, member.adapters.merged(), strict=True
-            ):
-                prefix = f"{i}.{name}"
+            for name, projection in zip(space.names, member.projections, strict=True):
                 # Copies: members of one kind share their projections, which safetensors refuses to write twice.
-                stored = {
-                    f"{prefix}.projection.{k}": torch.from_numpy(a.copy()) for k, a in projection.arrays().items()
+                arrays = {
+                    f"{name}.projection.{k}": torch.from_numpy(a.copy()) for k, a in projection.arrays().items()
                 }
-                tensors |= stored
-                tensors |= {f"{prefix}.adapter.{key}": tensor for key, tensor in weights.items()}
+                tensors |= {f"{i}.{key}": tensor for key, tensor in arrays.items()}
+            tensors |= {f"{i}.{key}": tensor for key, tensor in member.encoder.state()[1].items()}
         with atomic_folder(folder, kind=FORMAT, force=force) as temporary:
             write_tensors(temporary / "model.safetensors", tensors)
             write_tensors(
@@ -399,7 +399,7 @@ class Aligner:
         files, manifest = read_model(folder)
         try:
             return cls._from_files(folder, files, manifest, device)
-        except (KeyError, IndexError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             what = "not a model"  # digests show that bytes are as written, not who wrote them
             raise DataError(
                 what,
@@ -418,27 +418,30 @@ class Aligner:
             config["members"] = [{"features": "linear", "squash": False}]
             texts["config.json"] = to_json(config)
         names = tuple(str(m["name"]) for m in config["modalities"])
-        weights = Adapters.merged_keys(hidden=int(config["hidden"]))
-        arrays = [Projection.array_names(kernel=member["features"] == "kernel") for member in config["members"]]
-        prefix = [f"{i}." if numbered else "" for i in range(len(arrays))]
-        expected = {
-            f"{p}{n}.projection.{key}" for p, keys in zip(prefix, arrays, strict=True) for n in names for key in keys
-        }
-        expected |= {f"{p}{n}.adapter.{key}" for p in prefix for n in names for key in weights}
-        tensors = read_tensors(files["model.safetensors"], folder / "model.safetensors", expected)
+        tensors = read_tensors(files["model.safetensors"], folder / "model.safetensors")
 
-        def projection(i: int, name: str) -> Projection:
-            stored = {key: tensors[f"{prefix[i]}{name}.projection.{key}"].numpy() for key in arrays[i]}
-            return Projection.from_arrays(stored, squash=bool(config["members"][i]["squash"]))
+        def member(i: int, about: Mapping[str, Any]) -> Member:
+            prefix = f"{i}." if numbered else ""
+            own = {key.removeprefix(prefix): tensors.pop(key) for key in list(tensors) if key.startswith(prefix)}
+            keys = Projection.array_names(kernel=about["features"] == "kernel")
+            projections = tuple(
+                Projection.from_arrays(
+                    {key: own.pop(f"{name}.projection.{key}").numpy() for key in keys}, squash=bool(about["squash"])
+                )
+                for name in names
+            )
+            # Models from before an encoder stated its kind have one adapter for each modality.
+            encoder = about.get("encoder") or {"kind": "residual", "names": names, "hidden": config["hidden"]}
+            return Member(projections, encoder_from_state(encoder, own))
 
-        def member(i: int) -> Member:
-            stored = [{key: tensors[f"{prefix[i]}{name}.adapter.{key}"] for key in weights} for name in names]
-            return Member(tuple(projection(i, name) for name in names), Adapters.from_merged(stored))
-
+        members = tuple(member(i, about) for i, about in enumerate(config["members"]))
+        if tensors:
+            message = f"tensors of no member: {', '.join(sorted(tensors)[:5])}"
+            raise ValueError(message)
         aligner = cls(device=device, **config["settings"])
         aligner._space = _Space(
             names,
-            tuple(member(i) for i in range(len(arrays))),
+            members,
             {
                 part: tensor.numpy()
                 for part, tensor in read_tensors(
@@ -457,6 +460,15 @@ def _amid_zeros(array: npt.NDArray[Any], at: slice, rows: int) -> npt.NDArray[An
     padded = np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
     padded[at] = array
     return padded
+
+
+def _extra_of(encoded: Encoded, modalities: Sequence[int], present: torch.Tensor) -> dict[str, torch.Tensor]:
+    """Return the further outputs of some modalities, zero where absent; those for instances as they are."""
+    extra = {}
+    for name, output in encoded.extra.items():
+        for_each = output.ndim == 3
+        extra[name] = output[:, modalities] * present[:, :, None] if for_each else output
+    return extra
 
 
 def _with(settings: FitSettings, changes: Mapping[str, object]) -> FitSettings:

@@ -15,12 +15,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from pmrl_cli.adapters import Adapters
+from pmrl_cli.batch import Encoded, Inputs
+from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.projection import Projection
 
-__all__ = ["Member", "side_by_side"]
+__all__ = ["Member", "side_by_side", "together"]
 
 
 @dataclass(frozen=True)
@@ -28,30 +28,58 @@ class Member:
     """One alignment of the features.
 
     Args:
-        projections: per modality, features to whitened scores.
-        adapters: whitened scores to its share of the space, CPU, evaluation mode.
+        projections: per modality, features to whitened components.
+        encoder: components to its part of the space, on the CPU, in evaluation mode.
     """
 
     projections: tuple[Projection, ...]
-    adapters: Adapters
+    encoder: Encoder
 
     def embed(
-        self, modalities: Sequence[int], features: Sequence[npt.NDArray[np.floating]], device: torch.device
-    ) -> Tensor:
-        """Return (B, K, d) unit embeddings.
+        self,
+        modalities: Sequence[int],
+        features: Sequence[npt.NDArray[np.floating]],
+        present: Tensor,
+    ) -> Encoded:
+        """Return what the encoder makes of features; it has a place for every modality of the model.
 
         Args:
-            modalities: which K of the model's these are.
+            modalities: which of the model's these are.
             features: each (B, d_m).
-            device: where the adapters are.
+            present: (B, len(modalities)) bool, on the device where the encoder is.
         """
-        scores = (self.projections[m].scores(block) for m, block in zip(modalities, features, strict=True))
-        outputs = [
-            self.adapters.each[m](torch.from_numpy(s).to(device)) for m, s in zip(modalities, scores, strict=True)
+        device, rows = present.device, len(present)
+        components = [
+            torch.zeros((), device=device).expand(rows, projection.components) for projection in self.projections
         ]
-        return functional.normalize(torch.stack(outputs, dim=1), dim=2)
+        everywhere = torch.zeros(rows, len(components), dtype=torch.bool, device=device)
+        for place, (m, block) in enumerate(zip(modalities, features, strict=True)):
+            components[m] = torch.from_numpy(self.projections[m].scores(block)).to(device)
+            everywhere[:, m] = present[:, place]
+        encoded: Encoded = self.encoder(Inputs(components, everywhere))
+        return encoded
 
 
 def side_by_side(embeddings: Sequence[Tensor]) -> Tensor:
-    """Return the (B, K, d1 + d2 + ...) unit vectors whose cosines are the means of those of (B, K, d_i) unit ones."""
-    return embeddings[0] if len(embeddings) == 1 else torch.cat(list(embeddings), dim=2) / len(embeddings) ** 0.5
+    """Return the (..., d1 + d2 + ...) unit vectors whose cosines are the means of those of (..., d_i) unit ones."""
+    return embeddings[0] if len(embeddings) == 1 else torch.cat(list(embeddings), dim=-1) / len(embeddings) ** 0.5
+
+
+def together(encoded: Sequence[Encoded]) -> Encoded:
+    """Return what several members make of the same instances as one: vectors side by side.
+
+    A modality is present that is so for every member; of the extra outputs those are kept that every member has.
+    """
+    first = encoded[0]
+    present = first.present
+    for other in encoded[1:]:
+        present = present & other.present
+    return Encoded(
+        side_by_side([one.vectors for one in encoded]),
+        present,
+        {
+            name: side_by_side([one.extra[name] for one in encoded])
+            for name in first.extra
+            if all(name in one.extra for one in encoded)
+        },
+    )

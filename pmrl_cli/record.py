@@ -7,13 +7,14 @@ from dataclasses import fields
 from typing import Any
 
 from pmrl_cli import __version__
+from pmrl_cli.encoders import encoder_state
+from pmrl_cli.ensemble import Member
 from pmrl_cli.files.artifacts.model import to_csv, to_toml
 from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.gcca import SOLVERS
-from pmrl_cli.objectives import REGISTRY, settings_of
+from pmrl_cli.methods import REGISTRY, settings_of
 from pmrl_cli.training.fitted import Fitted, Recipe
 from pmrl_cli.training.loop import Progress
-from pmrl_cli.training.run import HIDDEN
 
 __all__ = ["texts_of"]
 
@@ -27,11 +28,16 @@ def _line(progress: Progress) -> dict[str, object]:
 def _resolved(fitted: Fitted) -> dict[str, object]:
     settings = fitted.settings.as_dict()
     chosen: dict[str, Any] = settings.pop("objective_settings")  # type: ignore[assignment]
+    terms: dict[str, Any] = settings.pop("terms")  # type: ignore[assignment]
     # What the data decided (dim, steps, batch size) stays undecided: a refit decides it again, byte for byte.
-    return {**settings, "set": [f"{key}={value!r}" for key, value in sorted(chosen.items())]}
+    written = {
+        key: [f"{name}={value}" for name, value in sorted(of.items())]
+        for key, of in (("set", chosen), ("term", terms))
+    }
+    return settings | {key: pairs for key, pairs in written.items() if pairs or key == "set"}
 
 
-def _member(recipe: Recipe, fitted: Fitted) -> dict[str, object]:
+def _member(recipe: Recipe, member: Member, fitted: Fitted) -> dict[str, object]:
     setting = recipe.setting
     known = {} if fitted.settings.objective in SOLVERS else settings_of(recipe.objective)
     return {
@@ -40,6 +46,7 @@ def _member(recipe: Recipe, fitted: Fitted) -> dict[str, object]:
         "ridge": setting.ridge,
         "power": setting.power,
         "dim": setting.dim,
+        "encoder": encoder_state(member.encoder)[0],
         "objective": recipe.objective,
         "objective_settings": {**known, **fitted.settings.objective_settings},
         "learned": recipe.learned,
@@ -55,8 +62,9 @@ def _config(fitted: Fitted) -> dict[str, object]:
     return {
         "modalities": [{"name": name, "dim": fitted.inputs[name]["dim"]} for name in fitted.names],
         "dim": fitted.dim,
-        "hidden": 0 if settings.adapter == "linear" else HIDDEN,
-        "members": [_member(recipe, fitted) for recipe in fitted.recipes],
+        "members": [
+            _member(recipe, member, fitted) for recipe, member in zip(fitted.recipes, fitted.members, strict=True)
+        ],
         "refitted": fitted.refitted,
         "schedule": {
             "batch_size": fitted.plan.batch_size,

@@ -26,9 +26,8 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import Store
 from torch.distributed.rendezvous import rendezvous
 
+from pmrl_cli.batch import SINGLE, BatchGroup
 from pmrl_cli.errors import PeerError, UsageError, is_out_of_memory
-from pmrl_cli.objectives import peers as in_a_batch
-from pmrl_cli.objectives.peers import Peers
 
 __all__ = ["ALONE", "World", "collect_arrays", "first_arrays", "joined", "size_asked"]
 
@@ -77,7 +76,7 @@ class World(Protocol):
         """
         ...
 
-    def peers(self, counts: Sequence[int]) -> Peers:
+    def batch_group(self, counts: Sequence[int]) -> BatchGroup:
         """Return the processes as an objective sees them.
 
         Args:
@@ -105,8 +104,8 @@ class _Alone:
     def fill(self, array: Array, stops: Sequence[int]) -> None:
         pass
 
-    def peers(self, counts: Sequence[int]) -> Peers:
-        return in_a_batch.ALONE
+    def batch_group(self, counts: Sequence[int]) -> BatchGroup:
+        return SINGLE
 
 
 ALONE: World = _Alone()
@@ -280,16 +279,16 @@ class _Distributed:
             dist.all_gather(received, sent.contiguous())
         return torch.cat([part[:count] for part, count in zip(received, counts, strict=True)]).to(rows.dtype)
 
-    def peers(self, counts: Sequence[int]) -> Peers:
-        return _Peers(self, counts)
+    def batch_group(self, counts: Sequence[int]) -> BatchGroup:
+        return _BatchGroup(self, counts)
 
 
 def _as_tensor(content: bytes) -> Tensor:
     return torch.frombuffer(bytearray(content), dtype=torch.uint8) if content else torch.empty(0, dtype=torch.uint8)
 
 
-class _Peers:
-    """See ``pmrl_cli.objectives.peers.Peers``."""
+class _BatchGroup:
+    """See ``pmrl_cli.batch.BatchGroup``."""
 
     def __init__(self, world: _Distributed, counts: Sequence[int]) -> None:
         self.size = world.size
@@ -302,7 +301,7 @@ class _Peers:
         gathered: Tensor = _Gather.apply(rows, counts, self._world)  # type: ignore[no-untyped-call]
         return gathered
 
-    def own(self, rows: Tensor) -> Tensor:
+    def local(self, rows: Tensor) -> Tensor:
         return rows[self.start : self.start + self._counts[self._world.rank]]
 
 

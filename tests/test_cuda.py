@@ -10,23 +10,33 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.adapters import Adapters
-from pmrl_cli.objectives import REGISTRY, make_objective, pmrl
+from pmrl_cli.batch import Inputs
+from pmrl_cli.encoders.residual import Residual
+from pmrl_cli.methods import REGISTRY, make_method
 from pmrl_cli.retrieval.batches import Batch as Ranked
 from pmrl_cli.retrieval.ranks import rank_batch
 from pmrl_cli.spectrum import spectrum
-from pmrl_cli.training import feed
-from pmrl_cli.training.feed import Batch, Batches, Feed
+from pmrl_cli.terms import principal
+from pmrl_cli.terms.weighted import WeightedTerms
+from pmrl_cli.training import loader
 from pmrl_cli.training.fit import fit
+from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs, tensors_of
 from pmrl_cli.training.loop import Interrupted
-from pmrl_cli.training.step import Step
+from pmrl_cli.training.step import Step, StepOptions
+from tests.reference.agreement import make_objective
 from tests.test_spectrum import LIFTED, draw
 from tests.training.test_fit import same, settings_for, simulate, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 
 SUBSETS = torch.tensor([[True, False, False], [False, True, True]])
-CAPTURED = [name for name in REGISTRY if getattr(make_objective(name, {}), "on_device", False)]
+
+
+def terms_of(name):
+    return WeightedTerms(make_method(name, {}).terms())
+
+
+CAPTURED = [name for name in REGISTRY if terms_of(name).on_device]
 
 
 @LIFTED
@@ -45,7 +55,7 @@ def test_the_kernel_has_the_values_and_gradients_of_the_cpu(modalities, lifted):
 
 @pytest.mark.parametrize("name", REGISTRY)
 def test_objectives_have_the_values_and_gradients_of_the_cpu(monkeypatch, name):
-    monkeypatch.setattr(pmrl, "random_subsets", lambda _, device: SUBSETS.to(device))
+    monkeypatch.setattr(principal, "random_subsets", lambda _, device: SUBSETS.to(device))
     vectors, present = draw(48, 3, 17, seed=3)
     vectors = torch.nn.functional.normalize(vectors, dim=-1)
     found = []
@@ -63,25 +73,26 @@ def test_objectives_have_the_values_and_gradients_of_the_cpu(monkeypatch, name):
 def drawn(*, dropout=0.0):
     generator = torch.Generator().manual_seed(0)
     starts = [torch.randn(width, 16, generator=generator) for width in (24, 32, 40)]
-    adapters = Adapters(starts, hidden=8, dropout=dropout).to("cuda").train()
-    scores = [torch.randn(64, len(start), generator=generator).to("cuda") for start in starts]
+    encoder = Residual(starts, "abc", hidden=8, dropout=dropout).to("cuda").train()
+    components = [torch.randn(64, len(start), generator=generator).to("cuda") for start in starts]
     present = (torch.rand(64, 3, generator=generator) < 0.8).to("cuda")
-    return adapters, Batch(torch.arange(64), scores, present, [64])
+    return encoder, Batch(torch.arange(64), Inputs(components, present), [64])
 
 
 def changed(batch, number):
-    return Batch(batch.places, [s.roll(number, 0) * number for s in batch.scores], batch.present.roll(1, 0), [64])
+    components = [c.roll(number, 0) * number for c in batch.inputs.components]
+    return Batch(batch.places, Inputs(components, batch.inputs.present.roll(1, 0)), [64])
 
 
 @pytest.mark.parametrize("name", CAPTURED)
 def test_captured_steps_are_the_steps_themselves(monkeypatch, name):
     subsets = SUBSETS.to("cuda")
-    monkeypatch.setattr(pmrl, "random_subsets", lambda *_: subsets)
-    adapters, batch = drawn()
+    monkeypatch.setattr(principal, "random_subsets", lambda *_: subsets)
+    encoder, batch = drawn()
     found = []
     for captures in (True, False):
-        mine = copy.deepcopy(adapters)
-        take_step = Step(mine, make_objective(name, {}).to("cuda"), learning_rate=0.01)
+        mine = copy.deepcopy(encoder)
+        take_step = Step(mine, terms_of(name).to("cuda"), StepOptions(0.01))
         assert take_step._captures
         take_step._captures = captures
         totals = [take_step(number, changed(batch, number), stop=number == 3) for number in range(1, 5)]
@@ -95,29 +106,29 @@ def test_captured_steps_are_the_steps_themselves(monkeypatch, name):
 
 
 def test_what_a_captured_step_draws_follows_from_its_number():
-    adapters, batch = drawn(dropout=0.5)
-    take_step = Step(adapters, make_objective("pmrl", {}).to("cuda"), learning_rate=0.0)
+    encoder, batch = drawn(dropout=0.5)
+    take_step = Step(encoder, terms_of("pmrl").to("cuda"), StepOptions(0.0))
     first, second, again = (take_step(number, batch).read()[0] for number in (1, 2, 1))
     assert first == again
     assert first["loss"] != second["loss"]
 
 
 def test_after_a_bad_captured_step_nothing_changes_any_more():
-    adapters, batch = drawn()
-    take_step = Step(adapters, make_objective("pmrl", {}).to("cuda"), learning_rate=0.01)
+    encoder, batch = drawn()
+    take_step = Step(encoder, terms_of("pmrl").to("cuda"), StepOptions(0.01))
     take_step(1, batch)
-    kept = copy.deepcopy(adapters.state_dict())
+    kept = copy.deepcopy(encoder.state_dict())
     bad = changed(batch, 1)
-    bad.scores[0][3] = torch.nan
+    bad.inputs.components[0][3] = torch.nan
     take_step(2, bad)
     take_step(3, batch)
-    assert all(torch.equal(tensor, kept[name]) for name, tensor in adapters.state_dict().items())
+    assert all(torch.equal(tensor, kept[name]) for name, tensor in encoder.state_dict().items())
 
 
 @pytest.mark.parametrize("name", CAPTURED)
 def test_no_step_waits_for_the_gpu(name):
-    adapters, batch = drawn()
-    take_step = Step(adapters, make_objective(name, {}).to("cuda"), learning_rate=0.01)
+    encoder, batch = drawn()
+    take_step = Step(encoder, terms_of(name).to("cuda"), StepOptions(0.01))
     take_step._captures = False
     take_step(1, batch)
     torch.cuda.set_sync_debug_mode("error")
@@ -146,37 +157,26 @@ def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, stopped_at, objectiv
     assert repr(whole.history) == repr(resumed.history)
 
 
-def test_a_bank_that_has_no_room_is_sent_in_batches(monkeypatch):
-    scores = [torch.randn(500, width) for width in (5, 9)]
-    present = torch.rand(500, 2) < 0.8
-    everyone, alone = torch.arange(500), torch.zeros(500, dtype=torch.int64)
+def test_components_that_have_no_room_are_sent_in_batches(monkeypatch):
+    inputs = Inputs([torch.randn(500, width) for width in (5, 9)], torch.rand(500, 2) < 0.8, torch.arange(500))
+    data = TrainingData(inputs, torch.arange(500), torch.zeros(500, dtype=torch.int64))
     found = []
-    for share in (0.6, 0.0):
-        monkeypatch.setattr(feed, "_RESIDENT_SHARE", share)
-        batches = Feed(
-            scores,
-            present,
-            everyone,
-            alone,
-            rank=0,
-            size=1,
-            batches=Batches(500, 64, 0),
-            device=torch.device("cuda"),
-        ).after(0)
+    for fraction in (0.6, 0.0):
+        monkeypatch.setattr(loader, "_RESIDENT_FRACTION", fraction)
+        batches = BatchLoader(data, BatchSampler(500, 64, 0), torch.device("cuda")).after(0)
         found.append(
             [
-                Batch(one.places, [s.clone() for s in one.scores], one.present.clone(), one.counts)
+                Batch(one.places, map_inputs(one.inputs, torch.clone), one.counts)
                 for one in itertools.islice(batches, 9)
             ]
         )
         batches.close()
     for resident, sent in zip(*found, strict=True):
         assert torch.equal(resident.places, sent.places)
-        for mine, wanted in zip(
-            (*sent.scores, sent.present), (*(s[sent.places] for s in scores), present[sent.places]), strict=True
-        ):
-            assert torch.equal(mine.cpu(), wanted)
-        assert all(torch.equal(a, b) for a, b in zip(resident.scores, sent.scores, strict=True))
+        wanted = map_inputs(inputs, lambda tensor, places=sent.places: tensor[places])
+        for mine, other, right in zip(*map(tensors_of, (resident.inputs, sent.inputs, wanted)), strict=True):
+            assert torch.equal(mine.cpu(), right)
+            assert torch.equal(other.cpu(), right)
 
 
 def test_ranks_are_those_of_the_cpu():

@@ -17,7 +17,7 @@ import pytest
 
 from pmrl_cli.cli.main import app
 from pmrl_cli.errors import PmrlError
-from pmrl_cli.objectives import REGISTRY
+from pmrl_cli.methods import REGISTRY
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"

@@ -119,7 +119,7 @@ def command(
         return
     training = None
     if asked.model is not None:
-        from pmrl_cli.files.artifacts.history import read_training
+        from pmrl_cli.training.history import read_training
 
         training = read_training(asked.model)
     diagnosis = diagnose_state(state, found.dataset, training)

@@ -171,9 +171,11 @@ class EmbeddedBlock:
         embeddings: (B, k, d) float32, unit length where present, zero elsewhere.
         present: (B, k) bool.
         fused: (B, d) float32, unit length where any modality is present, else zero.
+        extra: further outputs of the model by name: (B, k, d') for each modality, or (B, d') for each instance.
     """
 
     ids: pa.LargeStringArray
     embeddings: FloatArray
     present: npt.NDArray[np.bool_]
     fused: FloatArray
+    extra: Mapping[str, FloatArray] = field(default_factory=dict)

@@ -138,9 +138,7 @@ def sections_of_shared_space(
     totals = state.moments.totals(), state.moments.totals(0), state.moments.totals(1)
     alignment = alignment_section(state.summaries, null, len(np.unique(chosen.groups)), k)
     alignment["singular_values"] = singular_values(batch)
-    # The published objective takes the plain spectrum, all others that have one the lifted.
-    lifted = training is not None and training["objectives"] != ["pmrl-paper"]
-    reached = () if training is None else gradient_shares(batch, chosen.groups, lifted=lifted)
+    reached = () if training is None else gradient_shares(batch, chosen.groups, lifted=training["sign_aware"])
     return {
         "alignment": alignment,
         "pair": {

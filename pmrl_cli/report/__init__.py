@@ -35,7 +35,7 @@ def render(result: Mapping[str, Any]) -> str:
 
     Args:
         result: JSON values as ``docs/diagnose.schema.json`` describes them (what is null or absent is not shown), or
-            the ``pmrl.training/1`` object of ``pmrl_cli.files.artifacts.history``.
+            the ``pmrl.training/1`` object of ``pmrl_cli.training.history``.
     """
     check_installed()
     from pmrl_cli.report.page import render_page, render_training_page

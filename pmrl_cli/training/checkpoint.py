@@ -51,8 +51,8 @@ class Checkpoint:
 
     def save(
         self,
-        adapters: nn.Module,
-        objective: nn.Module,
+        encoder: nn.Module,
+        terms: nn.Module,
         optimiser: torch.optim.Optimizer,
         *,
         step: int,
@@ -66,8 +66,8 @@ class Checkpoint:
             return
         tensors: dict[str, Tensor] = {}
         for prefix, state in (
-            ("adapters", adapters.state_dict()),
-            ("objective", objective.state_dict()),
+            ("encoder", encoder.state_dict()),
+            ("terms", terms.state_dict()),
             ("best", best),
         ):
             tensors |= {f"{prefix}.{name}": tensor for name, tensor in state.items()}
@@ -93,7 +93,7 @@ class Checkpoint:
                 remove(old)
 
     def load(
-        self, adapters: nn.Module, objective: nn.Module, optimiser: torch.optim.Optimizer, world: World = ALONE
+        self, encoder: nn.Module, terms: nn.Module, optimiser: torch.optim.Optimizer, world: World = ALONE
     ) -> Saved | None:
         """Restore a saved state into the three and return the rest; None if there is none.
 
@@ -109,8 +109,8 @@ class Checkpoint:
         def under(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
 
-        adapters.load_state_dict(under("adapters"))
-        objective.load_state_dict(under("objective"))
+        encoder.load_state_dict(under("encoder"))
+        terms.load_state_dict(under("terms"))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in under("optimiser").items():
             index, _, key = name.partition(".")

@@ -234,7 +234,7 @@ def fit(
     present = torch.from_numpy(dataset.present[validation])
     # A run whose best was its start is that start.
     useful = [i for i, (recipe, _, _) in enumerate(tried) if recipe.name.endswith("start") or recipe.best.step]
-    judged = {i: embed(tried[i][1].adapters, tried[i][2], validation) for i in useful}
+    judged = {i: embed(tried[i][1].encoder, tried[i][2], validation) for i in useful}
     if settings.dim is None:
         chosen = [useful[i] for i in world.agree(choose_members([judged[i] for i in useful], present))]
     else:  # the dimension asked for is that of one member
@@ -244,7 +244,7 @@ def fit(
     share = world.agree(mean_share(together, present))
 
     history = [line for _, trained, _ in tried for line in trained.history]
-    members = [Member(bank.projections, trained.adapters) for _, trained, bank in (tried[i] for i in chosen)]
+    members = [Member(bank.projections, trained.encoder) for _, trained, bank in (tried[i] for i in chosen)]
     recipes = [tried[i][0] for i in chosen]
     all_recipes = tuple(recipe for recipe, _, _ in tried)
     trained_on = of_train
@@ -276,7 +276,7 @@ def fit(
                 validation=None,
                 plan=replace(plan, steps=steps),
             )
-            members.append(Member(whitened.projections, again.adapters))
+            members.append(Member(whitened.projections, again.encoder))
             recipes[i] = replace(recipe, learned=again.learned, steps=steps)
             history += again.history
     hashes = hash_ids(dataset.ids, 0)

@@ -1,24 +1,28 @@
-"""The loop: steps on batches from the bank, held-out retrieval from step 0, the best weights kept."""
+"""The loop: steps on batches, held-out retrieval from step 0, the best weights kept."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pmrl_cli.adapters import Adapters
+from pmrl_cli.batch import Inputs
+from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory
+from pmrl_cli.methods.protocol import Method
+from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.devices import tensor_cores
-from pmrl_cli.training.feed import Batch, Batches, Feed
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share
+from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs
 from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.training.step import Step, Totals
+from pmrl_cli.training.step import Step, StepOptions, Totals
 from pmrl_cli.training.watch import held_out_statistics
 from pmrl_cli.world import ALONE, World
 
@@ -29,6 +33,9 @@ _UNREAD = {"cpu": 1, "cuda": 32}
 
 NAMED = 5
 """Instances of a batch that an error names."""
+
+_FINISHED_AT_ONCE = 4096
+"""Training instances in a batch of ``Method.finish``."""
 
 CHECKPOINT_SECONDS = 30.0
 """A run that dies loses at most about this much work."""
@@ -50,7 +57,7 @@ class Progress:
         share: mean over validation instances of sigma_1^2 / k_i, in (0, 1].
         mrr: held-out mean reciprocal rank, mean over ordered pairs of modalities; NaN (like share, r1) in a refit.
         r1: held-out recall at 1, likewise.
-        parts: means of the objective's parts since the previous line.
+        parts: means of the terms' parts since the previous line.
         statistics: what diagnosis says of the validation instances (``held_out_statistics``); empty in a refit.
     """
 
@@ -95,13 +102,13 @@ class Trained:
     """What training leaves.
 
     Args:
-        adapters: with the best weights restored (a refit: the last), on the CPU, in evaluation mode.
+        encoder: with the best weights restored (a refit: the last), on the CPU, in evaluation mode.
         history: one line an evaluation, step 0 first.
         best: the line whose weights were kept.
-        learned: the objective's own trained parameters (log temperatures), by name, when training ended.
+        learned: the terms' own trained scalars (log temperatures), by name, when training ended.
     """
 
-    adapters: Adapters
+    encoder: Encoder
     history: tuple[Progress, ...]
     best: Progress
     learned: dict[str, float]
@@ -111,44 +118,47 @@ class Trained:
 class _Judge:
     """The validation instances, and what an evaluation asks of them."""
 
-    scores: list[Tensor]
-    present: Tensor
+    inputs: Inputs
     names: Sequence[str]
     seed: int
-    temperature: float | None
+    method: Method
     world: World
 
-    def __call__(self, adapters: Adapters) -> tuple[float, HeldOut, dict[str, float]]:
+    def __call__(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:
         """Return mean share, held-out retrieval and the statistics of diagnosis, as rank 0 finds them."""
-        found = self._found(adapters) if self.world.rank == 0 else (math.nan, HeldOut(math.nan, math.nan), {})
+        found = self._found(encoder) if self.world.rank == 0 else (math.nan, HeldOut(math.nan, math.nan), {})
         share, quality, statistics = self.world.agree(found)
         return share, HeldOut(*quality), statistics
 
-    def _found(self, adapters: Adapters) -> tuple[float, HeldOut, dict[str, float]]:
-        adapters.eval()
+    def _found(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:
+        encoder.eval()
+        present, key = self.inputs.present, self.method.spectrum_temperature
         with torch.no_grad():
-            embeddings = adapters(self.scores)
-            share = mean_share(embeddings, self.present)
+            embeddings = encoder(self.inputs).vectors
+            share = mean_share(embeddings, present)
             if not math.isfinite(share):
                 return share, HeldOut(math.nan, math.nan), {}
-            quality = held_out_retrieval(embeddings, self.present)
+            quality = held_out_retrieval(embeddings, present)
             statistics = held_out_statistics(
-                embeddings, self.present, self.names, seed=self.seed, temperature=self.temperature
+                embeddings,
+                present,
+                self.names,
+                seed=self.seed,
+                temperature=getattr(self.method.settings, key) if key else None,
+                sign_aware=self.method.sign_aware,
             )
-        adapters.train()
+        encoder.train()
         return share, quality, statistics
 
 
 def train(
-    adapters: Adapters,
-    objective: nn.Module,
-    scores: tuple[Tensor, ...],
-    present: Tensor,
+    method: Method,
+    encoder: Encoder,
+    terms: WeightedTerms,
+    data: TrainingData,
     *,
     stage: str,
     names: Sequence[str],
-    positions: Tensor,
-    owners: Tensor,
     ids_of: Callable[[list[int]], list[str]],
     validation: Tensor | None,
     plan: Schedule,
@@ -161,24 +171,22 @@ def train(
     deadline: float | None = None,
     world: World = ALONE,
 ) -> Trained:
-    """Train the adapters and return them with their best weights.
+    """Train an encoder and return it with its best weights.
 
     Args:
-        adapters: at the closed-form start, on the CPU.
-        objective: the loss.
-        scores: per modality (n, p_m) whitened scores that this process holds.
-        present: (n, K) bool.
+        method: whose facts and update are followed.
+        encoder: of the method, at its start, on the CPU.
+        terms: of the method, and those added to them.
+        data: the instances that train.
         stage: name of the run, for its history.
         names: of the modalities, for its history.
-        positions: (n_train,) where in ``scores`` each training instance is; anything where another process holds it.
-        owners: (n_train,) rank that holds each training instance.
         ids_of: ids of training instances by number, to name some in an error.
-        validation: (n_validation,) positions of those ranked at each evaluation, held by every process; None runs all
-            steps unjudged.
+        validation: (n_validation,) where in the data those are that are ranked at each evaluation, held by every
+            process; None runs all steps unjudged.
         plan: schedule.
         settings: of the fit.
         device: where to train.
-        bf16: whether the adapters' products run in bfloat16.
+        bf16: whether the encoder's products run in bfloat16.
         checkpoint: state is loaded from it if it holds any, and saved to it.
         report: called at each evaluation.
         should_stop: asked at each step; True, in any process, saves a checkpoint and raises.
@@ -188,46 +196,38 @@ def train(
     Raises: DivergedError on a loss, gradient, embedding or weight that is not finite, before it reaches the weights
         that are kept or a checkpoint; ResourceError if a step has no room; Interrupted.
     """
-    adapters.to(device)
-    objective.to(device)
-    take_step = Step(
-        adapters,
-        objective,
-        learning_rate=settings.learning_rate,
-        mixup=settings.mixup,
-        seed=settings.seed,
-        bf16=bf16,
-        world=world,
-    )
-    batches = Batches(len(positions), plan.batch_size, settings.seed)
+    encoder.to(device)
+    terms.to(device)
+    options = StepOptions(settings.learning_rate, settings.mixup, settings.seed, bf16)
+    take_step = Step(encoder, terms, options, method.update(encoder), world)
+    sampler = BatchSampler(len(data), plan.batch_size, settings.seed)
     judge = None
     if validation is not None:
-        held = [s[validation].to(device) for s in scores]
-        temperature = getattr(objective, "temperature_spectrum", None)
-        judge = _Judge(held, present[validation].to(device), names, settings.seed, temperature, world)
+        held = map_inputs(data.inputs, lambda tensor: tensor[validation].to(device))
+        judge = _Judge(held, names, settings.seed, method, world)
     history: list[Progress] = []
     best_state: dict[str, Tensor] = {}
 
     def evaluate(step: int, sums: dict[str, float], count: int) -> Progress:
         share, quality, statistics = math.nan, HeldOut(math.nan, math.nan), dict[str, float]()
         if judge is not None:
-            share, quality, statistics = judge(adapters)
+            share, quality, statistics = judge(encoder)
             if not math.isfinite(share):
                 raise _diverged(f"embeddings that are not finite after step {step}{learned_on(places)}", settings)
         # Sorted, so that a history read back from a checkpoint is the same to the byte.
         means = {name: total / count for name, total in sorted(sums.items())} if count else {}
         loss = means.pop("loss", math.nan)
         line = Progress(
-            stage, step, step / batches.per_epoch, loss, share, quality.mrr, quality.r1, means, statistics
+            stage, step, step / sampler.per_epoch, loss, share, quality.mrr, quality.r1, means, statistics
         )
         history.append(line)
         if judge is None or line is _best(history):
             best_state.clear()
-            best_state.update({name: t.detach().cpu().clone() for name, t in adapters.state_dict().items()})
+            best_state.update({name: t.detach().cpu().clone() for name, t in encoder.state_dict().items()})
         report(line, plan)
         return line
 
-    places = positions[:0]
+    places = data.positions[:0]
 
     def learned_on(places: Tensor) -> str:
         shown = ", ".join(repr(i) for i in ids_of(places[:NAMED].tolist()))
@@ -238,7 +238,7 @@ def train(
             raise _diverged(f"weights that are not finite after step {step}", settings)
         if world.rank == 0:
             lines = [asdict(line) for line in history]
-            state = (adapters, objective, take_step.optimiser)
+            state = (encoder, terms, take_step.optimiser)
             checkpoint.save(*state, step=step, since=since, sums=sums, history=lines, best=best_state)
 
     unread: list[tuple[int, Tensor, Totals]] = []
@@ -265,7 +265,7 @@ def train(
         torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
         tensor_cores(device, settings.precision),
     ):
-        saved = checkpoint.load(adapters, objective, take_step.optimiser, world)
+        saved = checkpoint.load(encoder, terms, take_step.optimiser, world)
         if saved is not None:
             step, since, sums = saved.step, saved.since, saved.sums
             history += [Progress(**line) for line in saved.history]
@@ -273,15 +273,13 @@ def train(
         else:
             evaluate(0, {}, 0)
         last_save = time.monotonic()
-        adapters.train()
+        encoder.train()
         if bool(world.sum(torch.tensor(float(should_stop())))):
             save()
             raise Interrupted
-        feed = Feed(
-            scores, present, positions, owners, rank=world.rank, size=world.size, batches=batches, device=device
-        )
+        loader = BatchLoader(data, sampler, device, world)
         # Closed by hand: a loop that is left leaves the thread that reads ahead for the collector.
-        with closing(feed.after(step)) as ahead:
+        with closing(loader.after(step)) as ahead:
             while step < plan.steps:
                 waited = 0 if judge is None else len(history) - 1 - history.index(_best(history))
                 late = deadline is not None and since == 0 and world.agree(time.monotonic() > deadline)
@@ -311,10 +309,18 @@ def train(
                     raise Interrupted
         settle()
         save()  # so that a fit resumed in a later run finds this one done
-    adapters.load_state_dict(best_state)
-    adapters.to("cpu").eval()
-    learned = {name: float(p.detach()) for name, p in objective.named_parameters()}
-    return Trained(adapters, tuple(history), history[-1] if judge is None else _best(history), learned)
+    encoder.load_state_dict(best_state)
+    encoder.to("cpu").eval()
+    method.finish(encoder, _local_batches(data, world))
+    return Trained(encoder, tuple(history), history[-1] if judge is None else _best(history), terms.learned())
+
+
+def _local_batches(data: TrainingData, world: World) -> Iterator[Inputs]:
+    """Yield the training instances of this process in order."""
+    rows = data.positions[data.owners == world.rank]
+    for first in range(0, len(rows), _FINISHED_AT_ONCE):
+        some = rows[first : first + _FINISHED_AT_ONCE]
+        yield map_inputs(data.inputs, partial(torch.index_select, dim=0, index=some))
 
 
 def _no_room(error: BaseException, take_step: Step, number: int, batch: Batch) -> ResourceError:

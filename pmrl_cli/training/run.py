@@ -10,15 +10,20 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from pmrl_cli.adapters import Adapters
+from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.encoders.protocol import Encoder, Init
 from pmrl_cli.gcca import SOLVERS
-from pmrl_cli.objectives import make_objective
+from pmrl_cli.methods import make_method
+from pmrl_cli.methods.protocol import Method
+from pmrl_cli.terms import make_term
+from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.bank import Bank, owners
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.devices import choose_precision
+from pmrl_cli.training.loader import TrainingData
 from pmrl_cli.training.loop import Progress, Schedule, Trained, train
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
 from pmrl_cli.training.start import Start
@@ -35,20 +40,23 @@ def objectives_of(settings: FitSettings) -> tuple[str, ...]:
     return AUTO_OBJECTIVES if settings.objective == "auto" else (settings.objective,)
 
 
-def _make(settings: FitSettings, objective: str) -> nn.Module:
+def make(settings: FitSettings, objective: str) -> Method:
+    """Build the method of a run, and check its settings."""
     # A closed form trains nothing; what stands in for it is never asked.
-    return make_objective(AUTO_OBJECTIVES[0] if objective in SOLVERS else objective, settings.objective_settings)
+    return make_method(AUTO_OBJECTIVES[0] if objective in SOLVERS else objective, settings.objective_settings)
 
 
 def check_objective(settings: FitSettings, modalities: int | None = None) -> None:
-    """Raise UsageError for an unknown objective or setting of it, or one that refuses so many modalities."""
+    """Raise UsageError for an unknown method, setting or term, or one that refuses so many modalities."""
     with torch.random.fork_rng(devices=[]):
+        terms = [make_term(name) for name in settings.terms]
         for name in objectives_of(settings):
-            objective = _make(settings, name)
+            method = make(settings, name)
+            method.terms()  # settings that only together are out of range
             if modalities is not None:
-                # An empty batch: what the objective has to say of it, it says before any work is done.
-                empty = torch.zeros(0, modalities, 1)
-                objective(empty, empty[..., 0].bool())
+                method.check(modalities)
+                for term in terms:
+                    term.check(modalities)
 
 
 @dataclass(frozen=True)
@@ -77,7 +85,7 @@ class Run:
         plan: Schedule,
         deadline: float | None = None,
     ) -> Trained:
-        """Train adapters from a start; the bank's scores are whitened already.
+        """Train an encoder from a start; the bank's scores are whitened already.
 
         Args:
             bank: of this process.
@@ -90,6 +98,11 @@ class Run:
             plan: schedule.
             deadline: on the monotonic clock.
         """
+        data = TrainingData(
+            Inputs([torch.from_numpy(s) for s in bank.scores], torch.from_numpy(bank.present)),
+            torch.from_numpy(bank.positions(rows)),
+            torch.from_numpy(owners(self.world, self.dataset, rows)),
+        )
         arrays = [*start.whiten, *start.maps]
         arrays += [array for projection in bank.projections for array in projection.arrays().values()]
         fingerprint = {
@@ -98,21 +111,25 @@ class Run:
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            adapters = Adapters(
-                [torch.from_numpy(m) for m in start.maps],
+            method = make(self.settings, objective)
+            init = Init(
+                tuple(torch.from_numpy(m) for m in start.maps),
+                self.dataset.names,
                 hidden=0 if self.settings.adapter == "linear" else HIDDEN,
                 dropout=dropout,
             )
-            module = _make(self.settings, objective)
+            encoder = method.encoder(init)
+            added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}
+            for _, term in added.values():
+                encoder = term.extend(encoder, init)
+            terms = WeightedTerms(method.terms(), added)
         return train(
-            adapters,
-            module,
-            tuple(torch.from_numpy(s) for s in bank.scores),
-            torch.from_numpy(bank.present),
+            method,
+            encoder,
+            terms,
+            data,
             stage=stage,
             names=self.dataset.names,
-            positions=torch.from_numpy(bank.positions(rows)),
-            owners=torch.from_numpy(owners(self.world, self.dataset, rows)),
             ids_of=lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
             validation=None if validation is None else torch.from_numpy(bank.positions(validation)),
             plan=plan,
@@ -128,7 +145,7 @@ class Run:
 
 
 def whiten(bank: Bank, start: Start) -> Bank:
-    """Return the bank with the scores that the adapters of a start take."""
+    """Return the bank with the scores that the encoder of a start takes."""
     # In place: the bank is ours, and a second copy of it would double the largest thing in memory.
     for scores, factors in zip(bank.scores, start.whiten, strict=True):
         for first in range(0, len(scores), 65536):
@@ -137,9 +154,10 @@ def whiten(bank: Bank, start: Start) -> Bank:
     return replace(bank, projections=tuple(times))
 
 
-def embed(adapters: Adapters, bank: Bank, rows: npt.NDArray[np.int64]) -> Tensor:
+def embed(encoder: Encoder, bank: Bank, rows: npt.NDArray[np.int64]) -> Tensor:
     """Return (n, K, d) embeddings of instances whose whitened scores the bank holds."""
     positions = bank.positions(rows)
+    components = [torch.from_numpy(scores[positions]) for scores in bank.scores]
     with torch.no_grad():
-        embeddings: Tensor = adapters([torch.from_numpy(scores[positions]) for scores in bank.scores])
-    return embeddings
+        encoded: Encoded = encoder(Inputs(components, torch.from_numpy(bank.present[positions])))
+    return encoded.vectors

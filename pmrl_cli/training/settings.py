@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from math import inf, isfinite, nan
+from math import inf
 from typing import TYPE_CHECKING, Literal
 
 from pmrl_cli.errors import UsageError
 from pmrl_cli.flags import flag, parse_seconds
-from pmrl_cli.objectives import REGISTRY
+from pmrl_cli.methods import REGISTRY
+from pmrl_cli.terms import REGISTRY as TERMS
 
 if TYPE_CHECKING:
     from pmrl_cli.data.split import SplitRule
@@ -22,24 +23,46 @@ AUTO_OBJECTIVES = ("pmrl", "infonce")
 ADAPTERS = ("auto", "linear", "mlp", "kernel")
 
 
-def parse_settings(pairs: Sequence[str]) -> dict[str, float]:
-    """Return ``KEY=NUMBER`` pairs as a dict.
+def _pairs(name: str, texts: Sequence[str], example: str) -> dict[str, str]:
+    values = dict[str, str]()
+    for text in texts:
+        key, _, value = text.partition("=")
+        if not (key and value):
+            what = f"{name} is not NAME=VALUE"
+            raise UsageError(what, found=repr(text), expected=f"for example {example}", next_step=f"Fix that {name}.")
+        values[key] = value
+    return values
+
+
+def parse_settings(pairs: Sequence[str]) -> dict[str, float | str]:
+    """Return ``KEY=VALUE`` pairs as a dict; what looks like a number is one.
 
     Raises: UsageError for anything else.
     """
-    settings: dict[str, float] = {}
-    for pair in pairs:
-        key, _, value = pair.partition("=")
+    settings: dict[str, float | str] = {}
+    for key, value in _pairs("--set", pairs, "temperature=0.1").items():
         try:
             settings[key] = float(value)
         except ValueError:
-            settings[key] = nan
-        if not isfinite(settings[key]):
-            what = "--set is not KEY=NUMBER"
-            raise UsageError(
-                what, found=repr(pair), expected="for example temperature=0.1", next_step="Fix that --set."
-            )
+            settings[key] = value
     return settings
+
+
+def parse_terms(pairs: Sequence[str]) -> dict[str, float]:
+    """Return ``NAME=WEIGHT`` pairs as a dict.
+
+    Raises: UsageError for anything else.
+    """
+    weights = dict[str, float]()
+    for name, value in _pairs("--term", pairs, "spectrum=0.1").items():
+        try:
+            weights[name] = float(value)
+        except ValueError:
+            what = "weight of a term is not a number"
+            raise UsageError(
+                what, found=f"{name}={value}", expected="for example spectrum=0.1", next_step="Fix that --term."
+            ) from None
+    return weights
 
 
 @dataclass(frozen=True)
@@ -49,6 +72,7 @@ class FitSettings:
     Args:
         objective: name in the registry; ``auto`` tries several; ``gcca`` and ``mcca`` are closed forms.
         objective_settings: settings of that objective over its defaults.
+        terms: weights of terms added to what it minimises, by name.
         adapter: ``linear``, ``mlp`` (linear plus a residual MLP), ``kernel`` (the same on nearness to training
             instances), or ``auto``: mlp and kernel both.
         dim: dimension of the shared space, which then has one member; None chooses it on validation.
@@ -74,8 +98,15 @@ class FitSettings:
     """
 
     objective: str = flag("pmrl", "--objective", help=f"One of {', '.join(REGISTRY)}, gcca, mcca, auto.")
-    objective_settings: dict[str, float] = flag(
-        {}, "--set", metavar="KEY=NUMBER", help="A setting of the objective; repeatable.", parse=parse_settings
+    objective_settings: dict[str, float | str] = flag(
+        {}, "--set", metavar="KEY=VALUE", help="A setting of the objective; repeatable.", parse=parse_settings
+    )
+    terms: dict[str, float] = flag(
+        {},
+        "--term",
+        metavar="NAME=WEIGHT",
+        help=f"Add a term to any objective: {', '.join(TERMS)}; repeatable.",
+        parse=parse_terms,
     )
     adapter: str = flag(
         "auto",
@@ -115,6 +146,7 @@ class FitSettings:
     def __post_init__(self) -> None:
         checks = (
             (self.adapter in ADAPTERS, "adapter", self.adapter, f"one of {', '.join(ADAPTERS)}"),
+            (all(0 < w < inf for w in self.terms.values()), "weight of a term", self.terms, "more than 0"),
             (0 <= self.mispaired < 1, "mispaired share", self.mispaired, "0 or more and less than 1"),
             (0 <= self.mixup < inf, "mixup", self.mixup, "0 or more"),
             (self.budget is None or 0 < self.budget < inf, "budget", self.budget, "more than 0 seconds"),

@@ -2,47 +2,69 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, nn
 
-from pmrl_cli.adapters import Adapters
-from pmrl_cli.objectives import Loss, share_of_loss
+from pmrl_cli.batch import Inputs, Loss
+from pmrl_cli.encoders.protocol import Encoder
+from pmrl_cli.methods.protocol import Update
+from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.draws import seed_torch
-from pmrl_cli.training.feed import Batch
+from pmrl_cli.training.loader import Batch, map_inputs, tensors_of
 from pmrl_cli.world import ALONE, World
 
-__all__ = ["Step", "Totals", "mix"]
+__all__ = ["Step", "StepOptions", "Totals", "mix"]
 
 WEIGHT_DECAY = 0.1
 """On the departure from the closed form and on the residual branch; temperatures are not decayed."""
 
 
-def mix(scores: Sequence[Tensor], present: Tensor, concentration: float) -> tuple[list[Tensor], Tensor]:
+def mix(inputs: Inputs, concentration: float) -> Inputs:
     """Mix each instance of a batch with another one, in the same proportion in all its modalities.
 
     Args:
-        scores: per modality (B, p_m).
-        present: (B, K) bool.
+        inputs: the batch.
         concentration: a of the Beta(a, a) that one proportion for the batch is drawn from, > 0.
 
-    Returns: the mixed scores, and which modalities both have.
+    Returns: the mixed components, the modalities that both have, and the label that both have.
 
     Source: Vouitsis et al., "Data-Efficient Multimodal Fusion on a Single GPU" (FuseMix), CVPR 2024; departs: the
         other instance is drawn by permutation, where there two batches are mixed.
     """
-    share = float(torch.distributions.Beta(concentration, concentration).sample())
-    other = torch.randperm(len(present)).to(present.device)
-    return [share * s + (1 - share) * s[other] for s in scores], present & present[other]
+    weight = float(torch.distributions.Beta(concentration, concentration).sample())
+    other = torch.randperm(len(inputs.present)).to(inputs.present.device)
+    labels = inputs.labels
+    return inputs._replace(
+        components=[weight * c + (1 - weight) * c[other] for c in inputs.components],
+        present=inputs.present & inputs.present[other],
+        labels=None if labels is None else labels.masked_fill(labels != labels[other], -1),
+    )
+
+
+@dataclass(frozen=True)
+class StepOptions:
+    """How a step is taken.
+
+    Args:
+        learning_rate: of AdamW.
+        mixup: concentration of ``mix``; 0 mixes nothing.
+        seed: of what is drawn in a step.
+        bf16: whether the encoder's products run in bfloat16.
+    """
+
+    learning_rate: float
+    mixup: float = 0.0
+    seed: int = 0
+    bf16: bool = False
 
 
 class Totals:
     """What a step found, of all processes; on the device, until it is asked for.
 
     Args:
-        names: ``loss`` and the objective's parts.
+        names: ``loss`` and the parts of the terms.
         numbers: (len(names) + 2,): those, how many processes ask to stop, and the norm of the gradient.
     """
 
@@ -57,48 +79,43 @@ class Totals:
 
 
 class Step:
-    """Changes adapters and objective by one step a call.
+    """Changes the encoder and the terms by one step a call.
 
-    A loss or gradient that is not finite changes nothing, nor does any later step: the optimiser is told on the
-    device, which nobody has to wait for.
+    A loss or gradient that is not finite changes nothing, nor does any later step: the optimiser reads it on the
+    device, without a wait for the host.
 
     On a GPU a step is some hundred small kernels, which take longer to launch than to run. Where nothing in it is
     drawn or decided by the host, the first call captures it as a CUDA graph, which every call then replays.
 
     Args:
-        adapters: to be trained, on the device.
-        objective: the loss, there too.
-        learning_rate: of AdamW.
-        mixup: concentration of ``mix``; 0 mixes nothing.
-        seed: of what is drawn in a step.
-        bf16: whether the adapters' products run in bfloat16.
+        encoder: to be trained, on the device.
+        terms: the loss, there too.
+        options: how a step is taken.
+        update: what follows the optimiser; None for nothing.
         world: the processes that share each batch.
     """
 
     def __init__(
         self,
-        adapters: Adapters,
-        objective: nn.Module,
-        *,
-        learning_rate: float,
-        mixup: float = 0.0,
-        seed: int = 0,
-        bf16: bool = False,
+        encoder: Encoder,
+        terms: WeightedTerms,
+        options: StepOptions,
+        update: Update | None = None,
         world: World = ALONE,
     ) -> None:
-        self._adapters, self._objective = adapters, objective
-        self._mixup, self._seed, self._bf16, self._world = mixup, seed, bf16, world
-        self.parameters = [*adapters.parameters(), *objective.parameters()]
+        self._encoder, self._terms, self._update, self._world = encoder, terms, update, world
+        self._options = options
+        self.parameters = [*encoder.parameters(), *terms.parameters()]
         groups = [
-            {"params": list(adapters.parameters()), "weight_decay": WEIGHT_DECAY},
-            {"params": list(objective.parameters()), "weight_decay": 0.0},
+            {"params": list(encoder.parameters()), "weight_decay": WEIGHT_DECAY},
+            {"params": list(terms.parameters()), "weight_decay": 0.0},
         ]
         device = self.parameters[0].device
         # Mixing draws its proportion on the host, and processes exchange through it.
-        without_host = world.size == 1 and not mixup and getattr(objective, "on_device", False)
-        self._captures = device.type == "cuda" and without_host
+        without_host = world.size == 1 and not options.mixup and encoder.on_device and terms.on_device
+        self._captures = device.type == "cuda" and without_host and (update is None or update.on_device)
         self.optimiser = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=learning_rate, fused=True, capturable=self._captures
+            [g for g in groups if g["params"]], lr=options.learning_rate, fused=True, capturable=self._captures
         )
         # Read by the fused kernel: 1 leaves parameters and moments as they are.
         self._bad = torch.zeros((), device=device)
@@ -107,23 +124,21 @@ class Step:
         self._captured: _Captured | None = None
 
     def differentiate(self, step: int | None, batch: Batch) -> Loss:
-        """Return this process's share of the loss, its gradients left in the parameters.
+        """Return this process's part of the loss, its gradients left in the parameters.
 
         Args:
             step: its number, from 1; None draws from torch's generators as they are.
             batch: the instances.
         """
-        # Dropout and mixing are drawn by each process for its instances, what the objective draws by all alike.
+        # Dropout and mixing are drawn by each process for its instances, what the terms draw by all alike.
         if step is not None:
-            seed_torch(self._seed, "instances", step, self._world.rank)
-        scores, present = batch.scores, batch.present
-        if self._mixup:
-            scores, present = mix(scores, present, self._mixup)
-        with torch.autocast(present.device.type, dtype=torch.bfloat16, enabled=self._bf16):
-            embeddings = self._adapters(scores)
+            seed_torch(self._options.seed, "instances", step, self._world.rank)
+        inputs = mix(batch.inputs, self._options.mixup) if self._options.mixup else batch.inputs
+        with torch.autocast(inputs.present.device.type, dtype=torch.bfloat16, enabled=self._options.bf16):
+            encoded = self._encoder(inputs)
         if step is not None:
-            seed_torch(self._seed, "objective", step)
-        loss = share_of_loss(self._objective, embeddings, present, self._world.peers(batch.counts))
+            seed_torch(self._options.seed, "objective", step)
+        loss: Loss = self._terms(encoded, inputs, self._world.batch_group(batch.counts))
         self.optimiser.zero_grad(set_to_none=True)
         loss.value.backward()  # type: ignore[no-untyped-call]
         return loss
@@ -141,7 +156,7 @@ class Step:
             return Totals(*self._change(step, batch))
         if self._captured is None:
             self._captured = self._capture(batch)
-        seed_torch(self._seed, "instances", step, self._world.rank)
+        seed_torch(self._options.seed, "instances", step, self._world.rank)
         return self._captured.replay(batch)
 
     def _change(self, step: int | None, batch: Batch) -> tuple[tuple[str, ...], Tensor]:
@@ -157,13 +172,22 @@ class Step:
             torch._foreach_copy_(gradients, [s.view_as(g) for s, g in zip(summed, gradients, strict=True)])
         norm = nn.utils.get_total_norm(gradients)
         self._bad.clamp_min_((~torch.isfinite(numbers[0] + norm)).to(torch.float32))
-        self.optimiser.step()
+        self._optimise()
         return ("loss", *loss.parts), torch.cat([numbers, norm[None].to(torch.float32)])
 
+    def _optimise(self) -> None:
+        if self._update is None:
+            self.optimiser.step()
+            return
+        with torch.no_grad():
+            before = {name: parameter.clone() for name, parameter in self._encoder.named_parameters()}
+            self.optimiser.step()
+            self._update(before, dict(self._encoder.named_parameters()))
+
     def _capture(self, batch: Batch) -> _Captured:
-        batch = replace(batch, scores=[s.clone() for s in batch.scores], present=batch.present.clone())
+        batch = replace(batch, inputs=map_inputs(batch.inputs, torch.clone))
         self._bad.fill_(1)  # nothing is to change before the first replay
-        with torch.cuda.device(batch.present.device):
+        with torch.cuda.device(batch.inputs.present.device):
             aside, graph = torch.cuda.Stream(), torch.cuda.CUDAGraph()  # type: ignore[no-untyped-call]
             aside.wait_stream(torch.cuda.current_stream())
             with torch.cuda.stream(aside):
@@ -188,7 +212,7 @@ class _Captured:
 
     def replay(self, batch: Batch) -> Totals:
         """Take the step on a batch."""
-        for held, new in zip((*self.batch.scores, self.batch.present), (*batch.scores, batch.present), strict=True):
+        for held, new in zip(tensors_of(self.batch.inputs), tensors_of(batch.inputs), strict=True):
             held.copy_(new)
         self.graph.replay()
         return Totals(self.names, self.numbers.clone())

@@ -21,7 +21,13 @@ _CLOUD = 512
 
 
 def held_out_statistics(
-    embeddings: Tensor, present: Tensor, names: Sequence[str], *, seed: int, temperature: float | None = None
+    embeddings: Tensor,
+    present: Tensor,
+    names: Sequence[str],
+    *,
+    seed: int,
+    temperature: float | None = None,
+    sign_aware: bool = True,
 ) -> dict[str, float]:
     """Return the statistics of one evaluation by name, in the order of names; what cannot be said is left out.
 
@@ -31,6 +37,7 @@ def held_out_statistics(
         names: of the K modalities.
         seed: of the shuffled pairs: the same at every evaluation, so that a curve shows the training alone.
         temperature: of the objective's softmax over singular values, if it has a fixed one.
+        sign_aware: whether the objective takes the sign-aware spectrum.
 
     Returns: ``A`` (adjusted alignment), ``signed``, ``rho_q05``, ``rho_q50`` and ``rho_q95`` (quantiles of
         sigma_1^2 / k), ``saturation`` (mean 1 - p_1 of the softmax, with a temperature), and of each modality
@@ -48,8 +55,7 @@ def held_out_statistics(
         statistics[f"rho_q{percent:02}"] = float(value)
     if temperature is not None:
         statistics["saturation"] = _value(saturation(batch, batch.rows, temperature))
-    # A fixed temperature is the mark of the published objective, which alone takes the plain spectrum.
-    shares = gradient_shares(batch, batch.rows, lifted=temperature is None)
+    shares = gradient_shares(batch, batch.rows, lifted=sign_aware)
     for m, (name, share) in enumerate(zip(names, shares, strict=True)):
         statistics[f"load.{name}"] = _mean(found.loading[:, m])
         statistics[f"grad_share.{name}"] = _value(share)

@@ -54,7 +54,7 @@ def test_moments_are_those_of_one_process(size):
 def model_of(world):
     """Losses, and the weights of the model that every process ends with."""
     fitted = fit(simulate(), SETTINGS, world=world)
-    weights = [member.adapters.state_dict() for member in fitted.members]
+    weights = [member.encoder.state_dict() for member in fitted.members]
     return {
         "history": [(line.stage, line.step, line.loss, line.mrr, line.r1) for line in fitted.history],
         "weights": weights,

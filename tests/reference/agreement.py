@@ -1,9 +1,27 @@
-"""Whether an objective agrees, in value and gradient, with loops written from its formula."""
+"""Whether what a method minimises agrees, in value and gradient, with loops written from its formula."""
 
 import torch
+from torch import nn
 from torch.nn.functional import normalize
 
-from pmrl_cli.objectives import make_objective
+from pmrl_cli.batch import SINGLE, Encoded, Inputs
+from pmrl_cli.methods import make_method
+from pmrl_cli.terms.weighted import WeightedTerms
+
+
+class Objective(nn.Module):
+    """The weighted terms of a method on embeddings as if an encoder had made them."""
+
+    def __init__(self, method):
+        super().__init__()
+        self.method, self.terms = method, WeightedTerms(method.terms())
+
+    def forward(self, embeddings, present, group=SINGLE, **inputs):
+        return self.terms(Encoded(embeddings, present), Inputs([], present, **inputs), group)
+
+
+def make_objective(name, settings):
+    return Objective(make_method(name, settings))
 
 
 def draw(batch, modalities, dim, *, shared=1.0, seed=0):

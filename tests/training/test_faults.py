@@ -6,8 +6,9 @@ import re
 import pytest
 import torch
 
+from pmrl_cli.batch import Loss
 from pmrl_cli.errors import DivergedError, ResourceError, StateError
-from pmrl_cli.objectives import Loss, make_objective
+from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training import loop
 from pmrl_cli.training import run as run_module
 from pmrl_cli.training.fit import fit
@@ -28,15 +29,15 @@ def put_objective(monkeypatch, meet):
     """Let the fit's objective call ``meet(step, loss, embeddings)`` for its loss; step counts from 1."""
 
     def made(*arguments):
-        objective, calls = make_objective(*arguments), iter(range(1, 10**6))
+        terms, calls = WeightedTerms(*arguments), iter(range(1, 10**6))
 
         def hook(_module, inputs, loss):
-            return meet(next(calls), loss, inputs[0])
+            return meet(next(calls), loss, inputs[0].vectors)
 
-        objective.register_forward_hook(hook)
-        return objective
+        terms.register_forward_hook(hook)
+        return terms
 
-    monkeypatch.setattr(run_module, "make_objective", made)
+    monkeypatch.setattr(run_module, "WeightedTerms", made)
 
 
 def infinite_loss(loss, _embeddings):

@@ -3,6 +3,7 @@
 import json
 from contextlib import closing
 from itertools import islice
+from types import SimpleNamespace
 
 import numpy as np
 import pyarrow as pa
@@ -10,16 +11,17 @@ import pytest
 import torch
 
 from pmrl_cli.aligner import Aligner
+from pmrl_cli.batch import Inputs
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
 from pmrl_cli.errors import DataError, DivergedError, StateError, UsageError
 from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.projection import FeatureMap
-from pmrl_cli.training import feed
+from pmrl_cli.training import loader
 from pmrl_cli.training.bank import build_bank, fit_projections
-from pmrl_cli.training.feed import Batches, Feed
 from pmrl_cli.training.fit import choose_members, fit
 from pmrl_cli.training.heldout import held_out_retrieval
+from pmrl_cli.training.loader import BatchLoader, BatchSampler, TrainingData, map_inputs
 from pmrl_cli.training.loop import Interrupted, schedule
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.training.start import solve_start
@@ -49,7 +51,7 @@ def weights(fitted):
     return {
         f"{i}.{name}": tensor.clone()
         for i, member in enumerate(fitted.members)
-        for name, tensor in member.adapters.state_dict().items()
+        for name, tensor in member.encoder.state_dict().items()
     }
 
 
@@ -70,10 +72,11 @@ def test_a_fit_never_ends_below_its_start_and_keeps_the_best_weights(objective, 
     assert best.mrr == max(line.mrr for line in fitted.history) >= fitted.start.mrr
     data = simulate()
     rows = np.flatnonzero(split_instances(data, fitted.settings.split_rule) == VALIDATION)
+    present = torch.from_numpy(data.present[rows])
     with torch.no_grad():
         features = [f.read(rows) for f in data.modalities]
-        embeddings = fitted.members[0].embed(range(3), features, torch.device("cpu"))
-    kept = held_out_retrieval(embeddings, torch.from_numpy(data.present[rows]))
+        embeddings = fitted.members[0].embed(range(3), features, present).vectors
+    kept = held_out_retrieval(embeddings, present)
     assert kept.mrr == pytest.approx(best.mrr, abs=1e-6)
     assert fitted.held_out.mrr == pytest.approx(best.mrr, abs=1e-6)
 
@@ -91,8 +94,9 @@ def test_no_steps_leave_the_closed_form_of_all_instances():
     projections = fit_projections(data, everyone, setting.features, seed=0)
     bank = build_bank(data, everyone, everyone, projections, cross=True, scratch=Scratch())
     start = solve_start(bank, setting, "gcca")
-    for adapter, m in zip(fitted.members[0].adapters.merged(), start.maps, strict=True):
-        assert torch.equal(adapter["weight"], torch.from_numpy(m))
+    _, stored = fitted.members[0].encoder.state()
+    for name, m in zip(data.names, start.maps, strict=True):
+        assert torch.equal(stored[f"{name}.adapter.weight"], torch.from_numpy(m))
     assert [recipe.name for recipe in fitted.tried] == ["linear start"]
 
 
@@ -205,10 +209,12 @@ def test_mixed_instances_are_in_the_same_proportion_in_all_their_modalities():
     torch.manual_seed(0)
     scores = [torch.randn(50, 4), torch.randn(50, 6)]
     present = torch.rand(50, 2) > 0.3
-    mixed, both = mix(scores, present, 1.0)
+    labels = torch.arange(50) % 2
+    mixed, both, agreed, _ = mix(Inputs(scores, present, labels), 1.0)
     # Solve each row for its partner and share in one modality; the other must agree.
     for row in range(50):
         if torch.allclose(mixed[0][row], scores[0][row]):  # mixed with itself
+            assert agreed[row] == labels[row]
             assert torch.equal(both[row], present[row])
             continue
         fits = []
@@ -221,6 +227,7 @@ def test_mixed_instances_are_in_the_same_proportion_in_all_their_modalities():
         expected = scores[1][row] + share * (scores[1][partner] - scores[1][row])
         torch.testing.assert_close(mixed[1][row], expected, atol=1e-4, rtol=1e-4)
         assert torch.equal(both[row], present[row] & present[partner])
+        assert agreed[row] == (labels[row] if labels[row] == labels[partner] else -1)
 
 
 def test_equal_fits_have_equal_weights_and_another_seed_other_ones():
@@ -340,40 +347,35 @@ def test_a_checkpoint_of_another_split_is_refused_by_name(tmp_path):
 def test_every_epoch_deals_every_instance_once_and_continues_anywhere(monkeypatch, windows):
     # With several windows of two runs of 3: the order of a set too large to be shuffled at a stroke.
     if windows > 1:
-        monkeypatch.setattr(feed, "WINDOW_ROWS", 6)
-        monkeypatch.setattr(feed, "RUN_ROWS", 3)
-    batches = Batches(23, 5, seed=3)
+        monkeypatch.setattr(loader, "WINDOW_ROWS", 6)
+        monkeypatch.setattr(loader, "RUN_ROWS", 3)
+    batches = BatchSampler(23, 5, seed=3)
     stream = batches.after(0)
     first = [next(stream) for _ in range(12)]
     assert len(set(torch.cat(first[:4]).tolist())) == 20
     for epoch in range(3):
         assert sorted(batches.order(epoch).tolist()) == list(range(23))
     assert not torch.equal(batches.order(0), batches.order(1))
-    assert not torch.equal(batches.order(0), Batches(23, 5, seed=4).order(0))  # torch takes 32 bits of a seed
+    assert not torch.equal(batches.order(0), BatchSampler(23, 5, seed=4).order(0))  # torch takes 32 bits of a seed
     later = batches.after(7)
     assert all(torch.equal(next(later), first[i]) for i in range(7, 12))
 
 
-def test_a_feed_gives_each_process_its_own_of_one_batch():
+def test_a_loader_gives_each_process_its_own_of_one_batch():
     scores, present = [torch.arange(60.0).view(20, 3)], torch.rand(20, 1) > 0.5
-    owners = torch.arange(20) // 12  # 12 and 8
-    batches = Batches(20, 6, seed=0)
+    labels, owners = torch.arange(20), torch.arange(20) // 12  # 12 and 8
+    sampler = BatchSampler(20, 6, seed=0)
     halves = []
     for rank, held in enumerate((slice(0, 12), slice(12, 20))):
         positions = torch.arange(20) - held.start
-        made = Feed(
-            [s[held] for s in scores],
-            present[held],
-            positions,
-            owners,
-            rank=rank,
-            size=2,
-            batches=batches,
-            device=torch.device("cpu"),
-        )
+        data = TrainingData(Inputs([s[held] for s in scores], present[held], labels[held]), positions, owners)
+        made = BatchLoader(data, sampler, torch.device("cpu"), SimpleNamespace(rank=rank, size=2))
         with closing(made.after(0)) as stream:
             # Buffers are used again: what is kept is copied.
-            halves.append([(b.places, b.scores[0].clone(), b.present.clone(), b.counts) for b in islice(stream, 7)])
+            taken = [(b.places, map_inputs(b.inputs, torch.clone), b.counts) for b in islice(stream, 7)]
+            halves.append([(places, i.components[0], i.present, counts) for places, i, counts in taken])
+            for places, inputs, _ in taken:
+                assert torch.equal(inputs.labels, places[owners[places] == rank])
     for (places, first, _, counts), (same_places, second, seen, same_counts) in zip(*halves, strict=True):
         assert torch.equal(places, same_places)
         assert counts == same_counts == [len(first), len(second)]

@@ -6,29 +6,36 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
-from pmrl_cli.adapters import Adapters
-from pmrl_cli.objectives import REGISTRY, Loss, make_objective
-from pmrl_cli.training.feed import Batch
-from pmrl_cli.training.step import WEIGHT_DECAY, Step
+from pmrl_cli.batch import SINGLE, Inputs, Loss
+from pmrl_cli.encoders.residual import Residual
+from pmrl_cli.methods import REGISTRY, make_method
+from pmrl_cli.terms.contrast import PairwiseContrast
+from pmrl_cli.terms.protocol import Term
+from pmrl_cli.terms.weighted import WeightedTerms
+from pmrl_cli.training.loader import Batch, map_inputs
+from pmrl_cli.training.step import WEIGHT_DECAY, Step, StepOptions
 from tests.test_spectrum import NeverWaits
 
 
 def drawn(hidden=4, device="cpu"):
     generator = torch.Generator().manual_seed(0)
     starts = [torch.randn(width, 6, generator=generator).to(device) for width in (5, 7, 8)]
-    adapters = Adapters(starts, hidden=hidden, dropout=0.0).to(device)
-    scores = [torch.randn(12, len(start), generator=generator).to(device) for start in starts]
+    encoder = Residual(starts, "abc", hidden=hidden, dropout=0.0).to(device)
+    components = [torch.randn(12, len(start), generator=generator).to(device) for start in starts]
     present = (torch.rand(12, 3, generator=generator) < 0.8).to(device)
-    return adapters, Batch(torch.arange(12), scores, present, [12])
+    return encoder, Batch(torch.arange(12), Inputs(components, present), [12])
+
+
+def terms_of(name):
+    return WeightedTerms(make_method(name, {}).terms())
 
 
 def test_a_step_is_adamw_on_the_gradient_of_the_objective():
-    adapters, batch = drawn()
-    objective = make_objective("infonce", {})
-    expected, expected_objective = copy.deepcopy(adapters), copy.deepcopy(objective)
-    take_step = Step(adapters, objective, learning_rate=0.01)
+    encoder, batch = drawn()
+    objective = terms_of("infonce")
+    expected, expected_objective = copy.deepcopy(encoder), copy.deepcopy(objective)
+    take_step = Step(encoder, objective, StepOptions(0.01))
     found = [take_step(number, batch).read() for number in (1, 2)]
     groups = [
         {"params": list(expected.parameters()), "weight_decay": WEIGHT_DECAY},
@@ -37,7 +44,7 @@ def test_a_step_is_adamw_on_the_gradient_of_the_objective():
     plain = torch.optim.AdamW(groups, lr=0.01, foreach=False)
     for parts, norm, stop in found:
         plain.zero_grad()
-        loss = expected_objective(expected(batch.scores), batch.present)
+        loss = expected_objective(expected(batch.inputs), batch.inputs)
         loss.value.backward()
         squares = sum(p.grad.square().sum() for group in groups for p in group["params"])
         assert parts["loss"] == pytest.approx(loss.value.item(), rel=1e-6)
@@ -45,42 +52,42 @@ def test_a_step_is_adamw_on_the_gradient_of_the_objective():
         assert norm == pytest.approx(squares.sqrt().item(), rel=1e-5)
         assert not stop
         plain.step()
-    for mine, wanted in zip(adapters.parameters(), expected.parameters(), strict=True):
+    for mine, wanted in zip(encoder.parameters(), expected.parameters(), strict=True):
         torch.testing.assert_close(mine, wanted)
 
 
-class BadOnce(nn.Module):
+class BadOnce(Term):
     """InfoNCE whose loss, or gradient, is not finite in its second call."""
 
     def __init__(self, how):
         super().__init__()
-        self.inner, self.how, self.calls = make_objective("infonce", {}), how, 0
+        self.inner, self.how, self.calls = PairwiseContrast(), how, 0
 
-    def forward(self, embeddings, present):
+    def forward(self, encoded, inputs, group=SINGLE):
         self.calls += 1
-        value, parts = self.inner(embeddings, present)
+        value, parts = self.inner(encoded, inputs, group)
         if self.calls == 2:
-            value = value * torch.nan if self.how == "loss" else value + (embeddings.sum() * 0).abs().sqrt()
+            value = value * torch.nan if self.how == "loss" else value + (encoded.vectors.sum() * 0).abs().sqrt()
         return Loss(value, parts)
 
 
 @pytest.mark.parametrize("how", ["loss", "gradient"])
 def test_after_a_bad_step_nothing_changes_any_more(how):
-    adapters, batch = drawn()
-    take_step = Step(adapters, BadOnce(how), learning_rate=0.01)
+    encoder, batch = drawn()
+    take_step = Step(encoder, WeightedTerms([(1.0, BadOnce(how))]), StepOptions(0.01))
     take_step(1, batch)
-    kept = copy.deepcopy(adapters.state_dict()), copy.deepcopy(take_step.optimiser.state_dict()["state"])
+    kept = copy.deepcopy(encoder.state_dict()), copy.deepcopy(take_step.optimiser.state_dict()["state"])
     parts, norm, _ = take_step(2, batch).read()
     assert parts["loss"] * norm != parts["loss"] * norm  # NaN
     take_step(3, batch)
-    for name, tensor in adapters.state_dict().items():
+    for name, tensor in encoder.state_dict().items():
         assert torch.equal(tensor, kept[0][name])
     for index, state in take_step.optimiser.state_dict()["state"].items():
         for name, tensor in state.items():
             assert torch.equal(tensor, kept[1][index][name])
 
 
-ON_DEVICE = [name for name in REGISTRY if getattr(make_objective(name, {}), "on_device", False)]
+ON_DEVICE = [name for name in REGISTRY if terms_of(name).on_device]
 
 
 @pytest.mark.parametrize("name", ON_DEVICE)
@@ -88,8 +95,8 @@ def test_a_step_off_the_cpu_waits_for_nothing(monkeypatch, name):
     # Tensors without values: whoever asks for one fails.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda _: None)
-    adapters, batch = drawn(device="meta")
-    take_step = Step(adapters, make_objective(name, {}).to("meta"), learning_rate=0.01)
+    encoder, batch = drawn(device="meta")
+    take_step = Step(encoder, terms_of(name).to("meta"), StepOptions(0.01))
     with NeverWaits():
         take_step(1, batch)
 
@@ -111,12 +118,12 @@ def test_a_captured_step_is_the_step_and_capturing_changes_nothing(monkeypatch):
     streams = SimpleNamespace(wait_stream=lambda _: None)
     monkeypatch.setattr(torch.cuda, "current_stream", lambda: streams)
     monkeypatch.setattr(torch.cuda, "Stream", lambda: streams)
-    adapters, batch = drawn()
-    other = Batch(batch.places, [2 * s.roll(1, 0) for s in batch.scores], batch.present.roll(1, 0), batch.counts)
+    encoder, batch = drawn()
+    other = Batch(batch.places, map_inputs(batch.inputs, lambda t: t.roll(1, 0)), batch.counts)
     found = []
     for captures in (False, True):
-        mine = copy.deepcopy(adapters)
-        take_step = graph.step = Step(mine, make_objective("infonce", {}), learning_rate=0.01)
+        mine = copy.deepcopy(encoder)
+        take_step = graph.step = Step(mine, terms_of("infonce"), StepOptions(0.01))
         take_step._captures = captures
         if captures:
             before = copy.deepcopy(mine.state_dict())

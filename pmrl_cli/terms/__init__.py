@@ -1,0 +1,45 @@
+"""Terms: the summands of what training minimises. One file each, behind one protocol.
+
+A method names its own. One in ``REGISTRY`` can also be added to any method: ``fit --term NAME=WEIGHT``.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, NamedTuple
+
+from pmrl_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pmrl_cli.terms.protocol import Term
+
+__all__ = ["REGISTRY", "TermEntry", "make_term"]
+
+
+class TermEntry(NamedTuple):
+    """One registry line: where the class lives, and what it is in a few words."""
+
+    module: str
+    cls: str
+    summary: str
+
+
+REGISTRY: dict[str, TermEntry] = {
+    "contrast": TermEntry("pmrl_cli.terms.contrast", "PairwiseContrast", "InfoNCE over all pairs of modalities"),
+    "spectrum": TermEntry("pmrl_cli.terms.spectrum", "SpectrumGap", "leading singular value, sign-aware"),
+}
+
+
+def make_term(name: str) -> Term:
+    """Build a term at its defaults.
+
+    Raises: UsageError for an unknown one.
+    """
+    if name not in REGISTRY:
+        what = "unknown term"
+        raise UsageError(
+            what, found=repr(name), expected=f"one of {', '.join(sorted(REGISTRY))}", next_step="Choose one."
+        )
+    entry = REGISTRY[name]
+    term: Term = getattr(import_module(entry.module), entry.cls)()
+    return term

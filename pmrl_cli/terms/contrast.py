@@ -1,0 +1,360 @@
+"""Symmetric contrasts with masks, and what terms share: a learned temperature, masked means."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
+
+from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
+from pmrl_cli.errors import UsageError
+from pmrl_cli.terms.protocol import Term
+
+__all__ = [
+    "LearnedTemperature",
+    "Pair",
+    "PairwiseContrast",
+    "all_pairs",
+    "info_nce",
+    "log_sums",
+    "masked_mean",
+    "other_modalities",
+    "pairwise_contrast",
+    "random_subsets",
+    "symmetric_cross_entropy",
+    "symmetric_info_nce",
+    "zero_where_absent",
+]
+
+
+def masked_mean(values: Tensor, mask: Tensor, whole: Tensor | None = None) -> Tensor:
+    """Return the mean of ``values`` where ``mask`` is True; a zero connected to the graph if it is nowhere True.
+
+    Args:
+        values: any shape, finite wherever ``mask`` is False.
+        mask: bool, the same shape.
+        whole: the mask of all processes, where this is one of several: then what is returned is this one's share,
+            and the shares of all add up to the mean.
+
+    Returns: scalar.
+    """
+    return (values * mask).sum() / (mask if whole is None else whole).sum().clamp_min(1)
+
+
+def zero_where_absent(vectors: Tensor, has: Tensor) -> Tensor:
+    """Return (..., d) vectors with zeros where ``has`` (...) is False: the same ones where nothing is absent.
+
+    Off the CPU always a copy: to ask whether anything is absent is to wait for the device.
+    """
+    if has.device.type == "cpu" and bool(has.all()):
+        return vectors
+    return vectors.masked_fill(~has[..., None], 0)
+
+
+class Pair(NamedTuple):
+    """Which vectors are contrasted with which.
+
+    Args:
+        first: (b, d) of this process, divided by the temperature; zero where absent.
+        has_first: (b,) bool.
+        second: (B, d) of all processes, unit length; zero where absent.
+        has_second: (B,) bool.
+    """
+
+    first: Tensor
+    has_first: Tensor
+    second: Tensor
+    has_second: Tensor
+
+
+_HELD = 2**20
+"""Numbers of a gradient that are held at once on a CPU: fewer rows cost the products their speed."""
+
+
+class _Sums(torch.autograd.Function):
+    """(first (b, d), second (B, d), masks, start, shift) -> the terms of InfoNCE, from one product of their size.
+
+    Returns (b,) log of the row sums of exp(first second' - shift), (B,) log of its column sums, and (b,) the logits
+    first second' of the instances with themselves, whose columns begin at ``start``. Masked rows and columns are in
+    no sum; an empty sum is ``NOTHING``. A masked vector is zero, so that it adds nothing to the gradient of others;
+    its own gradient is for whoever made it zero to drop. Nothing is copied but to be kept, and no size waits for the
+    device.
+    """
+
+    NOTHING = -1e4
+    """Log of an empty sum: no share of any other, and finite, so that a masked gradient is 0 and not NaN."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,  # noqa: ANN401 - torch does not type what it passes
+        first: Tensor,
+        second: Tensor,
+        has_first: Tensor,
+        has_second: Tensor,
+        start: int,
+        shift: float,
+    ) -> tuple[Tensor, ...]:
+        terms = torch.mm(first, second.mT)
+        own = terms.diagonal(start).clone()
+        if shift:
+            terms.sub_(shift)
+        terms.exp_()
+        rows, columns = terms @ has_second.to(terms.dtype), has_first.to(terms.dtype) @ terms
+        rows, columns = rows.masked_fill_(~has_first, 0), columns.masked_fill_(~has_second, 0)
+        ctx.start = start
+        ctx.save_for_backward(first, second, terms, rows, columns)
+        return (*(sums.log().masked_fill(sums == 0, _Sums.NOTHING) for sums in (rows, columns)), own)
+
+    @staticmethod
+    @once_differentiable
+    def backward(
+        ctx: Any,  # noqa: ANN401 - torch does not type what it passes
+        grad_rows: Tensor,
+        grad_columns: Tensor,
+        grad_own: Tensor,
+    ) -> tuple[Tensor | None, ...]:
+        first, second, terms, rows, columns = ctx.saved_tensors
+        per_row = (grad_rows / rows).masked_fill(rows == 0, 0)
+        per_column = (grad_columns / columns).masked_fill(columns == 0, 0)
+        grad_first, grad_second = torch.empty_like(first), torch.zeros_like(second)
+        # On a CPU some rows at a time, in memory that is used again: new memory costs as much as a product.
+        few = max(1, min(len(terms), _HELD // max(1, len(second)) if terms.device.type == "cpu" else len(terms)))
+        held = terms.new_empty(few, len(second))
+        for begin in range(0, len(terms), few):
+            here = slice(begin, begin + few)
+            grad = torch.add(per_row[here, None], per_column, out=held[: len(per_row[here])])
+            grad *= terms[here]
+            grad.diagonal(ctx.start + begin).add_(grad_own[here])
+            torch.mm(grad, second, out=grad_first[here])
+            grad_second.addmm_(grad.mT, first[here], beta=float(begin > 0))
+        return grad_first, grad_second, None, None, None, None
+
+
+def log_sums(
+    first: Tensor, second: Tensor, has_first: Tensor, has_second: Tensor, *, start: int = 0, shift: float = 0.0
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log sums of exp(first second' - shift) over columns and over rows, and the products of each with itself.
+
+    Args:
+        first: (b, d), zero where absent.
+        second: (B, d), likewise.
+        has_first: (b,) bool.
+        has_second: (B,) bool.
+        start: where the instances of ``first`` begin among those of ``second``.
+        shift: to be taken off the logits. Cosines over a temperature of ``LearnedTemperature.LOW`` or more need none:
+            exp neither overflows nor vanishes, in any row or column.
+
+    Returns: (b,) for every row, (B,) for every column, (b,) the logits themselves.
+    """
+    rows, columns, own = _Sums.apply(first, second, has_first, has_second, start, shift)  # type: ignore[no-untyped-call]
+    return rows, columns, own
+
+
+def info_nce(pairs: Sequence[Pair], group: BatchGroup = SINGLE) -> list[Tensor]:
+    """Return, for every instance, InfoNCE from ``first`` to ``second`` and back, averaged; one tensor for each pair.
+
+    The negatives of an instance are all other instances, of all processes, that have the vector searched for. One
+    matrix product serves both directions; of several processes each makes its own rows of it, and only the sums over
+    columns are exchanged.
+
+    Args:
+        pairs: of the same instances, at least one pair; in float32 the temperature that divided ``first`` must be
+            ``LearnedTemperature.LOW`` or more.
+        group: the processes that share the batch.
+
+    Returns: (b,) each, in nats, 0 where an instance lacks either vector.
+
+    Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018; both ways
+        as in Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
+    """
+    found = [log_sums(p.first, p.second, p.has_first, p.has_second, start=group.start) for p in pairs]
+    columns = group.gather(torch.stack([column for _, column, _ in found])[None], each=1).logsumexp(0)
+    losses = []
+    for pair, (row, _, own), column in zip(pairs, found, columns.unbind(0), strict=True):
+        both = pair.has_first & group.local(pair.has_second)
+        losses.append(((row + group.local(column)) / 2 - own).masked_fill(~both, 0))
+    return losses
+
+
+def symmetric_info_nce(
+    first: Tensor, second: Tensor, present: Tensor, temperature: Tensor | float, group: BatchGroup = SINGLE
+) -> Tensor:
+    """Return ``info_nce`` of one pair of vectors.
+
+    Args:
+        first: (b, d) unit length where present, anything elsewhere.
+        second: (b, d) likewise.
+        present: (b, 2) bool: has ``first``, has ``second``.
+        temperature: scalar that divides the cosines; in float32 ``LearnedTemperature.LOW`` or more.
+        group: as there.
+
+    Returns: (b,) in nats, 0 where an instance lacks either vector. To be averaged over ``present.all(1)``.
+    """
+    known = [zero_where_absent(vectors, has) for vectors, has in zip((first, second), present.mT, strict=True)]
+    has_second = group.gather(present[:, 1])
+    return info_nce([Pair(known[0] * (1 / temperature), present[:, 0], group.gather(known[1]), has_second)], group)[0]
+
+
+def symmetric_cross_entropy(scores: Tensor, present: Tensor, smoothing: float = 0.0) -> Tensor:
+    """Return, for every instance, the cross-entropy of its own score in its row and in its column, averaged.
+
+    As ``symmetric_info_nce``, for scores that are no inner products.
+
+    Args:
+        scores: (B, B) of instance i as first against instance j as second, finite everywhere.
+        present: (B, 2) bool: whether an instance can stand first, second. Others are no candidates either.
+        smoothing: share of the target spread evenly over the candidates (label smoothing), in [0, 1).
+
+    Returns: (B,) in nats, 0 where an instance cannot stand on both sides.
+    """
+    has_first, has_second = present.unbind(1)
+    both = present.all(1)
+    candidates = scores[has_first][:, has_second]
+    forward, backward = (candidates.logsumexp(side) - smoothing * candidates.mean(side) for side in (1, 0))
+    loss = (forward[both[has_first]] + backward[both[has_second]]) / 2 - (1 - smoothing) * scores.diagonal()[both]
+    return loss.new_zeros(len(both)).masked_scatter(both, loss)
+
+
+def all_pairs(modalities: int) -> list[tuple[int, int]]:
+    """Return every unordered pair of K modalities, the smaller index first."""
+    return [(m, n) for m in range(modalities) for n in range(m + 1, modalities)]
+
+
+def pairwise_contrast(
+    embeddings: Tensor,
+    present: Tensor,
+    temperature: Tensor | float,
+    pairs: Sequence[tuple[int, int]] | None = None,
+    group: BatchGroup = SINGLE,
+) -> Tensor:
+    """Return symmetric InfoNCE over pairs of modalities, the mean over (pair, instance that has both).
+
+    Args:
+        embeddings: (b, K, d) unit length where present, anything finite elsewhere.
+        present: (b, K) bool.
+        temperature: as for ``symmetric_info_nce``.
+        pairs: of modalities; all by default.
+        group: the processes that share the batch.
+
+    Returns: scalar, this process's part of the mean; a zero connected to the graph if no instance has two
+        modalities.
+
+    Source: Tian, Krishnan, Isola, "Contrastive Multiview Coding", ECCV 2020 (full graph).
+    """
+    if pairs is None:
+        pairs = all_pairs(present.shape[1])
+    if not pairs:
+        return embeddings[:0].sum()
+    whole = group.gather(present)
+    vectors = group.gather(zero_where_absent(embeddings, present)).unbind(1)
+    # Times its inverse: the gradient of a quotient takes three passes more.
+    scaled = {m: group.local(vectors[m]) * (1 / temperature) for m in {m for m, _ in pairs}}
+    asked = [Pair(scaled[m], present[:, m], vectors[n], whole[:, n]) for m, n in pairs]
+    both, both_whole = (torch.stack([of[:, m] & of[:, n] for m, n in pairs]) for of in (present, whole))
+    return masked_mean(torch.stack(info_nce(asked, group)), both, both_whole)
+
+
+def other_modalities(modalities: int, anchor: int) -> list[int]:
+    """Return the indices of all modalities but the anchor.
+
+    Args:
+        modalities: K.
+        anchor: index of the anchor, in the order of the modalities' names (that of ``pmrl inspect``).
+
+    Raises: UsageError if there is no such modality.
+    """
+    if not 0 <= anchor < modalities:
+        what = "no such anchor"
+        raise UsageError(
+            what,
+            found=f"anchor={anchor} with {modalities} modalities",
+            expected=f"0 to {modalities - 1}, in the order of pmrl inspect",
+            next_step="Fix --set anchor.",
+        )
+    return [m for m in range(modalities) if m != anchor]
+
+
+def random_subsets(modalities: int, device: torch.device | str = "cpu") -> Tensor:
+    """Draw two disjoint non-empty subsets of the modalities from torch's default generator there.
+
+    Two sizes are drawn (the first uniform, the second uniform over what is left), then their members. Two
+    modalities give the two single ones. All of it is drawn on the device, so that a captured step draws anew.
+
+    Args:
+        modalities: K >= 2.
+        device: of the result.
+
+    Returns: (2, K) bool.
+    """
+    size = torch.randint(1, modalities, (), device=device)
+    end = size + 1 + (torch.rand((), device=device) * (modalities - size)).long()
+    place = torch.rand(modalities, device=device).argsort()
+    return torch.stack([place < size, (place >= size) & (place < end)])
+
+
+class LearnedTemperature(nn.Module):
+    """A trainable temperature, kept in [LOW, HIGH].
+
+    The parameter is its logarithm and is put back into range on every use, so that it never rests where its
+    gradient is zero.
+
+    Args:
+        start: temperature at first.
+
+    Raises: UsageError for a start out of that range.
+    """
+
+    LOW, HIGH = 0.015, 1.0
+    """exp(1 / LOW) = e^67 and its inverse are ordinary float32 numbers, summed over a batch too: see ``log_sums``."""
+
+    def __init__(self, start: float) -> None:
+        super().__init__()
+        if not self.LOW <= start <= self.HIGH:
+            what = "temperature out of range"
+            raise UsageError(
+                what, found=f"{start:g}", expected=f"{self.LOW:g} to {self.HIGH:g}", next_step="Fix --set."
+            )
+        self.log = nn.Parameter(torch.tensor(math.log(start)))
+
+    def forward(self) -> Tensor:
+        """Return the temperature, a scalar in [LOW, HIGH]."""
+        with torch.no_grad():
+            self.log.clamp_(math.log(self.LOW), math.log(self.HIGH))
+        return self.log.exp()
+
+
+class PairwiseContrast(Term):
+    """Symmetric InfoNCE over pairs of modalities: the mean over (pair, instance that has both).
+
+    The negatives of an instance are all others that have the modality searched for, complete or not.
+
+    Args:
+        temperature: divides the cosines at first, in [0.015, 1]; it is learned.
+        anchor: index of the modality that every pair holds; None takes all pairs.
+    """
+
+    local = on_device = True
+
+    def __init__(self, *, temperature: float = 0.1, anchor: int | None = None) -> None:
+        super().__init__()
+        self.temperature = LearnedTemperature(temperature)
+        self.anchor = anchor
+
+    def check(self, modalities: int) -> None:
+        """Raise UsageError if there is no such anchor."""
+        if self.anchor is not None:
+            other_modalities(modalities, self.anchor)
+
+    def forward(self, encoded: Encoded, inputs: Inputs, group: BatchGroup = SINGLE) -> Loss:
+        """Return the local loss of a batch."""
+        modalities = encoded.present.shape[1]
+        pairs = all_pairs(modalities)
+        if self.anchor is not None:
+            pairs = [(self.anchor, m) for m in other_modalities(modalities, self.anchor)]
+        temperature = self.temperature()
+        value = pairwise_contrast(encoded.vectors, encoded.present, temperature, pairs, group) + 0 * temperature
+        return Loss(value, {"temperature": temperature.detach() / group.size})
