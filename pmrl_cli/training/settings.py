@@ -15,7 +15,7 @@ from pmrl_cli.terms import REGISTRY as TERMS
 if TYPE_CHECKING:
     from pmrl_cli.data.split import SplitRule
 
-__all__ = ["AUTO_OBJECTIVES", "FitSettings", "parse_settings"]
+__all__ = ["AUTO_OBJECTIVES", "FitSettings", "parse_settings", "parse_terms"]
 
 AUTO_OBJECTIVES = ("pmrl", "infonce")
 """What the objective ``auto`` tries."""

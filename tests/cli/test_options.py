@@ -13,12 +13,13 @@ import pytest
 import typer
 from typer.exceptions import TyperException
 
+from pmrl_cli.aligner import Aligner
 from pmrl_cli.cli import options
 from pmrl_cli.cli.main import app
 from pmrl_cli.cli.options import parse_shard
 from pmrl_cli.errors import UsageError
 from pmrl_cli.flags import flag, parse_bytes, parse_seconds
-from pmrl_cli.training.settings import FitSettings, parse_settings
+from pmrl_cli.training.settings import FitSettings, parse_settings, parse_terms
 
 
 @pytest.mark.parametrize(
@@ -87,8 +88,20 @@ def test_a_setting_that_is_no_finite_number_is_refused_before_the_data_are_read(
     for name in ("learning_rate", "mixup", "mispaired", "budget", "dropout", "validation", "test"):
         with pytest.raises(UsageError, match=f"out of range: {number}"):
             FitSettings(**{name: number})
-    with pytest.raises(UsageError, match="--set is not KEY=NUMBER"):
-        parse_settings([f"spectrum_weight={number}"])
+    with pytest.raises(UsageError, match=f"out of range: spectrum_weight={number}, expected a number"):
+        Aligner(objective_settings=parse_settings([f"spectrum_weight={number}"]))
+    with pytest.raises(UsageError, match="weight of a term out of range"):
+        FitSettings(terms=parse_terms([f"spectrum={number}"]))
+
+
+def test_a_pair_without_a_name_or_a_value_is_refused():
+    for pair in ("=3", "temperature=", "temperature"):
+        with pytest.raises(UsageError, match="--set is not NAME=VALUE"):
+            parse_settings([pair])
+    with pytest.raises(UsageError, match="weight of a term is not a number: spectrum=high"):
+        parse_terms(["spectrum=high"])
+    with pytest.raises(UsageError, match="unknown term"):
+        Aligner(terms={"nothing": 1.0})
 
 
 def test_a_shard_is_counted_from_one_where_it_is_typed():

@@ -4,8 +4,9 @@ import pytest
 import torch
 
 from pmrl_cli.errors import UsageError
+from pmrl_cli.methods import make_method
 from pmrl_cli.terms.triangle import areas
-from tests.reference.agreement import agrees, draw, make_objective, smoothed_loss
+from tests.reference.agreement import agrees, draw, smoothed_loss
 
 
 def area(anchor, first, second):
@@ -51,4 +52,4 @@ def test_an_opposed_modality_costs():
 @pytest.mark.parametrize("modalities", [2, 4])
 def test_another_number_of_modalities_is_refused_even_for_an_empty_batch(modalities):
     with pytest.raises(UsageError, match=f"triangle takes three modalities: {modalities}, expected 3"):
-        make_objective("triangle", {})(torch.zeros(0, modalities, 2), torch.zeros(0, modalities, dtype=torch.bool))
+        make_method("triangle", {}).check(modalities)
