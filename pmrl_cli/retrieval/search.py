@@ -2,16 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import NamedTuple
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["CSLS_NEIGHBOURS", "Neighbours", "hubness_penalty", "nearest"]
+from pmrl_cli.data.dataset import Dataset, Rows
+from pmrl_cli.errors import DataError
+from pmrl_cli.fusion import fuse
+from pmrl_cli.retrieval.batches import read_batch
+
+__all__ = ["CSLS_NEIGHBOURS", "Found", "Neighbours", "hubness_penalty", "nearest", "search"]
 
 CSLS_NEIGHBOURS = 10
 """Queries whose mean cosine with a candidate is its hubness, as in the paper."""
+
+HELD_BYTES = 128 * 2**20
+"""Bytes of the queries that are held at once: each time, all of the gallery is read again."""
 
 _QUERIES = 512
 _CANDIDATES = 2048  # with 512 queries, 4 MB of scores
@@ -27,6 +37,103 @@ class Neighbours(NamedTuple):
 
     rows: Tensor
     scores: Tensor
+
+
+class Found(NamedTuple):
+    """What was found for some queries.
+
+    Args:
+        queries: (q,) int64 rows of the data set that asks.
+        rows: (q, k) int64 rows of the data set that was searched, best first.
+        scores: (q, k) float32, descending: cosines, or those less the hubness of the candidate (CSLS).
+    """
+
+    queries: npt.NDArray[np.int64]
+    rows: npt.NDArray[np.int64]
+    scores: npt.NDArray[np.float32]
+
+
+def search(
+    queries: Dataset,
+    gallery: Dataset,
+    count: int,
+    *,
+    source: str | None = None,
+    target: str | None = None,
+    csls: bool = False,
+) -> Iterator[Found]:
+    """Yield the ``count`` nearest instances of a gallery for each query, block by block in the order of the queries.
+
+    Args:
+        queries: vectors of one dim, that of the gallery.
+        gallery: likewise; it is read once for every ``HELD_BYTES`` of queries.
+        count: k >= 1; at most as many as the gallery has.
+        source: modality that asks; None: all that an instance has, fused to their leading direction.
+        target: modality that is searched; None: likewise.
+        csls: rank by CSLS (``hubness_penalty``) instead of the cosine.
+
+    Queries without the modality that asks are left out, and so are candidates without the one that is searched.
+
+    Raises: DataError for an unknown modality, for modalities of different dims, or if nothing asks or nothing can be
+        found.
+    """
+    _check_dims(queries, gallery)
+    asking, searched = _Side(queries, source, "asks"), _Side(gallery, target, "is searched")
+    penalty = None
+    if csls:
+        penalty = hubness_penalty(searched.blocks(), asking.blocks)
+    for rows, vectors in asking.held():
+        found = nearest(vectors, searched.blocks(), count, penalty=penalty)
+        yield Found(rows, searched.rows[found.rows.numpy()], found.scores.numpy())
+
+
+def _check_dims(queries: Dataset, gallery: Dataset) -> None:
+    if len({*queries.dims, *gallery.dims}) > 1:
+        raise DataError(
+            what="queries and gallery are not in one space",
+            found=", ".join(f"{f.name} has {f.dim} columns" for d in (queries, gallery) for f in d.modalities),
+            expected="equal numbers of columns",
+            next_step="Pass --model MODEL, or give what pmrl export wrote with one model.",
+        )
+
+
+class _Side:
+    """The vectors that ask, or are searched: those of one modality, or of all fused."""
+
+    def __init__(self, dataset: Dataset, name: str | None, role: str) -> None:
+        if name is not None and name not in dataset.names:
+            raise DataError(
+                what=f"no such modality that {role}",
+                found=repr(name),
+                expected=f"one of {', '.join(dataset.names)}",
+                next_step=f"Name one of these with {'--from' if role == 'asks' else '--to'}.",
+            )
+        self._dataset = dataset
+        self._index = 0 if len(dataset.names) == 1 else None if name is None else dataset.names.index(name)
+        present = dataset.present
+        self.rows = np.flatnonzero(present.any(1) if self._index is None else present[:, self._index])
+        if len(self.rows) == 0:
+            raise DataError(
+                what=f"nothing that {role}",
+                found=f"no instance among {len(dataset):,} with {name or 'any modality'}",
+                expected="one or more",
+                next_step="Check with pmrl inspect what the files hold.",
+            )
+
+    def blocks(self) -> Iterator[Tensor]:
+        """Yield (b, d) unit vectors, in the order of the rows."""
+        return (self._read(rows) for rows in self._dataset.blocks(self.rows))
+
+    def held(self) -> Iterator[tuple[npt.NDArray[np.int64], Tensor]]:
+        """Yield rows and their vectors, as many at a time as are held at once."""
+        step = max(1, HELD_BYTES // (4 * self._dataset.dims[0]))
+        for start in range(0, len(self.rows), step):
+            rows = self.rows[start : start + step]
+            yield rows, torch.cat([self._read(block) for block in self._dataset.blocks(rows)])
+
+    def _read(self, rows: Rows) -> Tensor:
+        batch = read_batch(self._dataset, rows)
+        return fuse(batch.embeddings, batch.present) if self._index is None else batch.embeddings[:, self._index]
 
 
 def nearest(queries: Tensor, gallery: Iterable[Tensor], count: int, *, penalty: Tensor | None = None) -> Neighbours:

@@ -5,7 +5,12 @@ import pytest
 import torch
 from torch.nn import functional
 
-from pmrl_cli.retrieval.search import CSLS_NEIGHBOURS, hubness_penalty, nearest
+from pmrl_cli.errors import DataError
+from pmrl_cli.fusion import fuse
+from pmrl_cli.retrieval import search as module
+from pmrl_cli.retrieval.batches import read_batch
+from pmrl_cli.retrieval.search import CSLS_NEIGHBOURS, hubness_penalty, nearest, search
+from tests.simulate import dataset_of
 
 
 def unit(count, dim, seed):
@@ -66,3 +71,41 @@ def test_csls_no_longer_gives_the_hub_to_every_query():
     fair = nearest(queries, [gallery], 1, penalty=hubness_penalty([gallery], lambda: [queries])).rows[:, 0]
     assert (plain == 30).sum() > (fair == 30).sum()
     assert (fair == torch.arange(30)).sum() > (plain == torch.arange(30)).sum()
+
+
+def space(count, dim, seed, names=("a", "b"), absent=0.3):
+    """A data set of unit vectors with missing modalities."""
+    generator = np.random.default_rng(seed)
+    arrays = {name: unit(count, dim, seed + i).numpy() for i, name in enumerate(names)}
+    present = generator.random((count, len(names))) > absent
+    return dataset_of(arrays, present=present)
+
+
+@pytest.mark.parametrize(("source", "target"), [("a", "b"), (None, "a"), ("b", None), (None, None)])
+def test_a_data_set_is_searched_from_and_to_any_modality_or_all_fused(monkeypatch, source, target):
+    queries, gallery = space(40, 8, 0), space(70, 8, 5)
+    monkeypatch.setattr(module, "HELD_BYTES", 7 * 4 * 8)  # 7 queries at a time
+    found = list(search(queries, gallery, 3, source=source, target=target))
+
+    def side(dataset, name):
+        batch = read_batch(dataset, slice(0, len(dataset)))
+        if name is None:
+            return np.flatnonzero(dataset.present.any(1)), fuse(batch.embeddings, batch.present)
+        index = dataset.names.index(name)
+        return np.flatnonzero(dataset.present[:, index]), batch.embeddings[:, index]
+
+    asking, vectors = side(queries, source)
+    rows, candidates = side(gallery, target)
+    np.testing.assert_array_equal(np.concatenate([part.queries for part in found]), asking)
+    wanted = rows[by_loops(vectors[asking], candidates[rows], 3)]
+    np.testing.assert_array_equal(np.concatenate([part.rows for part in found]), wanted)
+
+
+def test_what_cannot_be_searched_is_refused():
+    queries = space(5, 8, 0)
+    with pytest.raises(DataError, match="not in one space: a has 8 columns"):
+        list(search(queries, space(5, 9, 0), 1))
+    with pytest.raises(DataError, match="--from"):
+        list(search(queries, queries, 1, source="c"))
+    with pytest.raises(DataError, match="nothing that is searched"):
+        list(search(queries, space(5, 8, 0, absent=1.0), 1))
