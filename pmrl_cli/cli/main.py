@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
-from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge
+from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge, search
 from pmrl_cli.cli.options import option
 from pmrl_cli.errors import PeerError, PmrlError, UsageError, is_out_of_memory
 
@@ -47,7 +47,7 @@ def _flowed(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
 
 
-for module in (inspect, ingest, fit, diagnose, merge, evaluate, export):
+for module in (inspect, ingest, fit, diagnose, merge, evaluate, export, search):
     app.command(module.__name__.rpartition(".")[2], help=_flowed(module.command.__doc__ or ""))(module.command)
 
 _HELP = """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
@@ -63,7 +63,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-_ALONE = ("inspect", "ingest", "merge")
+_ALONE = ("inspect", "ingest", "merge", "search")
 
 
 def _check_world(name: str | None) -> None:

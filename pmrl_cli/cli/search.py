@@ -1,0 +1,189 @@
+"""``pmrl search``: the nearest instances of a gallery for each query."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pmrl_cli.cli import compute, options
+from pmrl_cli.cli.options import flattened, option, without
+from pmrl_cli.data.read_options import ReadOptions
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from pmrl_cli.data.dataset import Dataset
+    from pmrl_cli.retrieval.search import Found
+
+__all__ = ["command"]
+
+SHOWN = 20
+"""Queries whose nearest a terminal shows; ``--json`` and ``-o`` have all."""
+
+
+@flattened
+def command(
+    files: options.Files,
+    gallery: Annotated[
+        list[str], option("--gallery", help="What is searched, as FILES; repeatable.", show_default=False)
+    ],
+    *,
+    model: Annotated[
+        Path | None, option("--model", help="Model folder that pmrl fit wrote; else all vectors share a space.")
+    ] = None,
+    source: Annotated[
+        str | None, option("--from", help="Modality that asks (default: all that an instance has, fused).")
+    ] = None,
+    target: Annotated[
+        str | None, option("--to", help="Modality that is searched (default: all that an instance has, fused).")
+    ] = None,
+    count: Annotated[int, option("-k", "--count", min=1, help="How many of the nearest.")] = 10,
+    csls: Annotated[
+        bool, option("--csls", help="Take off how near a candidate is to all queries; says what that gains.")
+    ] = False,
+    column: Annotated[
+        list[str] | None, option("--column", help="Side column of the gallery to show beside the ids; repeatable.")
+    ] = None,
+    output: Annotated[
+        Path | None, option("-o", "--output", help="Parquet file to write instead of printing.")
+    ] = None,
+    reading: Annotated[ReadOptions, without("join")],
+    computing: compute.ComputeOptions,
+    null: options.NullPaths = False,
+    force: options.Force = False,
+    json: options.Json = False,
+    quiet: options.Quiet = False,
+    config: options.ConfigFile = None,
+) -> None:
+    """Find the nearest instances of a gallery for each query, exactly.
+
+    FILES are the queries: features and a --model, or vectors of one space as they are, such as what pmrl export
+    wrote. Prints the columns query, rank, id and score (the cosine) as a table on a terminal, tab-separated in a
+    pipe, as JSON lines with --json, or writes them to a Parquet file with -o. --labels is the side table of the
+    gallery.
+
+    Example: pmrl search text=questions.npy --gallery images.h5 --model runs/a --to image -k 5
+    """
+    from pmrl_cli.files.artifacts.neighbours import NEIGHBOURS, check_columns, write_neighbours
+    from pmrl_cli.files.durable.outputs import check_file
+    from pmrl_cli.retrieval.search import search
+
+    if output is not None:
+        check_file(output, NEIGHBOURS.encode(), force=force)
+    paths = options.expand_files(files, null=null)
+    reading = replace(reading, min_modalities=1)
+    asking = _space(paths, replace(reading, labels=None), model, computing, quiet=quiet)
+    searched = _space(gallery, reading, model, computing, quiet=quiet)
+    check_columns(searched, column or [])
+    found = search(asking, searched, count, source=source, target=target, csls=csls)
+    if csls and not quiet:
+        plain = search(asking, searched, 1, source=source, target=target)
+        fair = search(asking, searched, 1, source=source, target=target, csls=True)
+        typer.echo(_gain(_own_first(asking, searched, plain), _own_first(asking, searched, fair)), err=True)
+    batches = _batches(asking, searched, found, column or [])
+    if output is not None:
+        write_neighbours(output, batches)
+        typer.echo(str(output))
+    elif json:
+        _print_json(batches)
+    elif sys.stdout.isatty():
+        _print_table(batches, count)
+    else:
+        _print_tabs(batches)
+
+
+def _space(
+    paths: list[str], reading: ReadOptions, model: Path | None, computing: compute.ComputeOptions, *, quiet: bool
+) -> Dataset:
+    """Read one side and, with a model, embed it."""
+    from pmrl_cli.files.join.dataset import read_dataset
+
+    dataset = read_dataset(paths, reading)
+    for note in () if quiet else dataset.notes:
+        typer.echo(f"note: {note}", err=True)
+    compute.prepare(computing.threads)
+    if model is None:
+        return dataset
+    from pmrl_cli.aligner import Aligner
+
+    return Aligner.load(model, device=computing.device).embed_dataset(dataset, max_memory=reading.max_memory)
+
+
+def _own_first(queries: Dataset, gallery: Dataset, found: Iterator[Found]) -> tuple[int, int]:
+    """Return for how many queries their own id stands first, and how many have theirs in the gallery."""
+    import numpy as np
+    import pyarrow.compute as pc
+
+    first = asked = 0
+    for part in found:
+        own = queries.ids.take(part.queries)
+        known = pc.is_in(own, gallery.ids).to_numpy(zero_copy_only=False)
+        same = pc.equal(own, gallery.ids.take(part.rows[:, 0])).to_numpy(zero_copy_only=False)
+        first, asked = first + int(np.sum(same)), asked + int(known.sum())
+    return first, asked
+
+
+def _gain(plain: tuple[int, int], fair: tuple[int, int]) -> str:
+    if not plain[1]:
+        return "note: what --csls gains is not known: no query's id is in the gallery."
+    (before, asked), (after, _) = plain, fair
+    return (
+        f"note: of {asked:,} queries whose id is in the gallery, {after / asked:.3f} find it first with --csls, "
+        f"{before / asked:.3f} without."
+    )
+
+
+def _batches(
+    queries: Dataset, gallery: Dataset, found: Iterator[Found], columns: list[str]
+) -> Iterator[pa.RecordBatch]:
+    import pyarrow as pa
+
+    from pmrl_cli.files.artifacts.neighbours import neighbour_rows
+
+    for part in found:
+        rows = part.rows.reshape(-1)
+        sides = {name: gallery.columns[name].take(rows) for name in columns}
+        scores = pa.array(part.scores.reshape(-1))
+        yield neighbour_rows(queries.ids.take(part.queries), gallery.ids.take(rows), scores, sides)
+
+
+def _print_json(batches: Iterator[pa.RecordBatch]) -> None:
+    import json
+
+    for batch in batches:
+        for row in batch.to_pylist():
+            typer.echo(json.dumps({**row, "score": round(row["score"], 6)}, ensure_ascii=False, default=str))
+
+
+def _print_tabs(batches: Iterator[pa.RecordBatch]) -> None:
+    first = next(batches)
+    typer.echo("\t".join(first.schema.names))
+    for batch in chain([first], batches):
+        for row in batch.to_pylist():
+            typer.echo("\t".join(_cells(row)))
+
+
+def _print_table(batches: Iterator[pa.RecordBatch], count: int) -> None:
+    from rich.console import Console
+    from rich.table import Table
+
+    first = next(batches)
+    size = max((row["rank"] for row in first.slice(0, count).to_pylist()), default=1)
+    shown = first.slice(0, SHOWN * size).to_pylist()
+    table = Table(*first.schema.names, box=None, header_style="dim")
+    for row in shown:
+        table.add_row(*_cells(row if row["rank"] == 1 else {**row, "query": ""}), end_section=row["rank"] == size)
+    Console(file=sys.stdout, highlight=False, markup=False, emoji=False).print(table)
+    queries = first.num_rows // size + sum(batch.num_rows // size for batch in batches)
+    if queries > SHOWN:
+        typer.echo(f"{SHOWN} of {queries:,} queries; --json or -o FILE.parquet has all.", err=True)
+
+
+def _cells(row: dict[str, object]) -> list[str]:
+    return [f"{value:.4f}" if name == "score" else "" if value is None else str(value) for name, value in row.items()]
