@@ -9,7 +9,7 @@ from typing import Annotated, Any
 import typer
 
 from pmrl_cli.cli import compute, diagnose_screen, instances, options, reports, space, states, training_screen
-from pmrl_cli.cli.options import flattened, option
+from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import UsageError
 
@@ -31,7 +31,7 @@ SHORT = {
 @flattened
 def command(
     files: options.Files,
-    asked: space.SpaceOptions,
+    asked: Annotated[space.SpaceOptions, without("match")],
     *,
     partial: Annotated[
         Path | None,

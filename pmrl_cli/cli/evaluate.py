@@ -17,6 +17,8 @@ METRICS = {
     "R@10": "R@10",
     "MRR": "MRR",
     "median_rank": "median rank",
+    "mAP": "mAP",
+    "R-precision": "R-precision",
     "label_mAP": "label mAP",
 }
 """Metrics by key, as the screen names them."""
@@ -49,8 +51,10 @@ def command(
     """Ask with each modality for the same instance in each other one: how high does it rank?
 
     A direction a->b asks with a for b; others->b asks with all other modalities fused: with their leading direction,
-    or (--fusion weighted) with the mean that each candidate weights by its cosine with them. Every number stands
-    beside its chance value (a random order) and a 95 % bootstrap interval over queries or groups.
+    or (--fusion weighted) with the mean that each candidate weights by its cosine with them. Equal vectors are one
+    query and one candidate: for an image that stands in five rows all five captions are right, and the best of them
+    counts. With --match, so are those of every instance of the same value. Every number stands beside its chance
+    value (a random order) and a 95 % bootstrap interval over what is independent.
     """
     gates = space.parse_gates(fail_under)
     from pmrl_cli.retrieval import evaluate
@@ -65,6 +69,7 @@ def command(
             fusion=fusion,
             label=found.label,
             group=found.group,
+            match=found.match,
             seed=seed,
             max_queries=queries,
             world=world,
@@ -83,9 +88,10 @@ def command(
 def _show(result: Mapping[str, Any]) -> None:
     """Print the screen."""
     console = space.screen()
-    unit = f"{result['groups']:,} groups ({result['group']})" if result["group"] else "queries"
     console.print(f"pmrl evaluate   {len(result['modalities'])} modalities · {result['dim']} dims", style="bold")
     console.print(result["scope"])
+    for sentence in result["repeated"]:
+        console.print(f"{sentence}: one query, one candidate")
     if result["queries"] < result["instances_in_two"]:
         console.print(f"{result['queries']:,} of them, chosen by hash, ask; all are in the gallery")
     if result["fused"] is not None and result["fusion"] == "weighted":
@@ -94,7 +100,15 @@ def _show(result: Mapping[str, Any]) -> None:
     console.print(_means(result))
     console.print()
     console.print(_directions(result))
-    console.print(f"95% CI: {result['bootstrap']:,} bootstrap draws of {unit}, gallery fixed")
+    console.print(f"95% CI: {result['bootstrap']:,} bootstrap draws of {_unit(result)}, gallery fixed")
+
+
+def _unit(result: Mapping[str, Any]) -> str:
+    """Return what the bootstrap draws."""
+    if result["groups"] == result["queries"]:
+        return "queries"
+    named = [result[name] for name in ("group", "match") if result[name]]
+    return f"{result['groups']:,} groups ({', '.join([*named, *(['equal vectors'] if result['repeated'] else [])])})"
 
 
 def _means(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, whose import waits

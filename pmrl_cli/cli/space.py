@@ -69,6 +69,9 @@ class SpaceOptions:
     )
     label: str | None = flag(None, "--label", help="Side column of labels: adds label retrieval (default: label).")
     group: str | None = flag(None, "--group", help="Side column of groups that are not independent (default: group).")
+    match: str | None = flag(
+        None, "--match", help="Side column; instances of one value show the same thing: each is right for the others."
+    )
 
 
 FailUnder = Annotated[
@@ -90,6 +93,7 @@ class Space(NamedTuple):
         instances: a sentence on which instances these are.
         label: side column of labels, if any.
         group: side column of groups, if any.
+        match: side column of instances that show the same thing, if any.
         columns: of each modality in its files.
     """
 
@@ -97,6 +101,7 @@ class Space(NamedTuple):
     instances: str
     label: str | None
     group: str | None
+    match: str | None
     columns: tuple[int, ...]
 
 
@@ -124,6 +129,7 @@ def read_space(
         raise UsageError(
             what, found=f"--split {asked.split}", expected="a model, which knows", next_step="Pass --model MODEL."
         )
+    from pmrl_cli.data.columns import group_column
     from pmrl_cli.files.join.dataset import read_dataset
 
     aligner = None
@@ -155,7 +161,8 @@ def read_space(
         dataset,
         instances,
         asked.label or ("label" if "label" in dataset.columns else None),
-        asked.group or ("group" if "group" in dataset.columns else None),
+        group_column(dataset, asked.group),
+        asked.match,
         columns,
     )
 

@@ -163,6 +163,7 @@ def evaluate(
             draws_of = resampled[name, LABEL_METRIC]
             directions[name][LABEL_METRIC] = Measured(float(one.precision.mean()), float(one.chance.mean()), draws_of)
     fused = [name for name in ranked if name.startswith(f"{OTHERS}->")]
+    repeats = repeats_of(dataset)
     return Evaluation(
         directions={
             name: {
@@ -182,7 +183,8 @@ def evaluate(
             "modalities": list(dataset.names),
             "dim": dataset.dims[0],
             "queries": len(queries),
-            "repeats": {name: found.as_dict() for name, found in repeats_of(dataset).items()},
+            "repeats": {name: found.as_dict() for name, found in repeats.items()},
+            "repeated": [text for name, found in repeats.items() if (text := found.sentence(name))],
             "fusion": fusion,
             "label": label,
             "label_queries": min(LABEL_QUERIES, len(queries)) if label else 0,

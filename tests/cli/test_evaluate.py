@@ -52,6 +52,22 @@ def test_the_screen_fits_and_shows_value_chance_and_interval(run, modalities):
         assert any(line.startswith("weakest 16 of 36") for line in lines)
 
 
+def test_copies_are_said_and_every_number_of_several_right_answers_is_shown(run):
+    images = np.repeat(np.random.default_rng(0).normal(size=(40, 16)), 3, axis=0)
+    text = images + 0.3 * np.random.default_rng(1).normal(size=images.shape)
+    data = dataset_of({"image": images, "text": text}, scene=[f"s{i // 6}" for i in range(120)])
+    _, out, _ = run("evaluate", data)
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    assert "120 rows of image hold 40 different vectors: one query, one candidate" in lines
+    assert [line.split("  ")[0] for line in lines if line.startswith(("mAP", "R-prec"))] == ["mAP", "R-precision"]
+    assert lines[-1].endswith("draws of 40 groups (equal vectors), gallery fixed")
+    _, out, _ = run("evaluate", data, "--match", "scene")
+    assert out.splitlines()[-1].endswith("draws of 20 groups (scene, equal vectors), gallery fixed")
+    assert json.loads(run("evaluate", data, "--match", "scene", "--json")[1])["match"] == "scene"
+    assert run("evaluate", data, "--fail-under", "mAP=0.1")[0] == 0
+
+
 def test_long_names_of_modalities_are_cut_and_not_wrapped(run):
     data = dataset_of({f"a_modality_with_a_very_long_name_{i}": np.eye(40) for i in range(3)})
     _, out, _ = run("evaluate", data)
