@@ -26,6 +26,7 @@ from rows import Row, Run
 from pmrl_cli import Aligner
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock
 from pmrl_cli.files.artifacts.export import write_export
+from pmrl_cli.files.artifacts.plan import ExportPlan
 from pmrl_cli.files.artifacts.store import ingest_store
 from pmrl_cli.files.durable.atomic import _sync
 from pmrl_cli.files.formats import sandbox_client
@@ -206,12 +207,7 @@ def export(
         write_export(
             blocks,
             out,
-            names=dataset.names,
-            counts=[rows] * modalities,
-            rows=rows,
-            dim=out_dim,
-            format=format,
-            dtype=dtype,
+            ExportPlan(dataset.names, (rows,) * modalities, rows, out_dim, format=format, dtype=dtype),
             provenance={},
         )
 

@@ -6,9 +6,8 @@ import sys
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
-from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -16,9 +15,11 @@ from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import Place, ResourceError, UsageError
+from pmrl_cli.files.artifacts.writers import REGISTRY
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import EmbeddedBlock
+    from pmrl_cli.files.artifacts.plan import ExportPlan
     from pmrl_cli.world import World
 
 __all__ = ["command"]
@@ -26,29 +27,31 @@ __all__ = ["command"]
 STDOUT = "-"
 
 
-class Format(StrEnum):
-    """How embeddings are written."""
+def _format(name: str | None, *, streaming: bool) -> str:
+    """Return the name of the format to write.
 
-    parquet = "parquet"
-    h5 = "h5"
-    npy = "npy"
-    arrow = "arrow"
+    Raises: UsageError for an unknown one.
+    """
+    if name is None:
+        return "arrow" if streaming else "parquet"
+    if name not in REGISTRY:
+        what = "unknown format"
+        raise UsageError(
+            what,
+            found=f"--format {name}",
+            expected=f"one of {', '.join(REGISTRY)}",
+            next_step=f"Type --format {next(iter(REGISTRY))}.",
+        )
+    return name
 
 
-class DType(StrEnum):
-    """Numbers of an exported embedding."""
-
-    float32 = "float32"
-    float16 = "float16"
-
-
-def _check_stream(format: Format | None, *, json: bool) -> None:
+def _check_stream(format: str, *, json: bool) -> None:
     what = "cannot stream"
-    if format not in (None, Format.arrow):
+    if not REGISTRY[format].streams:
         raise UsageError(
             what,
             found=f"--format {format} with -o -",
-            expected="--format arrow",
+            expected=" or ".join(f"--format {name}" for name, writer in REGISTRY.items() if writer.streams),
             next_step="Parquet ends in an index, HDF5 is written back and forth and npy is several files, so none "
             "fits a pipe: name a folder with -o.",
         )
@@ -68,10 +71,10 @@ def _check_stream(format: Format | None, *, json: bool) -> None:
         )
 
 
-def _check_together(format: Format | None, *, streaming: bool, shard: str | None) -> None:
+def _check_together(format: str, *, streaming: bool, shard: str | None) -> None:
     """Refuse what several processes cannot write into one export."""
     given = "-o -" if streaming else f"--shard {shard}" if shard else ""
-    if format not in (None, Format.parquet):
+    if not REGISTRY[format].joint:
         given = f"--format {format}"
     if given:
         what = "several processes write one export"
@@ -87,7 +90,7 @@ def _write_together(
     world: World,
     blocks: Iterator[EmbeddedBlock],
     out: Path,
-    plan: dict[str, Any],
+    plan: ExportPlan,
     *,
     force: bool,
     provenance: Mapping[str, object],
@@ -98,7 +101,7 @@ def _write_together(
     from pmrl_cli.files.artifacts.export import open_export, seal_export, write_files
 
     with ExitStack() as stack:
-        folder = stack.enter_context(open_export(out, plan["names"], force=force)) if world.rank == 0 else out
+        folder = stack.enter_context(open_export(out, plan.names, force=force)) if world.rank == 0 else out
         folder = Path(world.agree(str(folder.resolve())))
         if not folder.is_dir():
             what = "folder of the export is not there"
@@ -109,7 +112,7 @@ def _write_together(
                 expected="a file system that all processes share",
                 next_step="Write to one, or give each of your own jobs a --shard I/N.",
             )
-        described, files = write_files(blocks, folder, **plan)
+        described, files = write_files(blocks, folder, plan)
         everyone = world.collect(json.dumps(files).encode())
         if world.rank == 0:
             written = {path: digest for content in everyone for path, digest in json.loads(content).items()}
@@ -138,8 +141,11 @@ def command(
         option("-o", "--output", help="Folder, or - for an Arrow IPC stream.", show_default=False),
     ],
     *,
-    format: Annotated[Format | None, option("--format", help="Default: parquet for a folder, arrow for -.")] = None,
-    dtype: Annotated[DType, option("--dtype", help="float32 or float16.")] = DType.float32,
+    format: Annotated[
+        str | None,
+        option("--format", help=f"One of {', '.join(REGISTRY)} (default: parquet for a folder, arrow for -)."),
+    ] = None,
+    dtype: Annotated[Literal["float32", "float16"], option("--dtype", help="float32 or float16.")] = "float32",
     rows_per_file: Annotated[
         int | None, option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
     ] = None,
@@ -164,12 +170,14 @@ def command(
     """
     mine = options.parse_shard(shard)
     streaming = output == STDOUT
+    file_format = _format(format, streaming=streaming)
     if streaming:
-        _check_stream(format, json=json)
+        _check_stream(file_format, json=json)
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.data.split import shard as share_of_rows
     from pmrl_cli.files.artifacts.export import KIND, write_export, write_stream
+    from pmrl_cli.files.artifacts.plan import ExportPlan
     from pmrl_cli.files.artifacts.shares import ROWS_PER_FILE, rank_of, shard_of
     from pmrl_cli.files.durable.atomic import MANIFEST, check_replaceable, to_json
     from pmrl_cli.files.durable.checksums import sha256_of
@@ -178,7 +186,7 @@ def command(
     from pmrl_cli.world import joined, size_asked
 
     if size_asked() > 1:
-        _check_together(format, streaming=streaming, shard=shard)
+        _check_together(file_format, streaming=streaming, shard=shard)
     paths = options.expand_files(files, null=null)
     if not streaming:
         check_replaceable(Path(output), kind=KIND, force=force)
@@ -187,7 +195,6 @@ def command(
     with joined() as world:
         aligner = Aligner.load(model, device=computing.device)
         dataset = read_dataset(paths, replace(reading, min_modalities=1))
-        file_format = (format or Format.parquet).value
         part_rows = rows_per_file or ROWS_PER_FILE
         provenance = {
             "fusion": fusion,
@@ -205,21 +212,21 @@ def command(
         for sentence in () if hidden else dataset.notes:
             typer.echo(f"note: {sentence}", err=True)
         blocks = _shown(aligner.embed(dataset, rows, fusion=fusion), rows.stop - rows.start, quiet=hidden)
+        plan = ExportPlan(
+            dataset.names,
+            tuple(counts.values()),
+            instances,
+            aligner.dim,
+            format=file_format,
+            dtype=dtype,
+            rows_per_file=part_rows,
+            share=share,
+        )
         if streaming:
-            write_stream(blocks, sys.stdout.buffer, names=dataset.names, dim=aligner.dim, dtype=dtype.value)
+            write_stream(blocks, sys.stdout.buffer, plan)
             return
-        plan: dict[str, Any] = {
-            "names": dataset.names,
-            "counts": list(counts.values()),
-            "rows": instances,
-            "dim": aligner.dim,
-            "format": file_format,
-            "dtype": dtype.value,
-            "rows_per_file": part_rows,
-            "share": share,
-        }
         if world.size == 1:
-            write_export(blocks, Path(output), **plan, force=force, provenance=provenance)
+            write_export(blocks, Path(output), plan, force=force, provenance=provenance)
         else:
             _write_together(world, blocks, Path(output), plan, force=force, provenance=provenance)
     if world.rank:
@@ -230,7 +237,7 @@ def command(
             "output": output,
             "file_format": file_format,
             "dim": aligner.dim,
-            "dtype": dtype.value,
+            "dtype": dtype,
             "fusion": fusion,
             "instances": instances,
             "modalities": counts,

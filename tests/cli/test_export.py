@@ -55,13 +55,13 @@ def asked(monkeypatch) -> dict[str, object]:
     """Put known data behind the command; the dictionary is what it asked ``read_dataset`` for."""
     asked: dict[str, object] = {}
 
-    def read_dataset(files, **options):
-        asked.update(options, files=files)
+    def read_dataset(files, options):
+        asked.update(vars(options), files=files)
         modalities = tuple(Features(name, array, digest=f"digest of {name}") for name, array in VECTORS.items())
         notes = ("2 rows have no partner.",)
         return Dataset(pa.array(IDS, pa.large_string()), modalities, PRESENT, notes=notes)
 
-    for name, attribute in (("files.reading", read_dataset), ("aligner", StandIn)):
+    for name, attribute in (("files.join.dataset", read_dataset), ("aligner", StandIn)):
         module = ModuleType(f"pmrl_cli.{name}")
         setattr(module, attribute.__name__ if attribute is read_dataset else "Aligner", attribute)
         monkeypatch.setitem(sys.modules, module.__name__, module)
@@ -95,15 +95,8 @@ def test_it_prints_the_folder_and_nothing_else_on_stdout(tmp_path, model, asked)
 
 def test_every_instance_is_read_even_with_one_modality(tmp_path, model, asked):
     export(model, "-o", str(tmp_path / "aligned"), "--on-bad", "drop", "--max-memory", "1G", "--id-column", "key")
-    assert asked == {
-        "files": ["image.h5", "text.h5"],
-        "join": "outer",
-        "min_modalities": 1,
-        "on_bad": "drop",
-        "id_column": "key",
-        "feature_column": None,
-        "max_memory": 2**30,
-    }
+    wanted = ReadOptions(min_modalities=1, on_bad="drop", id_column=("key",), max_memory=2**30)
+    assert asked == {"files": ["image.h5", "text.h5"], **vars(wanted)}
 
 
 def test_json_summarises_the_export(tmp_path, model, asked):
@@ -181,7 +174,7 @@ def test_binary_does_not_go_to_a_terminal(model, asked, monkeypatch):
     from pmrl_cli.cli.export import _check_stream
 
     with pytest.raises(UsageError, match="cannot stream: a terminal as standard output, expected a pipe or a file"):
-        _check_stream(None, json=False)
+        _check_stream("arrow", json=False)
 
 
 def test_the_model_is_not_overwritten(model, asked):

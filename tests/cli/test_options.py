@@ -1,11 +1,13 @@
 """Options that commands share: what is typed, or stands in a config file, is read right or refused in one line."""
 
+import ast
 import io
 import math
 import os
 import sys
 import time
 from dataclasses import dataclass
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Annotated, Literal
 
@@ -166,3 +168,19 @@ def test_options_are_refused_by_name_and_fields_left_out_are_none():
         drawn("x", "--colour", "blue", left_out=["colour"])
     with pytest.raises(TyperException, match="No such option: --inside"):
         drawn("x", "--inside", "1")
+
+
+PACKAGE = Path(options.__file__).parents[1]
+
+
+def test_only_commands_take_more_than_eight_parameters():
+    many = [
+        f"{path.relative_to(PACKAGE)}: {node.name}"
+        for folder in ("files", "data", "cli")
+        for path in (PACKAGE / folder).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef)
+        and len(node.args.args) + len(node.args.kwonlyargs) > 8
+        and node.name != "command"
+    ]
+    assert not many

@@ -6,6 +6,8 @@ import errno
 import hashlib
 import io
 import json
+import sys
+import types
 from collections.abc import Iterator
 from contextlib import closing
 from copy import copy
@@ -21,12 +23,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from pmrl_cli.cli import export as export_command
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.data.split import shard
 from pmrl_cli.errors import DataError, UsageError
-from pmrl_cli.files.artifacts import export
 from pmrl_cli.files.artifacts.export import write_export, write_files, write_stream
+from pmrl_cli.files.artifacts.plan import ExportPlan
 from pmrl_cli.files.artifacts.shares import Share, shard_of
+from pmrl_cli.files.artifacts.writers import REGISTRY, Writer
 from pmrl_cli.files.formats import vector_tables
 from pmrl_cli.files.formats.vector_tables import ParquetParts, Parts
 from pmrl_cli.files.join.dataset import read_dataset
@@ -62,14 +66,18 @@ class Space:
         return part
 
     def export(self, out: Path, cuts: tuple[int, ...] = (), **options) -> dict:
+        outside = {key: options.pop(key) for key in ("force", "provenance") if key in options}
+        outside.setdefault("provenance", {"inputs": {}})
+        return write_export(self.blocks(cuts), out, self.plan(**options), **outside)
+
+    def plan(self, **options) -> ExportPlan:
         known = {
             "names": NAMES,
-            "counts": self.present.sum(axis=0),
+            "counts": tuple(self.present.sum(axis=0).tolist()),
             "rows": int(self.kept.sum()),
             "dim": DIM,
-            "provenance": {"inputs": {}},
         }
-        return write_export(self.blocks(cuts), out, **(known | options))
+        return ExportPlan(**(known | options))
 
     def tables(self) -> dict[str, tuple[list[str], np.ndarray]]:
         """What every table must hold, by definition."""
@@ -160,14 +168,7 @@ def test_writers_that_are_told_their_parts_write_the_bytes_of_one(tmp_path_facto
         _, files = write_files(
             space.blocks((min(cut, n),)),
             folder / "shared",
-            names=NAMES,
-            counts=space.present.sum(axis=0),
-            rows=int(space.kept.sum()),
-            dim=DIM,
-            format="parquet",
-            dtype="float32",
-            rows_per_file=rows_per_file,
-            share=Share(index, writers, parts),
+            space.plan(rows_per_file=rows_per_file, share=Share(index, writers, parts)),
         )
         assert not files.keys() & digests.keys()
         digests |= files
@@ -237,7 +238,7 @@ def check_stream(space: Space, batches: list[pa.RecordBatch]) -> None:
 def test_the_stream_is_wide_with_null_where_a_modality_lacks():
     space = Space(40)
     sink = io.BytesIO()
-    write_stream(space.blocks((7, 30)), sink, names=NAMES, dim=DIM)
+    write_stream(space.blocks((7, 30)), sink, space.plan(format="arrow"))
     batches = list(pa.ipc.open_stream(sink.getvalue()))
     assert len(batches) == 3
     check_stream(space, batches)
@@ -276,7 +277,7 @@ def test_a_reader_of_the_stream_has_each_block_before_the_next_is_made():
             arrived.append(pipe.through)
             yield block
 
-    write_stream(blocks(), pipe, names=NAMES, dim=DIM)
+    write_stream(blocks(), pipe, space.plan(format="arrow"))
     rows = [sum(len(batch) for batch in complete_batches(through)) for through in arrived[1:]]
     assert rows == [int(space.kept[:10].sum()), int(space.kept[:20].sum())]
 
@@ -310,7 +311,7 @@ def test_row_groups_are_full_however_small_the_blocks(tmp_path, monkeypatch):
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [16, 16, 8]
 
 
-@pytest.mark.parametrize("format_", export.FORMATS)
+@pytest.mark.parametrize("format_", REGISTRY)
 def test_the_manifest_digests_every_file_and_names_no_place(tmp_path, format_):
     out = tmp_path / "aligned"
     returned = Space(20).export(out, format=format_)
@@ -351,7 +352,7 @@ def test_a_flipped_bit_in_a_parquet_page_is_noticed_by_its_checksum(tmp_path):
         pq.read_table(path, page_checksum_verification=True)
 
 
-@pytest.mark.parametrize("format_", export.FORMATS)
+@pytest.mark.parametrize("format_", REGISTRY)
 def test_a_failure_leaves_the_earlier_export_and_nothing_else(tmp_path, format_):
     space, out = Space(30), tmp_path / "aligned"
     space.export(out, format=format_)
@@ -362,12 +363,12 @@ def test_a_failure_leaves_the_earlier_export_and_nothing_else(tmp_path, format_)
         raise MemoryError
 
     with pytest.raises(MemoryError):
-        write_export(broken(), out, names=NAMES, counts=(9, 9, 9), rows=30, dim=DIM, format=format_, provenance={})
+        write_export(broken(), out, ExportPlan(NAMES, (9, 9, 9), 30, DIM, format=format_), provenance={})
     assert files_of(tmp_path) == before
     assert [path.name for path in tmp_path.iterdir()] == ["aligned"]
 
 
-@pytest.mark.parametrize("format_", export.FORMATS)
+@pytest.mark.parametrize("format_", REGISTRY)
 def test_other_numbers_of_instances_than_announced_are_no_export(tmp_path, format_):
     space = Space(30)
     with pytest.raises(ValueError, match=r"the blocks hold \d+ instances of .*, \d+ were announced"):
@@ -423,7 +424,7 @@ def test_a_modality_that_cannot_name_a_file_is_refused(tmp_path, name):
     with pytest.raises(UsageError, match="modality cannot name a file"):
         Space(5).export(tmp_path / "aligned", names=("audio", "image", name))
     with pytest.raises(UsageError, match="modality cannot name a file"):
-        write_stream(Space(5).blocks(), io.BytesIO(), names=("audio", "image", name), dim=DIM)
+        write_stream(Space(5).blocks(), io.BytesIO(), Space(5).plan(names=("audio", "image", name), format="arrow"))
     assert not list(tmp_path.iterdir())
 
 
@@ -456,3 +457,30 @@ def test_a_full_disk_between_two_parts_is_told_as_one(tmp_path, monkeypatch, fai
         table._writer = SimpleNamespace(write_table=lambda *_, **__: None, close=full)
     with pytest.raises(OSError, match="No space"), closing(table):
         table.write(ids, np.ones((4, 2), dtype=np.float32))
+
+
+def test_a_writer_registered_in_one_line_exports_from_the_command_line_too(tmp_path, monkeypatch):
+    home = types.ModuleType("a_throw_away_writer")
+
+    def write(folder, blocks, plan):
+        path = folder / "all.txt"
+        lines = [f"{i} {v.sum():.3f}\n" for block in blocks for i, v in zip(block.ids, block.fused, strict=True)]
+        path.write_text("".join(lines))
+        return {"lines": len(lines)}, {path: hashlib.sha256(path.read_bytes()).hexdigest()}
+
+    home.write = write
+    monkeypatch.setitem(sys.modules, home.__name__, home)
+    monkeypatch.setitem(REGISTRY, "lines", Writer(home.__name__))
+    space = Space(12)
+    manifest = space.export(tmp_path / "out", format="lines")
+    assert manifest["file_format"] == "lines"
+    assert manifest["lines"] == space.kept.sum()
+    kept = space.ids[space.kept]
+    assert (tmp_path / "out" / "all.txt").read_text().splitlines() == [
+        f"{i} {v.sum():.3f}" for i, v in zip(kept, space.fused[space.kept], strict=True)
+    ]
+    assert export_command._format("lines", streaming=False) == "lines"
+    with pytest.raises(UsageError, match="cannot stream: --format lines with -o -"):
+        export_command._check_stream("lines", json=False)
+    with pytest.raises(UsageError, match="unknown format: --format line, expected one of parquet, h5, npy"):
+        export_command._format("line", streaming=False)

@@ -16,6 +16,7 @@ from safetensors.numpy import save_file
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.artifacts.export import write_export
+from pmrl_cli.files.artifacts.plan import ExportPlan
 from pmrl_cli.files.artifacts.store import ingest_store
 from pmrl_cli.files.join.dataset import read_dataset
 
@@ -51,8 +52,8 @@ def export(data, folder, kind):
     embeddings = np.stack([features.read(slice(0, len(data))) for features in data.modalities], axis=1)
     block = EmbeddedBlock(data.ids, embeddings, data.present, embeddings[:, 0])
     counts = data.present.sum(axis=0).tolist()
-    options = {"names": data.names, "counts": counts, "rows": len(data), "dim": embeddings.shape[2]}
-    write_export([block], folder, format=kind, provenance={}, **options)
+    plan = ExportPlan(data.names, tuple(counts), len(data), embeddings.shape[2], format=kind)
+    write_export([block], folder, plan, provenance={})
     return folder
 
 

@@ -1,0 +1,112 @@
+"""npy: a store of the modalities, and ``fused.npy`` beside them."""
+
+from __future__ import annotations
+
+from array import array
+from collections.abc import Iterator
+from contextlib import ExitStack
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pmrl_cli.data.dataset import EmbeddedBlock
+from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.shares import FUSED
+from pmrl_cli.files.artifacts.writers import Written
+from pmrl_cli.files.artifacts.writers.tables import Behind, check_count
+from pmrl_cli.files.durable.checksums import HashedFile
+from pmrl_cli.files.durable.npy import npy_header
+from pmrl_cli.files.formats.store import IDS, STORE, digest_ids
+
+__all__ = ["write"]
+
+
+class _NpyFile(HashedFile):
+    """An npy file written from its first row to its last."""
+
+    def __init__(self, path: Path, shape: tuple[int, int], dtype: npt.DTypeLike) -> None:
+        super().__init__(path)
+        self.path = path
+        self._dtype = np.dtype(dtype)
+        self.write(npy_header(self._dtype, *shape))
+
+    def write_rows(self, rows: npt.NDArray[np.generic]) -> None:
+        """Append rows."""
+        self.write(np.ascontiguousarray(rows, self._dtype).reshape(-1).view(np.uint8).data)
+
+
+class _Ids:
+    """The ids of all blocks, in two buffers that grow.
+
+    A list of Arrow arrays would do, but what little each holds lies between the large arrays of its block and the
+    next: memory that those give back would stay in pieces too small for others, and an export would grow by its size.
+    """
+
+    def __init__(self) -> None:
+        self._text = bytearray()
+        self._lengths = array("q")
+
+    def add(self, ids: pa.LargeStringArray) -> None:
+        """Append (B,) ids."""
+        compact = pa.concat_arrays([ids])  # a slice keeps the buffers of the whole
+        if len(compact):
+            offsets = np.frombuffer(compact.buffers()[1], dtype=np.int64)[: len(compact) + 1]
+            self._lengths.frombytes(np.diff(offsets).tobytes())
+            self._text += memoryview(compact.buffers()[2])[offsets[0] : offsets[-1]]
+
+    def __len__(self) -> int:
+        return len(self._lengths)
+
+    def array(self) -> pa.LargeStringArray:
+        """Return all of them."""
+        offsets = np.zeros(len(self) + 1, dtype=np.int64)
+        np.cumsum(np.array(self._lengths, dtype=np.int64), out=offsets[1:])
+        return pa.LargeStringArray.from_buffers(len(self), pa.py_buffer(offsets), pa.py_buffer(self._text))
+
+
+def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
+    """Write the store; see ``Write``."""
+    ids = _Ids()
+    schema = pa.schema([pa.field("id", pa.string(), nullable=False)])
+    with ExitStack() as stack:
+
+        def open_npy(name: str, columns: int, dtype: npt.DTypeLike) -> _NpyFile:
+            return stack.enter_context(_NpyFile(folder / f"{name}.npy", (plan.rows, columns), dtype))
+
+        vectors = [open_npy(name, plan.dim, plan.number) for name in plan.names]
+        fused = open_npy(FUSED, plan.dim, plan.number)
+        present = open_npy("present", len(plan.names), np.bool_)
+        files = [*vectors, fused, present]
+        behind = stack.enter_context(Behind(len(files)))
+        for block in blocks:
+            rows = [*block.embeddings.swapaxes(0, 1), block.fused, block.present]
+            behind.write(partial(file.write_rows, each) for file, each in zip(files, rows, strict=True))
+            ids.add(block.ids)
+        behind.wait()
+        check_count("any modality", len(ids), plan.rows)
+    everyone = ids.array()
+    table = pa.table([everyone.cast(pa.string())], schema=schema)
+    with HashedFile(folder / IDS) as file:
+        pq.write_table(table, file, compression="none", use_dictionary=False, write_page_checksum=True)
+    modalities = [
+        {
+            "digest": file.hexdigest(),
+            "dim": plan.dim,
+            "dtype": plan.dtype,
+            "name": name,
+            "rows": plan.rows,
+        }
+        for name, file in zip(plan.names, vectors, strict=True)
+    ]
+    described: dict[str, object] = {
+        "format": STORE,
+        "modalities": modalities,
+        "ids": {"digest": digest_ids(everyone), "named_by_row": False},
+        "columns": [],
+        "notes": [],
+    }
+    return described, {**{one.path: one.hexdigest() for one in files}, folder / IDS: file.hexdigest()}

@@ -1,0 +1,108 @@
+"""What the writers share: tables written side by side while the next block is made."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from functools import partial
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from pmrl_cli.data.dataset import EmbeddedBlock
+from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.shares import FUSED
+from pmrl_cli.files.formats.vector_tables import Parts, VectorTable
+
+__all__ = ["Behind", "check_count", "modality_rows", "write_tables"]
+
+
+def check_count(name: str, written: int, announced: int) -> None:
+    """Raise ValueError if blocks held another number of instances than announced."""
+    if written != announced:
+        message = f"the blocks hold {written} instances of {name!r}, {announced} were announced"
+        raise ValueError(message)
+
+
+def modality_rows(plan: ExportPlan) -> dict[str, object]:
+    """Return the entry of a manifest that says how many rows each modality has."""
+    return {"modalities": {name: {"rows": n} for name, n in zip(plan.names, plan.counts, strict=True)}}
+
+
+class Behind:
+    """Writes the tables of a block side by side, while the next block is made.
+
+    Encoding, hashing and writing let go of the interpreter's lock. A context manager: leaving it waits for what is
+    being written, so that nothing is closed before.
+    """
+
+    def __init__(self, tables: int) -> None:
+        self._pool = ThreadPoolExecutor(min(tables, os.cpu_count() or 1))
+        self._begun: list[Future[None]] = []
+
+    def write(self, tasks: Iterable[Callable[[], None]]) -> None:
+        """Begin the tasks of one block, once those of the block before are done.
+
+        Raises: what one of those raised.
+        """
+        self.wait()
+        self._begun = [self._pool.submit(task) for task in tasks]
+
+    def wait(self) -> None:
+        """Wait for all that was begun.
+
+        Raises: what one of the tasks raised.
+        """
+        for task in self._begun:
+            task.result()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *failure: object) -> None:
+        self._pool.shutdown()
+
+
+def write_tables(
+    blocks: Iterator[EmbeddedBlock], plan: ExportPlan, open_table: Callable[[str, Parts], VectorTable]
+) -> dict[Path, str]:
+    """Write each modality and the fused vectors to a table of its own.
+
+    Args:
+        blocks: as for ``Write``.
+        plan: as for ``Write``.
+        open_table: makes the table of a name for the rows that its parts hold.
+
+    Returns: the SHA-256 (hex) of the files that were hashed as they were written.
+    """
+    parts = plan.tables()
+    seen = dict.fromkeys(parts, 0)
+    with ExitStack() as stack:
+        tables = {name: stack.enter_context(closing(open_table(name, p))) for name, p in parts.items()}
+        behind = stack.enter_context(Behind(len(tables)))
+
+        def write(
+            name: str, block: EmbeddedBlock, vectors: npt.NDArray[np.float32], has: npt.NDArray[np.bool_]
+        ) -> None:
+            rows = np.flatnonzero(has)
+            first, last = (x - seen[name] for x in (parts[name].skip, parts[name].skip + parts[name].rows))
+            seen[name] += len(rows)
+            rows = rows[max(0, first) : max(0, last)]
+            if len(rows) == len(has):
+                tables[name].write(block.ids, vectors.astype(plan.number, order="C", copy=False))
+            elif len(rows):
+                tables[name].write(block.ids.take(pa.array(rows)), vectors[rows].astype(plan.number, copy=False))
+
+        for block in blocks:
+            whole = [(name, block.embeddings[:, m], block.present[:, m]) for m, name in enumerate(plan.names)]
+            whole.append((FUSED, block.fused, np.ones(len(block.ids), dtype=np.bool_)))
+            behind.write(partial(write, name, block, vectors, has) for name, vectors, has in whole)
+        behind.wait()
+        for name, part in parts.items():
+            check_count(name, seen[name], part.held)
+    return {path: digest for table in tables.values() for path, digest in table.digests.items()}
