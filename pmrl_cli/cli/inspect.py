@@ -78,17 +78,23 @@ def _show(found: Inspection, join: str) -> None:
     overlap = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     arrays.add_column("modality", overflow="fold")
     overlap.add_column("modality", overflow="fold")
-    for name in ("files", "rows", "dim", "dtype", "ids", "missing", "bad"):
+    for name in ("files", "rows", "dim", "dtype", "ids", "missing", "bad", "different"):
         arrays.add_column(name, justify="left" if name in ("dtype", "ids") else "right", overflow="fold")
     for name in ("rows", "in all", "in two or more", "only here"):
         overlap.add_column(name, justify="right")
     for entry in found.modalities:
         shown = {**entry, "ids": "row number" if entry["ids"] is None else printable(entry["ids"])}
-        keys = ("modality", "files", "rows", "dim", "dtype", "ids", "missing", "bad")
+        keys = ("modality", "files", "rows", "dim", "dtype", "ids", "missing", "bad", "different")
         arrays.add_row(*("?" if shown[key] is None else str(shown[key]) for key in keys))
         overlap.add_row(*(str(entry[key]) for key in ("modality", "rows", "joined", "shared", "alone")))
     console.print(arrays)
     console.print(overlap)
     console.print(f"{join} join: {found.instances} instances")
+    for entry in found.modalities:
+        for template in entry["templates"]:
+            rows, first = template["rows"], template["first_row"]
+            console.print(
+                printable(f"{entry['modality']}: {rows:,} rows hold one vector, the first is row {first:,}")
+            )
     if found.columns:
         console.print(printable(f"side columns: {', '.join(found.columns)}"))

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset, FloatArray
 
-__all__ = ["Repeats", "Template", "hash_rows", "hashes_of", "repeats_of", "with_hashes"]
+__all__ = ["Repeats", "Template", "hash_rows", "hashes_of", "repeats_among", "repeats_of", "with_hashes"]
 
 Hashes = npt.NDArray[np.uint64]
 Numbers = npt.NDArray[np.int64]
@@ -177,10 +177,16 @@ def hashes_of(dataset: Dataset, rows: Numbers | None = None) -> Hashes:
 def repeats_of(dataset: Dataset) -> Mapping[str, Repeats]:
     """Return the equal vectors of each modality."""
     hashes = hashes_of(dataset)
-    return {name: _repeats(hashes[:, m], dataset.present[:, m]) for m, name in enumerate(dataset.names)}
+    return {name: repeats_among(hashes[:, m], dataset.present[:, m]) for m, name in enumerate(dataset.names)}
 
 
-def _repeats(hashes: Hashes, present: npt.NDArray[np.bool_]) -> Repeats:
+def repeats_among(hashes: Hashes, present: npt.NDArray[np.bool_]) -> Repeats:
+    """Return the equal vectors of one modality.
+
+    Args:
+        hashes: (n,) of its rows.
+        present: (n,) those that hold a vector.
+    """
     rows = np.flatnonzero(present)
     _, first, inverse, counts = np.unique(hashes[rows], return_index=True, return_inverse=True, return_counts=True)
     items = np.full(len(hashes), -1, dtype=np.int64)

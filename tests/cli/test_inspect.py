@@ -32,7 +32,7 @@ def test_the_table_fits_eighty_columns_and_tells_the_overlap(files):
     assert "\x1b" not in done.stdout
     assert "outer join: 3 instances" in done.stdout
     assert [line.split() for line in done.stdout.splitlines() if line.startswith(" image")] == [
-        ["image", "1", "4", "3", "float32", "/ids", "0", "0"],
+        ["image", "1", "4", "3", "float32", "/ids", "0", "0", "4"],
         ["image", "4", "3", "3", "1"],
     ]
 
@@ -59,6 +59,20 @@ def test_all_problems_of_all_files_at_once(files):
     assert done.stderr.count("error: ") == 3
     assert [entry["bad"] for entry in report["modalities"]] == [1, 0, 0]
     assert report["instances"] == 3
+
+
+def test_copies_and_vectors_that_stand_in_for_others_are_counted(tmp_path):
+    vectors = np.random.default_rng(0).normal(size=(120, 8)).astype(np.float32)
+    text = np.random.default_rng(1).normal(size=(600, 8)).astype(np.float16)
+    text[200:300] = 0.5
+    np.save(tmp_path / "images.npy", np.repeat(vectors, 5, axis=0))
+    np.save(tmp_path / "text.npy", text)
+    entries = json.loads(run("--json", tmp_path).stdout)["modalities"]
+    assert [(entry["rows"], entry["different"]) for entry in entries] == [(600, 120), (600, 501)]
+    assert [entry["templates"] for entry in entries] == [[], [{"rows": 100, "first_row": 200}]]
+    shown = run(tmp_path).stdout.splitlines()
+    assert shown[-1] == "text: 100 rows hold one vector, the first is row 200"
+    assert next(line for line in shown if line.startswith(" images")).split()[-1] == "120"
 
 
 def test_bad_rows_that_would_be_dropped_are_no_problem(files):

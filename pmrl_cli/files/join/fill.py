@@ -16,6 +16,7 @@ import pyarrow.compute as pc
 
 from pmrl_cli.data.join import Joined, join_ids, rows_of
 from pmrl_cli.data.read_options import ReadOptions
+from pmrl_cli.data.repeats import hash_rows
 from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
 from pmrl_cli.files.durable.npy import RowStore, digest_rows, npy_header
@@ -38,12 +39,15 @@ class Scan:
         bad: (n,) bool, instances whose vector cannot be used.
         bad_rows: the bad rows by place.
         digest: SHA-256 (hex) of the npy file of the rows as stored; None where they did not come in instance order.
+        hashes: (n,) uint64 of the vectors (``pmrl_cli.data.repeats``), 0 where missing or bad; None where the rows
+            were stored, and can be hashed there.
     """
 
     missing: npt.NDArray[np.bool_]
     bad: npt.NDArray[np.bool_]
     bad_rows: BadRows
     digest: str | None
+    hashes: npt.NDArray[np.uint64] | None
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,7 @@ def scan(
     missing = np.zeros(instances, dtype=np.bool_)
     bad = np.zeros(instances, dtype=np.bool_)
     bad_rows = BadRows()
+    hashes = np.zeros(instances, dtype=np.uint64) if target is None else None
     digest = sha256() if target is None else sha256(npy_header(target.dtype, instances, target.dim))
     hashed: Future[None] | None = None
     in_order = True
@@ -137,6 +142,8 @@ def scan(
                 bad[where[row_bad]] = True
                 if hashed is not None:
                     hashed.result()  # the reader fills the block before this one again
+                if hashes is not None:
+                    hashes[where] = np.where(row_missing | row_bad, 0, hash_rows(values))
                 if target is None or not len(where):
                     continue
                 stored = values if target.dtype == np.float32 else block
@@ -151,7 +158,7 @@ def scan(
                 else:
                     target.put(where, stored)
     whole = in_order and expected == instances and target is not None
-    return Scan(missing, bad, bad_rows, digest.hexdigest() if whole else None)
+    return Scan(missing, bad, bad_rows, digest.hexdigest() if whole else None, hashes)
 
 
 def _named(shard: Vectors, ids: pa.LargeStringArray, first: int) -> Iterator[Block]:

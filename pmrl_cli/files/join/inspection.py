@@ -8,6 +8,7 @@ from typing import Any
 
 from pmrl_cli.data.join import Joined, join_ids
 from pmrl_cli.data.read_options import ReadOptions
+from pmrl_cli.data.repeats import repeats_among
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.join.discovery import Modality, Plan, discover
 from pmrl_cli.files.join.fill import join_plan, scan, side_columns
@@ -20,8 +21,9 @@ class Inspection:
     """What was found.
 
     Args:
-        modalities: per modality: name, files, rows, dim, dtype, ids, missing, bad, joined, shared, alone (rows whose
-            id all, at least one other, or no other modality has).
+        modalities: per modality: name, files, rows, dim, dtype, ids, missing, bad, different (vectors among those
+            that are neither), templates (vectors that many rows hold for want of another: how many rows, and the
+            first), joined, shared, alone (rows whose id all, at least one other, or no other modality has).
         instances: how many the join keeps before bad rows are dropped.
         columns: names of the side columns.
         notes: what was decided, one sentence each.
@@ -93,6 +95,8 @@ def _entry(modality: Modality, on_bad: str, problems: list[PmrlError]) -> dict[s
         "ids": modality.id_name,
         "missing": None,
         "bad": None,
+        "different": None,
+        "templates": [],
     }
     try:
         result = scan(modality, None, modality.rows, None)
@@ -101,4 +105,7 @@ def _entry(modality: Modality, on_bad: str, problems: list[PmrlError]) -> dict[s
         return entry
     if result.bad_rows.total and on_bad == "error":
         problems.append(result.bad_rows.error(next_step="Drop these instances with --on-bad drop."))
-    return {**entry, "missing": int(result.missing.sum()), "bad": result.bad_rows.total}
+    assert result.hashes is not None
+    repeats = repeats_among(result.hashes, result.hashes > 0).as_dict()
+    counted = {"missing": int(result.missing.sum()), "bad": result.bad_rows.total}
+    return {**entry, **counted, "different": repeats["different"], "templates": repeats["templates"]}
