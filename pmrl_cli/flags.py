@@ -28,6 +28,7 @@ class Flag:
         help: one sentence.
         metavar: what its value is called in the help, None for the name of its type.
         min: least number allowed.
+        panel: heading of the help that it stands under, None for the ``PANEL`` of its dataclass.
         parse: makes the value of the text typed (of the texts, where the field is a tuple or a dict), or raises
             ValueError; None where the type of the field says enough.
     """
@@ -37,6 +38,7 @@ class Flag:
     metavar: str | None = None
     min: int | None = None
     parse: Callable[[Any], Any] | None = None
+    panel: str | None = None
 
 
 def flag(
@@ -46,9 +48,10 @@ def flag(
     metavar: str | None = None,
     min: int | None = None,
     parse: Callable[[Any], Any] | None = None,
+    panel: str | None = None,
 ) -> Any:  # noqa: ANN401 - as ``dataclasses.field``, it stands for the default of any type
     """Return a dataclass field that is an option too; ``default`` is its value where it is not given."""
-    metadata = {FLAG: Flag(names, help, metavar, min, parse)}
+    metadata = {FLAG: Flag(names, help, metavar, min, parse, panel)}
     if isinstance(default, Mapping):
         return field(default_factory=lambda: dict(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from pmrl_cli.flags import flag
 
@@ -12,6 +13,8 @@ __all__ = ["ComputeOptions", "prepare"]
 @dataclass(frozen=True)
 class ComputeOptions:
     """The device and the threads of a command."""
+
+    PANEL: ClassVar = "Machine"
 
     device: str = flag("auto", "--device", help="auto, cpu, cuda or cuda:N.")
     threads: int | None = flag(None, "--threads", min=1, help="CPU threads (default: all cores).")

@@ -63,6 +63,8 @@ def command(
 
     Chance is what the same vectors give when their pairs are shuffled. A is 0 for shuffled pairs and 1 where all
     modalities of every instance coincide. Given a model alone, show how its fit went.
+
+    Example: pmrl diagnose features/*.h5 --model runs/a --report page.html
     """
     share = options.parse_shard(shard)
     if share is not None and partial is None:

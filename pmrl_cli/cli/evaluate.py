@@ -55,6 +55,8 @@ def command(
     query and one candidate: for an image that stands in five rows all five captions are right, and the best of them
     counts. With --match, so are those of every instance of the same value. Every number stands beside its chance
     value (a random order) and a 95 % bootstrap interval over what is independent.
+
+    Example: pmrl evaluate features/*.h5 --model runs/a --fail-under R@1=0.5
     """
     gates = space.parse_gates(fail_under)
     from pmrl_cli.retrieval import evaluate

@@ -167,6 +167,8 @@ def command(
     With --shard 3/8 the third of eight equal, consecutive shares is written, into a folder of its own: eight calls,
     in any order, write what one call writes without, vector for vector. Part files are numbered through all shards,
     so that the folders can be put together; a shard without instances is an export without rows.
+
+    Example: pmrl export features/*.h5 --model runs/a -o aligned
     """
     mine = options.parse_shard(shard)
     streaming = output == STDOUT

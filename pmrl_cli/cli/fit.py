@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from pmrl_cli.cli import compute, options
-from pmrl_cli.cli.options import flattened, option
+from pmrl_cli.cli.options import flattened, option, switch
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.training.settings import FitSettings
 
@@ -53,7 +53,7 @@ def command(
     reading: ReadOptions,
     computing: compute.ComputeOptions,
     null: options.NullPaths = False,
-    restart: Annotated[bool, option("--restart", help="Discard an unfinished run of this output.")] = False,
+    restart: Annotated[bool, switch("--restart", help="Discard an unfinished run of this output.")] = False,
     force: options.Force = False,
     json: options.Json = False,
     quiet: options.Quiet = False,
@@ -64,6 +64,8 @@ def command(
 
     Interrupted (Ctrl-C, SIGTERM), it saves its state beside the output and leaves with 130 or 143; the same command
     continues, bit for bit. Several processes fit together: torchrun --nproc-per-node 4 -m pmrl_cli fit ...
+
+    Example: pmrl fit features/*.h5 --test 0.2 -o runs/a
     """
     import torch
 

@@ -43,6 +43,8 @@ def command(
     """Join and check FILES once, and write a store that the other commands open at once.
 
     Prints the path of the store. Memory stays small whatever the size: rows are streamed.
+
+    Example: pmrl ingest features/*.h5 -o store
     """
     from pmrl_cli.files.artifacts.store import ingest_store
 

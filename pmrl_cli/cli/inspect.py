@@ -41,6 +41,8 @@ def command(
 
     Nothing is written. Leaves with 0 if the other commands would take these files, else with the code of the most
     severe problem.
+
+    Example: pmrl inspect features/* --labels labels.csv
     """
     from pmrl_cli.files.join.inspection import inspect_files
 

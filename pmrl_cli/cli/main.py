@@ -18,7 +18,7 @@ from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
 from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge, search
-from pmrl_cli.cli.options import option
+from pmrl_cli.cli.options import switch
 from pmrl_cli.errors import PeerError, PmrlError, UsageError, is_out_of_memory
 
 __all__ = ["app", "run"]
@@ -36,7 +36,6 @@ app = typer.Typer(
     name="pmrl",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
-    add_completion=False,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PMRL"},
     rich_markup_mode="rich",
 )
@@ -82,8 +81,8 @@ def _check_world(name: str | None) -> None:
 @app.callback(help=_flowed(_HELP))
 def pmrl(
     context: typer.Context,
-    version: Annotated[bool, option("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
-    debug: Annotated[bool, option("--debug", help="Show the trace of an error.")] = False,
+    version: Annotated[bool, switch("--version", help="Show the version.", callback=_version, is_eager=True)] = False,
+    debug: Annotated[bool, switch("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Take the options of all commands; its help is ``_HELP``."""
     _check_world(context.invoked_subcommand)

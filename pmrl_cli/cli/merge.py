@@ -31,6 +31,8 @@ def command(
     """Merge the partial states of a diagnosis: what pmrl diagnose would say of all their instances at once.
 
     Every instance must be in one state; the states must have been made with the same options.
+
+    Example: pmrl merge *.state
     """
     gates = space.parse_gates(fail_under)
     if output is not None:

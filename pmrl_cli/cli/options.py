@@ -37,11 +37,15 @@ __all__ = [
     "flattened",
     "option",
     "parse_shard",
+    "switch",
     "without",
 ]
 
 option = partial(typer.Option, show_envvar=False)
 """An option whose help leaves its environment variable out: all follow one rule, and the README states it."""
+
+switch = partial(option, metavar="")
+"""An option without a value."""
 
 
 Command = Callable[..., None]
@@ -61,6 +65,8 @@ def without(*fields: str) -> Without:
 def flattened(command: Command) -> Command:
     """Return a command with one parameter for each field of the dataclasses it takes.
 
+    A dataclass may name the heading its options stand under in the help as ``PANEL``.
+
     A field that is declared with ``flags.flag`` becomes an option of its name; what is typed is put together again
     before the command runs. Other parameters stay as they are.
     """
@@ -77,7 +83,7 @@ def flattened(command: Command) -> Command:
         left_out = {name for note in notes if isinstance(note, Without) for name in note.fields}
         offered = [one for one in fields(group) if FLAG in one.metadata and one.name not in left_out]
         types = get_type_hints(group)
-        parameters += [_parameter(one, types[one.name]) for one in offered]
+        parameters += [_parameter(one, types[one.name], getattr(group, "PANEL", None)) for one in offered]
         groups[parameter.name] = (group, offered)
 
     @wraps(command)
@@ -92,14 +98,19 @@ def flattened(command: Command) -> Command:
     return flat
 
 
-def _parameter(one: Field[Any], kind: Any) -> Parameter:  # noqa: ANN401 - a type, or a special form of typing
+def _parameter(
+    one: Field[Any],
+    kind: Any,  # noqa: ANN401 - a type, or a special form of typing
+    panel: str | None,
+) -> Parameter:
     flag: Flag = one.metadata[FLAG]
     default = None if one.default is MISSING else one.default
     if get_origin(kind) in (tuple, dict):  # given as often as one likes
         kind, default = list[str] | None, None
     elif flag.parse is not None:
         kind = str | None
-    typed = option(*flag.names, help=flag.help, metavar=flag.metavar, min=flag.min)
+    metavar = "" if kind in (bool, bool | None) else flag.metavar
+    typed = option(*flag.names, help=flag.help, metavar=metavar, min=flag.min, rich_help_panel=flag.panel or panel)
     return Parameter(_option_name(one), Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, typed])
 
 
@@ -232,20 +243,22 @@ Files = Annotated[
         show_default=False,
     ),
 ]
-NullPaths = Annotated[bool, option("-0", "--null", help="Paths on standard input end in NUL.")]
+NullPaths = Annotated[
+    bool, switch("-0", "--null", help="Paths on standard input end in NUL.", rich_help_panel="Reading files")
+]
 FusionOption = Annotated[
     Literal["leading", "weighted"],
     option("--fusion", help="Fuse modalities to their leading direction, or to a mean weighted by agreement."),
 ]
-Json = Annotated[bool, option("--json", help="Print the result as JSON on standard output.")]
-Quiet = Annotated[bool, option("-q", "--quiet", help="Only errors on standard error.")]
-Verbose = Annotated[bool, option("-v", "--verbose", help="Progress as plain lines even off a terminal.")]
+Json = Annotated[bool, switch("--json", help="Print the result as JSON on standard output.")]
+Quiet = Annotated[bool, switch("-q", "--quiet", help="Only errors on standard error.")]
+Verbose = Annotated[bool, switch("-v", "--verbose", help="Progress as plain lines even off a terminal.")]
 Seed = Annotated[int, option("--seed", help="Seed of every random choice.")]
 Shard = Annotated[
     str | None,
     option("--shard", metavar="I/N", help="Do one share of the instances: 3/8 is the third of eight."),
 ]
-Force = Annotated[bool, option("--force", help="Replace an output that pmrl did not write.")]
+Force = Annotated[bool, switch("--force", help="Replace an output that pmrl did not write.")]
 ConfigFile = Annotated[
     Path | None,
     option("--config", help="TOML file of options.", callback=_load_config, is_eager=True),

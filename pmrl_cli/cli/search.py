@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pmrl_cli.cli import compute, options
-from pmrl_cli.cli.options import flattened, option, without
+from pmrl_cli.cli.options import flattened, option, switch, without
 from pmrl_cli.data.read_options import ReadOptions
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ def command(
     ] = None,
     count: Annotated[int, option("-k", "--count", min=1, help="How many of the nearest.")] = 10,
     csls: Annotated[
-        bool, option("--csls", help="Take off how near a candidate is to all queries; says what that gains.")
+        bool, switch("--csls", help="Take off how near a candidate is to all queries; says what that gains.")
     ] = False,
     column: Annotated[
         list[str] | None, option("--column", help="Side column of the gallery to show beside the ids; repeatable.")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 
 import typer
 
@@ -60,6 +60,8 @@ class FailOn(StrEnum):
 @dataclass(frozen=True)
 class SpaceOptions:
     """Which vectors of which instances are judged."""
+
+    PANEL: ClassVar = "What is judged"
 
     model: Path | None = flag(
         None, "--model", help="Model folder that pmrl fit wrote; else the features share a space."

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import ClassVar, Literal
 
 from pmrl_cli.flags import flag, parse_bytes
 
@@ -25,6 +25,8 @@ class ReadOptions:
         max_memory: bytes that feature arrays may take in memory; None is half of what is available.
         min_modalities: fewer modalities than this are an error, and fewer of an instance leave it out.
     """
+
+    PANEL: ClassVar = "Reading files"
 
     labels: Path | None = flag(
         None, "--labels", help="Side table (Parquet, HDF5 or CSV) with an id column and labels or groups."

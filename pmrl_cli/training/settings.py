@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from math import inf
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pmrl_cli.errors import UsageError
 from pmrl_cli.flags import flag, parse_seconds
@@ -97,6 +97,8 @@ class FitSettings:
         seed: of split, initialisation, order and dropout.
     """
 
+    PANEL: ClassVar = "What to fit"
+
     objective: str = flag("pmrl", "--objective", help=f"One of {', '.join(REGISTRY)}, gcca, mcca, auto.")
     objective_settings: dict[str, float | str] = flag(
         {}, "--set", metavar="KEY=VALUE", help="A setting of the objective; repeatable.", parse=parse_settings
@@ -114,34 +116,56 @@ class FitSettings:
         help="linear; mlp: with a residual MLP; kernel: the same on nearness to instances; auto.",
     )
     dim: int | None = flag(None, "--dim", help="Dimension of the shared space, then of one member (default: chosen).")
-    steps: int | None = flag(None, "--steps", help="Most training steps; 0 keeps the closed-form start.")
-    batch_size: int | None = flag(None, "--batch-size", help="Instances a step.")
-    learning_rate: float = flag(5e-4, "--learning-rate", help="Of AdamW.")
+    steps: int | None = flag(
+        None, "--steps", help="Most training steps; 0 keeps the closed-form start.", panel="How long"
+    )
+    batch_size: int | None = flag(None, "--batch-size", help="Instances a step.", panel="How long")
+    learning_rate: float = flag(5e-4, "--learning-rate", help="Of AdamW.", panel="How long")
     dropout: float | None = flag(
-        None, "--dropout", help="Share of input scores zeroed in training (default: chosen)."
+        None, "--dropout", help="Share of input scores zeroed in training (default: chosen).", panel="How long"
     )
     mixup: float = flag(
-        0.0, "--mixup", help="A: mix instances in a proportion drawn from Beta(A, A) (FuseMix); 0: not."
+        0.0,
+        "--mixup",
+        help="A: mix instances in a proportion drawn from Beta(A, A) (FuseMix); 0: not.",
+        panel="How long",
     )
     mispaired: float = flag(
         0.0, "--mispaired", help="Share known to be mispaired; as many, the most suspect, do not train."
     )
     budget: float | None = flag(
-        None, "--budget", metavar="TIME", help="Stop the search after it, as in 90s, 5m, 2h.", parse=parse_seconds
+        None,
+        "--budget",
+        metavar="TIME",
+        help="Stop the search after it, as in 90s, 5m, 2h.",
+        parse=parse_seconds,
+        panel="How long",
     )
-    patience: int = flag(8, "--patience", help="Evaluations without gain before stopping.")
+    patience: int = flag(8, "--patience", help="Evaluations without gain before stopping.", panel="How long")
     refit: bool | None = flag(
-        None, "--refit/--no-refit", help="Train again with the validation instances (default: if few)."
+        None,
+        "--refit/--no-refit",
+        help="Train again with the validation instances (default: if few).",
+        panel="How long",
     )
-    validation: float = flag(0.2, "--validation", help="Share held out to choose and stop.")
-    test: float = flag(0.1, "--test", help="Share kept unseen for evaluate and diagnose.")
-    group: str | None = flag(None, "--group", help="Side column; a group stays on one side of the split.")
+    validation: float = flag(0.2, "--validation", help="Share held out to choose and stop.", panel="Split")
+    test: float = flag(0.1, "--test", help="Share kept unseen for evaluate and diagnose.", panel="Split")
+    group: str | None = flag(
+        None, "--group", help="Side column; a group stays on one side of the split.", panel="Split"
+    )
     match: str | None = flag(
-        None, "--match", help="Side column; instances of one value show the same thing and stay on one side."
+        None,
+        "--match",
+        help="Side column; instances of one value show the same thing and stay on one side.",
+        panel="Split",
     )
-    split_column: str | None = flag(None, "--split-column", help="Side column that says train, validation or test.")
-    precision: Literal["auto", "fp32", "bf16"] = flag("auto", "--precision", help="auto, fp32 or bf16.")
-    seed: int = flag(0, "--seed", help="Seed of every random choice.")
+    split_column: str | None = flag(
+        None, "--split-column", help="Side column that says train, validation or test.", panel="Split"
+    )
+    precision: Literal["auto", "fp32", "bf16"] = flag(
+        "auto", "--precision", help="auto, fp32 or bf16.", panel="Machine"
+    )
+    seed: int = flag(0, "--seed", help="Seed of every random choice.", panel="Split")
 
     def __post_init__(self) -> None:
         checks = (
