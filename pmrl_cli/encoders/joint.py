@@ -6,11 +6,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Self, cast
 
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
 from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.protocol import Encoder, State
 from pmrl_cli.encoders.residual import Adapter
-from torch import Tensor, nn
-from torch.nn import functional
 
 __all__ = ["Joint", "Views"]
 

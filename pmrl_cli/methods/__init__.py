@@ -42,6 +42,7 @@ REGISTRY: dict[str, Entry] = {
     "gram": Entry("pmrl_cli.methods.gram", "Gram", "volume of the Gram determinant"),
     "triangle": Entry("pmrl_cli.methods.triangle", "Triangle", "area of the triangle of three modalities"),
     "symile": Entry("pmrl_cli.methods.symile", "Symile", "multilinear inner product of all modalities"),
+    "umurl": Entry("pmrl_cli.methods.umurl", "Umurl", "a joint encoder: one vector of any subset of modalities"),
     "vicreg": Entry("pmrl_cli.methods.vicreg", "VicReg", "invariance, variance and covariance, no negatives"),
 }
 

@@ -39,7 +39,8 @@ def leading_basis(second: Tensor, lost: float) -> Tensor:
     values = torch.where(values > floor, values, 0.0).flip(0)
     missing = values.sum() - values.cumsum(0) + values  # left out if a vector and those after it are
     rank = int(((missing > lost * values.sum()) & (values > 0)).sum())
-    return vectors.flip(1)[:, :rank].to(second.dtype)
+    leading: Tensor = vectors.flip(1)[:, :rank]
+    return leading.to(second.dtype)
 
 
 def complement(basis: Tensor) -> Tensor:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pmrl_cli.encoders.joint import Joint, Views
 from pmrl_cli.encoders.protocol import Encoder, Init
 from pmrl_cli.methods.protocol import Method, setting
 from pmrl_cli.terms.protocol import Term
-
-from pmrl_cli.encoders.joint import Joint, Views
 from pmrl_cli.terms.unified import UnifiedConsistency
 
 __all__ = ["Umurl"]

@@ -12,10 +12,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
-from pmrl_cli.terms.protocol import Term
 from torch import Tensor, nn
 from torch.nn import functional
+
+from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
+from pmrl_cli.terms.protocol import Term
 
 __all__ = [
     "INVERSES",
@@ -65,7 +66,8 @@ def random_prior(dim: int, classes: int, generator: torch.Generator) -> Tensor:
     gaussian = torch.randn(max(dim, classes), min(dim, classes), generator=generator, dtype=torch.float64)
     q, r = torch.linalg.qr(gaussian)
     q = q * r.diagonal().sign()
-    return (q if classes <= dim else functional.normalize(q.mT, dim=0)).float()
+    prior: Tensor = q if classes <= dim else functional.normalize(q.mT, dim=0)
+    return prior.float()
 
 
 def inverse_prior(prior: Tensor, kind: str) -> Tensor:
@@ -80,13 +82,15 @@ def inverse_prior(prior: Tensor, kind: str) -> Tensor:
         kind: one of ``INVERSES``.
     """
     if kind == "pinv":
-        return torch.linalg.pinv(prior)
+        inverse: Tensor = torch.linalg.pinv(prior)
+        return inverse
     if kind == "transpose":
         return functional.normalize(prior, dim=0).mT
     if kind == "polar":
         values, vectors = torch.linalg.eigh((prior.mT @ prior).double())
         inverse_root = torch.where(values > _FLOOR * values[-1], values.clamp_min(_FLOOR * values[-1]) ** -0.5, 0)
-        return ((vectors * inverse_root) @ vectors.mT).to(prior.dtype) @ prior.mT
+        polar: Tensor = ((vectors * inverse_root) @ vectors.mT).to(prior.dtype) @ prior.mT
+        return polar
     raise ValueError(kind)
 
 

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
+from torch.nn import functional
+
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.terms.contrast import masked_mean
 from pmrl_cli.terms.protocol import Term
-from torch import Tensor
-from torch.nn import functional
 
 __all__ = ["UnifiedConsistency"]
 

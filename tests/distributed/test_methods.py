@@ -5,9 +5,8 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pmrl_cli.methods import REGISTRY
 from tests.distributed.processes import in_processes
-from tests.reference.agreement import make_objective
+from tests.reference.agreement import ON_VECTORS, make_objective
 
 # One process each; none of an instance, uneven, and none left for the last.
 COUNTS = {1: (16,), 2: (5, 11), 4: (7, 0, 8, 1)}
@@ -27,7 +26,7 @@ def shares_of_every_loss(world, counts):
     start = sum(counts[: world.rank])
     own = slice(start, start + counts[world.rank])
     found = {}
-    for name in REGISTRY:
+    for name in ON_VECTORS:
         objective = make_objective(name, {}).double()
         mine = vectors[own].clone().requires_grad_()
         torch.manual_seed(0)
@@ -42,7 +41,7 @@ def shares_of_every_loss(world, counts):
 def alone():
     vectors, present = whole_batch()
     outcomes = {}
-    for name in REGISTRY:
+    for name in ON_VECTORS:
         objective = make_objective(name, {}).double()
         own = vectors.clone().requires_grad_()
         torch.manual_seed(0)

@@ -5,8 +5,16 @@ from torch import nn
 from torch.nn.functional import normalize
 
 from pmrl_cli.batch import SINGLE, Encoded, Inputs
-from pmrl_cli.methods import make_method
+from pmrl_cli.methods import REGISTRY, make_method, method_class
+from pmrl_cli.methods.protocol import Method
 from pmrl_cli.terms.weighted import WeightedTerms
+
+ON_VECTORS = [
+    name
+    for name in REGISTRY
+    if method_class(name).encoder is Method.encoder and "labels" not in method_class(name).needs
+]
+"""Methods whose loss is one of the embeddings alone."""
 
 
 class Objective(nn.Module):
