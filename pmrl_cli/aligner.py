@@ -13,6 +13,7 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli.batch import Encoded
+from pmrl_cli.data.columns import group_column, label_column
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.repeats import hashes_of
@@ -36,6 +37,7 @@ from pmrl_cli.world import ALONE, World
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis import Diagnosis
+    from pmrl_cli.retrieval import Evaluation
     from pmrl_cli.training.loop import Progress, Schedule
 
 __all__ = ["SPLITS", "Aligner"]
@@ -344,12 +346,67 @@ class Aligner:
         dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, None, None)
         return np.concatenate([block.fused for block in self.embed(dataset, fusion=fusion)])
 
-    def diagnose(self, features: Arrays | Dataset, ids: Sequence[str] | None = None, **options: Any) -> Diagnosis:  # noqa: ANN401 - passed on
-        """Diagnose the alignment of features in the shared space; see ``pmrl_cli.diagnosis.diagnose``."""
-        from pmrl_cli.diagnosis import diagnose
+    def evaluate(
+        self,
+        features: Arrays | Dataset,
+        ids: Sequence[str] | None = None,
+        *,
+        columns: Mapping[str, Sequence[object]] | None = None,
+        split: str = "auto",
+        **options: Any,  # noqa: ANN401 - those of retrieval.evaluate
+    ) -> Evaluation:
+        """Measure retrieval in the shared space, as ``pmrl evaluate --model`` does: the numbers are the same.
 
-        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, None)
-        return diagnose(self.embed_dataset(dataset), columns=dataset.dims, **options)
+        Args:
+            features: some of the model's modalities, as for ``fit``.
+            ids: as for ``fit``: they say which instances it saw.
+            columns: side columns by name.
+            split: which instances are judged, as for ``rows``; the ``scope`` of the result says which.
+            **options: those of ``pmrl_cli.retrieval.evaluate``.
+
+        Raises: DataError if the part asked for is empty, or has no instance with two modalities; UsageError for an
+            unknown word or column.
+        """
+        from pmrl_cli.retrieval import evaluate
+
+        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
+        rows, scope = self.rows(dataset, split)
+        return replace(evaluate(self.embed_dataset(dataset, rows), **options), scope=scope)
+
+    def diagnose(
+        self,
+        features: Arrays | Dataset,
+        ids: Sequence[str] | None = None,
+        *,
+        columns: Mapping[str, Sequence[object]] | None = None,
+        split: str = "auto",
+        **options: Any,  # noqa: ANN401 - those of diagnosis.state_of
+    ) -> Diagnosis:
+        """Diagnose the alignment in the shared space, as ``pmrl diagnose --model`` does: the numbers are the same.
+
+        Args:
+            features: some of the model's modalities, as for ``fit``.
+            ids: as for ``fit``: they say which instances it saw.
+            columns: side columns by name.
+            split: which instances are judged, as for ``rows``; ``inputs.scope`` of the result says which.
+            **options: those of ``pmrl_cli.diagnosis.state_of``; the columns ``group`` and ``label`` are used where
+                there are such.
+
+        Raises: as ``evaluate``.
+        """
+        from pmrl_cli.diagnosis import diagnose_state, state_of
+        from pmrl_cli.training.history import training_of
+
+        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
+        rows, scope = self.rows(dataset, split)
+        embedded = self.embed_dataset(dataset, rows)
+        options["group"] = group_column(dataset, options.get("group"))
+        options["label"] = label_column(dataset, options.get("label"))
+        state = state_of(embedded, columns=dataset.dims, **options)
+        diagnosis = diagnose_state(state, embedded, training_of(self.texts))
+        model = self._fitted().origin
+        diagnosis.result["inputs"] |= {"scope": scope, "model": model}
+        return diagnosis
 
     def save(
         self,

@@ -65,6 +65,7 @@ ARROWS = {
         "fusion",
         "record",
         "diagnosis",
+        "retrieval",
         "world",
     },
 }

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Annotated, Any
 
 from pmrl_cli.cli import compute, options, space
@@ -78,7 +79,7 @@ def command(
         )
     if world.rank:
         return
-    result = {**evaluation.as_dict(), "scope": found.instances}
+    result = replace(evaluation, scope=found.instances).as_dict()
     unmet = space.unmet_gates(result, gates, SHORT)
     if json:
         space.print_json(result)

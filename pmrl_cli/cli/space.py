@@ -131,8 +131,9 @@ def read_space(
         raise UsageError(
             what, found=f"--split {asked.split}", expected="a model, which knows", next_step="Pass --model MODEL."
         )
-    from pmrl_cli.data.columns import group_column
+    from pmrl_cli.data.columns import group_column, label_column
     from pmrl_cli.files.join.dataset import read_dataset
+    from pmrl_cli.retrieval.evaluation import scope_of
 
     aligner = None
     if asked.model is not None:  # before the features, which may take long to read
@@ -144,8 +145,7 @@ def read_space(
         for note in dataset.notes:
             typer.echo(f"note: {note}", err=True)
     compute.prepare(computing.threads)
-    everyone = "" if len(dataset) == 1 else "all "
-    instances = f"{everyone}{count_text(len(dataset), 'instance')}, compared as they are"
+    instances = scope_of(dataset)
     columns = dataset.dims
     rows = None
     if aligner is not None:
@@ -162,7 +162,7 @@ def read_space(
     return Space(
         dataset,
         instances,
-        asked.label or ("label" if "label" in dataset.columns else None),
+        label_column(dataset, asked.label),
         group_column(dataset, asked.group),
         asked.match,
         columns,

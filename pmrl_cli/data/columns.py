@@ -9,10 +9,10 @@ import pyarrow as pa
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import UsageError
 
-__all__ = ["GROUP", "codes_of", "column_of", "group_column"]
+__all__ = ["GROUP", "codes_of", "column_of", "group_column", "label_column"]
 
-GROUP = "group"
-"""A side column of this name is that of groups, unless another is named."""
+GROUP, LABEL = "group", "label"
+"""Side columns of these names are those of groups and of labels, unless others are named."""
 
 
 def column_of(dataset: Dataset, name: str) -> pa.Array:
@@ -44,3 +44,8 @@ def codes_of(dataset: Dataset, name: str) -> npt.NDArray[np.int64]:
 def group_column(dataset: Dataset, asked: str | None) -> str | None:
     """Return the side column of groups: the one asked for, else ``group`` where there is one, else None."""
     return asked or (GROUP if GROUP in dataset.columns else None)
+
+
+def label_column(dataset: Dataset, asked: str | None) -> str | None:
+    """Return the side column of labels: the one asked for, else ``label`` where there is one, else None."""
+    return asked or (LABEL if LABEL in dataset.columns else None)

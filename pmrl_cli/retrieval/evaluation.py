@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.data.columns import codes_of, group_column
+from pmrl_cli.data.columns import codes_of, group_column, label_column
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.links import links_of
@@ -31,6 +31,7 @@ __all__ = [
     "Measured",
     "evaluate",
     "mean_over",
+    "scope_of",
     "smallest_by_hash",
 ]
 
@@ -74,17 +75,20 @@ class Evaluation:
         pairwise: the mean of each metric over the directions between two modalities.
         fused: the same over the ``others->b`` directions; None for two modalities.
         facts: instances, modalities, dim, queries, repeated vectors, fusion, columns, seed and bootstrap draws.
+        scope: a sentence on which instances these are.
     """
 
     directions: Mapping[str, Mapping[str, Any]]
     pairwise: Mapping[str, Any] | None
     fused: Mapping[str, Any] | None
     facts: Mapping[str, Any]
+    scope: str
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ``pmrl.evaluate/1`` object: JSON values only, null for what cannot be said."""
         return {
             "schema": "pmrl.evaluate/1",
+            "scope": self.scope,
             **self.facts,
             "directions": {name: dict(found) for name, found in self.directions.items()},
             "pairwise": self.pairwise,
@@ -111,7 +115,8 @@ def evaluate(
         dataset: modalities of one dim; vectors of any length (they are compared by cosine).
         fusion: how the other modalities ask for one: ``leading``, with their leading direction, or ``weighted``, with
             the consensus that each candidate weights (see ``pmrl_cli.fusion``).
-        label: side column of labels: adds the mean average precision of finding the query's label.
+        label: side column of labels: adds the mean average precision of finding the query's label (None: ``label``,
+            where there is one).
         group: side column of groups that are drawn together for the intervals (None: ``group``, where there is one).
         match: side column; instances of one value show the same thing: each is a right answer for the others.
         seed: of the choice of queries and of the bootstrap.
@@ -124,11 +129,11 @@ def evaluate(
     check_fusion(fusion)
     check_one_space(dataset)
     dataset = with_hashes(dataset)
+    label, group = label_column(dataset, label), group_column(dataset, group)
     rows = np.flatnonzero(dataset.present.sum(1) >= 2)
     queries = smallest_by_hash(dataset, rows, max_queries, seed)
     ranked = rank_dataset(dataset, queries, relevance=Relevance.of(dataset, match), fusion=fusion, world=world)
 
-    group = group_column(dataset, group)
     codes = links_of(dataset, match=match, group=group).dependent
     numbers, positions = np.unique(codes[queries], return_inverse=True)
     groups = np.full(len(dataset), -1)
@@ -194,7 +199,13 @@ def evaluate(
             "seed": seed,
             "bootstrap": draws,
         },
+        scope=scope_of(dataset),
     )
+
+
+def scope_of(dataset: Dataset) -> str:
+    """Return the sentence that says which instances are judged where no model chose some."""
+    return f"{'all ' * (len(dataset) > 1)}{len(dataset):,} instance{'s' * (len(dataset) != 1)}, compared as they are"
 
 
 def smallest_by_hash(dataset: Dataset, rows: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:

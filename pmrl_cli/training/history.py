@@ -12,16 +12,25 @@ from typing import Any
 from pmrl_cli.files.artifacts.model import read_model
 from pmrl_cli.methods import is_sign_aware, temperatures_of
 
-__all__ = ["SCHEMA", "read_training"]
+__all__ = ["SCHEMA", "read_training", "training_of"]
 
 SCHEMA = "pmrl.training/1"
 
 
 def read_training(folder: Path) -> dict[str, Any]:
+    """Return how the fit of a model folder went: see ``training_of``.
+
+    Raises: DataError if the folder is no model; StateError if it has changed or is of another version.
+    """
+    files, _ = read_model(folder)
+    return training_of({name: files[name].decode("utf-8") for name in ("config.json", "history.csv")})
+
+
+def training_of(texts: Mapping[str, str]) -> dict[str, Any]:
     """Return how a fit went: the ``pmrl.training/1`` object.
 
     Args:
-        folder: of the model.
+        texts: ``config.json`` and ``history.csv`` of the model.
 
     Returns: ``modalities``, ``dim``, ``objectives``, ``sign_aware`` (whether one of them takes the
         sign-aware spectrum), ``temperatures`` (of the ``spectrum`` and of the ``instance``
@@ -29,14 +38,11 @@ def read_training(folder: Path) -> dict[str, Any]:
         each with its own), ``kept`` (``stage``, ``step`` and ``epoch`` of the evaluation whose weights each member
         has, or that a refit repeated), ``refitted``, and ``history``: each evaluation, without what was not known,
         to six digits.
-
-    Raises: DataError if the folder is no model; StateError if it has changed or is of another version.
     """
-    files, _ = read_model(folder)
-    config = json.loads(files["config.json"])
+    config = json.loads(texts["config.json"])
     history = [
         {name: value if name == "stage" else _number(value) for name, value in line.items() if value}
-        for line in csv.DictReader(io.StringIO(files["history.csv"].decode("utf-8")))
+        for line in csv.DictReader(io.StringIO(texts["history.csv"]))
     ]
     epochs = {(line["stage"], line["step"]): line["epoch"] for line in history}
     kept = [(member["stage"], member["best_step"]) for member in config["members"]]
