@@ -132,15 +132,59 @@ def _shown(blocks: Iterator[EmbeddedBlock], instances: int, *, quiet: bool) -> I
             bar.advance(task, len(block.ids))
 
 
+def _check_alone(others: Mapping[str, object]) -> None:
+    """Refuse options of a folder beside --into."""
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise UsageError(
+            what="--into with another output",
+            found=", ".join(given),
+            expected="--into alone: the file has a form of its own",
+            next_step="Leave either out.",
+        )
+
+
+def _put_into(
+    into: Path,
+    paths: list[str],
+    model: Path,
+    fusion: str,
+    reading: ReadOptions,
+    computing: compute.ComputeOptions,
+    *,
+    json: bool,
+    quiet: bool,
+) -> None:
+    """Put the vectors into a file of AnnData or MuData, and print it."""
+    from pmrl_cli.aligner import Aligner
+    from pmrl_cli.files.artifacts.into import check_into, put_into
+    from pmrl_cli.files.durable.atomic import to_json
+    from pmrl_cli.files.join.dataset import read_dataset
+
+    check_into(into)
+    compute.prepare(computing.threads)
+    aligner = Aligner.load(model, device=computing.device)
+    dataset = read_dataset(paths, replace(reading, min_modalities=1))
+    for sentence in () if quiet else dataset.notes:
+        typer.echo(f"note: {sentence}", err=True)
+    blocks = _shown(aligner.embed(dataset, fusion=fusion), len(dataset), quiet=quiet)
+    written = put_into(into, blocks, dataset.names, (len(dataset), aligner.dim))
+    if json:
+        typer.echo(to_json({"schema": "pmrl.export/1", "output": str(into), "written": written}), nl=False)
+    else:
+        typer.echo(str(into))
+
+
 @flattened
 def command(
     files: options.Files,
     model: Annotated[Path, option("--model", help="Model folder that pmrl fit wrote.", show_default=False)],
-    output: Annotated[
-        str,
-        option("-o", "--output", help="Folder, or - for an Arrow IPC stream.", show_default=False),
-    ],
     *,
+    output: Annotated[str | None, option("-o", "--output", help="Folder, or - for an Arrow IPC stream.")] = None,
+    into: Annotated[
+        Path | None,
+        option("--into", help="Instead of -o: put the vectors into obsm of this .h5ad or .h5mu file, as X_pmrl."),
+    ] = None,
     format: Annotated[
         str | None,
         option("--format", help=f"One of {', '.join(REGISTRY)} (default: parquet for a folder, arrow for -)."),
@@ -171,6 +215,19 @@ def command(
     Example: pmrl export features/*.h5 --model runs/a -o aligned
     """
     mine = options.parse_shard(shard)
+    if into is not None:
+        _check_alone({"-o": output, "--format": format, "--shard": shard, "--rows-per-file": rows_per_file})
+        _put_into(
+            into, options.expand_files(files, null=null), model, fusion, reading, computing, json=json, quiet=quiet
+        )
+        return
+    if output is None:
+        raise UsageError(
+            what="no output",
+            found="neither -o nor --into",
+            expected="a folder, - for a stream, or a file of AnnData or MuData",
+            next_step="Name a folder with -o.",
+        )
     streaming = output == STDOUT
     file_format = _format(format, streaming=streaming)
     if streaming:

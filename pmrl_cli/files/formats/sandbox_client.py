@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from pmrl_cli.files.formats.contents import Block, Contents
 
-__all__ = ["KINDS", "probe", "start"]
+__all__ = ["KINDS", "environment", "probe", "start"]
 
 KINDS = {
     ".h5": "hdf5",
@@ -70,7 +70,7 @@ class _Worker:
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
                 stderr=subprocess.DEVNULL,
-                env=_environment(),
+                env=environment(),
                 pass_fds=descriptors,
                 process_group=0,
             )
@@ -90,7 +90,8 @@ def _shared_file() -> BinaryIO:
     return file
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """Return the environment of a process that opens files: no plugins for HDF5, one thread."""
     here = str(Path(__file__).parents[3])
     outer = os.environ.get("PYTHONPATH")
     kept = {key: value for key, value in os.environ.items() if not key.startswith("HDF5_PLUGIN")}
