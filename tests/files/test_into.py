@@ -114,7 +114,8 @@ def test_their_own_libraries_read_it_back(tmp_path):
     pandas = pytest.importorskip("pandas")
     generator = np.random.default_rng(1)
     data = {}
-    with pandas.option_context("future.infer_string", False):  # AnnData cannot write the new kind of string
+    # AnnData cannot write the new kind of string.
+    with pandas.option_context("future.infer_string", False):  # noqa: FBT003 - pandas has no keyword for it
         for name, rows in (("rna", [0, 3, 5]), ("protein", [0, 1, 2, 3, 4, 5])):
             data[name] = anndata.AnnData(generator.normal(size=(len(rows), 4)).astype(np.float32))
             data[name].obs_names = [f"c{i}" for i in rows]
