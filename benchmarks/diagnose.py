@@ -84,7 +84,7 @@ def scores_of(batch: Batch) -> tuple[dict[str, Array], npt.NDArray[np.int64], fl
     }
     rates = [rate.value or 0.0 for rate in model.rates]
     total = rates[0] if len(rates) == 2 else sum(rates)
-    return scores, suspicion.culprit, total, all(rate.status == "ok" for rate in model.rates)
+    return scores, suspicion.suspect_modality, total, all(rate.status == "ok" for rate in model.rates)
 
 
 def whole(dataset: Dataset) -> tuple[Batch, npt.NDArray[np.int64]]:
@@ -128,9 +128,9 @@ def row_of(name: str, split: str, batch: Batch, same: npt.NDArray[np.int64], rat
     curves, blamed, rates, told = [], [], [], []
     for seed in range(draws):
         which, source = plan_swaps(batch.present.numpy(), same, rate, seed)
-        scores, culprit, total, known = scores_of(swap(batch, which, source))
+        scores, suspect_modality, total, known = scores_of(swap(batch, which, source))
         curves.append([roc_auc_score(which >= 0, scores[key]) for key in SCORES])
-        blamed.append((culprit == which)[which >= 0].mean())
+        blamed.append((suspect_modality == which)[which >= 0].mean())
         rates.append(total)
         told.append(known)
     return text_of(name, split, len(batch.rows), rate, np.mean(curves, 0), blamed, rates, told)
@@ -164,10 +164,10 @@ def refitted(folder: Path, rate: float = 0.05) -> str:
         modalities.append(replace(features, array=array, bfloat16=False, digest=""))
     mixed = replace(dataset, modalities=tuple(modalities))
     batch, kept = whole(Aligner().fit(mixed).embed_dataset(mixed))
-    scores, culprit, total, known = scores_of(batch)
+    scores, suspect_modality, total, known = scores_of(batch)
     bad = which[kept] >= 0
     areas = np.array([roc_auc_score(bad, scores[key]) for key in SCORES])
-    blamed = [float((culprit == which[kept])[bad].mean())]
+    blamed = [float((suspect_modality == which[kept])[bad].mean())]
     return text_of(folder.name, "seen swapped", len(batch.rows), rate, areas, blamed, [total], [known])
 
 
@@ -217,7 +217,7 @@ def levels() -> Iterator[str]:
                 one = dependence(first, second, np.arange(n))
                 found["pairing z"].append(pairing_z(first, second) or 0.0)
                 found["CKA z"].append(one.cka_z.value or 0.0)
-                mknn = one.mknn_adj.p
+                mknn = one.neighbours_adjusted.p
                 found["shared neighbours"].append(0.0 if mknn is None or mknn >= 0.05 else 9.0)
             for name, values in found.items():
                 share = np.mean(np.array(values) > 1.645)
@@ -267,7 +267,7 @@ def coverage_of_probe(draws: int = 200, n: int = 300) -> Iterator[str]:
             generator = np.random.default_rng(seed)
             vectors = [generator.normal(size=(n, d)) for _ in range(2)]
             one = probe(vectors, np.arange(n) % 2 == 0, np.arange(n))
-            found.append(one is not None and inside(one.shared_dims, 0.0))
+            found.append(one is not None and inside(one.shared_dimensions, 0.0))
         yield f"| interval of the shared dimensions, unrelated | n {n}, d {d} | .95 | {np.mean(found):.3f} |"
 
 

@@ -125,7 +125,7 @@ def command(
 
         training = read_training(asked.model)
     diagnosis = diagnose_state(state, found.dataset, training)
-    result = diagnosis.as_dict()
+    result = diagnosis.result
     result["inputs"] |= {"scope": found.instances, "model": None if asked.model is None else str(asked.model)}
     reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
@@ -151,7 +151,9 @@ def unmet_conditions(
 def conclude(result: Mapping[str, Any], unmet: Sequence[str], *, as_json: bool) -> None:
     """Print a diagnosis and leave, with 1 if something is not met."""
     if as_json:
-        space.print_json(result)
+        from pmrl_cli.data.json_digest import with_digest
+
+        space.print_json(with_digest(result))
     else:
         diagnose_screen.show(result)
     space.leave(unmet)

@@ -128,7 +128,7 @@ def _pairs(result: Result, width: int) -> list[str]:
         return []
     title = "pair"
     if len(shown) > MOST_PAIRS:
-        key = "probe.R@1" if before else "adj"
+        key = "probe.R@1" if before else "cosine_adjusted"
 
         def strength(one: tuple[str, Mapping[str, Any]]) -> float:
             value = value_at(one[1], key)
@@ -148,18 +148,18 @@ def _pairs(result: Result, width: int) -> list[str]:
         columns = [
             Column(title, names),
             column("probe R@1", "probe.R@1", number_text(1 / gallery if gallery else None), 0),
-            column("shared dims", "probe.shared_dims", "0", 0),
-            column("bits", "probe.mi_bits", "0", 2),
-            column("CKA adj", "cka_adj", "0", 1),
+            column("shared dims", "probe.shared_dimensions", "0", 0),
+            column("bits", "probe.information_bits", "0", 2),
+            column("CKA adj", "cka_adjusted", "0", 1),
             column("CKA z", "cka_z", "0", 4),
-            column("10-NN adj", "mknn_adj", "0", 3),
+            column("10-NN adj", "neighbours_adjusted", "0", 3),
         ]
     else:
         gallery = at(result, "retrieval.standard_gallery")
         columns = [
             Column(title, names),
-            column("adj cosine", "adj", "0", 0),
-            Column("95% CI", [*(ci_text(at(one, "adj.ci")) for one in sections), ""], 4),
+            column("adj cosine", "cosine_adjusted", "0", 0),
+            Column("95% CI", [*(ci_text(at(one, "cosine_adjusted.ci")) for one in sections), ""], 4),
             column("z", "z", "0", 2),
             column("gap", "gap.gap_share", "0", 1),
             *_both_ways(shown, gallery),
@@ -189,21 +189,21 @@ def _modalities(result: Result, width: int) -> list[str]:
     k = len(shown)
     columns = [Column("modality", [*(_marked(name, result) for name, _ in shown), "  chance"])]
     for heading, path, chance, rank in (
-        ("AUC", "loo_auc", "0.500", 0),
-        ("load", "load", "-", 4),
-        ("cone", "meancos", "0", 2),
-        ("gradient", "grad_share", number_text(1 / max(k, 1)), 3),
-        ("mispaired", "mispair", "0", 1),
+        ("AUC", "consensus_auc", "0.500", 0),
+        ("loading", "loading", "-", 4),
+        ("cone", "mean_cosine", "0", 2),
+        ("gradient", "gradient_share", number_text(1 / max(k, 1)), 3),
+        ("mispaired", "mispair_rate", "0", 1),
     ):
         found = [at(section, path) or {"value": None, "status": "ok"} for _, section in shown]
         if any(one["value"] is not None for one in found):
-            if path == "load":
-                nulls = [at(section, "load.chance") for _, section in shown]
+            if path == "loading":
+                nulls = [at(section, "loading.chance") for _, section in shown]
                 known = [null for null in nulls if null is not None]
                 chance = number_text(sum(known) / len(known)) if known else "-"
             cells = [_or_less(one) for one in found]
             columns.append(Column(heading, [*cells, chance], rank))
-    used = [f"{number_text(value_at(section, 'pr_deb'))} of {dims[name]}" for name, section in shown]
+    used = [f"{number_text(value_at(section, 'participation_ratio'))} of {dims[name]}" for name, section in shown]
     columns.insert(2 if len(columns) > 2 else len(columns), Column("dims used", [*used, "all"], 0))
     return table(columns, width=width, first=16)
 
@@ -245,7 +245,7 @@ def _reasons(result: Result, width: int, room: int) -> list[str]:
 
 def _gains(result: Result, width: int) -> list[str]:
     """Return the remedies whose gain is beyond chance, three at most."""
-    helping = [one for one in result["counterfactual"] if one["delta"]["ci"] and one["delta"]["ci"][0] > 0][:3]
+    helping = [one for one in result["remedies"] if one["delta"]["ci"] and one["delta"]["ci"][0] > 0][:3]
     if not helping:
         return []
     columns = [

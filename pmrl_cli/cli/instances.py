@@ -57,14 +57,12 @@ def write_tables(
     def blocks() -> Iterator[InstanceRows]:
         for block in mispairs.judge(dataset):
             ids = dataset.ids.take(block.rows)
-            culprits = [mispairs.culprit_name(int(culprit)) for culprit in block.culprit]
+            blamed = [mispairs.suspect_name(int(suspect_modality)) for suspect_modality in block.suspect_modality]
             flagged.extend(
-                (ids[i].as_py(), culprits[i], float(block.score[i]), float(block.probability[i]))
+                (ids[i].as_py(), blamed[i], float(block.score[i]), float(block.probability[i]))
                 for i in (block.probability >= FLAGGED).nonzero()[0].tolist()
             )
-            yield InstanceRows(
-                ids, block.rho, block.signed, block.agreement, block.score, culprits, block.probability
-            )
+            yield InstanceRows(ids, block.rho, block.signed, block.agreement, block.score, blamed, block.probability)
 
     if per_instance is not None:
         write_instances(per_instance, dataset.names, blocks())

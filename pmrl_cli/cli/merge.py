@@ -65,7 +65,7 @@ def command(
         )
     from pmrl_cli.diagnosis import diagnose_state
 
-    result = diagnose_state(merged).as_dict()
+    result = diagnose_state(merged).result
     instances = space.count_text(merged.instances, "instance")
     result["inputs"] |= {"scope": f"{instances} of {space.count_text(len(files), 'state')}", "model": None}
     reports.add_comparison(result, baseline, compare)

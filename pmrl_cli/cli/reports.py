@@ -47,7 +47,8 @@ def add_comparison(result: dict[str, Any], baseline: Mapping[str, Any] | None, c
 def write(result: Mapping[str, Any], report: Path | None) -> None:
     """Write the page of a diagnosis, or of a training, if one is asked for."""
     if report is not None:
+        from pmrl_cli.diagnosis import notes
         from pmrl_cli.files.artifacts.diagnoses import write_page
         from pmrl_cli.report import render
 
-        write_page(report, render(result))
+        write_page(report, render(result, notes()))

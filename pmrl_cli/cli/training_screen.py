@@ -26,7 +26,7 @@ _ROWS = (
     ("saturation", "saturation 1 - p1"),
     ("loss", "training loss"),
 )
-_EACH = (("load", "load"), ("grad_share", "gradient share"), ("pr_deb", "dims used"))
+_EACH = (("loading", "loading"), ("gradient_share", "gradient share"), ("participation_ratio", "dims used"))
 _LEVELS = "▁▂▃▄▅▆▇█"
 _PLAIN_LEVELS = "_.-=+*#%"
 _CURVE = 24

@@ -8,13 +8,14 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["FLAGGED", "Diagnosis", "Header", "Mispairs", "State", "diagnose", "diagnose_state", "state_of"]
+__all__ = ["FLAGGED", "Diagnosis", "Header", "Mispairs", "State", "diagnose", "diagnose_state", "notes", "state_of"]
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis.mispairing import FLAGGED, Mispairs
     from pmrl_cli.diagnosis.run import Diagnosis, diagnose, diagnose_state, state_of
     from pmrl_cli.diagnosis.state.accumulate import State
     from pmrl_cli.diagnosis.state.header import Header
+    from pmrl_cli.diagnosis.statistics.declared import notes
 
 _HOMES = {
     "FLAGGED": "mispairing",
@@ -24,6 +25,7 @@ _HOMES = {
     "State": "state.accumulate",
     "diagnose": "run",
     "diagnose_state": "run",
+    "notes": "statistics.declared",
     "state_of": "run",
 }
 

@@ -52,13 +52,13 @@ class Suspicion(NamedTuple):
     Args:
         evidence: (B,) log of the mean likelihood ratio, over modalities, of being mispaired to being a partner: the
             higher, the more suspect. NaN with fewer than two modalities.
-        culprit: (B,) the modality with the most evidence against it; -1 with fewer than two. With two modalities
-            in all it says nothing: either may be wrong.
+        suspect_modality: (B,) the modality with the most evidence against it; -1 with fewer than two. With two
+            modalities in all it says nothing: either may be wrong.
         probability: (B,) in [0, 1], given the mispair rates; 0 where they are 0 or only upper bounds.
     """
 
     evidence: Array
-    culprit: npt.NDArray[np.int64]
+    suspect_modality: npt.NDArray[np.int64]
     probability: Array
 
 
@@ -89,7 +89,7 @@ class MispairModel:
     steps: tuple[Steps, ...]
 
     def evidence(self, score: Array) -> tuple[Array, npt.NDArray[np.int64]]:
-        """Return (B,) evidence and (B,) culprits of (B, K) scores: see ``Suspicion``."""
+        """Return (B,) evidence and (B,) suspect_modalities of (B, K) scores: see ``Suspicion``."""
         # Log likelihood ratios of two normals of one width, ``gap`` apart.
         ratios = self.gap * (self.gap / 2 - (score - self.mean) / self.deviation)
         known = ~np.isnan(ratios)
@@ -106,13 +106,13 @@ class MispairModel:
         Args:
             score: (B, K) of ``agreement``.
         """
-        evidence, culprit = self.evidence(score)
+        evidence, suspect_modality = self.evidence(score)
         probability = np.zeros(len(score))
         for m, steps in enumerate(self.steps):
-            blamed = culprit == m
+            blamed = suspect_modality == m
             at = np.searchsorted(steps.score, score[blamed, m])
             probability[blamed] = np.append(steps.probability, 0.0)[at]
-        return Suspicion(evidence, culprit, probability)
+        return Suspicion(evidence, suspect_modality, probability)
 
 
 def poisson_interval(count: float) -> tuple[float, float]:
@@ -174,11 +174,11 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
         if usable[:, m].any():
             gap[m] = max(0.0, (np.median(score[usable[:, m], m]) - mean[m]) / deviation[m])
     model = MispairModel(mean, deviation, gap, (), ())
-    _, culprit = model.evidence(score)
+    _, suspect_modality = model.evidence(score)
     rates, steps = [], []
     for m in range(modalities):
         own = score[usable[:, m], m]
-        blamed = (culprit[usable[:, m]] == m) | (modalities == 2)
+        blamed = (suspect_modality[usable[:, m]] == m) | (modalities == 2)
         auc = consensus_auc(score[:, m], mispaired[m], groups).value
         rate = _rate(own, blamed, mispaired[m], auc, groups[usable[:, m]])
         rates.append(rate)
@@ -238,7 +238,6 @@ def _rate(
 
 
 _TOP = 50
-_MERGED_BINS = 16  # of EDGES in one bin of a picture
 
 
 class InstanceBlock(NamedTuple):
@@ -250,7 +249,7 @@ class InstanceBlock(NamedTuple):
         signed: (B,) squared length of the mean unit vector.
         agreement: (B, K) cosine of each vector with the consensus of the others, centred; NaN where absent.
         score: (B,) the higher, the more suspect.
-        culprit: (B,) modality with the most against it, -1 for none.
+        suspect_modality: (B,) modality with the most against it, -1 for none.
         probability: (B,) of being mispaired.
     """
 
@@ -259,7 +258,7 @@ class InstanceBlock(NamedTuple):
     signed: Array
     agreement: Array
     score: Array
-    culprit: npt.NDArray[np.int64]
+    suspect_modality: npt.NDArray[np.int64]
     probability: Array
 
 
@@ -288,14 +287,14 @@ class Mispairs:
         found, mispaired = reference.agreement(), reference.mispaired()
         return cls(names, reference, found, mispaired, mispair_model(found, mispaired, groups))
 
-    def culprit_name(self, culprit: int) -> str:
+    def suspect_name(self, suspect_modality: int) -> str:
         """Return a modality's name; of two modalities, the pair, for it cannot be said which of them is wrong."""
-        return "|".join(self.names) if len(self.names) == 2 else self.names[culprit]
+        return "|".join(self.names) if len(self.names) == 2 else self.names[suspect_modality]
 
     def section(self, ids: Sequence[str]) -> dict[str, Any]:
         """Return the ``suspects`` section."""
         suspicion = self.model.judge(self.found.score)
-        known = np.flatnonzero(suspicion.culprit >= 0)
+        known = np.flatnonzero(suspicion.suspect_modality >= 0)
         order = known[np.argsort(-suspicion.evidence[known], kind="stable")]
         flagged = int((suspicion.probability[known] >= FLAGGED).sum())
         return {"instances": len(known), "flagged": flagged, "top": self._top(suspicion, order[:_TOP], ids)}
@@ -305,26 +304,11 @@ class Mispairs:
             {
                 "id": ids[row],
                 "score": float(suspicion.evidence[row]),
-                "culprit": self.culprit_name(int(suspicion.culprit[row])),
+                "suspect_modality": self.suspect_name(int(suspicion.suspect_modality[row])),
                 "probability": float(suspicion.probability[row]),
             }
             for row in rows
         ]
-
-    def modality(self, m: int, groups: npt.NDArray[np.int64]) -> dict[str, Any]:
-        """Return what a modality's section says of agreement."""
-        score, merged = self.found.score[:, m], self.mispaired[m].reshape(-1, _MERGED_BINS).sum(1)
-        edges = EDGES[::_MERGED_BINS]
-        rate: Statistic = self.model.rates[m]
-        return {
-            "loo_auc": consensus_auc(score, self.mispaired[m], groups),
-            "mispair": rate,
-            "suspect_histogram": {
-                "edges": edges,
-                "observed": np.histogram(score[~np.isnan(score)], edges)[0],
-                "shuffled": merged,
-            },
-        }
 
     def judge(self, dataset: Dataset) -> Iterator[InstanceBlock]:
         """Yield what is known of every instance with two modalities or more: a second pass over the data.
@@ -342,6 +326,6 @@ class Mispairs:
                 statistics.signed,
                 agreed.cosine,
                 suspicion.evidence,
-                suspicion.culprit,
+                suspicion.suspect_modality,
                 suspicion.probability,
             )

@@ -15,19 +15,24 @@ import numpy as np
 
 from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.json_digest import with_digest
 from pmrl_cli.data.split import shard
+from pmrl_cli.diagnosis.evidence import SHUFFLES, Evidence
 from pmrl_cli.diagnosis.mispairing import Mispairs
 from pmrl_cli.diagnosis.rules.verdict import judge
-from pmrl_cli.diagnosis.sections import DRAWS, SHUFFLES, sections_of_shared_space, sections_without_shared_space
+from pmrl_cli.diagnosis.sections import sections_of
 from pmrl_cli.diagnosis.state.accumulate import MOMENTS, RESERVOIR, State
 from pmrl_cli.diagnosis.state.header import Header
 from pmrl_cli.diagnosis.state.summaries import BINS
-from pmrl_cli.diagnosis.statistics.row_order import try_orders
+from pmrl_cli.diagnosis.statistics.retrieval import DRAWS
 from pmrl_cli.retrieval.batches import check_pairs
 from pmrl_cli.stats.statistic import plain
 from pmrl_cli.world import ALONE, World, collect_arrays
 
-__all__ = ["Diagnosis", "diagnose", "diagnose_state", "state_of"]
+__all__ = ["SCHEMA", "Diagnosis", "diagnose", "diagnose_state", "state_of"]
+
+
+SCHEMA = "pmrl.diagnose/2"
 
 
 @dataclass(frozen=True)
@@ -35,7 +40,7 @@ class Diagnosis:
     """What ``diagnose`` found.
 
     Args:
-        result: the ``pmrl.diagnose/1`` object of ``docs/diagnose.schema.json``: JSON values only.
+        result: the ``pmrl.diagnose/2`` object of ``docs/diagnose.schema.json``: JSON values only.
         mispairs: judges single instances; None where the modalities do not share a space.
     """
 
@@ -43,8 +48,8 @@ class Diagnosis:
     mispairs: Mispairs | None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the result."""
-        return self.result
+        """Return the result with a digest of itself."""
+        return with_digest(self.result)
 
 
 def diagnose(dataset: Dataset, **options: Any) -> Diagnosis:  # noqa: ANN401 - those of state_of
@@ -128,9 +133,9 @@ def diagnose_state(
         dataset: where it was seen, if at hand: where pairs look unpaired, other orders of its rows are tried.
         training: how the model that made the vectors was trained (``pmrl.training/1``), if one did.
     """
-    header, chosen = state.header, state.reservoir.chosen()
+    header, evidence = state.header, Evidence(state, dataset, training)
     sections: dict[str, Any] = {
-        "schema": "pmrl.diagnose/1",
+        "schema": SCHEMA,
         "inputs": {
             "modalities": header.names,
             "dims": dict(zip(header.names, header.dims, strict=True)),
@@ -144,7 +149,7 @@ def diagnose_state(
         },
         "config": {
             "seed": header.seed,
-            "reservoir": len(chosen),
+            "reservoir": len(evidence.sample),
             "moments": state.moments.count,
             "shuffles": SHUFFLES,
             "neighbours": 10,
@@ -152,26 +157,13 @@ def diagnose_state(
             "bootstrap": DRAWS,
             "ties": "expected",
         },
-        "alignment": None,
-        "retrieval": None,
-        "suspects": None,
-        "counterfactual": [],
-        "training": None,
+        **sections_of(evidence),
         "compare": None,
         "limits": _limits(state),
-        "plot": {},
     }
-    mispairs = Mispairs.of(chosen.batch(), header.names, chosen.groups) if header.shared else None
-    sections |= (
-        sections_without_shared_space(state, chosen)
-        if mispairs is None
-        else sections_of_shared_space(state, chosen, mispairs, training)
-    )
     result = plain(sections)
-    if dataset is not None:
-        try_orders(result, dataset)
-    result["verdict"] = judge(result).as_dict()
-    return Diagnosis(result, mispairs)
+    result["verdict"] = plain(judge(result).as_dict())
+    return Diagnosis(result, evidence.mispairs if header.shared else None)
 
 
 def _limits(state: State) -> list[str]:

@@ -5,7 +5,7 @@ Needs matplotlib and Jinja2, which the extra ``report`` brings; neither is impor
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
 from typing import Any
 
@@ -30,14 +30,15 @@ def check_installed() -> None:
         )
 
 
-def render(result: Mapping[str, Any]) -> str:
+def render(result: Mapping[str, Any], notes: Sequence[tuple[str, str, str]] = ()) -> str:
     """Return the page of a diagnosis, or of how a fit went: the same result gives the same text.
 
     Args:
         result: JSON values as ``docs/diagnose.schema.json`` describes them (what is null or absent is not shown), or
             the ``pmrl.training/1`` object of ``pmrl_cli.training.history``.
+        notes: name, formula and chance of the statistics.
     """
     check_installed()
     from pmrl_cli.report.page import render_page, render_training_page
 
-    return render_training_page(result) if result["schema"] == "pmrl.training/1" else render_page(result)
+    return render_training_page(result) if result["schema"] == "pmrl.training/1" else render_page(result, notes)

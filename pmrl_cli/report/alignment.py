@@ -133,9 +133,9 @@ def gallery_curve(result: Result) -> Picture | None:
 def modality_bars(result: Result) -> Picture | None:
     """Return what each modality contributes."""
     kinds: list[tuple[str, str, float, tuple[int, int | None]]] = [
-        ("loo_auc", "agrees with the others (AUC)", 0.5, (0, 1)),
-        ("load", "load on the shared direction", 1.0, (0, None)),
-        ("grad_share", "share of the gradient", 1 / max(len(result["modality"]), 1), (0, None)),
+        ("consensus_auc", "agrees with the others (AUC)", 0.5, (0, 1)),
+        ("loading", "load on the shared direction", 1.0, (0, None)),
+        ("gradient_share", "share of the gradient", 1 / max(len(result["modality"]), 1), (0, None)),
     ]
     sections = modalities(result)
     kinds = [kind for kind in kinds if any(value_at(found, kind[0]) is not None for _, found in sections)]

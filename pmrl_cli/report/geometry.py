@@ -85,7 +85,7 @@ def eigenvalues(result: Result) -> Picture | None:
     told = []
     for index, (name, values) in enumerate(spectra.items()):
         order = np.arange(1, len(values) + 1)
-        used = result["modality"][name]["pr_deb"]["value"]
+        used = result["modality"][name]["participation_ratio"]["value"]
         label = f"{short(name, 16)}: {number_text(used)} dims"
         kept = np.unique(np.geomspace(1, len(values), _MOST_COMPONENTS).astype(int)) - 1
         axes.plot(order[kept], values[kept], label=label, **line_style(index))
@@ -111,23 +111,24 @@ def hub_counts(result: Result) -> Picture | None:
     """Return how often candidates are among the ten nearest, beside Poisson."""
     found: dict[str, Mapping[str, Any]] = {}
     for _, pair in pairs(result):
-        found |= {name: one for name, one in sorted(pair.get("hubness", {}).items()) if one.get("counts")}
+        ways = {name: way.get("hubness", {}) for name, way in sorted(pair["retrieval"].items())}
+        found |= {name: one for name, one in ways.items() if one.get("counts")}
     if not found:
         return None
-    worst = sorted(found, key=lambda name: -(found[name]["skew"]["value"] or 0))[:4]
+    worst = sorted(found, key=lambda name: -(found[name]["skewness"]["value"] or 0))[:4]
     figure, (axes,) = plain_axes(2.6)
     longest = 0
     for index, name in enumerate(worst):
         counts = np.asarray(found[name]["counts"], dtype=float)
         longest = max(longest, len(counts))
-        label = f"{short(name)}, skew {number_text(found[name]['skew']['value'])}"
+        label = f"{short(name)}, skew {number_text(found[name]['skewness']['value'])}"
         axes.plot(np.arange(len(counts)), counts / max(counts.sum(), 1), label=label, **line_style(index))
     expected = np.exp(-_POISSON_MEAN) * np.cumprod(np.append(1, _POISSON_MEAN / np.arange(1, longest)))
     axes.plot(np.arange(longest), expected, color=INK, linewidth=1, linestyle="--", label="Poisson(10), no hubs")
     axes.set(xlabel=f"times among the 10 nearest (last: {longest - 1} or more)", ylabel="share of candidates")
     axes.set_ylim(bottom=0)
     key_above(figure, axes)
-    told = "; ".join(f"{name}: skew {number_text(found[name]['skew']['value'])}" for name in worst)
+    told = "; ".join(f"{name}: skew {number_text(found[name]['skewness']['value'])}" for name in worst)
     return picture(
         "hubs",
         figure,
@@ -167,8 +168,8 @@ def similarity(result: Result) -> Picture | None:
         "similarities",
         figure,
         heading="Similarities",
-        reading="Cosines between up to 64 instances: first modality down, second across, partners on the diagonal; "
-        "the darker (on a dark page: the brighter), the more alike. A clean diagonal is alignment; stripes are hubs; "
-        "an even square is a collapse or no pairing.",
+        reading=f"Cosines between {max(map(len, matrices.values()))} instances: first modality down, second "
+        "across, partners on the diagonal; the darker (on a dark page: the brighter), the more alike. A clean "
+        "diagonal is alignment; stripes are hubs; an even square is a collapse or no pairing.",
         alternative=f"Similarity matrices. {told}.",
     )

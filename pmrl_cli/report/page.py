@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pmrl_cli.report import alignment, geometry, remedies, shape, training
-from pmrl_cli.report.notes import NOTES
 from pmrl_cli.report.svg import drawing
 from pmrl_cli.report.wording import action_text, ci_text, difference_text, metric_text, number_text
 
@@ -43,17 +42,17 @@ _HEADLINE = (
 )
 
 _MAPS = (
-    ("adjusted cosine", "adj"),
+    ("adjusted cosine", "cosine_adjusted"),
     ("R@1_standard", "R@1_standard"),
     ("gap share", "gap.gap_share"),
     ("probe R@1", "probe.R@1"),
-    ("adjusted CKA", "cka_adj"),
+    ("adjusted CKA", "cka_adjusted"),
 )
 
 _MOST_STATISTICS = 600  # those of six modalities; they grow with the pairs, and the page stays under a megabyte
 
 
-def render_page(result: Mapping[str, Any]) -> str:
+def render_page(result: Mapping[str, Any], notes: Sequence[tuple[str, str, str]]) -> str:
     """Return the page of a diagnosis: see ``pmrl_cli.report.render``."""
     with drawing():
         pictures = [found for draw in _PICTURES if (found := draw(result)) is not None]
@@ -76,7 +75,7 @@ def render_page(result: Mapping[str, Any]) -> str:
         left_out=max(0, len(statistics) - _MOST_STATISTICS),
         differences=shape.differences(result),
         pictures=pictures,
-        notes=NOTES,
+        notes=notes,
         symbols={"fail": "✗", "warn": "!", "info": "✓"},
     )
 

@@ -39,7 +39,7 @@ def suspect_scores(result: Result) -> Picture | None:
     figure, panels = plain_axes(0.5 + 1.8 * rows, columns, rows=rows)
     told = []
     for axes, (name, (edges, densities)) in zip(panels, drawn.items(), strict=False):
-        rate = result["modality"][name].get("mispair") or {"value": None, "ci": None, "status": "not_applicable"}
+        rate = result["modality"][name].get("mispair_rate") or {"value": None, "ci": None, "status": "not_applicable"}
         axes.stairs(densities["observed"], edges, color=SERIES[0], label="partners")
         axes.stairs(densities["shuffled"], edges, color=INK, linestyle="--", linewidth=1, label="mispaired")
         title = short(name, 20)
@@ -70,18 +70,18 @@ def suspect_scores(result: Result) -> Picture | None:
 
 def canonical_correlations(result: Result) -> Picture | None:
     """Return held-out canonical correlations beside those where they were fitted."""
-    probes = {name: p["probe"] for name, p in pairs(result) if p.get("probe") and p["probe"]["h"]}
+    probes = {name: p["probe"] for name, p in pairs(result) if p.get("probe") and p["probe"]["correlations"]}
     if not probes:
         return None
-    shown = sorted(probes, key=lambda name: -(probes[name]["shared_dims"]["value"] or 0))[:6]
+    shown = sorted(probes, key=lambda name: -(probes[name]["shared_dimensions"]["value"] or 0))[:6]
     figure, (axes,) = plain_axes(2.8)
     for index, name in enumerate(shown):
         probe = probes[name]
-        held = np.asarray(probe["h"], dtype=float)
-        label = f"{short(name)}: {number_text(probe['shared_dims']['value'])} shared dims"
+        held = np.asarray(probe["correlations"], dtype=float)
+        label = f"{short(name)}: {number_text(probe['shared_dimensions']['value'])} shared dims"
         axes.plot(np.arange(1, len(held) + 1), held, label=label, **line_style(index))
-        if probe.get("h_train"):
-            fitted = np.asarray(probe["h_train"], dtype=float)
+        if probe.get("correlations_fitted"):
+            fitted = np.asarray(probe["correlations_fitted"], dtype=float)
             axes.plot(
                 np.arange(1, len(fitted) + 1), fitted, color=line_style(index)["color"], linewidth=0.6, alpha=0.6
             )
@@ -92,7 +92,7 @@ def canonical_correlations(result: Result) -> Picture | None:
     logarithmic(axes.xaxis)
     key_above(figure, axes)
     told = "; ".join(
-        f"{name}: {number_text(probes[name]['shared_dims']['value'])} shared dimensions, held-out R@1 "
+        f"{name}: {number_text(probes[name]['shared_dimensions']['value'])} shared dimensions, held-out R@1 "
         f"{number_text(probes[name]['R@1']['value'])} in {probes[name]['gallery']}"
         for name in shown
     )
@@ -108,7 +108,7 @@ def canonical_correlations(result: Result) -> Picture | None:
 
 def counterfactuals(result: Result) -> Picture | None:
     """Return the measured gains of the remedies."""
-    tried = [one for one in result["counterfactual"] if one["delta"]["value"] is not None]
+    tried = [one for one in result["remedies"] if one["delta"]["value"] is not None]
     if not tried:
         return None
     rows = np.arange(len(tried))[::-1]

@@ -17,8 +17,8 @@ _PANELS = (
     ("retrieval", ("mrr", "r1")),
     ("alignment", ("A", "signed", "share")),
     ("saturation, 1 - p1", ("saturation",)),
-    ("share of the gradient", "grad_share."),
-    ("dimensions in use", "pr_deb."),
+    ("share of the gradient", "gradient_share."),
+    ("dimensions in use", "participation_ratio."),
     ("loss", ("loss",)),
 )
 _NAMES = {"mrr": "MRR", "r1": "R@1", "share": "rho"}

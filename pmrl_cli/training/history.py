@@ -16,6 +16,7 @@ __all__ = ["SCHEMA", "read_training", "training_of"]
 
 SCHEMA = "pmrl.training/1"
 
+_SHORT = {"load": "loading", "grad_share": "gradient_share", "pr_deb": "participation_ratio"}
 
 def read_training(folder: Path) -> dict[str, Any]:
     """Return how the fit of a model folder went: see ``training_of``.
@@ -41,7 +42,7 @@ def training_of(texts: Mapping[str, str]) -> dict[str, Any]:
     """
     config = json.loads(texts["config.json"])
     history = [
-        {name: value if name == "stage" else _number(value) for name, value in line.items() if value}
+        {_name(name): value if name == "stage" else _number(value) for name, value in line.items() if value}
         for line in csv.DictReader(io.StringIO(texts["history.csv"]))
     ]
     epochs = {(line["stage"], line["step"]): line["epoch"] for line in history}
@@ -57,6 +58,12 @@ def training_of(texts: Mapping[str, str]) -> dict[str, Any]:
         "refitted": config["refitted"],
         "history": history,
     }
+
+
+def _name(name: str) -> str:
+    """Return the name of a number of a history, written out where an earlier version had it short."""
+    short, dot, modality = name.partition(".")
+    return _SHORT[short] + dot + modality if dot and short in _SHORT else name
 
 
 def _temperatures(members: Sequence[Mapping[str, Any]]) -> dict[str, float | None]:

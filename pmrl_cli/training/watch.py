@@ -57,14 +57,14 @@ def held_out_statistics(
         statistics["saturation"] = _value(saturation(batch, batch.rows, temperature))
     shares = gradient_shares(batch, batch.rows, lifted=sign_aware)
     for m, (name, share) in enumerate(zip(names, shares, strict=True)):
-        statistics[f"load.{name}"] = _mean(found.loading[:, m])
-        statistics[f"grad_share.{name}"] = _value(share)
+        statistics[f"loading.{name}"] = _mean(found.loading[:, m])
+        statistics[f"gradient_share.{name}"] = _value(share)
         vectors = embeddings[present[:, m], m][:_CLOUD].double()
         # The product in torch: NumPy's threads wait for work by spinning, which costs a training step more than it.
         moments = vectors.sum(0).numpy(), (vectors.T @ vectors).numpy()
         cloud = effective_dimension(len(vectors), *moments)
         if cloud is not None:
-            statistics[f"pr_deb.{name}"] = cloud
+            statistics[f"participation_ratio.{name}"] = cloud
     return {name: value for name, value in sorted(statistics.items()) if math.isfinite(value)}
 
 

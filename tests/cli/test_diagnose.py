@@ -59,7 +59,7 @@ def test_a_collapse_has_no_adjusted_alignment_and_says_why(run):
 
 def test_gates_take_short_names_and_paths_and_an_unanswered_one_is_not_met(run):
     data = simulate(250, 3, 16, noise=0.1)
-    assert run("diagnose", data, "--fail-under", "A=0.5", "--fail-under", "pair.m0|m1.adj=0.5")[0] == 0
+    assert run("diagnose", data, "--fail-under", "A=0.5", "--fail-under", "pair.m0|m1.cosine_adjusted=0.5")[0] == 0
     code, _, err = run("diagnose", data, "--fail-under", "A=0.999999")
     assert code == 1
     assert err.startswith("not met: A is 0.9")
@@ -72,5 +72,5 @@ def test_gates_take_short_names_and_paths_and_an_unanswered_one_is_not_met(run):
 def test_json_is_one_sorted_object(run):
     _, out, _ = run("diagnose", simulate(60, 2, 8), "--json", "--seed", "3")
     result = json.loads(out)
-    assert (result["schema"], result["config"]["seed"]) == ("pmrl.diagnose/1", 3)
+    assert (result["schema"], result["config"]["seed"]) == ("pmrl.diagnose/2", 3)
     assert out == json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False) + "\n"

@@ -25,7 +25,7 @@ def before_alignment(result):
         "inputs": {**result["inputs"], "stage": "pre"},
         "alignment": None,
         "retrieval": None,
-        "counterfactual": [],
+        "remedies": [],
     }
 
 
@@ -92,7 +92,7 @@ def test_more_findings_than_room_are_counted_and_named():
 def test_the_weakest_pairs_of_many_are_shown():
     result = sample(tuple("abcdef"))
     shown = lines(result, 80)
-    adjusted = {name: pair["adj"]["value"] for name, pair in result["pair"].items()}
+    adjusted = {name: pair["cosine_adjusted"]["value"] for name, pair in result["pair"].items()}
     weakest = sorted(adjusted, key=adjusted.get)[:6]
     assert [line.split()[0] for line in shown if "|" in line.split(" ")[-1] or line.strip()[:3] in adjusted] == [
         name for name in adjusted if name in weakest

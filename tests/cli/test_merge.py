@@ -169,7 +169,7 @@ def test_shards_of_what_a_model_never_saw_merge_to_its_diagnosis(folder, run, tm
     assert merged.pop("training") is None
     for result in (whole, merged):  # nor its share of the gradient, and what is said of them
         for modality in result["modality"].values():
-            modality.pop("grad_share", None)
+            modality.pop("gradient_share", None)
         result.pop("verdict")
     assert_one_diagnosis(merged, whole)
 

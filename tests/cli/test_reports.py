@@ -123,7 +123,9 @@ def test_a_model_alone_shows_its_training(tmp_path, capsys):
     training = json.loads(capsys.readouterr().out)
     written = (model / "history.csv").read_text(encoding="utf-8").splitlines()
     assert len(training["history"]) == len(written) - 1
-    assert {"A", "signed", "grad_share.m0", "pr_deb.m1", "load.m0", "rho_q50"} <= set(training["history"][0])
+    assert {"A", "signed", "gradient_share.m0", "participation_ratio.m1", "loading.m0", "rho_q50"} <= set(
+        training["history"][0]
+    )
     evaluations = {(line["stage"], line["step"]): line for line in training["history"]}
     assert all(evaluations[one["stage"], one["step"]]["epoch"] == one["epoch"] for one in training["kept"])
     with pytest.raises(UsageError, match=r"a model alone with --compare, expected feature files"):

@@ -71,11 +71,11 @@ def test_unrelated_modalities_are_called_dependent_as_often_as_the_level_says(n,
         for _ in range(2)
     )
     found = [dependence(x, y, np.arange(n)) for x, y in zip(first, second, strict=True)]
-    for p in ([one.cka_z.p for one in found], [one.mknn_adj.p for one in found]):
+    for p in ([one.cka_z.p for one in found], [one.neighbours_adjusted.p for one in found]):
         assert 0.03 <= np.mean(np.array(p) < 0.05) <= 0.075
     assert max(one.cka_z.value for one in found) < 4.5
-    assert np.mean([one.cka_adj.value for one in found]) == pytest.approx(0, abs=0.005)
-    assert np.mean([one.mknn_adj.value for one in found]) == pytest.approx(0, abs=0.005)
+    assert np.mean([one.cka_adjusted.value for one in found]) == pytest.approx(0, abs=0.005)
+    assert np.mean([one.neighbours_adjusted.value for one in found]) == pytest.approx(0, abs=0.005)
 
 
 def test_rotating_either_modality_changes_nothing_and_identical_ones_reach_one():
@@ -84,19 +84,19 @@ def test_rotating_either_modality_changes_nothing_and_identical_ones_reach_one()
     turned = dependence(x @ np.linalg.qr(gaussian(9, 9))[0], y @ np.linalg.qr(gaussian(5, 5))[0], np.arange(120))
     wide = dependence(np.pad(x, ((0, 0), (0, 300))), y, np.arange(120))  # more columns than rows
     for other in (turned, wide):
-        assert other.cka_adj.value == pytest.approx(straight.cka_adj.value, rel=1e-9)
-        assert other.cka_adj.se == pytest.approx(straight.cka_adj.se, rel=1e-9)
+        assert other.cka_adjusted.value == pytest.approx(straight.cka_adjusted.value, rel=1e-9)
+        assert other.cka_adjusted.se == pytest.approx(straight.cka_adjusted.se, rel=1e-9)
         assert other.cka_z.value == pytest.approx(straight.cka_z.value, rel=1e-9)
-        assert other.mknn_adj.value == pytest.approx(straight.mknn_adj.value, abs=1e-3)
+        assert other.neighbours_adjusted.value == pytest.approx(straight.neighbours_adjusted.value, abs=1e-3)
     same = dependence(x, x, np.arange(120))
-    assert same.cka_adj.value == pytest.approx(1)
-    assert same.mknn_adj.value == pytest.approx(1)
-    assert same.cka_adj.ci[1] <= 1
+    assert same.cka_adjusted.value == pytest.approx(1)
+    assert same.neighbours_adjusted.value == pytest.approx(1)
+    assert same.cka_adjusted.ci[1] <= 1
 
 
 def test_the_interval_of_cka_covers_the_value_of_many_instances():
-    truth = dependence(*related(4000, 999), np.arange(4000)).cka_adj.value
-    found = [dependence(*related(300, seed), np.arange(300)).cka_adj for seed in range(100)]
+    truth = dependence(*related(4000, 999), np.arange(4000)).cka_adjusted.value
+    found = [dependence(*related(300, seed), np.arange(300)).cka_adjusted for seed in range(100)]
     assert np.mean([one.ci[0] <= truth <= one.ci[1] for one in found]) >= 0.92
 
 

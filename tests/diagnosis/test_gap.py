@@ -119,16 +119,16 @@ def test_occurrences_are_those_of_sorted_scores():
 def test_isotropic_data_are_near_chance_and_a_cone_makes_hubs():
     x, y = gaussian(2000, 64), gaussian(2000, 64, seed=1)
     even = hubness(tensor(x), tensor(y), np.arange(2000))
-    assert even.skew.chance == pytest.approx(1 / math.sqrt(10), rel=0.01)
+    assert even.skewness.chance == pytest.approx(1 / math.sqrt(10), rel=0.01)
     assert even.robin_hood.chance == pytest.approx(0.12505, abs=0.0005)
     assert even.antihubs.chance == pytest.approx(math.exp(-10), rel=0.05)
     assert even.counts.sum() == 2000
     away = np.zeros(64)
     away[0] = 6
     hubs = hubness(tensor(x + away), tensor(y - away), np.arange(2000))
-    assert hubs.skew.value > even.skew.value + 0.5
+    assert hubs.skewness.value > even.skewness.value + 0.5
     assert hubs.robin_hood.value > even.robin_hood.value
-    assert hubs.skew.ci[0] > even.skew.chance
+    assert hubs.skewness.ci[0] > even.skewness.chance
 
 
 def test_the_chance_of_hubness_is_that_of_neighbours_at_random():
@@ -137,7 +137,7 @@ def test_the_chance_of_hubness_is_that_of_neighbours_at_random():
     counts = np.stack([np.bincount(one, minlength=100) for one in drawn])
     standard = (counts - 10) / counts.std(1, keepdims=True)
     chance = hubness(tensor(gaussian(100, 8)), tensor(gaussian(100, 8)), np.arange(100))
-    assert chance.skew.chance == pytest.approx((standard**3).mean(), abs=0.02)
+    assert chance.skewness.chance == pytest.approx((standard**3).mean(), abs=0.02)
     assert chance.robin_hood.chance == pytest.approx(np.abs(counts - 10).mean() / 20, abs=0.002)
     assert hubness(tensor(gaussian(39, 8)), tensor(gaussian(39, 8)), np.arange(39)) is None
 

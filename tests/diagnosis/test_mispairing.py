@@ -161,7 +161,7 @@ def test_planted_swaps_are_found_blamed_and_counted(modalities, noise, rate):
     assert auroc >= 0.97
     assert auroc >= roc_auc_score(which >= 0, -instance_statistics(batch).rho)
     if modalities > 2:
-        assert (judged.culprit == which)[which >= 0].mean() > 0.95
+        assert (judged.suspect_modality == which)[which >= 0].mean() > 0.95
     truth = rate if modalities == 2 else rate / modalities
     for estimated in model.rates:
         assert estimated.status == "ok"

@@ -41,10 +41,10 @@ def test_without_a_ridge_it_is_canonical_correlation_analysis():
 def test_it_counts_the_dimensions_and_bits_that_are_shared():
     planted = [0.95, 0.9, 0.8, 0.6]
     found = probe(shared(4000, planted), halves(4000), np.arange(4000))
-    assert found.shared_dims.value == pytest.approx(np.square(planted).sum(), rel=0.03)
+    assert found.shared_dimensions.value == pytest.approx(np.square(planted).sum(), rel=0.03)
     assert found.bits.value == pytest.approx(-np.log2(1 - np.square(planted)).sum() / 2, rel=0.03)
     np.testing.assert_allclose(found.held_out[:4], planted, atol=0.04)
-    assert found.shared_dims.ci[0] < np.square(planted).sum() < found.shared_dims.ci[1]
+    assert found.shared_dimensions.ci[0] < np.square(planted).sum() < found.shared_dimensions.ci[1]
     assert found.hits.value > 0.1  # chance .005
 
 
@@ -53,7 +53,7 @@ def test_unrelated_modalities_stand_at_chance_and_the_intervals_say_so(n, d):
     found = [
         probe([gaussian(n, d, seed=s), gaussian(n, d, seed=s + 500)], halves(n), np.arange(n)) for s in range(40)
     ]
-    for name in ("shared_dims", "bits", "hits"):
+    for name in ("shared_dimensions", "bits", "hits"):
         ones = [getattr(one, name) for one in found]
         spread = np.std([one.value for one in ones])
         assert np.mean([one.value for one in ones]) == pytest.approx(ones[0].chance, abs=4 * spread / 10)
@@ -76,7 +76,7 @@ def test_groups_stay_together_and_widen_the_interval():
     noisy = [z + 0.3 * gaussian(*z.shape, seed=i) for i, z in enumerate((x, y))]
     half = groups % 2 == 0
     grouped, alone = probe(noisy, half, groups), probe(noisy, half, np.arange(600))
-    assert grouped.shared_dims.se > 1.5 * alone.shared_dims.se
+    assert grouped.shared_dimensions.se > 1.5 * alone.shared_dimensions.se
     chosen = third_of(groups, 0)
     assert {chosen[groups == g].sum() for g in range(100)} == {0, 6}
     assert 0.2 < chosen.mean() < 0.45
@@ -97,5 +97,5 @@ def test_missing_modalities_take_part_with_what_they_have():
 def test_a_handful_has_no_probe_and_a_constant_modality_is_at_chance():
     assert probe([gaussian(39, 3), gaussian(39, 3)], halves(39), np.arange(39)) is None
     found = probe([np.ones((200, 3)), gaussian(200, 3)], halves(200), np.arange(200))
-    assert found.shared_dims.value == 0
+    assert found.shared_dimensions.value == 0
     assert found.hits.value == pytest.approx(1 / found.gallery)

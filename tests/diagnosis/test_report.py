@@ -19,7 +19,7 @@ def codes(found):
 
 
 def centring_of(found):
-    return next(one for one in found["counterfactual"] if one["action"] == "centre")
+    return next(one for one in found["remedies"] if one["action"] == "centre")
 
 
 def vectors_of(data):
@@ -173,8 +173,8 @@ def test_every_number_of_modalities_is_adjusted_by_its_own_null():
     assert by_number["2"]["chance"] == pytest.approx(by_number["2"]["value"], abs=0.01)
     assert by_number["4"]["chance"] == pytest.approx(by_number["4"]["value"], abs=0.01)
     assert abs(found["alignment"]["A"]["value"]) < 0.02
-    assert found["pair"]["c|d"]["cos"]["n"] == 300
-    assert found["pair"]["a|b"]["cos"]["n"] == 600
+    assert found["pair"]["c|d"]["cosine"]["n"] == 300
+    assert found["pair"]["a|b"]["cosine"]["n"] == 600
 
 
 def test_a_pair_that_nobody_has_is_absent():
@@ -182,7 +182,7 @@ def test_a_pair_that_nobody_has_is_absent():
     data = simulate(400, 3, 16)
     found = plain(diagnose(dataset_of(vectors_of(data), present=present)))
     assert set(found["pair"]) == {"m0|m1", "m1|m2"}
-    assert found["modality"]["m0"]["load"]["n"] == 200
+    assert found["modality"]["m0"]["loading"]["n"] == 200
 
 
 def test_statistics_come_from_all_instances_and_nulls_from_the_reservoir():
@@ -236,4 +236,4 @@ def test_one_or_two_instances_have_a_diagnosis_without_claims():
         found = plain(diagnose(dataset_of({m: np.random.default_rng(0).normal(size=(count, 4)) for m in "abc"})))
         assert found["verdict"]["code"] == "N_SMALL"
         assert found["pair"]["a|b"]["z"]["value"] is None
-        assert found["modality"]["a"]["pr_deb"]["status"] == "n_too_small"
+        assert found["modality"]["a"]["participation_ratio"]["status"] == "n_too_small"

@@ -37,6 +37,6 @@ def test_every_diagnosis_is_of_the_schema_and_of_json(case):
 def test_the_schema_is_a_schema_and_refuses_what_is_not_described():
     jsonschema.Draft202012Validator.check_schema(SCHEMA)
     result = diagnose(simulate(60, 2, 8)).as_dict()
-    result["modality"]["m0"]["load"]["status"] = "fine"
+    result["modality"]["m0"]["loading"]["status"] = "fine"
     with pytest.raises(jsonschema.ValidationError):
         jsonschema.Draft202012Validator(SCHEMA).validate(result)

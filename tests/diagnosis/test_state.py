@@ -57,10 +57,10 @@ def assert_same(first, second):
 def test_any_division_merges_to_the_diagnosis_of_one_pass(pieces):
     data = simulate(600, 3, 12, noise=0.8, missing=0.25, group_size=3)
     whole = state_of(data, **OPTIONS)
-    expected = diagnose_state(whole).as_dict()
+    expected = diagnose_state(whole).result
     states = list(parts_of(data, pieces, whole.header))
-    assert_same(expected, diagnose_state(merged(states)).as_dict())
-    assert_same(expected, diagnose_state(merged(states[::-1])).as_dict())
+    assert_same(expected, diagnose_state(merged(states)).result)
+    assert_same(expected, diagnose_state(merged(states[::-1])).result)
 
 
 def test_more_shards_than_instances_merge_to_the_diagnosis_of_one_pass():
@@ -71,14 +71,14 @@ def test_more_shards_than_instances_merge_to_the_diagnosis_of_one_pass():
         np.shares_memory(share.modalities[0].array, data.modalities[0].array) for share in shares if len(share)
     )
     states = [state_of(share, **OPTIONS, share=(index, 75)) for index, share in enumerate(shares)]
-    assert_same(diagnose_state(state_of(data, **OPTIONS)).as_dict(), diagnose_state(merged(states)).as_dict())
+    assert_same(diagnose_state(state_of(data, **OPTIONS)).result, diagnose_state(merged(states)).result)
 
 
 def test_modalities_of_different_columns_merge_too():
     generator = np.random.default_rng(0)
     data = dataset_of({"a": generator.normal(size=(300, 5)), "b": generator.normal(size=(300, 9))})
     whole = state_of(data)
-    assert_same(diagnose_state(whole).as_dict(), diagnose_state(merged(parts_of(data, 3, whole.header))).as_dict())
+    assert_same(diagnose_state(whole).result, diagnose_state(merged(parts_of(data, 3, whole.header))).result)
 
 
 def test_the_state_is_what_numpy_says_of_all_rows():

@@ -5,19 +5,15 @@ import json
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis import diagnose
+from pmrl_cli.diagnosis import diagnose, diagnose_state, state_of
 from pmrl_cli.diagnosis.rules import RULES
 from pmrl_cli.diagnosis.rules.verdict import SEVERITIES, judge
-from pmrl_cli.diagnosis.statistics.training import training_section
-from pmrl_cli.retrieval.batches import read_batch
-from pmrl_cli.stats.gradients import gradient_shares
-from pmrl_cli.stats.statistic import plain
 from tests.scenarios import scenarios
 from tests.simulate import dataset_of, simulate
 
 
-def result_of(data):
-    found = diagnose(data).as_dict()
+def result_of(data, training=None):
+    found = diagnose_state(state_of(data), data, training).as_dict()
     return json.loads(json.dumps({key: value for key, value in found.items() if key != "verdict"}))
 
 
@@ -35,24 +31,16 @@ def codes(result):
     return {finding.code for finding in judge(result).findings}
 
 
-def training_of(spectrum, instance):
-    return {
+def trained(data, spectrum, instance=0.1):
+    """Return the diagnosis of a data set as if the published objective had made it at these temperatures."""
+    training = {
+        "sign_aware": False,
         "temperatures": {"spectrum": spectrum, "instance": instance},
         "kept": [],
         "refitted": False,
         "history": [],
     }
-
-
-def trained(data, temperature, *, lifted=False):
-    """Return the diagnosis of a data set as if a model with this temperature had embedded it."""
-    batch = read_batch(data, slice(0, len(data)))
-    groups = np.arange(len(data))
-    result = result_of(data)
-    result["training"] = plain(training_section(batch, groups, training_of(temperature, 0.1)))
-    for name, share in zip(data.names, gradient_shares(batch, groups, lifted=lifted), strict=True):
-        result["modality"][name]["grad_share"] = share.as_dict()
-    return result
+    return result_of(data, training)
 
 
 def orthogonal_third(n=300, d=24):
@@ -85,11 +73,9 @@ def test_a_modality_that_the_gradient_does_not_reach_is_starved():
 
 def test_the_temperature_of_the_contrast_is_judged_both_ways():
     data = simulate(300, 2, 16, noise=0.4)
-    batch = read_batch(data, slice(0, 300))
-    result = result_of(data)
     for temperature, word in ((0.003, "too low"), (0.1, None), (5.0, "too high")):
-        result["training"] = plain(training_section(batch, np.arange(300), training_of(None, temperature)))
-        texts = [finding.text for finding in judge(result).findings if finding.code == "NEG_TEMPERATURE"]
+        found = judge(trained(data, None, temperature)).findings
+        texts = [finding.text for finding in found if finding.code == "NEG_TEMPERATURE"]
         assert [word in text for text in texts] == ([True] if word else [])
 
 
@@ -112,7 +98,7 @@ def test_nothing_is_advised_whose_interval_reaches_zero(result):
     offset = {"value": 0.5, "chance": 0, "ci": [0.4, 0.6], "ci_method": "normal", "se": 0.05, "p": None, "n": 400}
     for pair in result["pair"].values():
         pair["gap"]["gap_share"] |= offset
-    centring = next(one for one in result["counterfactual"] if one["action"] == "centre")
+    centring = next(one for one in result["remedies"] if one["action"] == "centre")
     centring["delta"] |= {"value": 0.2, "ci": [-0.01, 0.41]}
     assert "MODALITY_GAP" not in codes(result)
     centring["delta"]["ci"] = [0.1, 0.3]
@@ -121,9 +107,9 @@ def test_nothing_is_advised_whose_interval_reaches_zero(result):
 
 
 def test_an_upper_bound_of_the_mispair_rate_accuses_nobody(result):
-    result["modality"]["m0"]["mispair"] |= {"value": 0.1, "ci": [0.05, 0.15], "status": "upper_bound"}
+    result["modality"]["m0"]["mispair_rate"] |= {"value": 0.1, "ci": [0.05, 0.15], "status": "upper_bound"}
     assert "MISPAIRS" not in codes(result)
-    result["modality"]["m0"]["mispair"]["status"] = "ok"
+    result["modality"]["m0"]["mispair_rate"]["status"] = "ok"
     assert "MISPAIRS" in codes(result)
 
 

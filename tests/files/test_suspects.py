@@ -58,7 +58,7 @@ def test_instances_are_one_row_each_and_absent_numbers_are_null(tmp_path):
     write_instances(path, ("a", "b"), iter(blocks))
     table = pq.read_table(path)
     assert table.column_names == [
-        "id", "rho", "signed", "agreement.a", "agreement.b", "score", "culprit", "probability",
+        "id", "rho", "signed", "agreement.a", "agreement.b", "score", "suspect_modality", "probability",
     ]  # fmt: skip
     assert table["id"].to_pylist() == ["i", "j", "k", "l"]
     assert table["agreement.a"].to_pylist() == [0.1, None, 0.1, None]

@@ -25,51 +25,50 @@ def sample(names=("text", "video", "audio")):
     pairs = [(a, b) for i, a in enumerate(names) for b in names[i + 1 :]]
     points = {m: generator.normal(size=(200, 2)) + 3 * index for index, m in enumerate(names)}
 
-    def direction(value):
-        metrics = {m: statistic(value, 0.001) for m in ("R@1", "R@5", "R@10", "MRR", "AUC", "R@1_standard")}
-        return {"gallery": 4096, "tie_spread": 0.0, **metrics}
-
     def hubness():
         counts = np.bincount(np.minimum(generator.negative_binomial(3, 3 / 13, 4096), 50), minlength=51)
         return {
-            "skew": statistic(1.2, 0.316, None),
-            "robinhood": statistic(0.3, 0.125, None),
-            "antihub": statistic(0.05, 4.5e-5, None),
+            "skewness": statistic(1.2, 0.316, None),
+            "robin_hood": statistic(0.3, 0.125, None),
+            "antihubs": statistic(0.05, 4.5e-5, None),
             "counts": counts.tolist(),
         }
 
+    def direction(value):
+        metrics = {m: statistic(value, 0.001) for m in ("R@1", "R@5", "R@10", "MRR", "AUC", "R@1_standard")}
+        return {"gallery": 4096, "tie_spread": 0.0, **metrics, "hubness": hubness()}
+
     pair = {
         f"{a}|{b}": {
-            "cos": statistic(0.6, 0.2),
-            "adj": statistic(0.5 - 0.1 * index),
+            "cosine": statistic(0.6, 0.2),
+            "cosine_adjusted": statistic(0.5 - 0.1 * index),
             "z": statistic(120.0, spread=None),
-            "cka_adj": statistic(0.4, p=1e-9),
+            "cka_adjusted": statistic(0.4, p=1e-9),
             "cka_z": statistic(80.0, spread=None),
-            "mknn_adj": statistic(0.2),
+            "neighbours_adjusted": statistic(0.2),
             "probe": {
                 "R@1": statistic(0.6, 0.005),
                 "MRR": statistic(0.7, 0.03),
                 "gallery": 200,
-                "shared_dims": statistic(14.2),
-                "mi_bits": statistic(20.1),
-                "h": np.linspace(0.9, -0.02, 60).tolist(),
-                "h_train": np.linspace(0.95, 0.3, 60).tolist(),
+                "shared_dimensions": statistic(14.2),
+                "information_bits": statistic(20.1),
+                "correlations": np.linspace(0.9, -0.02, 60).tolist(),
+                "correlations_fitted": np.linspace(0.95, 0.3, 60).tolist(),
             },
             "retrieval": {f"{a}->{b}": direction(0.41), f"{b}->{a}": direction(0.38)},
-            "gap": {key: statistic(0.3) for key in ("centroid", "gap_share", "cov_gap", "mixed_penalty")},
-            "hubness": {f"{a}->{b}": hubness(), f"{b}->{a}": hubness()},
+            "gap": {key: statistic(0.3) for key in ("centroid", "gap_share", "covariance_gap", "mixed_penalty")},
         }
         for index, (a, b) in enumerate(pairs)
     }
     modality = {
         m: {
-            "loo_auc": statistic(0.99 - 0.03 * index, 0.5, 0.005),
-            "load": statistic(1.1 - 0.15 * index, 0.95),
-            "meancos": statistic(0.3),
-            "pr_deb": statistic(150.0 / (index + 1), 512.0, None),
+            "consensus_auc": statistic(0.99 - 0.03 * index, 0.5, 0.005),
+            "loading": statistic(1.1 - 0.15 * index, 0.95),
+            "mean_cosine": statistic(0.3),
+            "participation_ratio": statistic(150.0 / (index + 1), 512.0, None),
             "uniformity": statistic(-3.2, -4.0),
-            "mispair": statistic(0.03, ci=[0.02, 0.04]),
-            "grad_share": statistic(1 / k, 1 / k),
+            "mispair_rate": statistic(0.03, ci=[0.02, 0.04]),
+            "gradient_share": statistic(1 / k, 1 / k),
             "eigenvalues": (1 / np.arange(1, 257) ** (1 + 0.3 * index)).tolist(),
             "suspect_histogram": histogram(generator, 0.3, -0.2, -1, 1),
         }
@@ -86,8 +85,8 @@ def sample(names=("text", "video", "audio")):
             "r1": 0.2 + step / 600,
             "A": 0.2 + step / 500,
             "signed": 0.4 + step / 500,
-            **{f"grad_share.{m}": (index + 1) / sum(range(k + 1)) for index, m in enumerate(names)},
-            **{f"pr_deb.{m}": 60 - step / 10 + index for index, m in enumerate(names)},
+            **{f"gradient_share.{m}": (index + 1) / sum(range(k + 1)) for index, m in enumerate(names)},
+            **{f"participation_ratio.{m}": 60 - step / 10 + index for index, m in enumerate(names)},
         }
         for stage in ("dropout 0", "dropout 0.5")
         for step in range(0, 120, 15)
@@ -96,7 +95,7 @@ def sample(names=("text", "video", "audio")):
         "code": "ODD_ONE_OUT",
         "severity": "warn",
         "subject": [names[-1]],
-        "evidence": [f"modality.{names[-1]}.loo_auc"],
+        "evidence": [f"modality.{names[-1]}.consensus_auc"],
         "text": f"{names[-1]} deviates: adjusted cosine 0.21 with the others, 0.58 among them",
         "advice": "check its files and encoder",
     }
@@ -159,11 +158,16 @@ def sample(names=("text", "video", "audio")):
             "instances": 5000,
             "flagged": 150,
             "top": [
-                {"id": f"clip-{i:05}", "score": 0.9 - i / 100, "culprit": names[-1], "probability": 0.99 - i / 60}
+                {
+                    "id": f"clip-{i:05}",
+                    "score": 0.9 - i / 100,
+                    "suspect_modality": names[-1],
+                    "probability": 0.99 - i / 60,
+                }
                 for i in range(50)
             ],
         },
-        "counterfactual": [
+        "remedies": [
             {
                 "action": action,
                 "subject": subject,
@@ -186,7 +190,7 @@ def sample(names=("text", "video", "audio")):
             "saturation": statistic(0.004, (k - 1) / k),
             "temperature_suggested": 0.22,
             "negatives_effective": statistic(120.0),
-            "p_positive": statistic(0.3),
+            "positive_probability": statistic(0.3),
             "kept": [{"stage": "dropout 0", "step": 90, "epoch": 4.5}],
             "refitted": False,
             "history": history,

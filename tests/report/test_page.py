@@ -128,7 +128,7 @@ def test_what_was_not_measured_is_left_out():
         "retrieval": None,
         "suspects": None,
         "training": None,
-        "counterfactual": [],
+        "remedies": [],
         "plot": {},
     }
     for pair in bare["pair"].values():
@@ -136,7 +136,7 @@ def test_what_was_not_measured_is_left_out():
     for name in bare["modality"]:
         bare["modality"][name] = {
             key: {**bare["modality"][name][key], "value": None, "ci": None, "status": "n_too_small"}
-            for key in ("load", "meancos", "pr_deb")
+            for key in ("loading", "mean_cosine", "participation_ratio")
         }
     drawn = re.findall(r'<section id="([^"]+)"', render(bare))
     assert drawn == ["why", "pairs", "probe", "notes"]

@@ -25,8 +25,8 @@ def test_identical_modalities_are_fully_aligned_and_pull_at_nothing():
     assert found["A"] == pytest.approx(1, abs=1e-5)
     assert found["signed"] == pytest.approx(1, abs=1e-5)
     assert found["rho_q05"] == pytest.approx(1, abs=1e-5)
-    assert [found[f"load.{m}"] for m in "abc"] == pytest.approx([1, 1, 1], abs=1e-4)
-    assert found["pr_deb.a"] == pytest.approx(8, rel=0.1)
+    assert [found[f"loading.{m}"] for m in "abc"] == pytest.approx([1, 1, 1], abs=1e-4)
+    assert found["participation_ratio.a"] == pytest.approx(8, rel=0.1)
 
 
 def test_independent_modalities_are_at_chance():
@@ -45,7 +45,7 @@ def test_the_gradient_share_is_that_of_autograd():
     tangent = z.grad - (z.grad * z).sum(2, keepdim=True) * z
     sizes = tangent.norm(dim=2).mean(0)
     found = watch(batch, names, temperature=0.05, sign_aware=False)  # of the published objective: the plain spectrum
-    assert [found[f"grad_share.{m}"] for m in names] == pytest.approx((sizes / sizes.sum()).tolist(), rel=1e-4)
+    assert [found[f"gradient_share.{m}"] for m in names] == pytest.approx((sizes / sizes.sum()).tolist(), rel=1e-4)
 
 
 def test_an_orthogonal_modality_is_starved():
@@ -54,7 +54,7 @@ def test_an_orthogonal_modality_is_starved():
     z = torch.stack([first, torch.nn.functional.normalize(first + 0.3 * second, dim=1), third], 1)
     every = torch.ones(300, 3, dtype=torch.bool)
     found = held_out_statistics(z, every, "abc", seed=0, temperature=0.05, sign_aware=False)
-    assert found["grad_share.c"] < 1e-3
+    assert found["gradient_share.c"] < 1e-3
 
 
 def test_saturation_is_what_the_softmax_leaves():
@@ -82,6 +82,6 @@ def test_few_instances_say_what_they_can():
     batch, names = batch_of(n=1, modalities=2, dim=4)
     found = watch(batch, names)
     assert "A" not in found
-    assert "pr_deb.m0" not in found
+    assert "participation_ratio.m0" not in found
     assert 0 <= found["signed"] <= 1
     assert list(found) == sorted(found)

@@ -18,7 +18,7 @@ _NORMAL_95 = 1.959964
 
 def _alignable(look: ResultView) -> Iterator[Finding]:
     if look.node("inputs", "stage") == "post":
-        adapter, centring = look.counterfactual("linear"), look.counterfactual("centre")
+        adapter, centring = look.remedy("linear"), look.remedy("centre")
         # What centring mends is a gap.
         mended = 0.0 if centring is None else max(0.0, centring["delta"]["value"] or 0.0)
         if adapter is not None and helps(adapter, ADAPTER_GAIN + mended):
@@ -49,11 +49,13 @@ def _alignable(look: ResultView) -> Iterator[Finding]:
 
 def _odd_one_out(look: ResultView) -> Iterator[Finding]:
     names = look.names
-    adjusted = {pair: value for pair in look.pairs if (value := look.value("pair", pair, "adj")) is not None}
+    adjusted = {
+        pair: value for pair in look.pairs if (value := look.value("pair", pair, "cosine_adjusted")) is not None
+    }
     for name in names:
         own = [value for pair, value in adjusted.items() if name in pair.split("|")]
         rest = [value for pair, value in adjusted.items() if name not in pair.split("|")]
-        dropped = look.counterfactual("drop_modality", [name], "fused ")
+        dropped = look.remedy("drop_modality", [name], "fused ")
         if not own or not rest:
             continue
         mine, others = sum(own) / len(own), sum(rest) / len(rest)
@@ -63,7 +65,7 @@ def _odd_one_out(look: ResultView) -> Iterator[Finding]:
         advice = f"check {name}'s files and encoder"
         if dropped is not None and helps(dropped):
             advice += f"; without it in the query {gain_text(dropped)}"
-        evidence = tuple(f"pair.{pair}.adj" for pair in adjusted)
+        evidence = tuple(f"pair.{pair}.cosine_adjusted" for pair in adjusted)
         yield Finding("ODD_ONE_OUT", "warn", (name,), evidence, text, advice)
 
 

@@ -38,32 +38,32 @@ def _auc(look: ResultView, name: str) -> float | None:
 
 def _collapse(look: ResultView) -> Iterator[Finding]:
     for name in look.names:
-        cone, auc = look.value("modality", name, "meancos"), _auc(look, name)
+        cone, auc = look.value("modality", name, "mean_cosine"), _auc(look, name)
         if cone is not None and auc is not None and cone > COLLAPSED_CONE and auc < SEPARATED_AUC:
             text = f"{name}: all instances lie near one point (mean cosine {cone:.2f}, AUC {auc:.2f})"
             advice = "raise the weight of the instance term or lower its temperature, then fit again"
-            yield Finding("COLLAPSE", "fail", (name,), (f"modality.{name}.meancos",), text, advice)
+            yield Finding("COLLAPSE", "fail", (name,), (f"modality.{name}.mean_cosine",), text, advice)
 
 
 def _cone(look: ResultView) -> Iterator[Finding]:
     for name in look.names:
-        cone, auc = look.value("modality", name, "meancos"), _auc(look, name)
+        cone, auc = look.value("modality", name, "mean_cosine"), _auc(look, name)
         if cone is not None and auc is not None and cone > CONE and auc >= SEPARATED_AUC:
             text = f"{name}: instances share a direction (mean cosine {cone:.2f}) but are told apart"
             advice = "centre it if modalities are searched together; else leave it"
-            yield Finding("CONE", "info", (name,), (f"modality.{name}.meancos",), text, advice)
+            yield Finding("CONE", "info", (name,), (f"modality.{name}.mean_cosine",), text, advice)
 
 
 def _dimensions(look: ResultView) -> Iterator[Finding]:
     for name in look.names:
-        value = look.value("modality", name, "pr_deb")
+        value = look.value("modality", name, "participation_ratio")
         # A modality cannot use more dimensions than its files have columns.
         room = min(look.result["inputs"]["dims"][name], look.result["inputs"]["columns"][name])
         floor = min(max(LOW_DIMENSION, LOW_DIMENSION_SHARE * room), room / FEWEST_SHARE)
         if value is not None and value < floor:
             text = f"{name}: only {value:.1f} of {room} dimensions are in use"
             advice = "fit with a smaller --dim, or with more weight on the instance term"
-            yield Finding("DIM_COLLAPSE", "warn", (name,), (f"modality.{name}.pr_deb",), text, advice)
+            yield Finding("DIM_COLLAPSE", "warn", (name,), (f"modality.{name}.participation_ratio",), text, advice)
 
 
 def _costly(look: ResultView, pair: str, least: float) -> bool:
@@ -72,7 +72,7 @@ def _costly(look: ResultView, pair: str, least: float) -> bool:
 
 
 def _offset(look: ResultView) -> Iterator[Finding]:
-    centring, mixed = look.counterfactual("centre"), look.counterfactual("centre", kind="mixed ")
+    centring, mixed = look.remedy("centre"), look.remedy("centre", kind="mixed ")
     wide, costly = {}, []
     for pair in look.pairs:
         share = look.value("pair", pair, "gap", "gap_share")
@@ -98,22 +98,22 @@ def _offset(look: ResultView) -> Iterator[Finding]:
 
 def _shapes(look: ResultView) -> Iterator[Finding]:
     for pair in look.pairs:
-        shape = look.statistic("pair", pair, "gap", "cov_gap")
+        shape = look.statistic("pair", pair, "gap", "covariance_gap")
         if shape is None or shape["value"] - (shape["chance"] or 0.0) <= SHAPE_GAP:
             continue
         if _costly(look, pair, SHAPE_PENALTY):
             text = f"{pair}: the clouds differ in shape ({shape['value']:.2f}, 0 alike, 1 disjoint)"
             advice = "centring cannot mend it: fit adapters (pmrl fit), or whiten each modality"
-            evidence = (f"pair.{pair}.gap.cov_gap", f"pair.{pair}.gap.mixed_penalty")
+            evidence = (f"pair.{pair}.gap.covariance_gap", f"pair.{pair}.gap.mixed_penalty")
             yield Finding("COV_GAP", "warn", (pair,), evidence, text, advice)
 
 
 def _hubs(look: ResultView) -> Iterator[Finding]:
-    scaling = look.counterfactual("csls")
+    scaling = look.remedy("csls")
     skews = {}
     for pair in look.pairs:
-        for direction in look.node("pair", pair, "hubness") or ():
-            skew = look.value("pair", pair, "hubness", direction, "skew")
+        for direction in look.node("pair", pair, "retrieval") or ():
+            skew = look.value("pair", pair, "retrieval", direction, "hubness", "skewness")
             if skew is not None and skew > SKEW:
                 skews[pair, direction] = skew
     if not skews or scaling is None or not helps(scaling, SCALING_GAIN):
@@ -121,7 +121,7 @@ def _hubs(look: ResultView) -> Iterator[Finding]:
     subject = tuple(dict.fromkeys(pair for pair, _ in skews))
     text = f"few candidates are everybody's neighbour (skewness up to {max(skews.values()):.1f}, by chance 0.3)"
     advice = f"centre, then take the nearness of the neighbours off at search (CSLS): {gain_text(scaling)}"
-    evidence = tuple(f"pair.{pair}.hubness.{direction}.skew" for pair, direction in skews)
+    evidence = tuple(f"pair.{pair}.retrieval.{direction}.hubness.skewness" for pair, direction in skews)
     yield Finding("HUBNESS", "warn", subject, evidence, text, advice)
 
 

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
+from pmrl_cli.diagnosis.statistics.dependence import PAIRED_Z
 
-__all__ = ["RULES", "looks_unpaired"]
+__all__ = ["RULES"]
 
 FEW_INSTANCES = 200
 FEW_GROUPS = 50
-PAIRED_Z = 4.0
-"""Beyond it pairs are told from shuffled ones: under the null 1 in 30,000."""
 ANTI_ADJUSTED = -0.2
 MISPAIR_FLOOR = 0.005
 TELLING_AUC = 0.9
@@ -29,29 +28,8 @@ def _few(look: ResultView) -> Iterator[Finding]:
     yield Finding("N_SMALL", "warn", (), tuple(look.seen), f"only {what}: intervals are wide", advice)
 
 
-def _strength(look: ResultView, pair: str) -> float | None:
-    """Return by how many deviations the strongest sign of dependence lies above chance."""
-    found = []
-    for key in ("z", "cka_z"):
-        value = look.value("pair", pair, key)
-        if value is not None:
-            # An inner product may be too small, too; CKA measures dependence of either sign.
-            found.append(abs(value) if key == "z" else value)
-    for path in (("mknn_adj",), ("probe", "shared_dims")):
-        one = look.statistic("pair", pair, *path)
-        if one is not None and one["se"]:
-            found.append(one["value"] / one["se"])
-    return max(found) if found else None
-
-
-def looks_unpaired(look: ResultView, pair: str) -> bool:
-    """Whether nothing about a pair could be told from shuffled pairs."""
-    strength = _strength(look, pair)
-    return strength is not None and strength <= PAIRED_Z
-
-
 def _strengths(look: ResultView) -> dict[str, float]:
-    return {pair: z for pair in look.pairs if (z := _strength(look, pair)) is not None}
+    return {pair: z for pair in look.pairs if (z := look.value("pair", pair, "strength")) is not None}
 
 
 def _no_pairing(look: ResultView) -> Iterator[Finding]:
@@ -94,20 +72,20 @@ def _shifted(look: ResultView) -> Iterator[Finding]:
 
 def _opposed(look: ResultView) -> Iterator[Finding]:
     for pair in look.pairs:
-        z, adjusted = look.value("pair", pair, "z"), look.value("pair", pair, "adj")
+        z, adjusted = look.value("pair", pair, "z"), look.value("pair", pair, "cosine_adjusted")
         look.value("alignment", "signed")
         if z is None or adjusted is None or z >= -PAIRED_Z or adjusted >= ANTI_ADJUSTED:
             continue
         text = f"{pair}: partners point away from each other (adjusted cosine {adjusted:.2f})"
         advice = "flip the sign of one, or fit with a sign-aware objective (pmrl)"
-        evidence = (f"pair.{pair}.z", f"pair.{pair}.adj", "alignment.signed")
+        evidence = (f"pair.{pair}.z", f"pair.{pair}.cosine_adjusted", "alignment.signed")
         yield Finding("ANTI_ALIGNED", "fail", (pair,), evidence, text, advice)
 
 
 def _mispairs(look: ResultView) -> Iterator[Finding]:
     names = look.names
     for name in names:
-        rate, auc = look.statistic("modality", name, "mispair"), look.value("modality", name, "loo_auc")
+        rate, auc = look.statistic("modality", name, "mispair_rate"), look.value("modality", name, "consensus_auc")
         if rate is None or auc is None or rate["status"] != "ok" or rate["ci"] is None:
             continue
         if rate["ci"][0] <= MISPAIR_FLOOR or auc < TELLING_AUC or rate["value"] >= 0.5:
@@ -117,7 +95,7 @@ def _mispairs(look: ResultView) -> Iterator[Finding]:
         low, high = rate["ci"]
         text = f"{subject}: {rate['value']:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"
         advice = "look at the suspects (--suspects), then fit with --exclude"
-        evidence = (f"modality.{name}.mispair", f"modality.{name}.loo_auc")
+        evidence = (f"modality.{name}.mispair_rate", f"modality.{name}.consensus_auc")
         yield Finding("MISPAIRS", "warn", (subject,), evidence, text, advice)
         if len(names) == 2:
             return

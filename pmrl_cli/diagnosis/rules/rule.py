@@ -92,28 +92,28 @@ class ResultView:
         """The pairs a|b that are there."""
         return list(self.result["pair"])
 
-    def counterfactual(self, action: str, subject: Sequence[str] = (), kind: str = "") -> Found | None:
+    def remedy(self, action: str, subject: Sequence[str] = (), kind: str = "") -> Found | None:
         """Return a remedy that was measured by ``kind`` + R@1, and remember it."""
-        for index, one in enumerate(self.result["counterfactual"]):
+        for index, one in enumerate(self.result["remedies"]):
             measured = (one["action"], list(one["subject"]), one["metric"].startswith(f"{kind}R@"))
             if measured == (action, list(subject), True):
-                self.remember("counterfactual", str(index), "delta")
+                self.remember("remedies", str(index), "delta")
                 return dict(one)
         return None
 
 
-def helps(counterfactual: Found | None, least: float = 0.0) -> bool:
+def helps(remedy: Found | None, least: float = 0.0) -> bool:
     """Whether a remedy's gain is more than ``least`` and its whole interval above 0."""
-    if counterfactual is None:
+    if remedy is None:
         return False
-    delta = counterfactual["delta"]
+    delta = remedy["delta"]
     return delta["value"] is not None and delta["value"] > least and delta["ci"] is not None and delta["ci"][0] > 0
 
 
-def gain_text(counterfactual: Found) -> str:
+def gain_text(remedy: Found) -> str:
     """Return what a remedy does, in figures."""
-    before, after = counterfactual["before"]["value"], counterfactual["after"]["value"]
-    return f"{counterfactual['metric']} {before:.2f} -> {after:.2f} on held-out halves"
+    before, after = remedy["before"]["value"], remedy["after"]["value"]
+    return f"{remedy['metric']} {before:.2f} -> {after:.2f} on held-out halves"
 
 
 @dataclass(frozen=True)

@@ -30,18 +30,21 @@ def _saturated(look: ResultView) -> Iterator[Finding]:
 
 def _starved(look: ResultView) -> Iterator[Finding]:
     names = look.names
-    shares = {name: share for name in names if (share := look.value("modality", name, "grad_share")) is not None}
-    aucs = {name: auc for name in shares if (auc := look.value("modality", name, "loo_auc")) is not None}
+    shares = {name: share for name in names if (share := look.value("modality", name, "gradient_share")) is not None}
+    aucs = {name: auc for name in shares if (auc := look.value("modality", name, "consensus_auc")) is not None}
     for name, share in shares.items():
         if share < STARVED_SHARE / len(names) and name in aucs and aucs[name] == min(aucs.values()):
             text = f"{name}: {share:.0%} of the alignment gradient reaches it, and it agrees least with the others"
             advice = "give its adapter a higher learning rate, or train more by pairs (--set pairwise_weight)"
-            evidence = (f"modality.{name}.grad_share", f"modality.{name}.loo_auc")
+            evidence = (f"modality.{name}.gradient_share", f"modality.{name}.consensus_auc")
             yield Finding("STARVED", "warn", (name,), evidence, text, advice)
 
 
 def _temperature(look: ResultView) -> Iterator[Finding]:
-    effective, positive = look.value("training", "negatives_effective"), look.value("training", "p_positive")
+    effective, positive = (
+        look.value("training", "negatives_effective"),
+        look.value("training", "positive_probability"),
+    )
     hits = look.value("retrieval", "pairwise", "R@1")
     if effective is not None and effective < FEW_NEGATIVES:
         text = f"the contrast sees {effective:.1f} negatives: its temperature is too low"
@@ -50,7 +53,7 @@ def _temperature(look: ResultView) -> Iterator[Finding]:
     elif positive is not None and hits is not None and positive < LOW_POSITIVE and hits > FOUND:
         text = f"partners get {positive:.3f} of the contrast though R@1 is {hits:.2f}: its temperature is too high"
         advice = "lower the temperature of the instance term"
-        evidence = ("training.p_positive", "retrieval.pairwise.R@1")
+        evidence = ("training.positive_probability", "retrieval.pairwise.R@1")
         yield Finding("NEG_TEMPERATURE", "warn", (), evidence, text, advice)
 
 

@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import BINS, Columns, Summaries
-from pmrl_cli.stats.instances import COLLAPSED, InstanceStatistics
+from pmrl_cli.diagnosis.statistics.declared import STATISTIC, detail, statistic
+from pmrl_cli.spectrum import spectrum
+from pmrl_cli.stats.instances import COLLAPSED
 from pmrl_cli.stats.statistic import Statistic
 
-__all__ = ["alignment_section", "summary_statistic"]
+__all__ = ["adjusted", "rho", "summary_statistic"]
 
 Array = npt.NDArray[np.float64]
 
@@ -43,55 +46,24 @@ def summary_statistic(summaries: Summaries, column: int, null: Array, high: floa
     )
 
 
-def alignment_section(summaries: Summaries, null: InstanceStatistics, null_groups: int, k: int) -> dict[str, Any]:
-    """Return the statistics of all modalities at once.
-
-    rho of two modalities and rho of three do not compare: every instance is adjusted by the null of its number of
-    modalities, a_i = (rho_i - rho0) / (1 - rho0), and A is their mean.
-
-    Args:
-        summaries: of all instances.
-        null: of shuffled copies of the reservoir.
-        null_groups: independent units in the reservoir.
-        k: modalities.
-    """
-    columns = Columns(k)
-    by_number = {
-        str(column + 2): summary_statistic(summaries, column, null.rho[null.number == column + 2])
-        for column in columns.rho
-        if summaries.count[column]
-    }
-    rho_count = int(summaries.count[list(columns.rho)].sum())
-    mean = float(summaries.sum[list(columns.rho)].sum() / rho_count)
-    rho = Statistic.normal(
-        mean,
-        summaries.error(dict.fromkeys(columns.rho, (1.0, mean))),
-        within=(1 / k, 1.0),
-        chance=float(null.rho.mean()) if len(null.rho) else None,
-        n=rho_count,
-        null="shuffled",
-    )
-    bins = summaries.bins[list(columns.rho)].sum(0)
-    edges = np.linspace(1 / k, 1, _PICTURE_BINS + 1)
-    return {
-        "A": _adjusted(summaries, null, null_groups, columns),
-        "rho": rho,
-        "signed": summary_statistic(summaries, columns.signed, null.signed),
-        "mixed_sign": summary_statistic(summaries, columns.mixed, null.mixed),
-        "quantiles": {
-            "rho": [[q, summaries.quantile(list(columns.rho), q)] for q in _QUANTILES],
-            "signed": [[q, summaries.quantile([columns.signed], q)] for q in _QUANTILES],
-        },
-        "rho_by_modalities": by_number,
-        "histogram": {
-            "edges": edges,
-            "observed": bins.reshape(_PICTURE_BINS, BINS // _PICTURE_BINS).sum(1),
-            "shuffled": np.histogram(np.clip(null.rho, edges[0], 1), edges)[0],
-        },
-    }
+def _rho_counts(summaries: Summaries, columns: Columns) -> int:
+    return int(summaries.count[list(columns.rho)].sum())
 
 
-def _adjusted(summaries: Summaries, null: InstanceStatistics, null_groups: int, columns: Columns) -> Statistic:
+@statistic(
+    "A",
+    "alignment",
+    formula="adjusted alignment: mean of (rho_i - rho_0) / (1 - rho_0), rho_0 the shuffled mean for as many "
+    "modalities as instance i has. 1: identical up to sign. Instances with two and with three modalities become "
+    "comparable",
+    chance="0",
+    range="up to 1",
+    needs=["space"],
+)
+def adjusted(evidence: Evidence) -> Statistic:
+    """Return A: rho of two modalities and rho of three do not compare, so each is adjusted by a null of its own."""
+    summaries, null, columns = evidence.state.summaries, evidence.null, Columns(len(evidence.names))
+    null_groups = len(np.unique(evidence.sample.groups))
     total, weighted, null_variance = 0, 0.0, 0.0
     rooms: dict[int, float] = {}
     collapsed = False
@@ -118,3 +90,123 @@ def _adjusted(summaries: Summaries, null: InstanceStatistics, null_groups: int, 
     if error is not None:
         error = float(np.hypot(error, np.sqrt(null_variance)))
     return Statistic.normal(value, error, within=(-np.inf, 1.0), chance=0.0, n=total, null="shuffled")
+
+
+@statistic(
+    "rho",
+    "alignment",
+    formula="sigma_1^2 / k of the d x k matrix of an instance's unit vectors, mean over instances. 1: all on one "
+    "line; 1/k: orthogonal. Without chance it says little: .40 is chance for k = 3, d = 64",
+    chance="shuffled pairs",
+    range="[1/k, 1]",
+    needs=["space"],
+)
+def rho(evidence: Evidence) -> Statistic:
+    """Return the mean share of the leading eigenvalue."""
+    summaries, null, k = evidence.state.summaries, evidence.null, len(evidence.names)
+    columns = Columns(k)
+    count = _rho_counts(summaries, columns)
+    mean = float(summaries.sum[list(columns.rho)].sum() / count)
+    return Statistic.normal(
+        mean,
+        summaries.error(dict.fromkeys(columns.rho, (1.0, mean))),
+        within=(1 / k, 1.0),
+        chance=float(null.rho.mean()) if len(null.rho) else None,
+        n=count,
+        null="shuffled",
+    )
+
+
+@statistic(
+    "signed",
+    "alignment",
+    formula="squared length of the mean of an instance's unit vectors. Below rho: modalities share a line but not a "
+    "direction, which sigma_1 cannot see",
+    chance="shuffled pairs",
+    range="[0, rho]",
+    needs=["space"],
+)
+def _signed(evidence: Evidence) -> Statistic:
+    column = Columns(len(evidence.names)).signed
+    return summary_statistic(evidence.state.summaries, column, evidence.null.signed)
+
+
+@statistic(
+    "mixed_sign",
+    "alignment",
+    formula="fraction of instances whose leading direction has loadings of both signs beyond .1",
+    chance="shuffled pairs",
+    range="[0, 1]",
+    needs=["space"],
+)
+def _mixed_sign(evidence: Evidence) -> Statistic:
+    return summary_statistic(evidence.state.summaries, Columns(len(evidence.names)).mixed, evidence.null.mixed)
+
+
+_PAIRS_OF_NUMBERS = {"type": "array", "items": {"type": "number"}, "minItems": 2, "maxItems": 2}
+
+
+@detail(
+    "quantiles",
+    "alignment",
+    about="[probability, value] by statistic",
+    schema={"type": "object", "additionalProperties": {"type": "array", "items": _PAIRS_OF_NUMBERS}},
+    needs=["space"],
+)
+def _quantiles(evidence: Evidence) -> dict[str, Any]:
+    summaries, columns = evidence.state.summaries, Columns(len(evidence.names))
+    of = {"rho": list(columns.rho), "signed": [columns.signed]}
+    return {name: [[q, summaries.quantile(numbers, q)] for q in _QUANTILES] for name, numbers in of.items()}
+
+
+@detail(
+    "rho_by_modalities",
+    "alignment",
+    about="rho of the instances with 2, 3, ... modalities",
+    schema={"type": "object", "additionalProperties": STATISTIC},
+    needs=["space"],
+)
+def _by_number(evidence: Evidence) -> dict[str, Statistic]:
+    summaries, null = evidence.state.summaries, evidence.null
+    return {
+        str(column + 2): summary_statistic(summaries, column, null.rho[null.number == column + 2])
+        for column in Columns(len(evidence.names)).rho
+        if summaries.count[column]
+    }
+
+
+@detail("histogram", "alignment", about="of rho", schema={"$ref": "#/$defs/histogram"}, needs=["space"])
+def _histogram(evidence: Evidence) -> dict[str, Any]:
+    k = len(evidence.names)
+    bins = evidence.state.summaries.bins[list(Columns(k).rho)].sum(0)
+    edges = np.linspace(1 / k, 1, _PICTURE_BINS + 1)
+    return {
+        "edges": edges,
+        "observed": bins.reshape(_PICTURE_BINS, BINS // _PICTURE_BINS).sum(1),
+        "shuffled": np.histogram(np.clip(evidence.null.rho, edges[0], 1), edges)[0],
+    }
+
+
+@detail(
+    "singular_values",
+    "alignment",
+    about="quantiles of sigma_1 .. sigma_k over the instances with all modalities",
+    schema={
+        "type": "array",
+        "items": {
+            "type": "object",
+            "properties": {name: {"type": "number"} for name in ("q05", "q50", "q95")},
+            "required": ["q05", "q50", "q95"],
+            "additionalProperties": False,
+        },
+    },
+    needs=["space"],
+)
+def _singular_values(evidence: Evidence) -> list[dict[str, float]]:
+    batch = evidence.batch
+    complete = batch.present.all(1)
+    if not complete.any():
+        return []
+    values = spectrum(batch.embeddings[complete]).singular_values.double().numpy()
+    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
+    return [{"q05": float(a), "q50": float(b), "q95": float(c)} for a, b, c in zip(low, middle, high, strict=True)]

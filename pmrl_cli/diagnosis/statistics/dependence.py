@@ -14,10 +14,15 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.statistics.declared import statistic
+from pmrl_cli.diagnosis.statistics.pairing import pairing
+from pmrl_cli.diagnosis.statistics.probe import probe_of
 from pmrl_cli.retrieval.similarity import nearest_cosines
 from pmrl_cli.stats.statistic import Statistic, clustered_error, group_means, upper_tail
 
 __all__ = [
+    "PAIRED_Z",
     "Dependence",
     "Scatter",
     "compact",
@@ -25,6 +30,7 @@ __all__ = [
     "permutation_moments",
     "shared_neighbours",
     "shared_neighbours_moments",
+    "strength",
 ]
 
 Array = npt.NDArray[np.float64]
@@ -95,6 +101,9 @@ def shared_neighbours(first: Array, second: Array, *, neighbours: int = 10) -> S
     error = max(clustered_error(adjusted, np.arange(n)) or 0.0, math.sqrt(variance) / (1 - mean))
     return Statistic.normal(float(adjusted.mean()), error, within=(-1, 1), chance=0.0, p=p, n=n, null="permutation")
 
+
+PAIRED_Z = 4.0
+"""Beyond it pairs are told from shuffled ones: under the null 1 in 30,000."""
 
 _FEWEST = 6
 _NOTHING = 1e-18  # the square of float32 rounding
@@ -169,16 +178,16 @@ class Dependence:
     """Whether two modalities are dependent.
 
     Args:
-        cka_adj: (CKA - E) / (1 - E), E its mean over permutations; 0 by chance, at most 1. Its interval is that of
-            dependent modalities; whether they are is what p says.
+        cka_adjusted: (CKA - E) / (1 - E), E its mean over permutations; 0 by chance, at most 1. Its interval is
+            that of dependent modalities; whether they are is what p says.
         cka_z: permutation standard deviations of CKA above its mean; about N(0, 1) for unrelated modalities. p is
             one-sided.
-        mknn_adj: share of common nearest neighbours, adjusted likewise.
+        neighbours_adjusted: share of common nearest neighbours, adjusted likewise.
     """
 
-    cka_adj: Statistic
+    cka_adjusted: Statistic
     cka_z: Statistic
-    mknn_adj: Statistic
+    neighbours_adjusted: Statistic
 
 
 def dependence(first: Array, second: Array, groups: npt.NDArray[np.int64], *, neighbours: int = 10) -> Dependence:
@@ -245,3 +254,68 @@ def _cka_error(
     for side, product in ((x, scatter.first), (y, scatter.second)):
         influence -= ((side @ product) * side).sum(1) / np.vdot(product, product)
     return clustered_error(cka * len(x) * influence, groups)
+
+
+def dependence_of(evidence: Evidence, a: int, b: int) -> Dependence:
+    """Return whether two modalities of the reservoir are dependent."""
+    return dependence(*evidence.sample.both(a, b))
+
+
+@statistic(
+    "cka_adjusted",
+    "pair",
+    formula="linear CKA less its permutation mean E_0 = sqrt(PR_a PR_b) / (n - 1), over 1 - E_0. Blind to "
+    "rotation; raw CKA is near 1 for anything with n < d",
+    chance="0",
+    range="up to 1",
+)
+def _cka_adjusted(evidence: Evidence, a: int, b: int) -> Statistic:
+    return evidence.once(dependence_of, a, b).cka_adjusted
+
+
+@statistic(
+    "cka_z",
+    "pair",
+    formula="the same in permutation deviations of CKA above its mean",
+    chance="N(0, 1)",
+    range="real",
+)
+def _cka_z(evidence: Evidence, a: int, b: int) -> Statistic:
+    return evidence.once(dependence_of, a, b).cka_z
+
+
+@statistic(
+    "neighbours_adjusted",
+    "pair",
+    formula="shared ten nearest neighbours m beyond chance: (m - 10 / (n - 1)) / (1 - 10 / (n - 1))",
+    chance="0",
+    range="[-1, 1]",
+)
+def _neighbours_adjusted(evidence: Evidence, a: int, b: int) -> Statistic:
+    return evidence.once(dependence_of, a, b).neighbours_adjusted
+
+
+@statistic(
+    "strength",
+    "pair",
+    formula="the strongest sign of dependence, in deviations: of |z|, cka_z, and neighbours_adjusted and "
+    "probe.shared_dimensions over their errors",
+    chance="below 4",
+    range="real",
+)
+def strength(evidence: Evidence, a: int, b: int) -> Statistic:
+    """Return by how many deviations the strongest sign of dependence lies above chance."""
+    found = []
+    if "space" in evidence.has:
+        z = evidence.once(pairing, a, b).value  # an inner product may be too small, too
+        found.append(None if z is None else abs(z))
+    one = evidence.once(dependence_of, a, b)
+    found.append(one.cka_z.value)
+    reached = evidence.once(probe_of, a, b)
+    others = (one.neighbours_adjusted, None if reached is None else reached.shared_dimensions)
+    found += [
+        other.value / other.se for other in others if other is not None and other.value is not None and other.se
+    ]
+    known = [value for value in found if value is not None]
+    n = one.cka_z.n
+    return Statistic(max(known), n=n) if known else Statistic.unknown(n=n)

@@ -9,17 +9,17 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmrl_cli.diagnosis.state.accumulate import State
-from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
-from pmrl_cli.diagnosis.state.second_moments import MomentTotals, half_of
+from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import Columns
+from pmrl_cli.diagnosis.statistics.declared import statistic
+from pmrl_cli.diagnosis.statistics.retrieval import retrieve_sample
 from pmrl_cli.retrieval.metrics import hits_in_gallery
 from pmrl_cli.retrieval.ranks import TIE_BAND, Ranks
 from pmrl_cli.retrieval.similarity import cosine_blocks
 from pmrl_cli.stats.instances import COLLAPSED, pairs_of
 from pmrl_cli.stats.statistic import Statistic, clustered_error, rescaled
 
-__all__ = ["bures", "covariance_gap", "gap_share", "mixed_gallery_penalty", "mixed_ranks", "shape_gap"]
+__all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "mixed_ranks", "offsets", "shape_gap"]
 
 Array = npt.NDArray[np.float64]
 
@@ -160,14 +160,15 @@ def _counts(queries: Tensor, candidates: Tensor, own: Tensor) -> tuple[npt.NDArr
     return greater, not_less - greater
 
 
-def gap_share(state: State, chosen: ReservoirSample, a: int, b: int) -> dict[str, Statistic]:
+def offsets(evidence: Evidence, a: int, b: int) -> dict[str, Statistic]:
     """Return the distance of the two means, and its square as a share of the mean squared distance of partners."""
+    state, sample = evidence.state, evidence.sample
     column = Columns(len(state.header.names)).cosine[pairs_of(len(state.header.names)).index((a, b))]
     count = int(state.counts[a, b])
     mean_a, mean_b = state.pair_means(a, b)
     between = mean_a - mean_b
     gap, distance = float(between @ between), 2 - 2 * state.summaries.mean(column)
-    first, second, groups = chosen.both(a, b)
+    first, second, groups = sample.both(a, b)
     of_gap = 2 * ((first - second) @ between)
     # The error of a length is that of its square over twice the length: none can be said at zero.
     error = None if gap <= COLLAPSED else clustered_error(of_gap / (2 * math.sqrt(gap)), groups)
@@ -196,19 +197,43 @@ def gap_share(state: State, chosen: ReservoirSample, a: int, b: int) -> dict[str
     }
 
 
-def shape_gap(chosen: ReservoirSample, totals: tuple[MomentTotals, ...], a: int, b: int) -> Statistic:
+@statistic(
+    "gap.centroid", "pair", formula="distance of the two mean vectors", chance="0", range="[0, 2]", needs=["space"]
+)
+def _centroid(evidence: Evidence, a: int, b: int) -> Statistic:
+    return evidence.once(offsets, a, b)["centroid"]
+
+
+@statistic(
+    "gap.gap_share",
+    "pair",
+    formula="squared distance of the mean vectors over the mean squared distance of partners: the part of it that "
+    "is a constant offset",
+    chance="about 1/n",
+    range="[0, 1]",
+    needs=["space"],
+)
+def _gap_share(evidence: Evidence, a: int, b: int) -> Statistic:
+    return evidence.once(offsets, a, b)["gap_share"]
+
+
+@statistic(
+    "gap.covariance_gap",
+    "pair",
+    formula="Bures distance of the covariances over the sum of their traces: what centring cannot fix",
+    chance="about d / 4n",
+    range="[0, 1]",
+    needs=["space"],
+)
+def shape_gap(evidence: Evidence, a: int, b: int) -> Statistic:
     """Return the covariance gap of two modalities of one width, from the joint moments.
 
     Value and chance are those of ``covariance_gap``; its error, of the reservoir, is rescaled to the instances here.
 
-    Args:
-        chosen: the reservoir.
-        totals: moments of both halves together, of the first and of the second.
-        a: first modality.
-        b: second.
     """
-    first, second, groups = chosen.both(a, b)
-    small = covariance_gap(first, second, half_of(chosen.keys)[chosen.present[:, [a, b]].all(1)] == 0, groups)
+    sample, totals = evidence.sample, evidence.totals
+    first, second, groups = sample.both(a, b)
+    small = covariance_gap(first, second, evidence.half[sample.present[:, [a, b]].all(1)], groups)
     n = int(min(totals[0].counts[a, a], totals[0].counts[b, b]))
     if small.value is None or n <= len(first) or min(int(one.counts[m, m]) for one in totals for m in (a, b)) < 2:
         return small
@@ -225,3 +250,21 @@ def shape_gap(chosen: ReservoirSample, totals: tuple[MomentTotals, ...], a: int,
         chance=float(np.mean(chance)),
         n=n,
     )
+
+
+@statistic(
+    "gap.mixed_penalty",
+    "pair",
+    formula="R@1 lost when the gallery holds both modalities, the query left out, at one size of the gallery: what a "
+    "gap costs",
+    chance="0",
+    range="[-1, 1]",
+    needs=["space"],
+)
+def _mixed_penalty(evidence: Evidence, a: int, b: int) -> Statistic | None:
+    gallery = evidence.once(retrieve_sample).standard_gallery
+    both = evidence.batch.present[:, [a, b]].all(1)
+    first, second = evidence.batch.embeddings[both, a], evidence.batch.embeddings[both, b]
+    if gallery is None or gallery > len(first):
+        return None
+    return mixed_gallery_penalty(first, second, evidence.sample.groups[both.numpy()], gallery=gallery)

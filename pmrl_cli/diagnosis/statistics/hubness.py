@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.statistics.declared import detail, statistic
+from pmrl_cli.diagnosis.statistics.retrieval import ways
 from pmrl_cli.retrieval.similarity import nearest_cosines
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
@@ -29,25 +31,16 @@ class Hubness:
     The skewness of real data grows with the number of candidates: compare only equally many.
 
     Args:
-        skew: skewness of the occurrences; by chance .316 (one over the root of ten), above 1.5 there are hubs.
+        skewness: skewness of the occurrences; by chance .316 (one over the root of ten), above 1.5 there are hubs.
         robin_hood: share of all neighbour places that would have to move for all to have as many; by chance .125.
         antihubs: share of candidates that nobody has among the 10 nearest; by chance e^-10.
         counts: candidates that occur 0, 1, .. 49 times, and 50 times or more.
     """
 
-    skew: Statistic
+    skewness: Statistic
     robin_hood: Statistic
     antihubs: Statistic
     counts: Counts
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {
-            "skew": self.skew.as_dict(),
-            "robinhood": self.robin_hood.as_dict(),
-            "antihub": self.antihubs.as_dict(),
-            "counts": self.counts.tolist(),
-        }
 
 
 def occurrences(queries: Tensor, candidates: Tensor, neighbours: int) -> Counts:
@@ -94,3 +87,64 @@ def hubness(queries: Tensor, candidates: Tensor, groups: npt.NDArray[np.int64]) 
         statistic(float(never.mean()), never, (1 - share) ** n, 1.0),
         counts,
     )
+
+
+def hubness_of(evidence: Evidence, way: str) -> Hubness | None:
+    """Return the hubness of one direction between two modalities; None for fused queries."""
+    pair = ways(evidence.names).get(way)
+    if pair is None:
+        return None
+    both = evidence.batch.present[:, list(pair)].all(1)
+    queries, candidates = (evidence.batch.embeddings[both, m] for m in pair)
+    return hubness(queries, candidates, evidence.sample.groups[both.numpy()])
+
+
+@statistic(
+    "hubness.skewness",
+    "direction",
+    formula="skewness of how often a candidate is among the ten nearest. Grows with the reservoir",
+    chance=".32",
+    range="real",
+    needs=["space"],
+)
+def _skewness(evidence: Evidence, way: str) -> Statistic | None:
+    found = evidence.once(hubness_of, way)
+    return None if found is None else found.skewness
+
+
+@statistic(
+    "hubness.robin_hood",
+    "direction",
+    formula="fraction of neighbour places to move to make all equal",
+    chance=".125",
+    range="[0, 1]",
+    needs=["space"],
+)
+def _robin_hood(evidence: Evidence, way: str) -> Statistic | None:
+    found = evidence.once(hubness_of, way)
+    return None if found is None else found.robin_hood
+
+
+@statistic(
+    "hubness.antihubs",
+    "direction",
+    formula="fraction of candidates that are among no query's ten nearest",
+    chance="e^-10",
+    range="[0, 1]",
+    needs=["space"],
+)
+def _antihubs(evidence: Evidence, way: str) -> Statistic | None:
+    found = evidence.once(hubness_of, way)
+    return None if found is None else found.antihubs
+
+
+@detail(
+    "hubness.counts",
+    "direction",
+    about="candidates that are 0, 1, 2, ... times among the ten nearest, the last open-ended",
+    schema={"type": "array", "items": {"type": "integer", "minimum": 0}},
+    needs=["space"],
+)
+def _counts(evidence: Evidence, way: str) -> Counts | None:
+    found = evidence.once(hubness_of, way)
+    return None if found is None else found.counts

@@ -8,12 +8,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmrl_cli.diagnosis.state.accumulate import State
-from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
+from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import Columns
 from pmrl_cli.diagnosis.statistics.alignment import summary_statistic
+from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.retrieval.similarity import cosine_blocks
-from pmrl_cli.stats.instances import InstanceStatistics
 from pmrl_cli.stats.modality import effective_dimension, mean_off_diagonal_cosine
 from pmrl_cli.stats.statistic import Statistic, Status, clustered_error, rescaled
 
@@ -21,22 +20,38 @@ __all__ = ["cone", "effective_dimensions", "uniformity", "unit_loading"]
 
 Array = npt.NDArray[np.float64]
 
+_EIGENVALUES = 512
 _BLOCKS = 20  # of the jackknife
 
 
-def cone(state: State, chosen: ReservoirSample, m: int) -> Statistic:
+@statistic(
+    "mean_cosine",
+    "modality",
+    formula="mean cosine between different instances: the cone",
+    chance="0",
+    range="[-1/(n-1), 1]",
+)
+def cone(evidence: Evidence, m: int) -> Statistic:
     """Return the mean cosine between different instances of a modality."""
+    state, sample = evidence.state, evidence.sample
     count = int(state.counts[m, m])
     value = mean_off_diagonal_cosine(state.sums[m][m], count)
     if value is None:
         return Statistic.unknown(chance=0.0, n=count)
-    kept = chosen.present[:, m]
-    along = chosen.vectors[m][kept].astype(np.float64) @ (state.sums[m][m] / count)
-    error = rescaled(clustered_error(2 * along, chosen.groups[kept]), int(kept.sum()), count)
+    kept = sample.present[:, m]
+    along = sample.vectors[m][kept].astype(np.float64) @ (state.sums[m][m] / count)
+    error = rescaled(clustered_error(2 * along, sample.groups[kept]), int(kept.sum()), count)
     return Statistic.normal(value, error, within=(-1 / (count - 1), 1), chance=0.0, n=count, null="closed_form")
 
 
-def uniformity(chosen: ReservoirSample, m: int) -> Statistic:
+@statistic(
+    "uniformity",
+    "modality",
+    formula="log of the mean of exp(-2 |x - y|^2) over pairs of instances",
+    chance="-4 + log 0F1(d/2; 4), that of the sphere",
+    range="up to 0",
+)
+def uniformity(evidence: Evidence, m: int) -> Statistic:
     """Return how evenly a modality covers the sphere: log of the mean of exp(-2 |x - y|^2) over pairs of instances.
 
     0 for a point; for the uniform distribution, its least, -4 + log 0F1(d / 2; 4), which is the chance value.
@@ -44,8 +59,9 @@ def uniformity(chosen: ReservoirSample, m: int) -> Statistic:
     Source: Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on
         the hypersphere", ICML 2020.
     """
-    kept = chosen.present[:, m]
-    vectors, groups = chosen.vectors[m][kept], chosen.groups[kept]
+    sample = evidence.sample
+    kept = sample.present[:, m]
+    vectors, groups = sample.vectors[m][kept], sample.groups[kept]
     n, half = len(vectors), vectors.shape[1] / 2
     term, total = 1.0, 1.0
     for j in range(1, 60):  # terms fall faster than 4^j / j!^2
@@ -65,13 +81,22 @@ def uniformity(chosen: ReservoirSample, m: int) -> Statistic:
     )
 
 
-def effective_dimensions(chosen: ReservoirSample, m: int) -> Statistic:
+@statistic(
+    "participation_ratio",
+    "modality",
+    formula="(tr C)^2 / |C|^2 of the covariance, without bias however few vectors: dimensions of equal variance the "
+    "cloud is worth",
+    chance="d where isotropic",
+    range="[1, d] or so",
+)
+def effective_dimensions(evidence: Evidence, m: int) -> Statistic:
     """Return the debiased participation ratio of a modality; its interval by a jackknife of 20 blocks of groups.
 
     The chance value is the number of columns: what an isotropic cloud has.
     """
-    kept = chosen.present[:, m]
-    vectors, groups = chosen.vectors[m][kept].astype(np.float64), chosen.groups[kept]
+    sample = evidence.sample
+    kept = sample.present[:, m]
+    vectors, groups = sample.vectors[m][kept].astype(np.float64), sample.groups[kept]
     chance = float(vectors.shape[1])
     total, second = vectors.sum(0), vectors.T @ vectors
     value = effective_dimension(len(vectors), total, second)
@@ -90,7 +115,30 @@ def effective_dimensions(chosen: ReservoirSample, m: int) -> Statistic:
     return Statistic.normal(value, error, within=(1, math.inf), chance=chance, n=len(vectors), null="closed_form")
 
 
-def unit_loading(state: State, null: InstanceStatistics, m: int) -> Statistic:
+@statistic(
+    "loading",
+    "modality",
+    formula="mean loading on the leading direction times sqrt(k): 1 if all modalities carry it alike",
+    chance="shuffled pairs",
+    range="[0, sqrt(k)]",
+    needs=["space"],
+)
+def unit_loading(evidence: Evidence, m: int) -> Statistic:
     """Return the mean loading of a modality on the leading direction, times sqrt(k_i)."""
-    k = len(state.header.names)
-    return summary_statistic(state.summaries, Columns(k).load[m], null.loading[:, m], math.sqrt(k))
+    k = len(evidence.names)
+    null = evidence.null.loading[:, m]
+    return summary_statistic(evidence.state.summaries, Columns(k).load[m], null, math.sqrt(k))
+
+
+@detail(
+    "eigenvalues",
+    "modality",
+    about=f"of its covariance, descending, at most {_EIGENVALUES}",
+    schema={"type": "array", "items": {"type": "number"}},
+)
+def _eigenvalues(evidence: Evidence, m: int) -> Array:
+    totals = evidence.totals[0]
+    if totals.counts[m, m] < 2:
+        return np.zeros(0)
+    values = np.linalg.eigvalsh(totals.covariance(m, m))[::-1][:_EIGENVALUES]
+    return np.asarray(np.maximum(values, 0), dtype=np.float64)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.state.accumulate import State
-from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
+from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import Columns
+from pmrl_cli.diagnosis.statistics.declared import statistic
 from pmrl_cli.stats.instances import COLLAPSED, pairs_of
 from pmrl_cli.stats.statistic import Statistic, clustered_error, group_means, rescaled
 
@@ -71,8 +71,9 @@ def adjusted_cosine_error(first: Array, second: Array, groups: npt.NDArray[np.in
     return clustered_error((cosine * room - (1 - cosine.mean()) * shift) / room**2, groups)
 
 
-def paired_cosines(state: State, chosen: ReservoirSample, a: int, b: int) -> dict[str, Statistic]:
+def paired_cosines(evidence: Evidence, a: int, b: int) -> dict[str, Statistic]:
     """Return the mean cosine of partners beside mu_a . mu_b, and adjusted by it."""
+    state, sample = evidence.state, evidence.sample
     column = Columns(len(state.header.names)).cosine[pairs_of(len(state.header.names)).index((a, b))]
     mean_a, mean_b = state.pair_means(a, b)
     mean, null, count = state.summaries.mean(column), float(mean_a @ mean_b), int(state.counts[a, b])
@@ -80,8 +81,11 @@ def paired_cosines(state: State, chosen: ReservoirSample, a: int, b: int) -> dic
         mean, state.summaries.mean_error(column), within=(-1, 1), chance=null, n=count, null="closed_form"
     )
     if 1 - null < COLLAPSED:
-        return {"cos": cosine, "adj": Statistic.unknown("collapsed", chance=0.0, n=count, null="closed_form")}
-    first, second, groups = chosen.both(a, b)
+        return {
+            "cosine": cosine,
+            "cosine_adjusted": Statistic.unknown("collapsed", chance=0.0, n=count, null="closed_form"),
+        }
+    first, second, groups = sample.both(a, b)
     error = adjusted_cosine_error(first, second, groups)
     adjusted = Statistic.normal(
         1 - (1 - mean) / (1 - null),
@@ -91,17 +95,50 @@ def paired_cosines(state: State, chosen: ReservoirSample, a: int, b: int) -> dic
         n=count,
         null="closed_form",
     )
-    return {"cos": cosine, "adj": adjusted}
+    return {"cosine": cosine, "cosine_adjusted": adjusted}
 
 
-def pairing(chosen: ReservoirSample, a: int, b: int) -> Statistic:
+@statistic(
+    "cosine",
+    "pair",
+    formula="mean cosine c of partners",
+    chance="c_0 = mu_a . mu_b",
+    range="[-1, 1]",
+    needs=["space"],
+)
+def _cosine(evidence: Evidence, a: int, b: int) -> Statistic:
+    return evidence.once(paired_cosines, a, b)["cosine"]
+
+
+@statistic(
+    "cosine_adjusted",
+    "pair",
+    formula="(c - c_0) / (1 - c_0)",
+    chance="0",
+    range="up to 1",
+    needs=["space"],
+)
+def _cosine_adjusted(evidence: Evidence, a: int, b: int) -> Statistic:
+    return evidence.once(paired_cosines, a, b)["cosine_adjusted"]
+
+
+@statistic(
+    "z",
+    "pair",
+    formula="(c - c_0) over its permutation deviation sqrt(tr(S_aa S_bb)) / (n sqrt(n - 1)), S the centred scatter. "
+    "Beyond 4 it is paired",
+    chance="N(0, 1)",
+    range="real",
+    needs=["space"],
+)
+def pairing(evidence: Evidence, a: int, b: int) -> Statistic:
     """Return how many permutation deviations the mean inner product of partners lies above its permutation mean.
 
     Groups are what is independent: the unit of the permutation is a group's mean vector. About N(0, 1) when
     unpaired; None with fewer than three units or where one side does not vary. The interval is that of the data,
     the permutation deviation held fixed.
     """
-    first, second, groups = chosen.both(a, b)
+    first, second, groups = evidence.sample.both(a, b)
     first, second = group_means(first, groups), group_means(second, groups)
     if len(first) < 3:
         return Statistic.unknown(chance=0.0, n=len(first), null="permutation")

@@ -8,36 +8,14 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
-from pmrl_cli.diagnosis.state.second_moments import MomentTotals
-from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.spectrum import spectrum
 from pmrl_cli.stats.instances import pairs_of
 
-__all__ = ["eigenvalues", "plot_section", "singular_values"]
+__all__ = ["plot_section"]
 
 _POINTS = 200
 _SIDE = 32
 _MOST_PAIRS = 6
-_EIGENVALUES = 512
 _DIGITS = 4
-
-
-def singular_values(batch: Batch) -> list[dict[str, float]]:
-    """Return quantiles of sigma_1 .. sigma_K over the instances that have all modalities; empty without any."""
-    complete = batch.present.all(1)
-    if not complete.any():
-        return []
-    values = spectrum(batch.embeddings[complete]).singular_values.double().numpy()
-    low, middle, high = np.quantile(values, [0.05, 0.5, 0.95], axis=0)
-    return [{"q05": float(a), "q50": float(b), "q95": float(c)} for a, b, c in zip(low, middle, high, strict=True)]
-
-
-def eigenvalues(totals: MomentTotals, m: int) -> npt.NDArray[np.float64]:
-    """Return the largest eigenvalues of the covariance of a modality, descending."""
-    if totals.counts[m, m] < 2:
-        return np.zeros(0)
-    values = np.linalg.eigvalsh(totals.covariance(m, m))[::-1][:_EIGENVALUES]
-    return np.asarray(np.maximum(values, 0), dtype=np.float64)
 
 
 def plot_section(chosen: ReservoirSample, names: tuple[str, ...]) -> dict[str, Any]:

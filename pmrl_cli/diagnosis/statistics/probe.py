@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.diagnosis.statistics.linear import LinearAdapter, Vectors, fit_linear
 from pmrl_cli.retrieval.metrics import harmonic, hits_in_gallery, reciprocal_ranks
 from pmrl_cli.retrieval.ranks import rank_batch
@@ -31,7 +32,7 @@ class Probe:
         hits: R@1 in a gallery of ``gallery``, the mean over both directions.
         reciprocal: the mean reciprocal rank in the whole half.
         gallery: candidates.
-        shared_dims: sum over directions of h |h|, h the held-out canonical correlation: 0 on average by chance.
+        shared_dimensions: sum over directions of h |h|, h the held-out canonical correlation: 0 on average by chance.
         bits: Gaussian bound of the mutual information, -1/2 sum sign(h) log2(1 - h^2).
         held_out: canonical correlations on the other half, the mean over the halves, in the order of the fit.
         fitted: the same where they were fitted.
@@ -40,22 +41,10 @@ class Probe:
     hits: Statistic
     reciprocal: Statistic
     gallery: int
-    shared_dims: Statistic
+    shared_dimensions: Statistic
     bits: Statistic
     held_out: Array
     fitted: Array
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return JSON values."""
-        return {
-            "R@1": self.hits.as_dict(),
-            "MRR": self.reciprocal.as_dict(),
-            "gallery": self.gallery,
-            "shared_dims": self.shared_dims.as_dict(),
-            "mi_bits": self.bits.as_dict(),
-            "h": [round(float(h), 4) for h in self.held_out],
-            "h_train": [round(float(h), 4) for h in self.fitted],
-        }
 
 
 def third_of(groups: npt.NDArray[np.int64], seed: int) -> Mask:
@@ -140,3 +129,74 @@ def _mean(values: Array, groups: npt.NDArray[np.int64], chance: float) -> Statis
     error = clustered_error(values, groups)
     n = len(values)
     return Statistic.normal(float(values.mean()), error, within=(0, 1), chance=chance, n=n, null="closed_form")
+
+
+def probe_of(evidence: Evidence, a: int, b: int) -> Probe | None:
+    """Return what a linear adapter of two modalities of the reservoir reaches."""
+    sample = evidence.sample
+    both = sample.present[:, [a, b]].all(1)
+    vectors = [sample.vectors[m][both] for m in (a, b)]
+    return probe(vectors, evidence.half[both], sample.groups[both], seed=evidence.state.header.seed)
+
+
+@statistic(
+    "probe.R@1",
+    "pair",
+    formula="ridge-CCA fitted on one half and measured on the other, and back: held-out R@1 in probe.gallery",
+    chance="1 / gallery",
+    range="[0, 1]",
+)
+def _hits(evidence: Evidence, a: int, b: int) -> Statistic | None:
+    found = evidence.once(probe_of, a, b)
+    return None if found is None else found.hits
+
+
+@statistic("probe.MRR", "pair", formula="the same, mean reciprocal rank", chance="H_N / N", range="[0, 1]")
+def _reciprocal(evidence: Evidence, a: int, b: int) -> Statistic | None:
+    found = evidence.once(probe_of, a, b)
+    return None if found is None else found.reciprocal
+
+
+@statistic(
+    "probe.shared_dimensions",
+    "pair",
+    formula="sum of h |h| of the held-out canonical correlations h",
+    chance="0",
+    range="real",
+)
+def _shared_dimensions(evidence: Evidence, a: int, b: int) -> Statistic | None:
+    found = evidence.once(probe_of, a, b)
+    return None if found is None else found.shared_dimensions
+
+
+@statistic(
+    "probe.information_bits",
+    "pair",
+    formula="Gaussian bound of the mutual information, -1/2 sum sign(h) log2(1 - h^2), in bits",
+    chance="0",
+    range="real",
+)
+def _bits(evidence: Evidence, a: int, b: int) -> Statistic | None:
+    found = evidence.once(probe_of, a, b)
+    return None if found is None else found.bits
+
+
+@detail("probe.gallery", "pair", about="candidates of the probe", schema={"type": "integer", "minimum": 0})
+def _gallery(evidence: Evidence, a: int, b: int) -> int | None:
+    found = evidence.once(probe_of, a, b)
+    return None if found is None else found.gallery
+
+
+_NUMBERS = {"type": "array", "items": {"type": "number"}}
+
+
+@detail("probe.correlations", "pair", about="held-out canonical correlations", schema=_NUMBERS)
+def _held_out(evidence: Evidence, a: int, b: int) -> list[float] | None:
+    found = evidence.once(probe_of, a, b)
+    return None if found is None else [round(float(h), 4) for h in found.held_out]
+
+
+@detail("probe.correlations_fitted", "pair", about="the same where they were fitted", schema=_NUMBERS)
+def _fitted(evidence: Evidence, a: int, b: int) -> list[float] | None:
+    found = evidence.once(probe_of, a, b)
+    return None if found is None else [round(float(h), 4) for h in found.fitted]

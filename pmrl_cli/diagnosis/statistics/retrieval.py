@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from itertools import permutations
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured, mean_over
 from pmrl_cli.retrieval.intervals import Sample, interval, resample
@@ -16,11 +19,22 @@ from pmrl_cli.retrieval.metrics import chance, hits_in_gallery, metric, random_o
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
 from pmrl_cli.stats.statistic import Statistic
 
-__all__ = ["ReservoirRetrieval", "measured_statistic", "retrieval_sections", "retrieve"]
+__all__ = [
+    "DRAWS",
+    "ReservoirRetrieval",
+    "means_section",
+    "measured_statistic",
+    "retrieve",
+    "retrieve_sample",
+    "ways",
+]
 
 _STANDARD_GALLERIES = (1000, 100, 10)
 _CURVE = (2, 5, 10, 30, 100, 300, 1000, 3000)
 _AT = "R@1 in "
+
+DRAWS = 500
+"""Of the bootstrap."""
 
 
 class ReservoirRetrieval(NamedTuple):
@@ -116,20 +130,22 @@ def measured_statistic(measured: Measured, n: int) -> Statistic:
     )
 
 
-def retrieval_sections(retrieved: ReservoirRetrieval) -> tuple[dict[str, dict[str, Any]], dict[str, Any]]:
-    """Return the sections of every direction, and that of the means over directions."""
-    directions = {}
-    for name, found in retrieved.measured.items():
-        ranks = retrieved.ranks[name]
-        directions[name] = {
-            "gallery": ranks.gallery,
-            "tie_spread": retrieved.tie_spread[name],
-            **{
-                metric: measured_statistic(one, len(ranks.rows))
-                for metric, one in found.items()
-                if not metric.startswith(_AT)
-            },
-        }
+def ways(names: Sequence[str]) -> dict[str, tuple[int, int]]:
+    """Return the directions between two modalities by name: (asking, answering)."""
+    pairs = permutations(range(len(names)), 2)
+    return {f"{names[a]}->{names[b]}": (a, b) for a, b in pairs}
+
+
+def retrieve_sample(evidence: Evidence) -> ReservoirRetrieval:
+    """Rank the reservoir of some evidence within itself."""
+    header, sample = evidence.state.header, evidence.sample
+    labels = None if header.label is None else sample.labels
+    return retrieve(evidence.batch, evidence.names, sample.groups, labels, seed=header.seed, draws=DRAWS)
+
+
+def means_section(evidence: Evidence) -> dict[str, Any]:
+    """Return the means over directions between two modalities, and over those of fused queries."""
+    retrieved = evidence.once(retrieve_sample)
     fused = [name for name in retrieved.measured if name.startswith(f"{OTHERS}->")]
     kinds = {"pairwise": [name for name in retrieved.measured if name not in fused], "fused": fused}
     means: dict[str, Any] = {
@@ -149,4 +165,44 @@ def retrieval_sections(retrieved: ReservoirRetrieval) -> tuple[dict[str, dict[st
                     for metric, one in shown.items()
                     if metric.startswith(_AT)
                 ]
-    return directions, means
+    return means
+
+
+def _declare(metric: str, formula: str, chance: str) -> None:
+    @statistic(metric, "direction", formula=formula, chance=chance, range="[0, 1]", needs=["space"])
+    def of_direction(evidence: Evidence, way: str) -> Statistic | None:
+        retrieved = evidence.once(retrieve_sample)
+        found = retrieved.measured[way].get(metric)
+        return None if found is None else measured_statistic(found, len(retrieved.ranks[way].rows))
+
+
+for _metric, _formula, _chance in (
+    ("R@1", "how often the partner is ranked first among gallery candidates, ties in random order", "1/N"),
+    ("R@5", "the same, among the first five", "5/N"),
+    ("R@10", "the same, among the first ten", "10/N"),
+    ("MRR", "mean reciprocal rank of the partner", "H_N / N"),
+    ("AUC", "P(the partner beats another candidate) = 1 - (rank - 1) / (N - 1), 1 - FOSCTTM", "1/2"),
+    (
+        "R@1_standard",
+        "R@1 in a random gallery of 1,000, 100 or 10: hypergeometric, exact from the ranks",
+        "1 / gallery",
+    ),
+    (LABEL_METRIC, "mean average precision of finding the query's label", "the mean of a random order"),
+):
+    _declare(_metric, _formula, _chance)
+
+
+@detail(
+    "gallery",
+    "direction",
+    about="candidates of each query",
+    schema={"type": "integer", "minimum": 0},
+    needs=["space"],
+)
+def _gallery(evidence: Evidence, way: str) -> int:
+    return evidence.once(retrieve_sample).ranks[way].gallery
+
+
+@detail("tie_spread", "direction", about="how far ties leave R@1 open", schema={"type": "number"}, needs=["space"])
+def _tie_spread(evidence: Evidence, way: str) -> float:
+    return evidence.once(retrieve_sample).tie_spread[way]

@@ -10,14 +10,13 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.diagnosis.rules import ResultView
-from pmrl_cli.diagnosis.rules.pairing import looks_unpaired
-from pmrl_cli.diagnosis.statistics.dependence import Scatter, compact, permutation_moments
+from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.statistics.declared import STATISTIC, detail
+from pmrl_cli.diagnosis.statistics.dependence import PAIRED_Z, Scatter, compact, permutation_moments, strength
 from pmrl_cli.diagnosis.statistics.pairing import pairing_z
-from pmrl_cli.stats.instances import pairs_of
 from pmrl_cli.stats.statistic import Statistic
 
-__all__ = ["Order", "best_order", "try_orders"]
+__all__ = ["Order", "best_order"]
 
 Array = npt.NDArray[np.float64]
 
@@ -107,10 +106,30 @@ def _pairing(x: Array, y: Array) -> float | None:
     return max(known) if known else None
 
 
-def try_orders(result: dict[str, Any], dataset: Dataset) -> None:
-    """Add the best order of the rows to every pair of a diagnosis that looks unpaired."""
-    for a, b in pairs_of(len(dataset.names)):
-        pair = f"{dataset.names[a]}|{dataset.names[b]}"
-        if pair in result["pair"] and looks_unpaired(ResultView(result), pair):
-            order = best_order(dataset, a, b)
-            result["pair"][pair]["order"] = None if order is None else order.as_dict()
+@detail(
+    "order",
+    "pair",
+    about="only where the pair looks unpaired: the order of the rows in which it is paired best",
+    schema={
+        "anyOf": [
+            {"type": "null"},
+            {
+                "type": "object",
+                "properties": {
+                    "shift": {"type": "integer", "description": "row i of a matches row i + shift of b"},
+                    "reversed": {"type": "boolean", "description": "of its rows in reverse order"},
+                    "z": {**STATISTIC, "description": "permutation deviations of that pairing above chance"},
+                },
+                "required": ["shift", "reversed", "z"],
+                "additionalProperties": False,
+            },
+        ]
+    },
+    needs=["rows"],
+)
+def _order(evidence: Evidence, a: int, b: int) -> dict[str, Any] | None:
+    found = evidence.once(strength, a, b).value
+    if evidence.dataset is None or found is None or found > PAIRED_Z:
+        return None
+    order = best_order(evidence.dataset, a, b)
+    return None if order is None else order.as_dict()

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pmrl_cli.errors import DataError, Place
+from pmrl_cli.data.json_digest import DIGEST, digest_of
+from pmrl_cli.errors import DataError, Place, StateError
 from pmrl_cli.files.durable.atomic import atomic_file
 from pmrl_cli.files.formats.contents import check_regular
 
 __all__ = ["PAGE_MARKER", "SCHEMA", "read_diagnosis", "write_page"]
 
-SCHEMA = "pmrl.diagnose/1"
+SCHEMA = "pmrl.diagnose/2"
+SCHEMA_BEFORE = "pmrl.diagnose/1"
+"""Without a digest, and with shorter keys; what ``--compare`` reads of it is the same."""
 PAGE_MARKER = b'<meta name="generator" content="pmrl'
 _MOST_BYTES = 2**28
 
@@ -20,7 +24,7 @@ _MOST_BYTES = 2**28
 def read_diagnosis(path: Path) -> dict[str, Any]:
     """Return a diagnosis that ``pmrl diagnose --json`` printed.
 
-    Raises: DataError if the file is none.
+    Raises: DataError if the file is none; StateError if it has changed since it was written.
     """
     check_regular(path)
     found = "more than 256 MB"
@@ -32,6 +36,8 @@ def read_diagnosis(path: Path) -> dict[str, Any]:
         else:
             schema = content.get("schema") if isinstance(content, dict) else None
             if schema == SCHEMA:
+                _check_digest(content, path)
+            if schema in (SCHEMA, SCHEMA_BEFORE):
                 return content  # type: ignore[no-any-return]
             found = "JSON without a schema" if schema is None else f"schema {str(schema)[:40]!r}"
     what = "not a diagnosis"
@@ -42,6 +48,19 @@ def read_diagnosis(path: Path) -> dict[str, Any]:
         expected=f"schema {SCHEMA!r}",
         next_step="Write one with: pmrl diagnose FILES --json > FILE.",
     )
+
+
+def _check_digest(content: Mapping[str, Any], path: Path) -> None:
+    digest = digest_of(content)
+    if content.get(DIGEST) != digest:
+        what = "diagnosis has changed since it was written"
+        raise StateError(
+            what,
+            at=Place(str(path)),
+            found=f"SHA-256 {digest[:12]}",
+            expected=f"SHA-256 {str(content.get(DIGEST))[:12]}",
+            next_step="Restore it, or write it anew with: pmrl diagnose FILES --json > FILE.",
+        )
 
 
 def write_page(path: Path, text: str) -> None:

@@ -35,7 +35,7 @@ class InstanceRows(NamedTuple):
         signed: (B,).
         agreement: (B, K), NaN where a modality is absent.
         score: (B,), the higher, the more suspect.
-        culprit: (B,) modality (or pair) with the most against it.
+        suspect_modality: (B,) modality (or pair) with the most against it.
         probability: (B,) of being mispaired.
     """
 
@@ -44,15 +44,15 @@ class InstanceRows(NamedTuple):
     signed: npt.NDArray[np.float64]
     agreement: npt.NDArray[np.float64]
     score: npt.NDArray[np.float64]
-    culprit: Sequence[str]
+    suspect_modality: Sequence[str]
     probability: npt.NDArray[np.float64]
 
 
 def write_instances(path: Path, names: Sequence[str], blocks: Iterable[InstanceRows]) -> None:
     """Write one row for each instance as Parquet.
 
-    Columns: ``id``, ``rho``, ``signed``, ``agreement.<modality>`` (null where absent), ``score``, ``culprit``,
-    ``probability``.
+    Columns: ``id``, ``rho``, ``signed``, ``agreement.<modality>`` (null where absent), ``score``,
+    ``suspect_modality``, ``probability``.
 
     Args:
         path: the file; it appears when it is complete.
@@ -66,7 +66,7 @@ def write_instances(path: Path, names: Sequence[str], blocks: Iterable[InstanceR
             pa.field("signed", pa.float64()),
             *(pa.field(f"agreement.{name}", pa.float64()) for name in names),
             pa.field("score", pa.float64()),
-            pa.field("culprit", pa.string()),
+            pa.field("suspect_modality", pa.string()),
             pa.field("probability", pa.float64()),
         ],
         metadata={"format": INSTANCES, "format_version": "1"},
@@ -80,7 +80,7 @@ def write_instances(path: Path, names: Sequence[str], blocks: Iterable[InstanceR
             columns = [
                 block.ids.cast(pa.string()),
                 *(pa.array(np.ascontiguousarray(column), mask=np.isnan(column)) for column in numbers),
-                pa.array(list(block.culprit), pa.string()),
+                pa.array(list(block.suspect_modality), pa.string()),
                 pa.array(block.probability),
             ]
             writer.write_table(pa.Table.from_arrays(columns, schema=schema))

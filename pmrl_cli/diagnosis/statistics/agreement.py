@@ -1,0 +1,60 @@
+"""How a modality agrees with the consensus of the others, and how many of its vectors belong to other instances."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.mispairing import consensus_auc
+from pmrl_cli.diagnosis.statistics.declared import detail, statistic
+from pmrl_cli.stats.consensus import EDGES
+from pmrl_cli.stats.statistic import Statistic
+
+__all__: list[str] = []
+
+_MERGED_BINS = 16  # of EDGES in one bin of a picture
+
+
+@statistic(
+    "consensus_auc",
+    "modality",
+    formula="P(its vector agrees better with the consensus of the others than a mispaired one), centred, CSLS",
+    chance="1/2",
+    range="[0, 1]",
+    needs=["space"],
+)
+def _consensus_auc(evidence: Evidence, m: int) -> Statistic:
+    mispairs = evidence.mispairs
+    return consensus_auc(mispairs.found.score[:, m], mispairs.mispaired[m], evidence.sample.groups)
+
+
+@statistic(
+    "mispair_rate",
+    "modality",
+    formula="fraction of agreement scores below the 25 % quantile of mispaired ones, over 1/4: random swaps only. "
+    "With two modalities it cannot be said which of the two is wrong: it is then of the pair",
+    chance="0",
+    range="[0, 1]",
+    needs=["space"],
+)
+def _mispair_rate(evidence: Evidence, m: int) -> Statistic:
+    return evidence.mispairs.model.rates[m]
+
+
+@detail(
+    "suspect_histogram",
+    "modality",
+    about="of agreement scores",
+    schema={"$ref": "#/$defs/histogram"},
+    needs=["space"],
+)
+def _suspect_histogram(evidence: Evidence, m: int) -> dict[str, Any]:
+    mispairs, edges = evidence.mispairs, EDGES[::_MERGED_BINS]
+    score = mispairs.found.score[:, m]
+    return {
+        "edges": edges,
+        "observed": np.histogram(score[~np.isnan(score)], edges)[0],
+        "shuffled": mispairs.mispaired[m].reshape(-1, _MERGED_BINS).sum(1),
+    }

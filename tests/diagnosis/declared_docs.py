@@ -1,0 +1,36 @@
+"""The parts of the docs that are made from what statistics are declared with.
+
+PYTHONPATH=. python -m tests.diagnosis.declared_docs     # writes them anew
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pmrl_cli.diagnosis.statistics  # noqa: F401 - declares them
+from pmrl_cli.diagnosis.statistics.declared import SCOPES, table, with_scopes
+
+DOCS = Path(__file__).parents[2] / "docs"
+SCHEMA, TEXT = DOCS / "diagnose.schema.json", DOCS / "diagnose.md"
+
+
+def schema_text(text: str) -> str:
+    """The schema with the definition of every scope as it is declared."""
+    return json.dumps(with_scopes(json.loads(text)), indent=1, ensure_ascii=False) + "\n"
+
+
+def docs_text(text: str) -> str:
+    """The page with the table of every scope as it is declared."""
+    for scope in SCOPES:
+        made = f"<!-- statistics: {scope} -->\n{table(scope)}\n<!-- end -->"
+        text = re.sub(
+            rf"<!-- statistics: {scope} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL
+        )
+    return text
+
+
+if __name__ == "__main__":
+    for path, made in ((SCHEMA, schema_text), (TEXT, docs_text)):
+        path.write_text(made(path.read_text(encoding="utf-8")), encoding="utf-8")
