@@ -18,6 +18,7 @@ SCHEMA = "pmrl.training/1"
 
 _SHORT = {"load": "loading", "grad_share": "gradient_share", "pr_deb": "participation_ratio"}
 
+
 def read_training(folder: Path) -> dict[str, Any]:
     """Return how the fit of a model folder went: see ``training_of``.
 
