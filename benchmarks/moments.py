@@ -11,12 +11,13 @@ import torch
 from rows import Call, Row, Run, in_turn, row_of
 from step import DIM, DIMS, training_step
 
+from pmrl_cli.closed_form.columns import COMPONENTS, ProjectionFitter
+from pmrl_cli.closed_form.projected import project
+from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.methods import make_method
-from pmrl_cli.projection import FeatureMap
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.bank import COMPONENTS, build_bank, fit_projections
 
 BATCH = 1024
 STEPS = 20
@@ -29,8 +30,8 @@ ROWS = 4096
 def moments_pass(dataset: Dataset) -> None:
     """Fit projections, project every instance, take the moments across modalities: all a closed form asks for."""
     rows = np.arange(len(dataset))
-    projections = fit_projections(dataset, rows, FeatureMap("linear", squash=False), seed=0)
-    build_bank(dataset, rows, rows, projections, cross=True, scratch=Scratch())
+    projections = ProjectionFitter(dataset, rows, seed=0).fit(FeatureMap("linear", squash=False))
+    project(dataset, rows, rows, projections, cross=True, scratch=Scratch())
 
 
 def products(arrays: Sequence[np.ndarray]) -> None:

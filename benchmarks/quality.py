@@ -12,14 +12,12 @@ After the table: mean ranks, and for every method its ratio to the first one nam
 (10,000 draws of test instances, or of their groups, in which every method and seed is drawn alike).
 
 A method is a file in benchmarks/methods: one line that says what it is, and SETTINGS, those of ``Aligner`` that
-differ from default. Closed-form starts are solved once for all methods of a set and seed; the seconds are without
-them for all but the first. With --runs, runs are kept in that file and not done again.
+differ from default. With --runs, runs are kept in that file and not done again.
 """
 
 from __future__ import annotations
 
 import argparse
-import copy
 import json
 import runpy
 import time
@@ -35,8 +33,6 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import UsageError
 from pmrl_cli.retrieval.metrics import hits, reciprocal_ranks
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_dataset
-from pmrl_cli.training import fit as fitting
-from pmrl_cli.training.start import choose_settings
 
 FOLDER = Path(__file__).with_name("methods")
 
@@ -44,19 +40,6 @@ GROUPS = {"cy101": "object", "mosi": "video", "flickr8k_clip": "label"}
 """Side columns whose rows must not be parted, by name of the set's folder; others are dealt row by row."""
 
 DRAWS = 10_000
-
-_solved: dict[tuple[object, ...], Any] = {}
-
-
-def _solve_once(dataset: Dataset, *arguments: object, **settings: object) -> Any:  # noqa: ANN401 - passed on
-    # Methods of one set and seed start from the same closed forms; training writes into them, so each has a copy.
-    key = (id(dataset), *(settings.get(name) for name in ("dim", "solver", "seed")), str(arguments[2]))
-    if key not in _solved:
-        _solved[key] = choose_settings(dataset, *arguments, **settings)  # type: ignore[arg-type]
-    return copy.deepcopy(_solved[key])
-
-
-fitting.choose_settings = _solve_once
 
 Array = npt.NDArray[np.float64]
 
@@ -211,7 +194,6 @@ def main() -> None:
     for folder in arguments.sets:
         dataset = read_dataset([str(folder)], join="outer")
         for seed in range(arguments.seeds):
-            _solved.clear()
             for method in methods:
                 if (folder.name, method, seed) in done:
                     continue

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,9 +13,9 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli.batch import Encoded
+from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.data.columns import group_column, label_column
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
-from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.repeats import hashes_of
 from pmrl_cli.data.split import shard
 from pmrl_cli.data.validate import dataset_from_arrays
@@ -26,11 +26,11 @@ from pmrl_cli.files.artifacts.model import FORMAT, read_model, to_toml, write_mo
 from pmrl_cli.files.artifacts.tensors import read_tensors, write_tensors
 from pmrl_cli.files.durable.atomic import atomic_folder, to_json
 from pmrl_cli.files.durable.scratch import Scratch
+from pmrl_cli.fit.card import texts_of
+from pmrl_cli.fit.context import Hooks
+from pmrl_cli.fit.fit import fit
 from pmrl_cli.fusion import fuse
-from pmrl_cli.projection import Projection
-from pmrl_cli.record import texts_of
 from pmrl_cli.training.devices import choose_device
-from pmrl_cli.training.fit import fit
 from pmrl_cli.training.run import check_objective
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.world import ALONE, World
@@ -38,7 +38,6 @@ from pmrl_cli.world import ALONE, World
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis import Diagnosis
     from pmrl_cli.retrieval import Evaluation
-    from pmrl_cli.training.loop import Progress, Schedule
 
 __all__ = ["SPLITS", "Aligner"]
 
@@ -116,9 +115,7 @@ class Aligner:
         max_memory: int | None = None,
         exclude: npt.NDArray[np.bool_] | None = None,
         checkpoint: Path | None = None,
-        stage: Callable[[str], None] = lambda _: None,
-        report: Callable[[Progress, Schedule], None] = lambda *_: None,
-        should_stop: Callable[[], bool] = lambda: False,
+        hooks: Hooks | None = None,
         world: World = ALONE,
     ) -> Self:
         """Train on paired features.
@@ -131,9 +128,7 @@ class Aligner:
             max_memory: bytes for working arrays; beyond it they live on disk.
             exclude: (n, k), vectors that neither train nor choose; None for none.
             checkpoint: folder of the resumable state.
-            stage: told what is being done before training.
-            report: called at each evaluation.
-            should_stop: asked at each step; True saves the checkpoint and raises ``Interrupted``.
+            hooks: called while it runs: stage, report, should_stop.
             world: the processes that fit together (``pmrl_cli.world.joined``), each with all the features.
 
         Raises: PmrlError of the kind that fits (see ``pmrl_cli.errors``).
@@ -146,9 +141,7 @@ class Aligner:
             max_memory=max_memory,
             excluded=exclude,
             checkpoint=checkpoint,
-            stage=stage,
-            report=report,
-            should_stop=should_stop,
+            hooks=hooks,
             world=world,
         )
         self._space = _Space(
@@ -298,7 +291,7 @@ class Aligner:
             what = "unknown split"
             raise UsageError(what, found=repr(split), expected=f"one of {', '.join(SPLITS)}", next_step="Choose one.")
         seen = self._fitted().seen
-        hashes = hash_ids(dataset.ids, 0)
+        hashes = dataset.id_hashes(0)
         train, validation = (np.isin(hashes, seen[part]) for part in ("train", "validation"))
         parts = {"train": train, "validation": validation, "test": ~(train | validation)}
         sentences = {

@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.batch import Encoded, Inputs
+from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.encoders.protocol import Encoder
-from pmrl_cli.projection import Projection
 
 __all__ = ["Member", "side_by_side", "together"]
 

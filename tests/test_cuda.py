@@ -12,6 +12,8 @@ import torch
 
 from pmrl_cli.batch import Inputs
 from pmrl_cli.encoders.residual import Residual
+from pmrl_cli.fit.context import Hooks
+from pmrl_cli.fit.fit import fit
 from pmrl_cli.methods import REGISTRY, make_method
 from pmrl_cli.retrieval.batches import Batch as Ranked
 from pmrl_cli.retrieval.ranks import rank_batch
@@ -19,7 +21,6 @@ from pmrl_cli.spectrum import spectrum
 from pmrl_cli.terms import principal
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training import loader
-from pmrl_cli.training.fit import fit
 from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs, tensors_of
 from pmrl_cli.training.loop import Interrupted
 from pmrl_cli.training.step import Step, StepOptions
@@ -150,7 +151,7 @@ def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, stopped_at, objectiv
             settings,
             device="cuda",
             checkpoint=tmp_path / "state",
-            should_stop=lambda: next(calls) == stopped_at,
+            hooks=Hooks(should_stop=lambda: next(calls) == stopped_at),
         )
     resumed = fit(simulate(), settings, device="cuda", checkpoint=tmp_path / "state")
     assert same(weights(whole), weights(resumed))

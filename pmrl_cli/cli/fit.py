@@ -77,6 +77,7 @@ def command(
     from pmrl_cli.files.durable.locks import held
     from pmrl_cli.files.join.dataset import read_dataset
     from pmrl_cli.files.join.specs import check_not_input
+    from pmrl_cli.fit.context import Hooks
     from pmrl_cli.training.loop import Interrupted
     from pmrl_cli.world import joined
 
@@ -121,9 +122,7 @@ def command(
                 max_memory=reading.max_memory,
                 exclude=excluded,
                 checkpoint=unfinished,
-                stage=stage,
-                report=progress.evaluation,
-                should_stop=stop.asked,
+                hooks=Hooks(stage, progress.evaluation, stop.asked),
                 world=world,
             )
             stop.training = False

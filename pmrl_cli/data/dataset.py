@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pmrl_cli.data.ids import hash_ids
+
 __all__ = ["BLOCK_BYTES", "Dataset", "EmbeddedBlock", "Features", "FloatArray", "Rows"]
 
 FloatArray = npt.NDArray[np.float32]
@@ -91,6 +93,7 @@ class Dataset:
     named_by_row: bool = False
     notes: tuple[str, ...] = ()
     hashes: npt.NDArray[np.uint64] | None = None
+    _id_hashes: dict[int, npt.NDArray[np.uint64]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -104,6 +107,30 @@ class Dataset:
     def dims(self) -> tuple[int, ...]:
         """Columns of each modality, in order."""
         return tuple(features.dim for features in self.modalities)
+
+    def id_hashes(self, seed: int) -> npt.NDArray[np.uint64]:
+        """Return (n,) what ``hash_ids`` makes of the ids under a seed; computed once."""
+        if seed not in self._id_hashes:
+            self._id_hashes[seed] = hash_ids(self.ids, seed)
+        return self._id_hashes[seed]
+
+    def smallest_by_hash(self, rows: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:
+        """Return, ascending, the ``limit`` of ``rows`` whose ids hash smallest: uniform, whatever their order.
+
+        Args:
+            rows: (n,) row numbers, ascending.
+            limit: how many to keep at most.
+            seed: of the hash.
+        """
+        if len(rows) <= limit:
+            return rows
+        return np.sort(rows[np.argsort(self.id_hashes(seed)[rows], kind="stable")[:limit]])
+
+    def without(self, absent: npt.NDArray[np.bool_]) -> Dataset:
+        """Return the data set with the vectors of an (n, k) mask taken for missing."""
+        masked = replace(self, present=self.present & ~absent)
+        masked._id_hashes.update(self._id_hashes)
+        return masked
 
     def part(self, rows: slice) -> Dataset:
         """Return some consecutive instances as a data set; nothing is read or copied."""

@@ -128,7 +128,7 @@ def _positions(
 ) -> npt.NDArray[np.float64]:
     """Return (n,) numbers in [0, 1), equal within each component: the hash of one of its keys."""
     keys = group_keys(dataset, group)
-    position = unit_interval(hash_ids(keys, seed))
+    position = unit_interval(dataset.id_hashes(seed) if group is None else hash_ids(keys, seed))
     linked = np.flatnonzero(np.bincount(dependent)[dependent] > 1)
     if not len(linked):
         return position

@@ -7,11 +7,9 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from pmrl_cli.data.columns import codes_of, group_column, label_column
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.data.links import links_of
 from pmrl_cli.data.repeats import repeats_of, with_hashes
 from pmrl_cli.fusion import check_fusion
@@ -32,7 +30,6 @@ __all__ = [
     "evaluate",
     "mean_over",
     "scope_of",
-    "smallest_by_hash",
 ]
 
 LABEL_QUERIES = 2000
@@ -131,7 +128,7 @@ def evaluate(
     dataset = with_hashes(dataset)
     label, group = label_column(dataset, label), group_column(dataset, group)
     rows = np.flatnonzero(dataset.present.sum(1) >= 2)
-    queries = smallest_by_hash(dataset, rows, max_queries, seed)
+    queries = dataset.smallest_by_hash(rows, max_queries, seed)
     ranked = rank_dataset(dataset, queries, relevance=Relevance.of(dataset, match), fusion=fusion, world=world)
 
     codes = links_of(dataset, match=match, group=group).dependent
@@ -158,8 +155,8 @@ def evaluate(
         for name, sample in samples.items()
     }
     if label is not None:
-        gallery = smallest_by_hash(dataset, queries, LABEL_GALLERY, seed)
-        asking = np.isin(gallery, smallest_by_hash(dataset, queries, LABEL_QUERIES, seed))
+        gallery = dataset.smallest_by_hash(queries, LABEL_GALLERY, seed)
+        asking = np.isin(gallery, dataset.smallest_by_hash(queries, LABEL_QUERIES, seed))
         labels = codes_of(dataset, label)
         found = label_precision(read_batch(dataset, gallery), dataset.names, labels, asking)
         samples = {name: Sample(groups[one.rows], {LABEL_METRIC: one.precision}) for name, one in found.items()}
@@ -206,21 +203,6 @@ def evaluate(
 def scope_of(dataset: Dataset) -> str:
     """Return the sentence that says which instances are judged where no model chose some."""
     return f"{'all ' * (len(dataset) > 1)}{len(dataset):,} instance{'s' * (len(dataset) != 1)}, compared as they are"
-
-
-def smallest_by_hash(dataset: Dataset, rows: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:
-    """Return, ascending, the ``limit`` of ``rows`` whose ids hash smallest: a uniform choice that order cannot move.
-
-    Args:
-        dataset: where the ids are.
-        rows: (n,) ascending.
-        limit: how many to keep at most.
-        seed: of the hash.
-    """
-    if len(rows) <= limit:
-        return rows
-    hashes = hash_ids(dataset.ids.take(rows), seed)
-    return np.sort(rows[np.argsort(hashes, kind="stable")[:limit]])
 
 
 def _as_dicts(measured: Mapping[str, Measured] | None) -> dict[str, Any] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -13,23 +13,24 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.batch import Encoded, Inputs
+from pmrl_cli.closed_form.gcca import SOLVERS
+from pmrl_cli.closed_form.init import Initialization
+from pmrl_cli.closed_form.projected import ProjectedData
+from pmrl_cli.closed_form.shards import rank_of_rows
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.encoders.protocol import Encoder, Init
-from pmrl_cli.gcca import SOLVERS
 from pmrl_cli.methods import make_method
 from pmrl_cli.methods.protocol import Method
 from pmrl_cli.terms import make_term
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.bank import Bank, owners
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.devices import choose_precision
 from pmrl_cli.training.loader import TrainingData
 from pmrl_cli.training.loop import Progress, Schedule, Trained, train
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
-from pmrl_cli.training.start import Start
 from pmrl_cli.world import World
 
-__all__ = ["HIDDEN", "Run", "check_objective", "embed", "objectives_of", "whiten"]
+__all__ = ["HIDDEN", "Run", "check_objective", "embed", "objectives_of"]
 
 HIDDEN = 256
 """Width of the residual MLP."""
@@ -74,8 +75,8 @@ class Run:
 
     def train(
         self,
-        bank: Bank,
-        start: Start,
+        projected: ProjectedData,
+        start: Initialization,
         *,
         stage: str,
         objective: str,
@@ -85,26 +86,26 @@ class Run:
         plan: Schedule,
         deadline: float | None = None,
     ) -> Trained:
-        """Train an encoder from a start; the bank's scores are whitened already.
+        """Train an encoder from a closed form.
 
         Args:
-            bank: of this process.
+            projected: of this process, its components whitened.
             start: of every process.
             stage: name of the run, for its history and its state.
             objective: that it trains on.
-            dropout: of its input scores.
+            dropout: of its input components.
             rows: (n_train,) row numbers of the instances that train, of all processes.
-            validation: row numbers of those that choose, which every bank holds; None trains unjudged.
+            validation: row numbers of those that choose, which every process holds; None trains unjudged.
             plan: schedule.
             deadline: on the monotonic clock.
         """
         data = TrainingData(
-            Inputs([torch.from_numpy(s) for s in bank.scores], torch.from_numpy(bank.present)),
-            torch.from_numpy(bank.positions(rows)),
-            torch.from_numpy(owners(self.world, self.dataset, rows)),
+            Inputs([torch.from_numpy(c) for c in projected.components], torch.from_numpy(projected.present)),
+            torch.from_numpy(projected.positions(rows)),
+            torch.from_numpy(rank_of_rows(self.world, self.dataset, rows)),
         )
         arrays = [*start.whiten, *start.maps]
-        arrays += [array for projection in bank.projections for array in projection.arrays().values()]
+        arrays += [array for projection in projected.projections for array in projection.arrays().values()]
         fingerprint = {
             **self.fingerprint,
             "closed-form start": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
@@ -131,7 +132,7 @@ class Run:
             stage=stage,
             names=self.dataset.names,
             ids_of=lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
-            validation=None if validation is None else torch.from_numpy(bank.positions(validation)),
+            validation=None if validation is None else torch.from_numpy(projected.positions(validation)),
             plan=plan,
             settings=self.settings,
             device=self.device,
@@ -144,20 +145,10 @@ class Run:
         )
 
 
-def whiten(bank: Bank, start: Start) -> Bank:
-    """Return the bank with the scores that the encoder of a start takes."""
-    # In place: the bank is ours, and a second copy of it would double the largest thing in memory.
-    for scores, factors in zip(bank.scores, start.whiten, strict=True):
-        for first in range(0, len(scores), 65536):
-            scores[first : first + 65536] *= factors
-    times = (projection.times(factors) for projection, factors in zip(bank.projections, start.whiten, strict=True))
-    return replace(bank, projections=tuple(times))
-
-
-def embed(encoder: Encoder, bank: Bank, rows: npt.NDArray[np.int64]) -> Tensor:
-    """Return (n, K, d) embeddings of instances whose whitened scores the bank holds."""
-    positions = bank.positions(rows)
-    components = [torch.from_numpy(scores[positions]) for scores in bank.scores]
+def embed(encoder: Encoder, data: ProjectedData, rows: npt.NDArray[np.int64]) -> Tensor:
+    """Return (n, K, d) embeddings of instances whose whitened components the data holds."""
+    positions = data.positions(rows)
+    components = [torch.from_numpy(array[positions]) for array in data.components]
     with torch.no_grad():
-        encoded: Encoded = encoder(Inputs(components, torch.from_numpy(bank.present[positions])))
+        encoded: Encoded = encoder(Inputs(components, torch.from_numpy(data.present[positions])))
     return encoded.vectors

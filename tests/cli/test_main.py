@@ -15,7 +15,7 @@ from typer.main import get_command
 
 from pmrl_cli.cli import main
 from pmrl_cli.cli.fit import _StopRequest
-from pmrl_cli.gcca import SOLVERS
+from pmrl_cli.closed_form.gcca import SOLVERS
 from tests.faults import inject
 from tests.limits import HUNG
 

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pmrl_cli.closed_form.columns import ProjectionFitter
+from pmrl_cli.closed_form.projected import project
+from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.files.durable.scratch import Scratch
-from pmrl_cli.projection import FeatureMap
-from pmrl_cli.training.bank import build_bank, fit_projections
-from pmrl_cli.training.fit import fit
+from pmrl_cli.fit.fit import fit
 from pmrl_cli.world import ALONE
 from tests.distributed.processes import free_port, in_processes
 from tests.limits import HUNG
@@ -29,13 +30,13 @@ def moments_of(world):
     data, found = simulate(missing=0.4), {}
     train = np.flatnonzero(np.arange(len(data)) % 5)
     for kind in ("linear", "given"):  # a kernel follows linear scores, on a sample that everybody reads
-        projections = fit_projections(data, train, FeatureMap(kind, squash=True), seed=0, world=world)
+        projections = ProjectionFitter(data, train, seed=0, world=world).fit(FeatureMap(kind, squash=True))
         everyone = np.arange(len(data))
-        bank = build_bank(data, everyone, train, projections, cross=True, scratch=Scratch(), world=world)
+        bank = project(data, everyone, train, projections, cross=True, scratch=Scratch(), world=world)
         found[kind] = [p.arrays() for p in projections], bank.cross.arrays(), list(bank.variances)
         rows = bank.rows.tolist()
         assert set(everyone[::5]) <= set(rows)  # those that choose are with everybody
-        assert np.isfinite(bank.scores[0]).all()
+        assert np.isfinite(bank.components[0]).all()
     return found
 
 

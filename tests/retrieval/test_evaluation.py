@@ -5,7 +5,6 @@ import pytest
 
 from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.retrieval import evaluate
-from pmrl_cli.retrieval.evaluation import smallest_by_hash
 from tests.simulate import dataset_of, simulate
 
 
@@ -81,9 +80,9 @@ def test_the_sample_is_the_same_instances_in_any_order():
     order = np.random.default_rng(0).permutation(100)
     moved = dataset_of({f.name: f.array[order] for f in data.modalities}, ids=[f"id{i}" for i in order])
     rows = np.arange(100)
-    chosen = smallest_by_hash(data, rows, 20, seed=3)
-    assert set(order[smallest_by_hash(moved, rows, 20, seed=3)]) == set(chosen)
-    assert set(smallest_by_hash(data, rows, 20, seed=4)) != set(chosen)
+    chosen = data.smallest_by_hash(rows, 20, seed=3)
+    assert set(order[moved.smallest_by_hash(rows, 20, seed=3)]) == set(chosen)
+    assert set(data.smallest_by_hash(rows, 20, seed=4)) != set(chosen)
 
 
 def test_a_row_without_label_neither_asks_nor_answers():

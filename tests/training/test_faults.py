@@ -8,10 +8,11 @@ import torch
 
 from pmrl_cli.batch import Loss
 from pmrl_cli.errors import DivergedError, ResourceError, StateError
+from pmrl_cli.fit.context import Hooks
+from pmrl_cli.fit.fit import fit
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training import loop
 from pmrl_cli.training import run as run_module
-from pmrl_cli.training.fit import fit
 from pmrl_cli.training.loop import Interrupted
 from tests.training.test_fit import same, settings_for, simulate, weights
 
@@ -120,7 +121,7 @@ def test_another_error_of_torch_is_not_taken_for_short_memory(monkeypatch):
 def interrupted(tmp_path):
     calls = iter(range(100))
     with pytest.raises(Interrupted):
-        fit(DATA, SETTINGS, checkpoint=tmp_path, should_stop=lambda: next(calls) == 9)
+        fit(DATA, SETTINGS, checkpoint=tmp_path, hooks=Hooks(should_stop=lambda: next(calls) == 9))
     return tmp_path / "linear-dropout-0"
 
 

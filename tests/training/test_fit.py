@@ -12,19 +12,22 @@ import torch
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.batch import Inputs
+from pmrl_cli.closed_form.columns import ProjectionFitter
+from pmrl_cli.closed_form.init import solve_gcca_init
+from pmrl_cli.closed_form.projected import project
+from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
 from pmrl_cli.errors import DataError, DivergedError, StateError, UsageError
 from pmrl_cli.files.durable.scratch import Scratch
-from pmrl_cli.projection import FeatureMap
+from pmrl_cli.fit.context import Hooks
+from pmrl_cli.fit.fit import fit
+from pmrl_cli.fit.search import choose_members
 from pmrl_cli.training import loader
-from pmrl_cli.training.bank import build_bank, fit_projections
-from pmrl_cli.training.fit import choose_members, fit
 from pmrl_cli.training.heldout import held_out_retrieval
 from pmrl_cli.training.loader import BatchLoader, BatchSampler, TrainingData, map_inputs
 from pmrl_cli.training.loop import Interrupted, schedule
 from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.training.start import solve_start
 from pmrl_cli.training.step import mix
 
 
@@ -67,7 +70,7 @@ def test_a_fit_never_ends_below_its_start_and_keeps_the_best_weights(objective, 
     fitted = fit(simulate(), settings_for(**changes))
     assert fitted.dim == 8
     assert fitted.history[0].step == 0
-    assert fitted.start.mrr == pytest.approx(fitted.recipes[0].setting.held_out.mrr, abs=1e-6)
+    assert fitted.start.mrr == pytest.approx(fitted.recipes[0].closed_form.held_out.mrr, abs=1e-6)
     best = fitted.recipes[0].best
     assert best.mrr == max(line.mrr for line in fitted.history) >= fitted.start.mrr
     data = simulate()
@@ -90,10 +93,10 @@ def test_no_steps_leave_the_closed_form_of_all_instances():
     data = simulate()
     fitted = fit(data, settings_for(steps=0, adapter="linear", refit=True))
     everyone = np.arange(len(data))
-    setting = fitted.recipes[0].setting
-    projections = fit_projections(data, everyone, setting.features, seed=0)
-    bank = build_bank(data, everyone, everyone, projections, cross=True, scratch=Scratch())
-    start = solve_start(bank, setting, "gcca")
+    config = fitted.recipes[0].closed_form.config
+    projections = ProjectionFitter(data, everyone, seed=0).fit(config.features)
+    projected = project(data, everyone, everyone, projections, cross=True, scratch=Scratch())
+    start = solve_gcca_init(projected, config, "gcca")
     _, stored = fitted.members[0].encoder.state()
     for name, m in zip(data.names, start.maps, strict=True):
         assert torch.equal(stored[f"{name}.adapter.weight"], torch.from_numpy(m))
@@ -110,9 +113,9 @@ def test_features_in_one_space_already_start_as_they_are():
     data = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1])), both)
     fitted = fit(data, settings_for(steps=0, adapter="auto"))
     assert len(fitted.tried) == 1  # kernel scores, worse on their own, are not beside them
-    assert fitted.recipes[0].setting.features == FeatureMap("given", squash=False)
+    assert fitted.recipes[0].closed_form.config.features == FeatureMap("given", squash=False)
     other = Dataset(ids, (Features("a", arrays[0]), Features("b", arrays[1][:, :150])), both)
-    assert fit(other, settings_for(steps=0)).recipes[0].setting.features.kind == "linear"
+    assert fit(other, settings_for(steps=0)).recipes[0].closed_form.config.features.kind == "linear"
 
 
 def test_a_refit_trains_everyone_that_was_not_kept_for_test_as_long_as_was_best():
@@ -169,7 +172,7 @@ def test_auto_tries_both_kinds_of_scores_and_its_space_is_that_of_its_members():
 
 
 def test_members_that_share_their_scores_are_saved_and_read_back(tmp_path, monkeypatch):
-    monkeypatch.setattr("pmrl_cli.training.fit.TOLERANCE", 1e9)  # all of them
+    monkeypatch.setattr("pmrl_cli.fit.search.TOLERANCE", 1e9)  # all of them
     data = simulate(n=100)
     aligner = Aligner(adapter="mlp", steps=30, batch_size=16, learning_rate=2e-3).fit(data)
     config = json.loads(aligner.texts["config.json"])
@@ -243,7 +246,12 @@ def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, killed_after):
     whole = fit(simulate(), settings)
     calls = iter(range(10**6))
     with pytest.raises(Interrupted):
-        fit(simulate(), settings, checkpoint=tmp_path / "state", should_stop=lambda: next(calls) == killed_after)
+        fit(
+            simulate(),
+            settings,
+            checkpoint=tmp_path / "state",
+            hooks=Hooks(should_stop=lambda: next(calls) == killed_after),
+        )
     resumed = fit(simulate(), settings, checkpoint=tmp_path / "state")
     assert same(weights(whole), weights(resumed))
     assert [line.step for line in whole.history] == [line.step for line in resumed.history]
@@ -254,7 +262,7 @@ def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, killed_after):
 def test_a_checkpoint_of_other_data_or_settings_is_refused_by_name(tmp_path):
     settings = settings_for(steps=40, batch_size=32)
     with pytest.raises(Interrupted):
-        fit(simulate(), settings, checkpoint=tmp_path, should_stop=lambda: True)
+        fit(simulate(), settings, checkpoint=tmp_path, hooks=Hooks(should_stop=lambda: True))
     with pytest.raises(StateError, match="setting learning_rate"):
         fit(simulate(), settings_for(steps=40, batch_size=32, learning_rate=1e-3), checkpoint=tmp_path)
     other = simulate()
@@ -286,8 +294,8 @@ def test_instances_with_one_modality_are_dealt_to_no_batch():
         rows.append(plan.batch_size)
 
     settings = settings_for(steps=1, batch_size=10_000)
-    fit(data, settings, report=count)
-    fit(both, settings, report=count)
+    fit(data, settings, hooks=Hooks(report=count))
+    fit(both, settings, hooks=Hooks(report=count))
     assert rows[0] == rows[-1]  # a batch of everybody: nobody with one modality was dealt
 
 
@@ -295,7 +303,7 @@ def test_an_objective_refuses_a_number_of_modalities_before_any_work_is_done():
     stages = []
     before = torch.random.get_rng_state()
     with pytest.raises(UsageError, match="triangle takes three modalities: 2, expected 3"):
-        fit(simulate(dims=(12, 10)), settings_for(objective="triangle"), stage=stages.append)
+        fit(simulate(dims=(12, 10)), settings_for(objective="triangle"), hooks=Hooks(stage=stages.append))
     assert stages == []
     assert torch.equal(torch.random.get_rng_state(), before)
 
@@ -338,7 +346,7 @@ def test_a_checkpoint_of_another_split_is_refused_by_name(tmp_path):
     calls = iter(range(100))
     one, other = (Dataset(data.ids, data.modalities, data.present, side) for side in sides)
     with pytest.raises(Interrupted):
-        fit(one, settings, checkpoint=tmp_path, should_stop=lambda: next(calls) == 3)
+        fit(one, settings, checkpoint=tmp_path, hooks=Hooks(should_stop=lambda: next(calls) == 3))
     with pytest.raises(StateError, match="split"):
         fit(other, settings, checkpoint=tmp_path)
 

@@ -14,9 +14,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmrl_cli.gcca import gcca
-from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
-from pmrl_cli.projection import Projection, fit_projection, inverse_deviation, standardise
+from pmrl_cli.closed_form.gcca import gcca
+from pmrl_cli.closed_form.moments import ColumnMoments, CrossMoments, SecondMoment
+from pmrl_cli.closed_form.projection import Projection, fit_projection, inverse_deviation, standardise
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import reciprocal_ranks
 from pmrl_cli.retrieval.ranks import rank_batch

@@ -12,12 +12,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pmrl_cli.data.ids import digest_ids
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, check_replaceable
 from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, write_sealed
 from pmrl_cli.files.durable.npy import NpyWriter
-from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE, digest_ids, open_store
+from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE, open_store
 from pmrl_cli.files.join.dataset import check_disk, plan_of
 from pmrl_cli.files.join.discovery import Plan
 from pmrl_cli.files.join.fill import Filled, element_type, fill_all, join_plan

@@ -6,14 +6,12 @@ import re
 from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
-from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import DataError, Place
@@ -29,7 +27,6 @@ __all__ = [
     "STORE",
     "check_listed",
     "check_unread",
-    "digest_ids",
     "folder_format",
     "open_store",
     "probe_store",
@@ -43,16 +40,6 @@ FILE_NAME = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,63}")
 
 IDS = "ids.parquet"
 PRESENT = "present.npy"
-
-
-def digest_ids(ids: pa.LargeStringArray) -> str:
-    """Return the SHA-256 (hex) of the ids in order: their lengths in bytes, then their UTF-8 bytes."""
-    compact = pa.concat_arrays([ids])  # a slice keeps the buffers of the whole
-    digest = sha256(pc.binary_length(compact).to_numpy(zero_copy_only=False).astype("<i8").data)
-    offsets = np.frombuffer(compact.buffers()[1], dtype=np.int64)[: len(compact) + 1]
-    if len(compact):
-        digest.update(memoryview(compact.buffers()[2])[offsets[0] : offsets[-1]])
-    return digest.hexdigest()
 
 
 def folder_format(path: Path) -> str | None:

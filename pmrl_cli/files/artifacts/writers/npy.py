@@ -14,13 +14,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
+from pmrl_cli.data.ids import digest_ids
 from pmrl_cli.files.artifacts.plan import ExportPlan
 from pmrl_cli.files.artifacts.shares import FUSED
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import Behind, check_count
 from pmrl_cli.files.durable.checksums import HashedFile
 from pmrl_cli.files.durable.npy import npy_header
-from pmrl_cli.files.formats.store import IDS, STORE, digest_ids
+from pmrl_cli.files.formats.store import IDS, STORE
 
 __all__ = ["write"]
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pmrl_cli.moments import ColumnMoments, CrossMoments, SecondMoment
+from pmrl_cli.closed_form.moments import ColumnMoments, CrossMoments, SecondMoment
 
 
 def cut(rows, at):

@@ -14,7 +14,7 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.moments import ColumnMoments, SecondMoment
+from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 
 __all__ = ["CLIP", "WIDTH", "FeatureMap", "Kernel", "Projection", "fit_kernel", "fit_projection", "standardise"]
 

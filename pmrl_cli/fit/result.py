@@ -7,13 +7,28 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.closed_form.init import GccaConfig
 from pmrl_cli.ensemble import Member
 from pmrl_cli.training.heldout import HeldOut
 from pmrl_cli.training.loop import Progress, Schedule
 from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.training.start import Setting
 
-__all__ = ["Fitted", "Recipe"]
+__all__ = ["ClosedForm", "FitResult", "Model", "Recipe"]
+
+
+@dataclass(frozen=True)
+class ClosedForm:
+    """A closed form and how well it does.
+
+    Args:
+        config: of the closed form.
+        held_out: its retrieval on validation.
+        compared: how many were compared with it, itself among them.
+    """
+
+    config: GccaConfig
+    held_out: HeldOut
+    compared: int = 1
 
 
 @dataclass(frozen=True)
@@ -23,8 +38,8 @@ class Recipe:
     Args:
         name: of its stage in the history.
         objective: that it trained on.
-        setting: closed form that it started from.
-        dropout: of its input scores.
+        closed_form: that it started from.
+        dropout: of its input components.
         start: evaluation of the closed form.
         best: evaluation of the weights kept.
         learned: the objective's own trained parameters when it ended.
@@ -33,7 +48,7 @@ class Recipe:
 
     name: str
     objective: str
-    setting: Setting
+    closed_form: ClosedForm
     dropout: float
     start: Progress
     best: Progress
@@ -42,22 +57,39 @@ class Recipe:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class Model:
+    """The members of the space, as they were trained last.
+
+    Args:
+        members: best first.
+        recipes: of the members, in their order.
+        history: evaluations of the runs that made them, in order.
+        train: row numbers of the instances they were trained on.
+    """
+
+    members: tuple[Member, ...]
+    recipes: tuple[Recipe, ...]
+    history: tuple[Progress, ...]
+    train: npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class FitResult:
     """A trained alignment and the record of how it came about.
 
     Args:
         names: modalities, in order.
         members: of the space, best first.
         settings: as asked.
-        plan: schedule of the recipes.
+        schedule: of the recipes.
         recipes: those of the members, in their order.
         tried: all, in the order they were tried.
         history: evaluations of every run, in order.
         held_out: retrieval of the members together on validation, before any refit.
         share: mean sigma_1^2 / k_i there.
         refitted: whether validation instances trained in the end.
-        counts: instances per part (train, validation, test) as dealt, less those excluded, and ``distrusted`` (left
-            out as mispaired).
+        counts: instances per part (train, validation, test) as split, less those excluded, and ``suspect`` (left out
+            as mispaired).
         excluded: ``vectors`` and ``instances`` (of which a vector) left out of training and validation on request.
         ranked: validation instances that were ranked.
         seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
@@ -68,7 +100,7 @@ class Fitted:
     names: tuple[str, ...]
     members: tuple[Member, ...]
     settings: FitSettings
-    plan: Schedule
+    schedule: Schedule
     recipes: tuple[Recipe, ...]
     tried: tuple[Recipe, ...]
     history: tuple[Progress, ...]
@@ -85,7 +117,7 @@ class Fitted:
     @property
     def dim(self) -> int:
         """Dimension of the space."""
-        return sum(recipe.setting.dim for recipe in self.recipes)
+        return sum(recipe.closed_form.config.dim for recipe in self.recipes)
 
     @property
     def start(self) -> Progress:

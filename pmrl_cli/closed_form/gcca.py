@@ -14,7 +14,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.moments import CrossMoments
+from pmrl_cli.closed_form.moments import CrossMoments
 
 __all__ = ["SOLVERS", "Gcca", "gcca"]
 

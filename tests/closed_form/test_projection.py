@@ -3,8 +3,15 @@
 import numpy as np
 import pytest
 
-from pmrl_cli.moments import ColumnMoments, SecondMoment
-from pmrl_cli.projection import CLIP, Projection, fit_kernel, fit_projection, inverse_deviation, standardise
+from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
+from pmrl_cli.closed_form.projection import (
+    CLIP,
+    Projection,
+    fit_kernel,
+    fit_projection,
+    inverse_deviation,
+    standardise,
+)
 
 
 def test_projection_standardises_clips_and_rotates():

@@ -3,8 +3,8 @@
 import numpy as np
 from scipy import linalg
 
-from pmrl_cli.gcca import gcca
-from pmrl_cli.moments import CrossMoments, SecondMoment
+from pmrl_cli.closed_form.gcca import gcca
+from pmrl_cli.closed_form.moments import CrossMoments, SecondMoment
 
 
 def solve(modalities, present, ridge, dim):

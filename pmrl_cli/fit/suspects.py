@@ -1,6 +1,6 @@
-"""Which training instances to trust where some are known to be mispaired: those whose modalities agree.
+"""Which training instances to drop where some are known to be mispaired: those whose modalities disagree.
 
-Judged by a closed form that did not see them: one half of the instances fits the map that scores the other. An
+Judged by a closed form that was not fitted on them: one half of the instances fits the map that scores the other. An
 instance is as suspect as its modality that agrees least with the consensus of its other modalities.
 """
 
@@ -10,17 +10,16 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.closed_form.columns import ProjectionFitter
+from pmrl_cli.closed_form.init import GccaConfig, solve_gcca_init
+from pmrl_cli.closed_form.projected import ProjectedData, project
+from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.files.durable.scratch import Scratch
-from pmrl_cli.projection import FeatureMap
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.stats.consensus import agreement, reference_of
-from pmrl_cli.training.bank import Bank, build_bank, chosen_by_hash, fit_projections
-from pmrl_cli.training.heldout import HeldOut
-from pmrl_cli.training.start import Setting, solve_start
 
-__all__ = ["trusted"]
+__all__ = ["drop_suspects"]
 
 Rows = npt.NDArray[np.int64]
 
@@ -31,7 +30,7 @@ _REFERENCE = 4096  # instances among which what is near is sought
 _BLOCK = 4096
 
 
-def trusted(dataset: Dataset, rows: Rows, share: float, *, seed: int, scratch: Scratch) -> Rows:
+def drop_suspects(dataset: Dataset, rows: Rows, share: float, *, seed: int, scratch: Scratch) -> Rows:
     """Return ``rows`` without the given share of them, the most suspect.
 
     Instances with fewer than two modalities are never suspect.
@@ -41,9 +40,9 @@ def trusted(dataset: Dataset, rows: Rows, share: float, *, seed: int, scratch: S
         rows: (n,) row numbers, ascending.
         share: to leave out, in [0, 1).
         seed: of the hash that halves them.
-        scratch: where scores live.
+        scratch: where components live.
     """
-    halves = hash_ids(dataset.ids.take(rows), seed) % np.uint64(2) == 0
+    halves = dataset.id_hashes(seed)[rows] % np.uint64(2) == 0
     scores = np.full(len(rows), np.nan)
     for fits in (halves, ~halves):
         scores[~fits] = _agreement(dataset, rows[fits], rows[~fits], seed, scratch)
@@ -57,24 +56,24 @@ def trusted(dataset: Dataset, rows: Rows, share: float, *, seed: int, scratch: S
 
 def _agreement(dataset: Dataset, fitting: Rows, judged: Rows, seed: int, scratch: Scratch) -> npt.NDArray[np.float64]:
     features = FeatureMap("linear", squash=True)
-    projections = fit_projections(dataset, fitting, features, seed=seed)
+    projections = ProjectionFitter(dataset, fitting, seed=seed).fit(features)
     rows = np.union1d(fitting, judged)
-    bank = build_bank(dataset, rows, fitting, projections, cross=True, scratch=scratch)
-    dim = min(DIM, sum(bank.cross.dims))
-    start = solve_start(bank, Setting(features, RIDGE, POWER, dim, HeldOut(np.nan, np.nan), 1), "gcca")
-    maps = [w[:, None] * m for w, m in zip(start.whiten, start.maps, strict=True)]
-    reference = reference_of(_embed(bank, maps, chosen_by_hash(dataset, judged, _REFERENCE, seed)))
+    data = project(dataset, rows, fitting, projections, cross=True, scratch=scratch)
+    dim = min(DIM, sum(data.cross.dims))
+    init = solve_gcca_init(data, GccaConfig(features, RIDGE, POWER, dim), "gcca")
+    maps = [w[:, None] * m for w, m in zip(init.whiten, init.maps, strict=True)]
+    reference = reference_of(_embed(data, maps, dataset.smallest_by_hash(judged, _REFERENCE, seed)))
     scores = np.full(len(judged), np.nan)
     for first in range(0, len(judged), _BLOCK):
-        found = agreement(reference, _embed(bank, maps, judged[first : first + _BLOCK])).score
+        found = agreement(reference, _embed(data, maps, judged[first : first + _BLOCK])).score
         known = ~np.isnan(found).all(axis=1)
         scores[first : first + _BLOCK][known] = np.nanmin(found[known], axis=1)
     return scores
 
 
-def _embed(bank: Bank, maps: list[npt.NDArray[np.float32]], rows: Rows) -> Batch:
-    at = bank.positions(rows)
-    outputs = [torch.from_numpy(scores[at] @ m) for scores, m in zip(bank.scores, maps, strict=True)]
-    present = torch.from_numpy(bank.present[at])
+def _embed(data: ProjectedData, maps: list[npt.NDArray[np.float32]], rows: Rows) -> Batch:
+    at = data.positions(rows)
+    outputs = [torch.from_numpy(components[at] @ m) for components, m in zip(data.components, maps, strict=True)]
+    present = torch.from_numpy(data.present[at])
     unit = torch.nn.functional.normalize(torch.stack(outputs, dim=1), dim=2) * present[:, :, None]
     return Batch(rows, unit, present)

@@ -1,0 +1,140 @@
+"""Projections of the features, fitted on some training instances: what they have in common is computed once."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
+from pmrl_cli.closed_form.projection import (
+    FeatureMap,
+    Projection,
+    fit_kernel,
+    fit_projection,
+    inverse_deviation,
+    standardise,
+)
+from pmrl_cli.closed_form.shards import local_rows, reduce_moments
+from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.errors import DataError
+from pmrl_cli.world import ALONE, World, first_arrays
+
+__all__ = ["COMPONENTS", "ProjectionFitter"]
+
+COMPONENTS = 256
+"""Principal components kept per modality: more did not help on any set measured, fewer lost where rows are many."""
+
+LANDMARKS = 1024
+"""Training instances whose nearness makes a kernel's components."""
+
+KERNEL_COMPONENTS = 512
+"""Kernel components per modality: twice the linear ones, as a nonlinear map needs more directions; fewer where many
+modalities would make the closed form's one eigen-decomposition slow (``_STACKED``)."""
+
+_STACKED = 1536
+
+AXES_ROWS = 4096
+"""Kernels, and modalities with more columns than this, find their principal axes on this many training rows chosen
+by hash, so that no state grows beyond AXES_ROWS x d."""
+
+
+class ProjectionFitter:
+    """Fits projections of every kind on the same training instances.
+
+    Column moments do not depend on the kind of projection, nor linear projections on whether a kernel follows them:
+    each is computed at its first use and kept.
+
+    Args:
+        dataset: what is read.
+        train: (n_train,) row numbers, ascending.
+        seed: of the hash that chooses rows where there are more than needed.
+        world: the processes that share the rows.
+
+    Raises: DataError if a modality has fewer than two training instances.
+    """
+
+    def __init__(self, dataset: Dataset, train: npt.NDArray[np.int64], *, seed: int, world: World = ALONE) -> None:
+        self.train = train
+        self._dataset, self._seed, self._world = dataset, seed, world
+        self._rows = [train[dataset.present[train, m]] for m in range(len(dataset.modalities))]
+        self._columns: dict[int, ColumnMoments] = {}
+        self._fitted: dict[tuple[int, FeatureMap], Projection] = {}
+        for name, rows in zip(dataset.names, self._rows, strict=True):
+            if len(rows) < 2:
+                what = "too few training instances"
+                raise DataError(
+                    what,
+                    found=f"{len(rows)} with modality {name!r}",
+                    expected="2 or more (in practice hundreds)",
+                    next_step="Give more instances, or lower the shares held out (--validation, --test).",
+                )
+
+    def fit(self, features: FeatureMap) -> tuple[Projection, ...]:
+        """Return a projection per modality.
+
+        Raises: DataError if a modality is constant over its training instances.
+        """
+        return tuple(self._projection(m, features) for m in range(len(self._rows)))
+
+    def _projection(self, m: int, features: FeatureMap) -> Projection:
+        if (m, features) not in self._fitted:
+            make = {"linear": self._linear, "kernel": self._kernel, "given": self._given}[features.kind]
+            arrays = first_arrays(self._world, make(m, features.squash).arrays())
+            self._fitted[m, features] = Projection.from_arrays(arrays, squash=features.squash)
+        return self._fitted[m, features]
+
+    def _moments(self, m: int) -> ColumnMoments:
+        if m not in self._columns:
+            features = self._dataset.modalities[m]
+            columns = ColumnMoments(features.dim)
+            for block in self._dataset.blocks(local_rows(self._world, self._dataset, self._rows[m])):
+                columns.add(features.read(block))
+            self._columns[m] = reduce_moments(self._world, columns)
+        return self._columns[m]
+
+    def _linear(self, m: int, squash: bool) -> Projection:  # noqa: FBT001 - a value, not a switch
+        features, rows = self._dataset.modalities[m], self._rows[m]
+        columns = self._moments(m)
+        second = SecondMoment(features.dim)
+        scale = inverse_deviation(columns)
+        if features.dim > AXES_ROWS:
+            rows = self._dataset.smallest_by_hash(rows, AXES_ROWS, self._seed)
+        for block in self._dataset.blocks(local_rows(self._world, self._dataset, rows)):
+            second.add(standardise(features.read(block), columns.mean, scale, squash=squash))
+        second = reduce_moments(self._world, second)
+        # Past 0.9 n components the whitened components only restate which instance is which.
+        components = max(1, min(features.dim, int(0.9 * len(self._rows[m])), COMPONENTS))
+        projection, _ = fit_projection(columns, second, components, squash=squash)
+        if projection.components == 0:
+            what = "constant modality"
+            raise DataError(
+                what,
+                found=f"every training row of modality {features.name!r} is the same",
+                expected="rows that differ",
+                next_step="Leave the modality out, or check what wrote it.",
+            )
+        return projection
+
+    def _given(self, m: int, squash: bool) -> Projection:  # noqa: FBT001
+        # Divided by one number, so that components have variance 1 on average.
+        dim = self._dataset.modalities[m].dim
+        columns = self._moments(m)
+        scale = np.mean(columns.deviation**2) ** -0.5
+        return Projection(
+            columns.mean.astype(np.float32),
+            np.full(dim, scale, dtype=np.float32),
+            np.zeros(dim, dtype=np.float32),
+            np.eye(dim, dtype=np.float32),
+            squash,
+        )
+
+    def _kernel(self, m: int, squash: bool) -> Projection:  # noqa: FBT001
+        linear = self._projection(m, FeatureMap("linear", squash=squash))
+        rows, features = self._rows[m], self._dataset.modalities[m]
+        # The sample holds the landmarks: both take the least hashes.
+        sampled = self._dataset.smallest_by_hash(rows, AXES_ROWS, self._seed)
+        landmarks = self._dataset.smallest_by_hash(sampled, LANDMARKS, self._seed)
+        sample = np.concatenate([linear.scores(features.read(block)) for block in self._dataset.blocks(sampled)])
+        most = max(64, min(KERNEL_COMPONENTS, _STACKED // len(self._rows)))
+        components = max(1, min(int(0.9 * len(rows)), most))
+        return fit_kernel(linear, sample[np.searchsorted(sampled, landmarks)], sample, components)

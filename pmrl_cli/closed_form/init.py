@@ -1,0 +1,85 @@
+"""Initialization: the closed-form map that training starts from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.closed_form.gcca import gcca
+from pmrl_cli.closed_form.projected import ProjectedData
+from pmrl_cli.closed_form.projection import FeatureMap
+from pmrl_cli.world import ALONE, World, first_arrays
+
+__all__ = ["GccaConfig", "Initialization", "power_weights", "solve_gcca_init", "whiten"]
+
+_ROWS = 65536  # whitened at once
+
+
+@dataclass(frozen=True)
+class GccaConfig:
+    """A closed form.
+
+    Args:
+        features: what its components are.
+        ridge: relative ridge of the whitening; 0 for features as given, as is the power.
+        power: exponent q of the correlations that weight the directions.
+        dim: dimension d of the shared space.
+    """
+
+    features: FeatureMap
+    ridge: float
+    power: float
+    dim: int
+
+
+@dataclass(frozen=True)
+class Initialization:
+    """A closed-form solution as training starts from it.
+
+    Args:
+        whiten: per modality (p_m,) factors on the components.
+        maps: per modality (p_m, d) from whitened components to outputs of mean squared length d.
+    """
+
+    whiten: tuple[npt.NDArray[np.float32], ...]
+    maps: tuple[npt.NDArray[np.float32], ...]
+
+
+def power_weights(correlations: npt.NDArray[np.float64], power: float) -> npt.NDArray[np.float64]:
+    """Return the weights of the directions: their correlations to a power."""
+    # Where nothing correlates, all directions are as good: weighting them by 0 would map everything to the origin.
+    return correlations**power if correlations.any() else np.ones_like(correlations)
+
+
+def solve_gcca_init(data: ProjectedData, config: GccaConfig, solver: str, world: World = ALONE) -> Initialization:
+    """Solve a closed form.
+
+    The maps are scaled to outputs of root mean square 1 per dimension, so that the residual branch, whose weights
+    start at ordinary sizes, has a comparable scale; cosines are unaffected.
+    """
+    if config.features.kind == "given":
+        identity = tuple(np.eye(config.dim, dtype=np.float32) for _ in data.projections)
+        return Initialization(tuple(np.ones(config.dim, dtype=np.float32) for _ in data.projections), identity)
+    solution = gcca(data.cross, data.variances, ridge=config.ridge, dim=config.dim, solver=solver)
+    weight = power_weights(solution.correlations, config.power)
+    maps = []
+    for factors, variance, directions in zip(solution.whiten, data.variances, solution.maps, strict=True):
+        weighted = directions * weight
+        power = float(np.sum((variance * factors**2)[:, None] * weighted**2))
+        maps.append((weighted * np.sqrt(config.dim / power) if power > 0 else weighted).astype(np.float32))
+    arrays = {f"whiten{m}": factors.astype(np.float32) for m, factors in enumerate(solution.whiten)}
+    arrays |= {f"map{m}": directions for m, directions in enumerate(maps)}
+    agreed = first_arrays(world, arrays)  # an eigenvector may have the other sign elsewhere
+    return Initialization(*(tuple(agreed[f"{name}{m}"] for m in range(len(maps))) for name in ("whiten", "map")))
+
+
+def whiten(data: ProjectedData, init: Initialization) -> ProjectedData:
+    """Return the data with the components that an encoder of this initialization takes."""
+    # In place: the data is ours, and a second copy of it would double the largest thing in memory.
+    for components, factors in zip(data.components, init.whiten, strict=True):
+        for first in range(0, len(components), _ROWS):
+            components[first : first + _ROWS] *= factors
+    times = (projection.times(factors) for projection, factors in zip(data.projections, init.whiten, strict=True))
+    return replace(data, projections=tuple(times))

@@ -1,0 +1,92 @@
+"""The components of the instances that train and choose, computed once, from which training draws batches."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pmrl_cli.closed_form.moments import ColumnMoments, CrossMoments
+from pmrl_cli.closed_form.projection import Projection
+from pmrl_cli.closed_form.shards import local_rows, reduce_moments
+from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.files.durable.scratch import Scratch
+from pmrl_cli.world import ALONE, World
+
+__all__ = ["ProjectedData", "project"]
+
+
+@dataclass(frozen=True)
+class ProjectedData:
+    """Components of the instances that this process holds, and the moments of all that train.
+
+    Args:
+        rows: (n,) row numbers in the data set, ascending.
+        projections: per modality, features to components.
+        variances: per modality (p_m,) variance of each component over training instances.
+        cross: weighted moments of the components over training instances; empty where features are taken as given.
+        components: per modality (n, p_m) float32, zero rows where absent; in memory or memory-mapped.
+        present: (n, k) bool.
+    """
+
+    rows: npt.NDArray[np.int64]
+    projections: tuple[Projection, ...]
+    variances: tuple[npt.NDArray[np.float64], ...]
+    cross: CrossMoments
+    components: tuple[npt.NDArray[np.float32], ...]
+    present: npt.NDArray[np.bool_]
+
+    def positions(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return where row numbers of the data set are in its arrays; undefined for rows of other ranks."""
+        return np.searchsorted(self.rows, rows)
+
+
+def project(
+    dataset: Dataset,
+    rows: npt.NDArray[np.int64],
+    train: npt.NDArray[np.int64],
+    projections: Sequence[Projection],
+    *,
+    cross: bool,
+    scratch: Scratch,
+    world: World = ALONE,
+) -> ProjectedData:
+    """Project instances, and take the moments of those that train, in one sequential pass over the features.
+
+    Args:
+        dataset: what is read.
+        rows: (n,) row numbers to project, ascending; of several processes each projects its shard of those that
+            train, and all that do not.
+        train: (n_train,) those of them that moments are taken over, ascending.
+        projections: one per modality.
+        cross: whether cross moments are wanted; features as given do without.
+        scratch: where the components live.
+        world: the processes that share the rows.
+    """
+    chosen = local_rows(world, dataset, train)
+    rows = np.union1d(chosen, np.setdiff1d(rows, train, assume_unique=True))
+    widths = [projection.components for projection in projections]
+    components = tuple(scratch.empty((len(rows), width)) for width in widths)
+    moments = CrossMoments(widths if cross else [])
+    columns = [ColumnMoments(width) for width in widths]
+    trains = np.zeros(len(rows), dtype=bool)
+    trains[np.searchsorted(rows, chosen)] = True
+    start = 0
+    for block in dataset.blocks(rows):
+        present = dataset.present[block]
+        stop = start + len(present)
+        training = trains[start:stop]
+        for m, features in enumerate(dataset.modalities):
+            components[m][start:stop] = projections[m].scores(features.read(block)) * present[:, [m]]
+            columns[m].add(components[m][start:stop][training & present[:, m]])
+        if cross:
+            moments.add([c[start:stop][training] for c in components], present[training])
+        start = stop
+    for array in moments.arrays():
+        world.sum(torch.from_numpy(array))
+    # Of all training instances: those the axes were found on may be a sample, on which they are too large.
+    variances = [reduce_moments(world, column).deviation ** 2 for column in columns]
+    return ProjectedData(rows, tuple(projections), tuple(variances), moments, components, dataset.present[rows])

@@ -1,0 +1,45 @@
+"""Which process holds which training instances, and moments that all of them agree on."""
+
+from __future__ import annotations
+
+from typing import TypeVar
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
+from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.split import shard
+from pmrl_cli.world import World, collect_arrays, first_arrays
+
+__all__ = ["local_rows", "rank_of_rows", "reduce_moments"]
+
+Moments = TypeVar("Moments", ColumnMoments, SecondMoment)
+
+
+def local_rows(world: World, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return those of ``rows`` in this rank's contiguous shard of the data set."""
+    own = shard(len(dataset), world.rank, world.size)
+    local: npt.NDArray[np.int64] = rows[(rows >= own.start) & (rows < own.stop)]
+    return local
+
+
+def rank_of_rows(world: World, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+    """Return the rank whose shard holds each of ``rows``."""
+    stops = [shard(len(dataset), rank, world.size).stop for rank in range(world.size)]
+    ranks: npt.NDArray[np.int64] = np.searchsorted(stops, rows, side="right")
+    return ranks
+
+
+def reduce_moments(world: World, moments: Moments) -> Moments:
+    """Return the moments of the rows of all processes, the same bits in each."""
+    if world.size == 1:
+        return moments
+
+    def named(moments: Moments) -> dict[str, npt.NDArray[np.float64]]:
+        return {str(i): array for i, array in enumerate(moments.arrays())}
+
+    for number, arrays in enumerate(collect_arrays(world, named(moments))):  # nothing but at rank 0
+        if number:
+            moments.merge(type(moments).from_arrays(list(arrays.values())))
+    return type(moments).from_arrays(list(first_arrays(world, named(moments)).values()))

@@ -1,0 +1,198 @@
+"""The text files of a model folder, written from a fit: config, resolved settings, metrics, history, card."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import fields
+from typing import Any
+
+from pmrl_cli import __version__
+from pmrl_cli.closed_form.gcca import SOLVERS
+from pmrl_cli.encoders import encoder_state
+from pmrl_cli.ensemble import Member
+from pmrl_cli.files.artifacts.model import to_csv, to_toml
+from pmrl_cli.files.durable.atomic import to_json
+from pmrl_cli.fit.result import FitResult, Recipe
+from pmrl_cli.methods import REGISTRY, settings_of
+from pmrl_cli.training.loop import Progress
+
+__all__ = ["texts_of"]
+
+
+def _line(progress: Progress) -> dict[str, object]:
+    own = {f.name: getattr(progress, f.name) for f in fields(progress) if f.name not in ("parts", "statistics")}
+    values = own | progress.statistics | progress.parts
+    return {name: "" if isinstance(value, float) and math.isnan(value) else value for name, value in values.items()}
+
+
+def _resolved(result: FitResult) -> dict[str, object]:
+    settings = result.settings.as_dict()
+    chosen: dict[str, Any] = settings.pop("objective_settings")  # type: ignore[assignment]
+    terms: dict[str, Any] = settings.pop("terms")  # type: ignore[assignment]
+    # What the data decided (dim, steps, batch size) stays undecided: a refit decides it again, byte for byte.
+    written = {
+        key: [f"{name}={value}" for name, value in sorted(of.items())]
+        for key, of in (("set", chosen), ("term", terms))
+    }
+    return settings | {key: pairs for key, pairs in written.items() if pairs or key == "set"}
+
+
+def _member(recipe: Recipe, member: Member, result: FitResult) -> dict[str, object]:
+    config = recipe.closed_form.config
+    known = {} if result.settings.objective in SOLVERS else settings_of(recipe.objective)
+    return {
+        "features": config.features.kind,
+        "squash": config.features.squash,
+        "ridge": config.ridge,
+        "power": config.power,
+        "dim": config.dim,
+        "encoder": encoder_state(member.encoder)[0],
+        "objective": recipe.objective,
+        "objective_settings": {**known, **result.settings.objective_settings},
+        "learned": recipe.learned,
+        "dropout": recipe.dropout,
+        "stage": recipe.name,
+        "best_step": recipe.best.step,
+        "steps": recipe.steps,
+    }
+
+
+def _config(result: FitResult) -> dict[str, object]:
+    settings = result.settings
+    return {
+        "modalities": [{"name": name, "dim": result.inputs[name]["dim"]} for name in result.names],
+        "dim": result.dim,
+        "members": [
+            _member(recipe, member, result) for recipe, member in zip(result.recipes, result.members, strict=True)
+        ],
+        "refitted": result.refitted,
+        "schedule": {
+            "batch_size": result.schedule.batch_size,
+            "steps": result.schedule.steps,
+            "every": result.schedule.every,
+        },
+        "settings": settings.as_dict(),
+        "pmrl": __version__,
+    }
+
+
+def _metrics(result: FitResult) -> dict[str, float]:
+    start = result.start
+    return {
+        "best.step": result.recipes[0].best.step,
+        "members": len(result.members),
+        "held_out.mrr": result.held_out.mrr,
+        "held_out.r1": result.held_out.r1,
+        "held_out.share": result.share,
+        "start.mrr": start.mrr,
+        "start.r1": start.r1,
+        "instances.train": result.counts["train"],
+        "instances.validation": result.counts["validation"],
+        "instances.test": result.counts["test"],
+        "instances.suspect": result.counts["suspect"],
+        "excluded.vectors": result.excluded["vectors"],
+        "excluded.instances": result.excluded["instances"],
+    }
+
+
+def _tried(result: FitResult) -> str:
+    chosen = {recipe.name for recipe in result.recipes}
+    return "\n".join(
+        f"| {recipe.name}{' *' if recipe.name in chosen else ''} | {recipe.closed_form.config.features} | "
+        f"{recipe.closed_form.config.dim} | {recipe.start.mrr:.4f} | {recipe.best.mrr:.4f} | {recipe.best.step} |"
+        for recipe in result.tried
+    )
+
+
+def _why(result: FitResult) -> str:
+    best = max(result.tried, key=lambda recipe: recipe.best.mrr)
+    if result.settings.dim is not None:
+        return f"`{best.name}` ranked the validation instances best; a dimension was asked for, so it stands alone."
+    if len(result.members) == 1:
+        return f"`{best.name}` ranked the validation instances best, and no other beside it added anything."
+    together = ", ".join(f"`{recipe.name}`" for recipe in result.recipes)
+    return (
+        f"{together} side by side, their cosines averaged, rank the validation instances at "
+        f"{result.held_out.mrr:.4f} ({best.best.mrr:.4f} the best alone); adding more members did not improve it."
+    )
+
+
+def _card(result: FitResult) -> str:
+    settings = result.settings
+    rows = "\n".join(
+        f"| {name} | {result.inputs[name]['rows']:,} | {result.inputs[name]['dim']} | "
+        f"{', '.join(str(member.projections[m].components) for member in result.members)} |"
+        for m, name in enumerate(result.names)
+    )
+    summary = "closed form" if settings.objective in SOLVERS else REGISTRY[result.recipes[0].objective].summary
+    trained = "trained, before the refit" if result.refitted else "this model"
+    excluded = result.excluded
+    left_out = (
+        f" {excluded['vectors']:,} vectors of {excluded['instances']:,} instances were left out of both (--exclude)."
+        if excluded["vectors"]
+        else ""
+    )
+    listed = " --exclude LIST" if excluded["vectors"] else ""
+    labels = " --labels LABELS" if settings.group or settings.split_column else ""
+    again = (
+        "Then the chosen recipes were repeated with the validation instances trained on too."
+        if result.refitted
+        else "The validation instances did not train."
+    )
+    test = (
+        f"{result.counts['test']:,} instances were kept unseen: `pmrl evaluate FILES --model .` ranks those."
+        if result.counts["test"]
+        else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
+    )
+    suspects = (
+        f"{result.counts['suspect']:,} of them, the most suspect, did not train. " if result.counts["suspect"] else ""
+    )
+    tried = sum({recipe.closed_form: recipe.closed_form.compared for recipe in result.tried}.values())
+    return f"""# Alignment of {", ".join(result.names)}
+
+Maps precomputed features of {len(result.names)} modalities into one space of {result.dim} dimensions, in which the
+vectors of one instance point the same way. Made by pmrl {__version__}.
+
+| modality | instances | columns | components kept |
+|---|---|---|---|
+{rows}
+
+## How
+
+Objective `{settings.objective}` ({summary}), adapter `{settings.adapter}`, AdamW at {settings.learning_rate:g} on
+batches of {result.schedule.batch_size}. {tried} closed forms were compared on validation, and from the best of each
+kind these recipes were trained, each stopped where validation ranked best (* chosen):
+
+| recipe | scores | dim | start MRR | best MRR | step |
+|---|---|---|---|---|---|
+{_tried(result)}
+
+{_why(result)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again.
+
+## Held-out retrieval
+
+{result.counts["train"]:,} instances trained and {result.counts["validation"]:,} chose.{left_out} {suspects}{test}
+
+| on {result.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
+|---|---|---|---|
+| best closed-form start | {result.start.mrr:.4f} | {result.start.r1:.4f} | {result.start.share:.4f} |
+| {trained} | {result.held_out.mrr:.4f} | {result.held_out.r1:.4f} | {result.share:.4f} |
+
+Means over all ordered pairs of modalities, those instances the gallery.
+
+## Limits
+
+Only what frozen encoders already say can be aligned; nothing is known about data unlike the training instances.
+Check with `pmrl diagnose FILES --model .` before relying on it.
+"""
+
+
+def texts_of(result: FitResult) -> dict[str, str]:
+    """Return the text files of the model folder by name."""
+    return {
+        "config.json": to_json(_config(result)),
+        "resolved.toml": to_toml(_resolved(result)),
+        "metrics.json": to_json(_metrics(result)),
+        "history.csv": to_csv([_line(progress) for progress in result.history]),
+        "README.md": _card(result),
+    }

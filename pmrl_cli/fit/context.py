@@ -1,0 +1,130 @@
+"""What every part of a fit shares."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from pmrl_cli import __version__
+from pmrl_cli.closed_form.gcca import SOLVERS
+from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.ids import digest_ids
+from pmrl_cli.data.split import TEST, split_instances
+from pmrl_cli.errors import DataError
+from pmrl_cli.files.durable.scratch import Scratch
+from pmrl_cli.training.devices import choose_device
+from pmrl_cli.training.loop import Progress, Schedule
+from pmrl_cli.training.run import Run, check_objective
+from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.world import ALONE, World
+
+__all__ = ["FitContext", "Hooks", "open_context"]
+
+Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """What a fit calls while it runs.
+
+    Args:
+        stage: with the name of each stage as it begins.
+        report: at each evaluation.
+        should_stop: at each step; True saves the checkpoint and raises ``Interrupted``.
+    """
+
+    stage: Callable[[str], None] = lambda _: None
+    report: Callable[[Progress, Schedule], None] = lambda *_: None
+    should_stop: Callable[[], bool] = lambda: False
+
+
+@dataclass(frozen=True)
+class FitContext:
+    """What every part of a fit shares.
+
+    Args:
+        dataset: without the vectors that were excluded.
+        settings: as asked.
+        parts: (n,) TRAIN, VALIDATION or TEST of each instance.
+        excluded: (n, k) vectors left out of training and validation on request.
+        ids_digest: SHA-256 of the ids in order.
+        scratch: where components live.
+        hooks: called while the fit runs.
+        run: trains.
+        world: the processes that fit together.
+        began: on the monotonic clock.
+    """
+
+    dataset: Dataset
+    settings: FitSettings
+    parts: npt.NDArray[np.int8]
+    excluded: Mask
+    ids_digest: str
+    scratch: Scratch
+    hooks: Hooks
+    run: Run
+    world: World
+    began: float
+
+    @property
+    def trainable(self) -> Mask:
+        """(n,) whether an instance has two modalities or more."""
+        trainable: Mask = self.dataset.present.sum(axis=1) >= 2
+        return trainable
+
+    @property
+    def solver(self) -> str:
+        """The closed form asked for, or that training starts from."""
+        return self.settings.objective if self.settings.objective in SOLVERS else SOLVERS[0]
+
+
+def open_context(
+    dataset: Dataset,
+    settings: FitSettings,
+    *,
+    device: str = "auto",
+    max_memory: int | None = None,
+    excluded: Mask | None = None,
+    checkpoint: Path | None = None,
+    hooks: Hooks | None = None,
+    world: World = ALONE,
+) -> FitContext:
+    """Check what was asked, split the instances and return the context; the arguments are those of ``fit``."""
+    began = time.monotonic()
+    hooks = hooks or Hooks()
+    chosen_device = choose_device(device)
+    if len(dataset.modalities) < 2:
+        what = "alignment needs at least two modalities"
+        raise DataError(
+            what, found=f"only {', '.join(dataset.names)}", expected="two or more", next_step="Give another modality."
+        )
+    check_objective(settings, len(dataset.modalities))
+    parts = split_instances(dataset, settings.split_rule)
+    left_out = np.zeros_like(dataset.present) if excluded is None else excluded & (parts != TEST)[:, None]
+    dataset = dataset.without(left_out)
+    ids_digest = digest_ids(dataset.ids)
+    fingerprint = {
+        **{f"data of {f.name}": f.digest for f in dataset.modalities},
+        "ids": ids_digest,
+        "split": hashlib.sha256(parts.tobytes()).hexdigest(),
+        "excluded": hashlib.sha256(left_out.tobytes()).hexdigest(),
+        **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
+        # What rounds otherwise does not continue bit for bit.
+        "device": chosen_device.type,
+        "threads": str(torch.get_num_threads()),
+        "products": torch.get_float32_matmul_precision(),
+        "processes": str(world.size),
+        "versions": f"pmrl {__version__}, torch {torch.__version__}, numpy {np.__version__}",
+    }
+    run = Run(dataset, settings, chosen_device, checkpoint, fingerprint, hooks.report, hooks.should_stop, world)
+    resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
+    scratch = Scratch(None if max_memory is None else max(0, max_memory - resident))
+    return FitContext(dataset, settings, parts, left_out, ids_digest, scratch, hooks, run, world, began)

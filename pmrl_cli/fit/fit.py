@@ -1,0 +1,99 @@
+"""A whole fit: split, closed-form starts, training of every candidate, the choice of members, the refit."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.split import TEST, TRAIN, VALIDATION
+from pmrl_cli.fit.context import FitContext, Hooks, open_context
+from pmrl_cli.fit.plan import Plan, make_plan
+from pmrl_cli.fit.refit import refit
+from pmrl_cli.fit.result import FitResult, Model
+from pmrl_cli.fit.search import SearchResult, search
+from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.world import ALONE, World
+
+__all__ = ["fit"]
+
+
+def fit(
+    dataset: Dataset,
+    settings: FitSettings,
+    *,
+    device: str = "auto",
+    max_memory: int | None = None,
+    excluded: npt.NDArray[np.bool_] | None = None,
+    checkpoint: Path | None = None,
+    hooks: Hooks | None = None,
+    world: World = ALONE,
+) -> FitResult:
+    """Fit a model to a data set.
+
+    Validation chooses the components, the closed form, the number of steps of every recipe, and which recipes make
+    the space together; where instances are few, the chosen ones are then trained again, unjudged, with the validation
+    instances trained on too.
+
+    Args:
+        dataset: two modalities or more.
+        settings: with the data they determine the result.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        max_memory: bytes for features and components together; components beyond it live on disk. None: half of what
+            is free.
+        excluded: (n, k), vectors that neither train nor choose, as if they were missing; None for none.
+        checkpoint: folder of the resumable state; None keeps none.
+        hooks: called while it runs.
+        world: the processes that fit together: each holds its shard of the training instances, all end with the same
+            result.
+
+    Raises: DataError for data that cannot be fitted; UsageError for settings; ResourceError for a device that is
+        not there; StateError for a checkpoint of another fit; DivergedError; Interrupted.
+    """
+    ctx = open_context(
+        dataset,
+        settings,
+        device=device,
+        max_memory=max_memory,
+        excluded=excluded,
+        checkpoint=checkpoint,
+        hooks=hooks,
+        world=world,
+    )
+    plan = make_plan(ctx)
+    found = search(ctx, plan)
+    model = refit(ctx, plan, found.model.recipes) if plan.refit else found.model
+    return _result(ctx, plan, found, model)
+
+
+def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model) -> FitResult:
+    dataset, parts = ctx.dataset, ctx.parts
+    lost = ctx.excluded.any(axis=1) & ~ctx.trainable
+    hashes = dataset.id_hashes(0)
+    # The suspects among them: what is likely mispaired judges nothing.
+    seen = (parts != TEST) if plan.refit else parts == TRAIN
+    words = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
+    counts = {word: int(((parts == part) & ~lost).sum()) for word, part in words.items()}
+    return FitResult(
+        names=dataset.names,
+        members=model.members,
+        settings=ctx.settings,
+        schedule=plan.schedule,
+        recipes=model.recipes,
+        tried=found.tried,
+        history=found.model.history + (model.history if plan.refit else ()),
+        held_out=found.held_out,
+        share=found.share,
+        refitted=plan.refit,
+        counts=counts | {"suspect": int(seen.sum()) - len(model.train)},
+        seen={"train": np.sort(hashes[seen]), "validation": np.sort(hashes[(parts == VALIDATION) & ~seen])},
+        excluded={"vectors": int(ctx.excluded.sum()), "instances": int(ctx.excluded.any(axis=1).sum())},
+        ranked=len(plan.validation),
+        inputs={
+            f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}
+            for m, f in enumerate(dataset.modalities)
+        },
+        ids_digest=ctx.ids_digest,
+    )

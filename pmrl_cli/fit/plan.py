@@ -1,0 +1,84 @@
+"""What a fit will do: which instances train and choose, for how long, and whether it is repeated with all of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.closed_form.gcca import SOLVERS
+from pmrl_cli.data.split import TRAIN, VALIDATION
+from pmrl_cli.errors import DataError
+from pmrl_cli.fit.context import FitContext
+from pmrl_cli.fit.suspects import drop_suspects
+from pmrl_cli.training.heldout import HELD_OUT_LIMIT
+from pmrl_cli.training.loop import Schedule, schedule
+from pmrl_cli.world import first_arrays
+
+__all__ = ["Plan", "make_plan", "without_suspects"]
+
+Rows = npt.NDArray[np.int64]
+
+FEW_INSTANCES = 20_000
+"""Up to this many training instances a fit tries both dropouts and is refitted with the validation instances: there
+a quarter more instances is worth several per cent of retrieval (docs/quality.md), and costs seconds."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a fit will do.
+
+    Args:
+        train: row numbers of the instances that train, ascending; some may have one modality.
+        validation: row numbers of those that are ranked to choose, ascending.
+        schedule: of each candidate.
+        few: whether instances are so few that more is tried.
+        refit: whether the members are trained again with the validation instances.
+        deadline: of the search, on the monotonic clock; None for none.
+    """
+
+    train: Rows
+    validation: Rows
+    schedule: Schedule
+    few: bool
+    refit: bool
+    deadline: float | None
+
+
+def without_suspects(ctx: FitContext, rows: Rows) -> Rows:
+    """Return the rows without the share that ``--mispaired`` says is mispaired, the most suspect of them."""
+    if not ctx.settings.mispaired:
+        return rows
+    kept = drop_suspects(ctx.dataset, rows, ctx.settings.mispaired, seed=ctx.settings.seed, scratch=ctx.scratch)
+    return first_arrays(ctx.world, {"rows": kept})["rows"]
+
+
+def make_plan(ctx: FitContext) -> Plan:
+    """Return the plan.
+
+    Raises: DataError if fewer than two instances can train.
+    """
+    settings = ctx.settings
+    train = np.flatnonzero(ctx.parts == TRAIN)
+    few = len(train) <= FEW_INSTANCES
+    train = without_suspects(ctx, train)
+    trains = int(ctx.trainable[train].sum())
+    if trains < 2:
+        what = "too few training instances"
+        raise DataError(
+            what,
+            found=f"{trains} with two modalities or more",
+            expected="2 or more (in practice hundreds)",
+            next_step="Check that the files share ids, or lower the shares held out (--validation, --test).",
+        )
+    chooses = np.flatnonzero((ctx.parts == VALIDATION) & ctx.trainable)
+    refit = few if settings.refit is None else settings.refit
+    return Plan(
+        train,
+        ctx.dataset.smallest_by_hash(chooses, HELD_OUT_LIMIT, settings.seed),
+        Schedule(trains, 0, 1) if settings.objective in SOLVERS else schedule(settings, trains),
+        few,
+        refit,
+        None if settings.budget is None else ctx.began + settings.budget / (2 if refit else 1),
+    )

@@ -1,0 +1,66 @@
+"""The refit: the chosen recipes trained again, unjudged, with the validation instances trained on too."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+
+from pmrl_cli.closed_form.columns import ProjectionFitter
+from pmrl_cli.closed_form.init import Initialization, solve_gcca_init, whiten
+from pmrl_cli.closed_form.projected import ProjectedData, project
+from pmrl_cli.data.split import TEST
+from pmrl_cli.ensemble import Member
+from pmrl_cli.fit.context import FitContext
+from pmrl_cli.fit.plan import Plan, without_suspects
+from pmrl_cli.fit.result import ClosedForm, Model, Recipe
+from pmrl_cli.training.loop import Progress
+
+__all__ = ["refit"]
+
+
+def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
+    """Train the recipes on training and validation instances together.
+
+    Each takes as many epochs as were best, of the now longer epoch.
+    """
+    train = without_suspects(ctx, np.flatnonzero(ctx.parts != TEST))
+    rows = train[ctx.trainable[train]]
+    ctx.hooks.stage("training")
+    fitter = ProjectionFitter(ctx.dataset, train, seed=ctx.settings.seed, world=ctx.world)
+    members: list[Member] = []
+    again: list[Recipe] = []
+    history: list[Progress] = []
+    for recipe in recipes:
+        if not again or recipe.closed_form != again[-1].closed_form:
+            data, init = _start(ctx, fitter, recipe.closed_form)
+        steps = round(recipe.best.epoch * (len(rows) // plan.schedule.batch_size))
+        trained = ctx.run.train(
+            data,
+            init,
+            stage=f"refit {recipe.name}",
+            objective=recipe.objective,
+            dropout=recipe.dropout,
+            rows=rows,
+            validation=None,
+            plan=replace(plan.schedule, steps=steps),
+        )
+        members.append(Member(data.projections, trained.encoder))
+        again.append(replace(recipe, learned=trained.learned, steps=steps))
+        history += trained.history
+    return Model(tuple(members), tuple(again), tuple(history), train)
+
+
+def _start(ctx: FitContext, fitter: ProjectionFitter, form: ClosedForm) -> tuple[ProjectedData, Initialization]:
+    config = form.config
+    data = project(
+        ctx.dataset,
+        fitter.train,
+        fitter.train,
+        fitter.fit(config.features),
+        cross=config.features.kind != "given",
+        scratch=ctx.scratch,
+        world=ctx.world,
+    )
+    init = solve_gcca_init(data, config, ctx.solver, ctx.world)
+    return whiten(data, init), init
