@@ -22,6 +22,7 @@ __all__ = [
     "info_nce",
     "log_sums",
     "masked_mean",
+    "matches",
     "other_modalities",
     "pairwise_contrast",
     "random_subsets",
@@ -55,6 +56,22 @@ def zero_where_absent(vectors: Tensor, has: Tensor) -> Tensor:
     return vectors.masked_fill(~has[..., None], 0)
 
 
+def matches(inputs: Inputs, group: BatchGroup = SINGLE) -> Tensor | None:
+    """Return which other instances show the same thing as one, so that they are no negatives of it.
+
+    Args:
+        inputs: of the local instances.
+        group: the processes that share the batch.
+
+    Returns: (b, B) bool, False for an instance and itself; None where all instances differ.
+    """
+    if inputs.match is None:
+        return None
+    same: Tensor = inputs.match[:, None] == group.gather(inputs.match)
+    same.diagonal(group.start).fill_(0)
+    return same
+
+
 class Pair(NamedTuple):
     """Which vectors are contrasted with which.
 
@@ -80,9 +97,9 @@ class _Sums(torch.autograd.Function):
 
     Returns (b,) log of the row sums of exp(first second' - shift), (B,) log of its column sums, and (b,) the logits
     first second' of the instances with themselves, whose columns begin at ``start``. Masked rows and columns are in
-    no sum; an empty sum is ``NOTHING``. A masked vector is zero, so that it adds nothing to the gradient of others;
-    its own gradient is for whoever made it zero to drop. Nothing is copied but to be kept, and no size waits for the
-    device.
+    no sum, nor are the places (b, B) that are left out; an empty sum is ``NOTHING``. A masked vector is zero, so that
+    it adds nothing to the gradient of others; its own gradient is for whoever made it zero to drop. Nothing is copied
+    but to be kept, and no size waits for the device.
     """
 
     NOTHING = -1e4
@@ -95,6 +112,7 @@ class _Sums(torch.autograd.Function):
         second: Tensor,
         has_first: Tensor,
         has_second: Tensor,
+        left_out: Tensor | None,
         start: int,
         shift: float,
     ) -> tuple[Tensor, ...]:
@@ -103,6 +121,8 @@ class _Sums(torch.autograd.Function):
         if shift:
             terms.sub_(shift)
         terms.exp_()
+        if left_out is not None:
+            terms.masked_fill_(left_out, 0)
         rows, columns = terms @ has_second.to(terms.dtype), has_first.to(terms.dtype) @ terms
         rows, columns = rows.masked_fill_(~has_first, 0), columns.masked_fill_(~has_second, 0)
         ctx.start = start
@@ -131,11 +151,18 @@ class _Sums(torch.autograd.Function):
             grad.diagonal(ctx.start + begin).add_(grad_own[here])
             torch.mm(grad, second, out=grad_first[here])
             grad_second.addmm_(grad.mT, first[here], beta=float(begin > 0))
-        return grad_first, grad_second, None, None, None, None
+        return grad_first, grad_second, None, None, None, None, None
 
 
 def log_sums(
-    first: Tensor, second: Tensor, has_first: Tensor, has_second: Tensor, *, start: int = 0, shift: float = 0.0
+    first: Tensor,
+    second: Tensor,
+    has_first: Tensor,
+    has_second: Tensor,
+    *,
+    left_out: Tensor | None = None,
+    start: int = 0,
+    shift: float = 0.0,
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log sums of exp(first second' - shift) over columns and over rows, and the products of each with itself.
 
@@ -144,20 +171,22 @@ def log_sums(
         second: (B, d), likewise.
         has_first: (b,) bool.
         has_second: (B,) bool.
+        left_out: (b, B) bool, what is in no sum; None: nothing.
         start: where the instances of ``first`` begin among those of ``second``.
         shift: to be taken off the logits. Cosines over a temperature of ``LearnedTemperature.LOW`` or more need none:
             exp neither overflows nor vanishes, in any row or column.
 
     Returns: (b,) for every row, (B,) for every column, (b,) the logits themselves.
     """
-    rows, columns, own = _Sums.apply(first, second, has_first, has_second, start, shift)  # type: ignore[no-untyped-call]
+    rows, columns, own = _Sums.apply(first, second, has_first, has_second, left_out, start, shift)  # type: ignore[no-untyped-call]
     return rows, columns, own
 
 
-def info_nce(pairs: Sequence[Pair], group: BatchGroup = SINGLE) -> list[Tensor]:
+def info_nce(pairs: Sequence[Pair], group: BatchGroup = SINGLE, same: Tensor | None = None) -> list[Tensor]:
     """Return, for every instance, InfoNCE from ``first`` to ``second`` and back, averaged; one tensor for each pair.
 
-    The negatives of an instance are all other instances, of all processes, that have the vector searched for. One
+    The negatives of an instance are all other instances, of all processes, that have the vector searched for and do
+    not show the same thing. One
     matrix product serves both directions; of several processes each makes its own rows of it, and only the sums over
     columns are exchanged.
 
@@ -165,13 +194,14 @@ def info_nce(pairs: Sequence[Pair], group: BatchGroup = SINGLE) -> list[Tensor]:
         pairs: of the same instances, at least one pair; in float32 the temperature that divided ``first`` must be
             ``LearnedTemperature.LOW`` or more.
         group: the processes that share the batch.
+        same: (b, B) of ``matches``; None where all instances differ.
 
     Returns: (b,) each, in nats, 0 where an instance lacks either vector.
 
     Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018; both ways
         as in Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
     """
-    found = [log_sums(p.first, p.second, p.has_first, p.has_second, start=group.start) for p in pairs]
+    found = [log_sums(p.first, p.second, p.has_first, p.has_second, left_out=same, start=group.start) for p in pairs]
     columns = group.gather(torch.stack([column for _, column, _ in found])[None], each=1).logsumexp(0)
     losses = []
     for pair, (row, _, own), column in zip(pairs, found, columns.unbind(0), strict=True):
@@ -181,7 +211,12 @@ def info_nce(pairs: Sequence[Pair], group: BatchGroup = SINGLE) -> list[Tensor]:
 
 
 def symmetric_info_nce(
-    first: Tensor, second: Tensor, present: Tensor, temperature: Tensor | float, group: BatchGroup = SINGLE
+    first: Tensor,
+    second: Tensor,
+    present: Tensor,
+    temperature: Tensor | float,
+    group: BatchGroup = SINGLE,
+    same: Tensor | None = None,
 ) -> Tensor:
     """Return ``info_nce`` of one pair of vectors.
 
@@ -191,15 +226,19 @@ def symmetric_info_nce(
         present: (b, 2) bool: has ``first``, has ``second``.
         temperature: scalar that divides the cosines; in float32 ``LearnedTemperature.LOW`` or more.
         group: as there.
+        same: as there.
 
     Returns: (b,) in nats, 0 where an instance lacks either vector. To be averaged over ``present.all(1)``.
     """
     known = [zero_where_absent(vectors, has) for vectors, has in zip((first, second), present.mT, strict=True)]
     has_second = group.gather(present[:, 1])
-    return info_nce([Pair(known[0] * (1 / temperature), present[:, 0], group.gather(known[1]), has_second)], group)[0]
+    pair = Pair(known[0] * (1 / temperature), present[:, 0], group.gather(known[1]), has_second)
+    return info_nce([pair], group, same)[0]
 
 
-def symmetric_cross_entropy(scores: Tensor, present: Tensor, smoothing: float = 0.0) -> Tensor:
+def symmetric_cross_entropy(
+    scores: Tensor, present: Tensor, smoothing: float = 0.0, same: Tensor | None = None
+) -> Tensor:
     """Return, for every instance, the cross-entropy of its own score in its row and in its column, averaged.
 
     As ``symmetric_info_nce``, for scores that are no inner products.
@@ -208,13 +247,22 @@ def symmetric_cross_entropy(scores: Tensor, present: Tensor, smoothing: float = 
         scores: (B, B) of instance i as first against instance j as second, finite everywhere.
         present: (B, 2) bool: whether an instance can stand first, second. Others are no candidates either.
         smoothing: share of the target spread evenly over the candidates (label smoothing), in [0, 1).
+        same: (B, B) of ``matches``: no candidates of each other; None where all instances differ.
 
     Returns: (B,) in nats, 0 where an instance cannot stand on both sides.
     """
     has_first, has_second = present.unbind(1)
     both = present.all(1)
     candidates = scores[has_first][:, has_second]
-    forward, backward = (candidates.logsumexp(side) - smoothing * candidates.mean(side) for side in (1, 0))
+    if same is None:
+        forward, backward = (candidates.logsumexp(side) - smoothing * candidates.mean(side) for side in (1, 0))
+    else:
+        left_out = same[has_first][:, has_second]
+        kept, known = candidates.masked_fill(left_out, -torch.inf), candidates.masked_fill(left_out, 0)
+        # What stands for an instance that is no candidate of any other is dropped below.
+        forward, backward = (
+            kept.logsumexp(side) - smoothing * known.sum(side) / (~left_out).sum(side).clamp_min(1) for side in (1, 0)
+        )
     loss = (forward[both[has_first]] + backward[both[has_second]]) / 2 - (1 - smoothing) * scores.diagonal()[both]
     return loss.new_zeros(len(both)).masked_scatter(both, loss)
 
@@ -230,6 +278,7 @@ def pairwise_contrast(
     temperature: Tensor | float,
     pairs: Sequence[tuple[int, int]] | None = None,
     group: BatchGroup = SINGLE,
+    same: Tensor | None = None,
 ) -> Tensor:
     """Return symmetric InfoNCE over pairs of modalities, the mean over (pair, instance that has both).
 
@@ -239,6 +288,7 @@ def pairwise_contrast(
         temperature: as for ``symmetric_info_nce``.
         pairs: of modalities; all by default.
         group: the processes that share the batch.
+        same: as for ``info_nce``.
 
     Returns: scalar, this process's part of the mean; a zero connected to the graph if no instance has two
         modalities.
@@ -255,7 +305,7 @@ def pairwise_contrast(
     scaled = {m: group.local(vectors[m]) * (1 / temperature) for m in {m for m, _ in pairs}}
     asked = [Pair(scaled[m], present[:, m], vectors[n], whole[:, n]) for m, n in pairs]
     both, both_whole = (torch.stack([of[:, m] & of[:, n] for m, n in pairs]) for of in (present, whole))
-    return masked_mean(torch.stack(info_nce(asked, group)), both, both_whole)
+    return masked_mean(torch.stack(info_nce(asked, group, same)), both, both_whole)
 
 
 def other_modalities(modalities: int, anchor: int) -> list[int]:
@@ -330,7 +380,8 @@ class LearnedTemperature(nn.Module):
 class PairwiseContrast(Term):
     """Symmetric InfoNCE over pairs of modalities: the mean over (pair, instance that has both).
 
-    The negatives of an instance are all others that have the modality searched for, complete or not.
+    The negatives of an instance are all others that have the modality searched for, complete or not, and do not show
+    the same thing.
 
     Args:
         temperature: divides the cosines at first, in [0.015, 1]; it is learned.
@@ -356,5 +407,7 @@ class PairwiseContrast(Term):
         if self.anchor is not None:
             pairs = [(self.anchor, m) for m in other_modalities(modalities, self.anchor)]
         temperature = self.temperature()
-        value = pairwise_contrast(encoded.vectors, encoded.present, temperature, pairs, group) + 0 * temperature
+        same = matches(inputs, group)
+        value = pairwise_contrast(encoded.vectors, encoded.present, temperature, pairs, group, same)
+        value = value + 0 * temperature
         return Loss(value, {"temperature": temperature.detach() / group.size})

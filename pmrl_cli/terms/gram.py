@@ -6,7 +6,13 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
-from pmrl_cli.terms.contrast import LearnedTemperature, masked_mean, other_modalities, symmetric_cross_entropy
+from pmrl_cli.terms.contrast import (
+    LearnedTemperature,
+    masked_mean,
+    matches,
+    other_modalities,
+    symmetric_cross_entropy,
+)
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["VolumeContrast", "volumes"]
@@ -79,7 +85,9 @@ class VolumeContrast(Term):
         anchors = embeddings[:, self.anchor].masked_fill(~has_anchor[:, None], 0)
         volume = volumes(anchors, embeddings[:, others], present[:, others])
         has = torch.stack([has_anchor, present[:, others].any(1)], 1)
-        value = masked_mean(symmetric_cross_entropy(-volume / temperature, has, SMOOTHING), has.all(1))
+        value = masked_mean(
+            symmetric_cross_entropy(-volume / temperature, has, SMOOTHING, matches(inputs)), has.all(1)
+        )
         parts = {
             "temperature": temperature.detach(),
             "volume": masked_mean(volume.diagonal(), has.all(1)).detach(),

@@ -6,7 +6,7 @@ import torch
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.spectrum import leave_one_out_directions
-from pmrl_cli.terms.contrast import LearnedTemperature, Pair, info_nce, masked_mean, zero_where_absent
+from pmrl_cli.terms.contrast import LearnedTemperature, Pair, info_nce, masked_mean, matches, zero_where_absent
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["LeaveOneOutContrast"]
@@ -38,7 +38,7 @@ class LeaveOneOutContrast(Term):
         others = group.gather(leave_one_out_directions(embeddings, present))
         has_others = whole.sum(1, keepdim=True) > whole.int()
         pairs = [Pair(scaled[:, m], present[:, m], others[:, m], has_others[:, m]) for m in range(present.shape[1])]
-        losses = torch.stack(info_nce(pairs, group), 1)
+        losses = torch.stack(info_nce(pairs, group, matches(inputs, group)), 1)
         contrast = masked_mean(losses, present & group.local(has_others), whole & has_others)
         value = embeddings[:0].sum() + 0 * temperature + contrast
         return Loss(value, {"temperature": temperature.detach() / group.size, "contrast": contrast.detach()})

@@ -9,6 +9,7 @@ from pmrl_cli.spectrum import Spectrum, subset_spectra
 from pmrl_cli.terms.contrast import (
     LearnedTemperature,
     masked_mean,
+    matches,
     pairwise_contrast,
     random_subsets,
     symmetric_info_nce,
@@ -58,6 +59,7 @@ class Principal(Term):
         """Return the local loss of a batch."""
         embeddings, present = encoded.vectors, encoded.present
         temperature = self.temperature_instance()
+        same = matches(inputs, group)
         value = embeddings[:0].sum() + 0 * temperature
         parts = {"temperature_instance": temperature.detach() / group.size}
         if present.shape[1] < 2:
@@ -76,12 +78,12 @@ class Principal(Term):
         if self.instance_weight:
             _, first, second = spectra.leading_direction.unbind(1)
             has = subsets.any(2)
-            losses = symmetric_info_nce(first, second, has, temperature, group)
+            losses = symmetric_info_nce(first, second, has, temperature, group, same)
             part = masked_mean(losses, has.all(1), group.gather(has.all(1)))
             value = value + self.instance_weight * part
             parts["instance"] = part.detach()
         if self.pairwise_weight:
-            part = pairwise_contrast(embeddings, present, temperature, group=group)
+            part = pairwise_contrast(embeddings, present, temperature, group=group, same=same)
             value = value + self.pairwise_weight * part
             parts["pairwise"] = part.detach()
         return Loss(value, parts)

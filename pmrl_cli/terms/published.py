@@ -6,7 +6,7 @@ import torch
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.spectrum import spectrum
-from pmrl_cli.terms.contrast import log_sums, masked_mean
+from pmrl_cli.terms.contrast import log_sums, masked_mean, matches
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["PublishedPrincipal"]
@@ -48,7 +48,9 @@ class PublishedPrincipal(Term):
 
         # The logarithm of 1 and the sum over all others is that of the sum over all, itself (a cosine of 1) included.
         has, scaled = count > 0, direction / self.temperature_instance
-        rows, _, own = log_sums(scaled, direction, has, has, shift=1 / self.temperature_instance)
+        rows, _, own = log_sums(
+            scaled, direction, has, has, left_out=matches(inputs), shift=1 / self.temperature_instance
+        )
         instance_part = masked_mean(rows + 1 / self.temperature_instance - own, has)
 
         parts = {"spectrum": spectrum_part.detach(), "instance": instance_part.detach()}

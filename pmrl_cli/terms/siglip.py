@@ -7,7 +7,7 @@ from torch import nn
 from torch.nn import functional
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
-from pmrl_cli.terms.contrast import LearnedTemperature, all_pairs
+from pmrl_cli.terms.contrast import LearnedTemperature, all_pairs, matches
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["PairwiseSigmoid"]
@@ -17,9 +17,9 @@ class PairwiseSigmoid(Term):
     """Sum of -log sigmoid(y_ij (cos_ij / temperature + bias)) for every two modalities, y = 1 for i = j, else -1.
 
     For a pair of modalities the instances that have both are compared with each other, and only they, so that there
-    are as many negatives to a positive as in the complete case; the sum is divided by the number of all positives.
-    The published bias of -10 is meant for batches of tens of thousands: at B instances chance is near -log(B), and
-    until the bias is learned the loss mostly attracts.
+    are as many negatives to a positive as in the complete case; two that show the same thing are neither. The sum is
+    divided by the number of all positives. The published bias of -10 is meant for batches of tens of thousands: at B
+    instances chance is near -log(B), and until the bias is learned the loss mostly attracts.
 
     Args:
         temperature: divides the cosines at first, in [0.015, 1]; it is learned (the published scale of 10 is .1).
@@ -39,12 +39,16 @@ class PairwiseSigmoid(Term):
         embeddings, present = encoded.vectors, encoded.present
         temperature = self.temperature()
         value = embeddings[:0].sum() + 0 * temperature + 0 * self.bias
+        same = matches(inputs)
         positives = 0
         for m, n in all_pairs(present.shape[1]):
             both = present[:, m] & present[:, n]
             logits = embeddings[both, m] @ embeddings[both, n].mT / temperature + self.bias
             # -log sigmoid(x) = softplus(x) - x, and -log sigmoid(-x) = softplus(x)
-            value = value + functional.softplus(logits).sum() - logits.diagonal().sum()
+            terms = functional.softplus(logits)
+            if same is not None:
+                terms = terms.masked_fill(same[both][:, both], 0)
+            value = value + terms.sum() - logits.diagonal().sum()
             positives += len(logits)
         return Loss(
             value / max(positives, 1), {"temperature": temperature.detach(), "bias": self.bias.detach().clone()}

@@ -37,7 +37,7 @@ class MultilinearContrast(Term):
 
     Source: Saporta, Puli, Goldstein, Ranganath, "Contrasting with Symile: Simple Model-Agnostic Representation
         Learning for Unlimited Modalities", NeurIPS 2024, O(n) negatives; departs: start and range of the scale, a
-        shuffled candidate that happens to be the instance itself is left out, incomplete instances are left out
+        shuffled candidate that happens to show what the instance shows is left out, incomplete instances are left out
         (there, missing modalities have a learned embedding).
     """
 
@@ -58,12 +58,13 @@ class MultilinearContrast(Term):
         scale = dim ** (modalities / 2 - 1) / temperature
         own = complete.prod(1).sum(1)
         place = torch.arange(instances, device=embeddings.device)
+        shown = place if inputs.match is None else inputs.match[present.all(1)]
         shuffles = draw_shuffles(instances, modalities).to(embeddings.device)
         for m in range(modalities):
             others = [n for n in range(modalities) if n != m]
             shuffled = torch.stack([complete[order, n] for order, n in zip(shuffles[m], others, strict=True)])
             scores = torch.where(place[:, None] == place, own, complete[:, m] @ shuffled.prod(0).mT)
-            itself = (shuffles[m][:, None] == place[:, None]).all(0) & (place[:, None] != place)
+            itself = (shown[shuffles[m]][:, None] == shown[:, None]).all(0) & (place[:, None] != place)
             logits = (scale * scores).masked_fill(itself, -torch.inf)
             value = value + (logits.logsumexp(1) - logits.diagonal()).mean() / modalities
         return Loss(value, parts)

@@ -7,7 +7,13 @@ from torch import Tensor
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.errors import UsageError
-from pmrl_cli.terms.contrast import LearnedTemperature, masked_mean, other_modalities, symmetric_cross_entropy
+from pmrl_cli.terms.contrast import (
+    LearnedTemperature,
+    masked_mean,
+    matches,
+    other_modalities,
+    symmetric_cross_entropy,
+)
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["AreaContrast", "areas"]
@@ -76,6 +82,6 @@ class AreaContrast(Term):
         has = torch.stack([present[:, self.anchor], present[:, others].all(1)], 1)
         vectors = embeddings.masked_fill(~present[..., None], 0)
         area = areas(vectors[:, self.anchor], *vectors[:, others].unbind(1))
-        value = masked_mean(symmetric_cross_entropy(-area / temperature, has, SMOOTHING), has.all(1))
+        value = masked_mean(symmetric_cross_entropy(-area / temperature, has, SMOOTHING, matches(inputs)), has.all(1))
         parts = {"temperature": temperature.detach(), "area": masked_mean(area.diagonal(), has.all(1)).detach()}
         return Loss(value + 0 * temperature, parts)
