@@ -22,7 +22,7 @@ ARROWS = {
     "fusion": {"spectrum"},
     "batch": set(),
     "encoders": {"batch"},
-    "terms": {"batch", "encoders", "spectrum"},
+    "terms": {"batch", "encoders", "information", "spectrum"},
     "methods": {"batch", "encoders", "terms"},
     "ensemble": {"batch", "encoders", "closed_form"},
     "world": {"batch"},

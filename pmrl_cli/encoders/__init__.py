@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 __all__ = ["REGISTRY", "encoder_from_state", "encoder_state"]
 
 REGISTRY: dict[str, str] = {
+    "discrete": "pmrl_cli.encoders.discrete:Discrete",
     "joint": "pmrl_cli.encoders.joint:Joint",
     "residual": "pmrl_cli.encoders.residual:Residual",
 }

@@ -54,6 +54,10 @@ class Encoder(nn.Module):
         """Encode a batch."""
         raise NotImplementedError
 
+    def codes(self) -> Tensor | None:
+        """Return the (N, d) codebook of the space, if the encoder has one."""
+        return None
+
     def state(self) -> State:
         """Return what ``from_state`` takes: settings, and tensors by name, merged where training kept them apart."""
         raise NotImplementedError

@@ -44,6 +44,7 @@ REGISTRY: dict[str, Entry] = {
     "symile": Entry("pmrl_cli.methods.symile", "Symile", "multilinear inner product of all modalities"),
     "umurl": Entry("pmrl_cli.methods.umurl", "Umurl", "a joint encoder: one vector of any subset of modalities"),
     "vicreg": Entry("pmrl_cli.methods.vicreg", "VicReg", "invariance, variance and covariance, no negatives"),
+    "fcid": Entry("pmrl_cli.methods.fcid", "Fcid", "InfoNCE, and one codebook for all modalities"),
 }
 
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, Protocol
 
 from torch import Tensor
 
-from pmrl_cli.batch import Inputs
+from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.protocol import Encoder, Init
 from pmrl_cli.terms.protocol import Term
 
@@ -98,6 +98,18 @@ class Method:
 
     def update(self, encoder: Encoder) -> Update | None:
         """Return what follows AdamW in a step; None, the default, for nothing."""
+        return None
+
+    def criterion(self, encoder: Encoder, encoded: Encoded, inputs: Inputs) -> float | None:
+        """Return how good the validation instances are, the larger the better: it chooses when to stop.
+
+        None, the default, leaves that to their retrieval.
+
+        Args:
+            encoder: in evaluation mode.
+            encoded: what it makes of them.
+            inputs: of theirs, with labels where the method needs them.
+        """
         return None
 
     def finish(self, encoder: Encoder, inputs: Iterator[Inputs]) -> None:

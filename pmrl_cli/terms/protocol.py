@@ -31,7 +31,10 @@ class Term(nn.Module):
         """Raise UsageError for a number of modalities that the term cannot take."""
 
     def extend(self, encoder: Encoder, init: Init) -> Encoder:
-        """Return the encoder with what the term needs besides, such as another head; by default as it is."""
+        """Return the encoder with what the term needs besides, such as another head; by default as it is.
+
+        Called once, before training: here a term also makes what it needs to know the encoder or the classes for.
+        """
         return encoder
 
     def forward(self, encoded: Encoded, inputs: Inputs, group: BatchGroup = SINGLE) -> Loss:

@@ -31,6 +31,9 @@ __all__ = ["Interrupted", "Progress", "Schedule", "Trained", "schedule", "train"
 _UNREAD = {"cpu": 1, "cuda": 32}
 """Steps taken before their numbers are looked at: looking waits for a GPU."""
 
+CRITERION = "criterion"
+"""Name of a method's own criterion among the statistics of a line."""
+
 NAMED = 5
 """Instances of a batch that an error names."""
 
@@ -134,7 +137,8 @@ class _Judge:
         encoder.eval()
         present, key = self.inputs.present, self.method.spectrum_temperature
         with torch.no_grad():
-            embeddings = encoder(self.inputs).vectors
+            encoded = encoder(self.inputs)
+            embeddings = encoded.vectors
             share = mean_share(embeddings, present)
             if not math.isfinite(share):
                 return share, HeldOut(math.nan, math.nan), {}
@@ -147,6 +151,9 @@ class _Judge:
                 temperature=getattr(self.method.settings, key) if key else None,
                 sign_aware=self.method.sign_aware,
             )
+            own = self.method.criterion(encoder, encoded, self.inputs)
+            if own is not None:
+                statistics[CRITERION] = own
         encoder.train()
         return share, quality, statistics
 
@@ -221,7 +228,7 @@ def train(
             stage, step, step / sampler.per_epoch, loss, share, quality.mrr, quality.r1, means, statistics
         )
         history.append(line)
-        if judge is None or line is _best(history):
+        if judge is None or line is _best(history, method):
             best_state.clear()
             best_state.update({name: t.detach().cpu().clone() for name, t in encoder.state_dict().items()})
         report(line, plan)
@@ -281,7 +288,7 @@ def train(
         # Closed by hand: a loop that is left leaves the thread that reads ahead for the collector.
         with closing(loader.after(step)) as ahead:
             while step < plan.steps:
-                waited = 0 if judge is None else len(history) - 1 - history.index(_best(history))
+                waited = 0 if judge is None else len(history) - 1 - history.index(_best(history, method))
                 late = deadline is not None and since == 0 and world.agree(time.monotonic() > deadline)
                 if waited >= settings.patience or late:
                     break
@@ -312,7 +319,7 @@ def train(
     encoder.load_state_dict(best_state)
     encoder.to("cpu").eval()
     method.finish(encoder, _local_batches(data, world))
-    return Trained(encoder, tuple(history), history[-1] if judge is None else _best(history), terms.learned())
+    return Trained(encoder, tuple(history), history[-1] if judge is None else _best(history, method), terms.learned())
 
 
 def _local_batches(data: TrainingData, world: World) -> Iterator[Inputs]:
@@ -359,5 +366,7 @@ def _diverged(found: str, settings: FitSettings) -> DivergedError:
     return DivergedError(what, found=found, expected="finite numbers", next_step=step)
 
 
-def _best(history: list[Progress]) -> Progress:
-    return max(history, key=lambda line: line.mrr)
+def _best(history: list[Progress], method: Method) -> Progress:
+    """Return the line whose weights are kept: by the method's own criterion if it has one, else by retrieval."""
+    lines = history if method.closed_form_stands_in else history[1:] or history
+    return max(lines, key=lambda line: line.statistics.get(CRITERION, line.mrr))

@@ -121,9 +121,9 @@ class Run:
             )
             encoder = method.encoder(init)
             added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}
-            for _, term in added.values():
-                encoder = term.extend(encoder, init)
             terms = WeightedTerms(method.terms(), added)
+            for term in terms.terms:
+                encoder = term.extend(encoder, init)
         return train(
             method,
             encoder,
