@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
@@ -400,6 +401,26 @@ class Aligner:
         model = self._fitted().origin
         diagnosis.result["inputs"] |= {"scope": scope, "model": model}
         return diagnosis
+
+    def write_onnx(self, folder: Path) -> None:
+        """Write ``<modality>.onnx`` for each modality into a folder: its features to unit vectors, any batch size.
+
+        Input ``features`` (batch, d_m), output ``vectors`` (batch, d), both float32. A modality is given alone, as
+        where the others are missing.
+
+        Raises: UsageError without the package ``onnx`` (the extra 'onnx').
+        """
+        from pmrl_cli.onnx_graph import write_onnx
+
+        space = self._fitted()
+        if find_spec("onnx") is None:
+            what = "the package onnx is not installed"
+            raise UsageError(
+                what, found="no module 'onnx'", expected="the extra 'onnx'", next_step="Type: pip install onnx"
+            )
+        members = [replace(member, encoder=member.encoder.cpu().eval()) for member in space.members]
+        for m, name in enumerate(space.names):
+            write_onnx(folder / f"{name}.onnx", members, m)
 
     def save(
         self,

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
-from pmrl_cli.cli import diagnose, evaluate, export, fit, ingest, inspect, merge, search
+from pmrl_cli.cli import diagnose, evaluate, export, export_onnx, fit, ingest, inspect, merge, search
 from pmrl_cli.cli.options import switch
 from pmrl_cli.errors import PeerError, PmrlError, UsageError, is_out_of_memory
 
@@ -46,8 +46,10 @@ def _flowed(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
 
 
-for module in (inspect, ingest, fit, diagnose, merge, evaluate, export, search):
-    app.command(module.__name__.rpartition(".")[2], help=_flowed(module.command.__doc__ or ""))(module.command)
+for module in (inspect, ingest, fit, diagnose, merge, evaluate, export, export_onnx, search):
+    app.command(module.__name__.rpartition(".")[2].replace("_", "-"), help=_flowed(module.command.__doc__ or ""))(
+        module.command
+    )
 
 _HELP = """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
 
@@ -62,7 +64,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-_ALONE = ("inspect", "ingest", "merge", "search")
+_ALONE = ("inspect", "ingest", "merge", "export-onnx", "search")
 
 
 def _check_world(name: str | None) -> None:

@@ -94,7 +94,7 @@ class Joint(Encoder):
         for m, components in enumerate(inputs.components):
             adapter = cast("Adapter", self.each[m])
             if not self.training and not bool(inputs.present[:, m].any()):  # as where a modality is not given
-                outputs.append(components.new_zeros(len(components), adapter.start.shape[1]))
+                outputs.append(components.new_zeros(components.shape[0], adapter.start.shape[1]))
                 continue
             if self.training and self._views is not None and self._views.noise:
                 components = components + self._views.noise * torch.randn_like(components)

@@ -88,7 +88,7 @@ class Residual(Encoder):
     def _outputs(self, m: int, inputs: Inputs) -> Tensor:
         adapter, components = cast("Adapter", self.each[m]), inputs.components[m]
         if not self.training and not bool(inputs.present[:, m].any()):  # as where a modality is not given
-            return components.new_zeros(len(components), adapter.start.shape[1])
+            return components.new_zeros(components.shape[0], adapter.start.shape[1])
         outputs: Tensor = adapter(components)
         return outputs
 
