@@ -106,7 +106,7 @@ class Joint(Encoder):
         trunk = self.trunk
         fused = outputs @ (trunk.start + trunk.departure)
         if trunk.enter is not None and trunk.leave is not None:
-            normal = functional.layer_norm(fused, fused.shape[-1:])
+            normal = functional.layer_norm(fused, (trunk.leave.out_features,))
             fused = fused + trunk.leave(functional.gelu(trunk.enter(normal)))
         return functional.normalize(fused.float(), dim=-1)
 
