@@ -402,6 +402,44 @@ class Aligner:
         diagnosis.result["inputs"] |= {"scope": scope, "model": model}
         return diagnosis
 
+    def search(
+        self,
+        queries: Arrays | Dataset,
+        gallery: Arrays | Dataset,
+        count: int = 10,
+        *,
+        source: str | None = None,
+        target: str | None = None,
+        csls: bool = False,
+    ) -> tuple[npt.NDArray[np.int64], FloatArray]:
+        """Return the nearest instances of a gallery for each query, exactly.
+
+        Args:
+            queries: some of the model's modalities, as for ``fit``.
+            gallery: likewise.
+            count: how many of the nearest; at most as many as the gallery has.
+            source: modality that asks; None: all that an instance has, fused.
+            target: modality that is searched; None: likewise.
+            csls: rank by CSLS instead of the cosine (``pmrl_cli.retrieval.search``).
+
+        Returns: (q, count) row numbers of the gallery, best first, -1 for a query without the modality that asks; and
+            their (q, count) scores, NaN there.
+
+        Raises: DataError for a modality that is not there, or if nothing asks or nothing can be found.
+        """
+        from pmrl_cli.retrieval.search import search
+
+        asking, searched = (
+            self.embed_dataset(side if isinstance(side, Dataset) else dataset_from_arrays(side, None, None))
+            for side in (queries, gallery)
+        )
+        found = list(search(asking, searched, count, source=source, target=target, csls=csls))
+        rows = np.full((len(asking), found[0].rows.shape[1]), -1, dtype=np.int64)
+        scores = np.full(rows.shape, np.nan, dtype=np.float32)
+        for part in found:
+            rows[part.queries], scores[part.queries] = part.rows, part.scores
+        return rows, scores
+
     def write_onnx(self, folder: Path) -> None:
         """Write ``<modality>.onnx`` for each modality into a folder: its features to unit vectors, any batch size.
 

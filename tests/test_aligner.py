@@ -168,3 +168,14 @@ def test_unseen_instances_are_those_no_part_of_the_fit_touched():
     assert "optimistic" in sentence
     with pytest.raises(DataError, match="no test instance"):
         untested.rows(dataset, "test")
+
+
+def test_search_finds_by_cosine_what_is_nearest_and_marks_what_cannot_ask(aligner):
+    queries, gallery = features(), {"image": features()["image"][50:]}
+    rows, scores = aligner.search(queries, gallery, 4, source="text")
+    text, image = aligner.transform(queries)["text"], aligner.transform(gallery)["image"]
+    asks = ~np.isnan(text).any(1)
+    assert (rows[~asks] == -1).all()
+    assert np.isnan(scores[~asks]).all()
+    np.testing.assert_array_equal(rows[asks], np.argsort(-(text[asks] @ image.T), axis=1, kind="stable")[:, :4])
+    np.testing.assert_allclose(scores[asks][:, 0], (text[asks] @ image.T).max(1), atol=1e-6)
