@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,11 @@ from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.closed_form.init import Initialization
 from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.closed_form.shards import rank_of_rows
+from pmrl_cli.data.columns import codes_of
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.links import links_of
 from pmrl_cli.encoders.protocol import Encoder, Init
+from pmrl_cli.errors import UsageError
 from pmrl_cli.methods import make_method
 from pmrl_cli.methods.protocol import Method
 from pmrl_cli.terms import make_term
@@ -53,6 +57,14 @@ def check_objective(settings: FitSettings, modalities: int | None = None) -> Non
         terms = [make_term(name) for name in settings.terms]
         for name in objectives_of(settings):
             method = make(settings, name)
+            if "labels" in method.needs and settings.target is None:
+                what = "objective needs labels"
+                raise UsageError(
+                    what,
+                    found=f"{name} without a column of classes",
+                    expected="--target COLUMN, of the side table --labels FILE",
+                    next_step="Add them, or choose another --objective.",
+                )
             method.terms()  # settings that only together are out of range
             if modalities is not None:
                 method.check(modalities)
@@ -72,6 +84,17 @@ class Run:
     report: Callable[[Progress, Schedule], None]
     should_stop: Callable[[], bool]
     world: World
+
+    @cached_property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """(n,) class of each instance, -1 where unknown; None without ``--target``."""
+        return None if self.settings.target is None else codes_of(self.dataset, self.settings.target)
+
+    @cached_property
+    def match(self) -> npt.NDArray[np.int64] | None:
+        """(n,) int64, equal for instances that show the same thing; None where all differ."""
+        same = links_of(self.dataset, match=self.settings.match).same
+        return None if int(same.max(initial=-1)) + 1 == len(same) else same
 
     def train(
         self,
@@ -99,8 +122,15 @@ class Run:
             plan: schedule.
             deadline: on the monotonic clock.
         """
+        method = make(self.settings, objective)
+        labels = self.labels if "labels" in method.needs else None
         data = TrainingData(
-            Inputs([torch.from_numpy(c) for c in projected.components], torch.from_numpy(projected.present)),
+            Inputs(
+                [torch.from_numpy(c) for c in projected.components],
+                torch.from_numpy(projected.present),
+                None if labels is None else torch.from_numpy(labels[projected.rows]),
+                None if self.match is None else torch.from_numpy(self.match[projected.rows]),
+            ),
             torch.from_numpy(projected.positions(rows)),
             torch.from_numpy(rank_of_rows(self.world, self.dataset, rows)),
         )
@@ -112,12 +142,12 @@ class Run:
         }
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
-            method = make(self.settings, objective)
             init = Init(
                 tuple(torch.from_numpy(m) for m in start.maps),
                 self.dataset.names,
                 hidden=0 if self.settings.adapter == "linear" else HIDDEN,
                 dropout=dropout,
+                classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
             )
             encoder = method.encoder(init)
             added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}

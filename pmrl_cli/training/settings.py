@@ -89,6 +89,7 @@ class FitSettings:
             are few instances.
         validation: share of instances (or groups) that choose and stop.
         test: share of instances (or groups) that fit never touches.
+        target: side column of classes, for objectives that need labels.
         group: side column whose instances stay on one side of every split; None is the column ``group``, where there
             is one.
         match: side column; instances of one value show the same thing: they stay on one side of every split.
@@ -110,6 +111,7 @@ class FitSettings:
         help=f"Add a term to any objective: {', '.join(TERMS)}; repeatable.",
         parse=parse_terms,
     )
+    target: str | None = flag(None, "--target", help="Side column of classes, for objectives that need labels.")
     adapter: str = flag(
         "auto",
         "--adapter",
