@@ -106,6 +106,10 @@ class Step:
         self._encoder, self._terms, self._update, self._world = encoder, terms, update, world
         self._options = options
         self.parameters = [*encoder.parameters(), *terms.parameters()]
+        for parameter in self.parameters:
+            # The fused optimiser pairs a parameter with its moments by their places in memory, and moments that are
+            # read from a checkpoint lie row after row.
+            parameter.data = parameter.data.contiguous()
         groups = [
             {"params": list(encoder.parameters()), "weight_decay": WEIGHT_DECAY},
             {"params": list(terms.parameters()), "weight_decay": 0.0},
