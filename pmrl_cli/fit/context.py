@@ -22,7 +22,7 @@ from pmrl_cli.errors import DataError
 from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.training.devices import choose_device
 from pmrl_cli.training.loop import Progress, Schedule
-from pmrl_cli.training.run import Run, check_objective
+from pmrl_cli.training.run import Run, check_objective, needs_of
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.world import ALONE, World
 
@@ -76,9 +76,13 @@ class FitContext:
 
     @property
     def trainable(self) -> Mask:
-        """(n,) whether an instance has two modalities or more."""
-        trainable: Mask = self.dataset.present.sum(axis=1) >= 2
+        """(n,) whether an instance has two modalities or more, or one where the method takes unpaired instances."""
+        trainable: Mask = self.dataset.present.sum(axis=1) >= (1 if "unpaired" in needs_of(self.settings) else 2)
         return trainable
+
+    def labels_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Return the classes that judge instances where a method does without pairs; None where pairs judge."""
+        return self.run.labels_that_judge(rows)
 
     @property
     def solver(self) -> str:
@@ -125,6 +129,11 @@ def open_context(
         "versions": f"pmrl {__version__}, torch {torch.__version__}, numpy {np.__version__}",
     }
     run = Run(dataset, settings, chosen_device, checkpoint, fingerprint, hooks.report, hooks.should_stop, world)
+    if "labels" in needs_of(settings) and not (run.labels is not None and (run.labels >= 0).any()):
+        what = "side column has no labels"
+        raise DataError(
+            what, found=f"only nulls in {settings.target}", expected="a class in some rows", next_step="Name another."
+        )
     resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
     scratch = Scratch(None if max_memory is None else max(0, max_memory - resident))
     return FitContext(dataset, settings, parts, left_out, ids_digest, scratch, hooks, run, world, began)

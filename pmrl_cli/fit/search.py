@@ -20,7 +20,7 @@ from pmrl_cli.fit.result import ClosedForm, Model, Recipe
 from pmrl_cli.fit.starts import choose_starts
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share, reciprocal_ranks_by_instance
 from pmrl_cli.training.loop import Trained
-from pmrl_cli.training.run import embed, objectives_of
+from pmrl_cli.training.run import closed_form_stands_in, embed, objectives_of
 
 __all__ = ["SearchResult", "choose_members", "search"]
 
@@ -95,8 +95,9 @@ def _candidates_of(ctx: FitContext, plan: Plan, form: ClosedForm, data: Projecte
     init = solve_gcca_init(data, form.config, ctx.solver, ctx.world)
     whitened = whiten(data, init)
     rows = plan.train[ctx.trainable[plan.train]]
+    optional = closed_form_stands_in(ctx.settings)
     for name, objective, dropout, steps in _recipes(ctx, plan, form.config.features.kind):
-        if steps and plan.deadline is not None and ctx.world.agree(time.monotonic() > plan.deadline):
+        if steps and optional and plan.deadline is not None and ctx.world.agree(time.monotonic() > plan.deadline):
             continue
         trained = ctx.run.train(
             whitened,
@@ -109,6 +110,7 @@ def _candidates_of(ctx: FitContext, plan: Plan, form: ClosedForm, data: Projecte
             plan=replace(plan.schedule, steps=steps),
             deadline=plan.deadline,
         )
+        optional = True
         best = trained.best
         recipe = Recipe(name, objective, form, dropout, trained.history[0], best, trained.learned, best.step)
         yield Candidate(recipe, trained, whitened)
@@ -117,7 +119,8 @@ def _candidates_of(ctx: FitContext, plan: Plan, form: ClosedForm, data: Projecte
 def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str, float, int]]:
     """Yield name, objective, dropout and steps of every candidate of a kind of components: first its closed form."""
     objectives = objectives_of(ctx.settings)
-    yield f"{kind} start", objectives[0], 0.0, 0
+    if closed_form_stands_in(ctx.settings):
+        yield f"{kind} start", objectives[0], 0.0, 0
     if not plan.schedule.steps:
         return
     if ctx.settings.dropout is not None:
@@ -135,11 +138,12 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
     present = torch.from_numpy(ctx.dataset.present[plan.validation])
     # A run whose best was its start is that start.
     useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step]
+    alone = ctx.settings.dim is not None or not closed_form_stands_in(ctx.settings)
     judged = [embed(c.trained.encoder, c.data, plan.validation) for c in useful]
-    if ctx.settings.dim is None:
+    if alone:  # the dimension asked for is that of one member
+        chosen = [max(range(len(useful)), key=lambda i: useful[i].recipe.best.quality)]
+    else:
         chosen = list(ctx.world.agree(choose_members(judged, present)))
-    else:  # the dimension asked for is that of one member
-        chosen = [max(range(len(useful)), key=lambda i: useful[i].recipe.best.mrr)]
     together = side_by_side([judged[i] for i in chosen])
     members = [useful[i] for i in chosen]
     model = Model(
@@ -151,6 +155,6 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
     return SearchResult(
         tuple(c.recipe for c in tried),
         model,
-        HeldOut(*ctx.world.agree(held_out_retrieval(together, present))),
+        HeldOut(*ctx.world.agree(held_out_retrieval(together, present, ctx.labels_of(plan.validation)))),
         ctx.world.agree(mean_share(together, present)),
     )

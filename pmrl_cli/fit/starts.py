@@ -27,6 +27,8 @@ from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
 
 __all__ = ["choose_starts"]
 
+Numbers = npt.NDArray[np.int64]
+
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 COMPARED = (0.03, 0.3)
 """Ridges at which feature maps are compared; the best map is then solved with all."""
@@ -115,25 +117,26 @@ def _best_of_kind(ctx: FitContext, plan: Plan, kind: str, projector: _Projector)
 def _judged(
     ctx: FitContext, plan: Plan, data: ProjectedData, features: FeatureMap, ridges: Sequence[float]
 ) -> list[ClosedForm]:
-    held = data.positions(plan.validation)
+    held, labels = data.positions(plan.validation), ctx.labels_of(plan.validation)
     if features.kind == "given":
-        found = [_given(data, held)]
+        found = [_given(data, held, labels)]
     else:
-        found = list(_solved(data, held, features, ridges, dim=ctx.settings.dim, solver=ctx.solver))
+        found = list(_solved(data, held, labels, features, ridges, dim=ctx.settings.dim, solver=ctx.solver))
     # Rank 0 chooses: elsewhere a number may be rounded otherwise.
     quality = ctx.world.agree([form.held_out for form in found])
     return [replace(form, held_out=HeldOut(*of_one)) for form, of_one in zip(found, quality, strict=True)]
 
 
-def _given(data: ProjectedData, held: npt.NDArray[np.int64]) -> ClosedForm:
+def _given(data: ProjectedData, held: Numbers, labels: Numbers | None) -> ClosedForm:
     outputs = [torch.from_numpy(np.ascontiguousarray(components[held])) for components in data.components]
-    quality = _judge(outputs, torch.from_numpy(data.present[held]))
+    quality = _judge(outputs, torch.from_numpy(data.present[held]), labels)
     return ClosedForm(GccaConfig(FeatureMap("given", squash=False), 0.0, 0.0, outputs[0].shape[1]), quality)
 
 
 def _solved(
     data: ProjectedData,
-    held: npt.NDArray[np.int64],
+    held: Numbers,
+    labels: Numbers | None,
     features: FeatureMap,
     ridges: Sequence[float],
     *,
@@ -153,7 +156,7 @@ def _solved(
         for power in POWERS:
             weight = torch.from_numpy(power_weights(solution.correlations, power).astype(np.float32))
             for d in dims:
-                quality = _judge([y[:, :d] * weight[:d] for y in directions], present)
+                quality = _judge([y[:, :d] * weight[:d] for y in directions], present, labels)
                 yield ClosedForm(GccaConfig(features, ridge, power, d), quality)
 
 
@@ -166,8 +169,10 @@ def _dims(asked: int | None, most: int) -> Sequence[int]:
     return sorted({min(dim, most) for dim in DIMS})
 
 
-def _judge(outputs: Sequence[Tensor], present: Tensor) -> HeldOut:
-    return held_out_retrieval(torch.nn.functional.normalize(torch.stack(list(outputs), dim=1), dim=2), present)
+def _judge(outputs: Sequence[Tensor], present: Tensor, labels: Numbers | None) -> HeldOut:
+    return held_out_retrieval(
+        torch.nn.functional.normalize(torch.stack(list(outputs), dim=1), dim=2), present, labels
+    )
 
 
 def _best(forms: Sequence[ClosedForm]) -> ClosedForm:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import permutations
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
 from torch import Tensor
 
 from pmrl_cli.retrieval.batches import Batch
@@ -33,19 +35,42 @@ def _ranks(embeddings: Tensor, present: Tensor) -> list[Ranks]:
     return [found for found in rank_batch(batch, names, fused=False).values() if found.gallery > 1]
 
 
-def held_out_retrieval(embeddings: Tensor, present: Tensor) -> HeldOut:
+def held_out_retrieval(embeddings: Tensor, present: Tensor, labels: npt.NDArray[np.int64] | None = None) -> HeldOut:
     """Rank every modality against every other.
 
     Args:
         embeddings: (N, K, d) unit vectors where present.
         present: (N, K) bool.
+        labels: (N,) classes, -1 where unknown: right for a query is what has its class, in place of its own instance.
     """
+    if labels is not None:
+        return _class_retrieval(embeddings, present, torch.from_numpy(labels).to(present.device))
     ranks = _ranks(embeddings, present)
     if not ranks:
         return HeldOut(float("nan"), float("nan"))
     mrr = [float(reciprocal_ranks(r).mean()) for r in ranks]
     r1 = [float(hits(r, 1).mean()) for r in ranks]
     return HeldOut(sum(mrr) / len(mrr), sum(r1) / len(r1))
+
+
+def _class_retrieval(embeddings: Tensor, present: Tensor, labels: Tensor) -> HeldOut:
+    """Return the retrieval of a first candidate of the query's class; ties go to candidates of other classes."""
+    known = present & (labels >= 0)[:, None]
+    reciprocal, first = [], []
+    for m, n in permutations(range(present.shape[1]), 2):
+        asking, found = known[:, m], known[:, n]
+        cosines = embeddings[asking, m] @ embeddings[found, n].mT
+        same = labels[asking][:, None] == labels[found]
+        answered = same.any(1)
+        if not bool(answered.any()):
+            continue
+        best = cosines.masked_fill(~same, -torch.inf).amax(1, keepdim=True)
+        ranks = 1 + ((cosines >= best) & ~same).sum(1)[answered]
+        reciprocal.append(float(ranks.reciprocal().mean()))
+        first.append(float((ranks == 1).double().mean()))
+    if not reciprocal:
+        return HeldOut(float("nan"), float("nan"))
+    return HeldOut(sum(reciprocal) / len(reciprocal), sum(first) / len(first))
 
 
 def reciprocal_ranks_by_instance(embeddings: Tensor, present: Tensor) -> npt.NDArray[np.float64]:

@@ -9,6 +9,8 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -74,6 +76,11 @@ class Progress:
     parts: dict[str, float]
     statistics: dict[str, float]
 
+    @property
+    def quality(self) -> float:
+        """What chooses between lines: the method's own criterion if it has one, else retrieval."""
+        return self.statistics.get(CRITERION, self.mrr)
+
 
 @dataclass(frozen=True)
 class Schedule:
@@ -122,6 +129,7 @@ class _Judge:
     """The validation instances, and what an evaluation asks of them."""
 
     inputs: Inputs
+    labels: npt.NDArray[np.int64] | None
     names: Sequence[str]
     seed: int
     method: Method
@@ -142,7 +150,7 @@ class _Judge:
             share = mean_share(embeddings, present)
             if not math.isfinite(share):
                 return share, HeldOut(math.nan, math.nan), {}
-            quality = held_out_retrieval(embeddings, present)
+            quality = held_out_retrieval(embeddings, present, self.labels)
             statistics = held_out_statistics(
                 embeddings,
                 present,
@@ -168,6 +176,7 @@ def train(
     names: Sequence[str],
     ids_of: Callable[[list[int]], list[str]],
     validation: Tensor | None,
+    labels: npt.NDArray[np.int64] | None,
     plan: Schedule,
     settings: FitSettings,
     device: torch.device,
@@ -190,6 +199,7 @@ def train(
         ids_of: ids of training instances by number, to name some in an error.
         validation: (n_validation,) where in the data those are that are ranked at each evaluation, held by every
             process; None runs all steps unjudged.
+        labels: (n_validation,) classes that judge them; None where pairs do.
         plan: schedule.
         settings: of the fit.
         device: where to train.
@@ -211,7 +221,7 @@ def train(
     judge = None
     if validation is not None:
         held = map_inputs(data.inputs, lambda tensor: tensor[validation].to(device))
-        judge = _Judge(held, names, settings.seed, method, world)
+        judge = _Judge(held, labels, names, settings.seed, method, world)
     history: list[Progress] = []
     best_state: dict[str, Tensor] = {}
 
@@ -369,4 +379,4 @@ def _diverged(found: str, settings: FitSettings) -> DivergedError:
 def _best(history: list[Progress], method: Method) -> Progress:
     """Return the line whose weights are kept: by the method's own criterion if it has one, else by retrieval."""
     lines = history if method.closed_form_stands_in else history[1:] or history
-    return max(lines, key=lambda line: line.statistics.get(CRITERION, line.mrr))
+    return max(lines, key=lambda line: line.quality)

@@ -34,7 +34,7 @@ from pmrl_cli.training.loop import Progress, Schedule, Trained, train
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
 from pmrl_cli.world import World
 
-__all__ = ["HIDDEN", "Run", "check_objective", "embed", "objectives_of"]
+__all__ = ["HIDDEN", "Run", "check_objective", "closed_form_stands_in", "embed", "needs_of", "objectives_of"]
 
 HIDDEN = 256
 """Width of the residual MLP."""
@@ -51,6 +51,16 @@ def make(settings: FitSettings, objective: str) -> Method:
     return make_method(AUTO_OBJECTIVES[0] if objective in SOLVERS else objective, settings.objective_settings)
 
 
+def needs_of(settings: FitSettings) -> frozenset[str]:
+    """Return what the methods of a fit need: see ``Method.needs``."""
+    return frozenset().union(*(make(settings, name).needs for name in objectives_of(settings)))
+
+
+def closed_form_stands_in(settings: FitSettings) -> bool:
+    """Return whether a closed form may be chosen instead of what the methods of a fit train."""
+    return all(make(settings, name).closed_form_stands_in for name in objectives_of(settings))
+
+
 def check_objective(settings: FitSettings, modalities: int | None = None) -> None:
     """Raise UsageError for an unknown method, setting or term, or one that refuses so many modalities."""
     with torch.random.fork_rng(devices=[]):
@@ -64,6 +74,11 @@ def check_objective(settings: FitSettings, modalities: int | None = None) -> Non
                     found=f"{name} without a column of classes",
                     expected="--target COLUMN, of the side table --labels FILE",
                     next_step="Add them, or choose another --objective.",
+                )
+            if settings.steps == 0 and not method.closed_form_stands_in:
+                what = "objective has no closed form"
+                raise UsageError(
+                    what, found=f"--steps 0 with {name}", expected="1 or more", next_step="Leave --steps out."
                 )
             method.terms()  # settings that only together are out of range
             if modalities is not None:
@@ -89,6 +104,11 @@ class Run:
     def labels(self) -> npt.NDArray[np.int64] | None:
         """(n,) class of each instance, -1 where unknown; None without ``--target``."""
         return None if self.settings.target is None else codes_of(self.dataset, self.settings.target)
+
+    def labels_that_judge(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+        """Return the classes that judge instances where methods do without pairs; None where pairs judge."""
+        unpaired = "unpaired" in needs_of(self.settings)
+        return self.labels[rows] if unpaired and self.labels is not None else None
 
     @cached_property
     def match(self) -> npt.NDArray[np.int64] | None:
@@ -162,6 +182,7 @@ class Run:
             stage=stage,
             names=self.dataset.names,
             ids_of=lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
+            labels=None if validation is None else self.labels_that_judge(validation),
             validation=None if validation is None else torch.from_numpy(projected.positions(validation)),
             plan=plan,
             settings=self.settings,

@@ -4,6 +4,7 @@ Its encoder has an output of its own, it needs labels, and minimises two terms. 
 registries, which a method in the package has too, says that it is there.
 """
 
+import json
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +20,7 @@ from pmrl_cli.batch import SINGLE, Encoded, Loss
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.errors import UsageError
+from pmrl_cli.fit.context import Hooks
 from pmrl_cli.methods import Entry
 from pmrl_cli.methods.protocol import Method, setting
 from pmrl_cli.terms.contrast import PairwiseContrast
@@ -103,7 +105,15 @@ def data():
     return Dataset(data.ids, data.modalities, data.present, {"class": pa.array(classes)})
 
 
-SETTINGS = {"objective": "eleventh", "target": "class", "steps": 20, "batch_size": 32, "dropout": 0.0, "seed": 1, "adapter": "linear"}
+SETTINGS = {
+    "objective": "eleventh",
+    "target": "class",
+    "steps": 20,
+    "batch_size": 32,
+    "dropout": 0.0,
+    "seed": 1,
+    "adapter": "linear",
+}
 
 
 def test_it_trains_and_its_model_is_read_back_with_its_own_output(data, tmp_path):
@@ -118,11 +128,19 @@ def test_it_trains_and_its_model_is_read_back_with_its_own_output(data, tmp_path
         np.testing.assert_allclose(np.linalg.norm(block.extra["unique"][block.present], axis=1), 1, atol=1e-5)
 
 
+def test_it_never_ends_as_its_start_nor_beside_another(data):
+    aligner = Aligner(**SETTINGS | {"steps": 2, "learning_rate": 1e-9, "dropout": None}).fit(data)
+    (member,) = json.loads(aligner.texts["config.json"])["members"]
+    assert member["best_step"] == 2
+    with pytest.raises(UsageError, match="no closed form: --steps 0"):
+        Aligner(**SETTINGS | {"steps": 0})
+
+
 def test_it_resumes_bit_for_bit(data, tmp_path):
     whole = Aligner(**SETTINGS).fit(data)
     calls = iter(range(10**6))
     with pytest.raises(Interrupted):
-        Aligner(**SETTINGS).fit(data, checkpoint=tmp_path, should_stop=lambda: next(calls) == 9)
+        Aligner(**SETTINGS).fit(data, checkpoint=tmp_path, hooks=Hooks(should_stop=lambda: next(calls) == 9))
     resumed = Aligner(**SETTINGS).fit(data, checkpoint=tmp_path)
     for name, vectors in whole.transform(data).items():
         np.testing.assert_array_equal(resumed.transform(data)[name], vectors)
