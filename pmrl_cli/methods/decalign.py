@@ -47,10 +47,10 @@ class DecAlign(Method):
     def terms(self) -> Sequence[tuple[float, Term]]:
         """Return the terms."""
         s = self.settings
-        return [
-            (1.0, PairwiseContrast(temperature=s.temperature)),
-            (s.reconstruction, Reconstruction()),
+        optional = [
             (s.decoupling, Decoupled()),
             (s.heterogeneous, Heterogeneous(s.prototypes)),
             (s.homogeneous, Homogeneous()),
         ]
+        always = [(1.0, PairwiseContrast(temperature=s.temperature)), (s.reconstruction, Reconstruction())]
+        return [*always, *(weighted for weighted in optional if weighted[0])]

@@ -44,7 +44,6 @@ class Mvae(Method):
     def terms(self) -> Sequence[tuple[float, Term]]:
         """Return the terms."""
         s = self.settings
-        evidence = RefinedEvidence(
-            iterations=s.iterations, beta=s.beta, distillation=s.distillation, hidden=s.hidden
-        )
-        return [(1.0, evidence), (s.contrast, PairwiseContrast(temperature=s.temperature))]
+        evidence = RefinedEvidence(iterations=s.iterations, beta=s.beta, distillation=s.distillation, hidden=s.hidden)
+        contrast = [(s.contrast, PairwiseContrast(temperature=s.temperature))] if s.contrast else []
+        return [(1.0, evidence), *contrast]

@@ -34,8 +34,11 @@ class Toy:
         return Toy(inputs, self.shared[index], [u[index] for u in self.unique], self.classes[index])
 
 
-def toy(n, *, modalities=3, shared=6, unique=4, width=24, classes=6, noise=0.3, bend=0.0, seed=0):
-    """Components are rotated factors with noise; ``bend`` mixes in a nonlinear map of them."""
+def toy(n, *, modalities=3, shared=6, unique=4, width=24, classes=6, noise=0.3, bend=0.0, seed=0, spread=False):
+    """Components are rotated factors with noise; ``bend`` mixes in a nonlinear map of them.
+
+    They are whitened, or with ``spread`` keep the variances of the principal axes, 1 on average.
+    """
     generator = torch.Generator().manual_seed(seed)
 
     def normal(*shape):
@@ -52,7 +55,8 @@ def toy(n, *, modalities=3, shared=6, unique=4, width=24, classes=6, noise=0.3, 
         raw = straight / straight.std() + bend * bent / bent.std() + noise * normal(n, width)
         centred = raw - raw.mean(0)
         values, axes = torch.linalg.eigh(centred.T @ centred / n)
-        components.append(centred @ axes / (values + 0.05 * values.mean()).sqrt())
+        scale = values.mean().expand_as(values) if spread else values + 0.05 * values.mean()
+        components.append(centred @ axes / scale.sqrt())
     return Toy(Inputs(components, torch.ones(n, modalities, dtype=torch.bool)), factors, own, labels)
 
 
@@ -109,9 +113,11 @@ def r_squared(seen, wanted, ridge=1.0):
     return 1 - (left.square().sum() / (wanted[half:] - wanted[:half].mean(0)).square().sum()).item()
 
 
-def probe(seen, labels, other=None):
-    """Accuracy of a nearest-class-mean probe of one half's vectors on the other half of ``other``."""
+def probe(seen, labels, ridge=1.0):
+    """Accuracy on one half of a linear classifier fitted, by least squares, on the other."""
     half = len(seen) // 2
-    means = torch.stack([seen[:half][labels[:half] == c].mean(0) for c in range(int(labels.max()) + 1)])
-    asked = (seen if other is None else other)[half:]
-    return (torch.cdist(asked, means).argmin(1) == labels[half:]).float().mean().item()
+    x = torch.cat([seen, torch.ones(len(seen), 1)], 1)
+    wanted = torch.nn.functional.one_hot(labels).float()
+    gram = x[:half].T @ x[:half] + ridge * torch.eye(x.shape[1])
+    scores = x[half:] @ torch.linalg.solve(gram, x[:half].T @ wanted[:half])
+    return (scores.argmax(1) == labels[half:]).float().mean().item()
