@@ -1,15 +1,15 @@
 """Gaussian inference over one latent vector: encoders, their product, decoders, and iterative refinement.
 
-The model: z ~ N(0, I), and the components x_m of every modality N(decoder_m(z), diag(sigma_m^2)), independent given z.
+The model: z ~ N(0, I), and given it the components of every modality, N(decoder_m(z), diag(sigma_m^2)).
 
 Source: Oshima, Suzuki, Matsuo, "Multimodal variational autoencoder with iterative amortised inference", 2024 (arXiv
     2410.11403), of which only the abstract was to be had; the equations are those of Suzuki, Nakayama, Matsuo, "Joint
     Multimodal Learning with Deep Generative Models", 2016 (JMVAE-kl) and Marino, Yue, Mandt, "Iterative Amortized
     Inference", ICML 2018.
-Departs: the posterior of any subset is the product of the posteriors of its modalities over the prior's power, which is
-    exact where they are independent given z (there a network of all modalities together); the refinement takes a step
-    along the natural gradient, to which a network adds (there the network alone); sigma_m is learned for every
-    component (there one fixed scale a modality).
+Departs: the posterior of any subset is the product of the posteriors of its modalities over the prior's power, exact
+    where they are independent given z (there a network of all modalities together); the refinement takes a step along
+    the natural gradient, to which a network adds (there the network alone); sigma_m is learned for every component
+    (there one fixed scale a modality).
 """
 
 from __future__ import annotations
@@ -69,8 +69,8 @@ def divergence(first: Gaussian, second: Gaussian) -> Tensor:
 def product_of_posteriors(posteriors: Sequence[Gaussian], present: Tensor) -> Gaussian:
     """Return p(z) prod_m q_m(z | x_m) / p(z) over the modalities present, for the prior N(0, I).
 
-    Its precision is 1 + sum_m (1 / var_m - 1). Where q_m is the posterior of its modality and modalities are independent
-    given z, this is the posterior of all; of one modality it is q_m, of none the prior.
+    Its precision is 1 + sum_m (1 / var_m - 1). Where q_m is the posterior of its modality and modalities are
+    independent given z, this is the posterior of all; of one modality it is q_m, of none the prior.
 
     Args:
         posteriors: K of them, with variances of at most 1; anything finite where absent.
@@ -89,8 +89,8 @@ def product_of_posteriors(posteriors: Sequence[Gaussian], present: Tensor) -> Ga
 class GaussianEncoder(nn.Module):
     """The posterior q_m(z | x_m) of one modality: its components to mean and variance, the variance at most 1.
 
-    mean = dropout(x) W + residual MLP, 1 / variance = 1 + softplus(MLP): what a modality says of z can only be more than
-    the prior says.
+    mean = dropout(x) W + residual MLP, 1 / variance = 1 + softplus(MLP): of z a modality can only say more than the
+    prior does.
 
     Args:
         start: (p, d) of the mean, a closed-form map.
@@ -135,12 +135,13 @@ class GaussianDecoder(nn.Module):
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return (..., p) means for (..., d) latent vectors."""
-        return latent @ self.linear + self.leave(functional.gelu(self.enter(latent)))
+        residual: Tensor = self.leave(functional.gelu(self.enter(latent)))
+        return latent @ self.linear + residual
 
     def log_likelihood(self, components: Tensor, latent: Tensor) -> Tensor:
         """Return (..., B) log p(x_m | z) in nats, of (B, p) components and (..., B, d) latent vectors."""
         log_variance = self.log_variance.clamp(-LOG_VARIANCE, LOG_VARIANCE)
-        squares = (components - self(latent)).square() * (-log_variance).exp()
+        squares = (components - self.forward(latent)).square() * (-log_variance).exp()
         return -(squares + log_variance + math.log(2 * math.pi)).sum(-1) / 2
 
 
@@ -177,7 +178,7 @@ def evidence_bound(
 class Refinement(nn.Module):
     """One step of iterative inference: from a posterior and the gradient of its bound to a better posterior.
 
-    mean + step_1 var g_mean + gate * net, log variance + 2 step_2 g_log_variance + gate * net: the natural gradient of a
+    mean + step_1 var g_mean + gate net, log variance + 2 step_2 g_log_variance + gate net: the natural gradient of a
     diagonal Gaussian at learned step sizes, to which a gated network adds what it makes of the posterior and of the
     gradient. The network starts at zero. Gradients are taken as numbers: none flows through them.
 
@@ -190,11 +191,11 @@ class Refinement(nn.Module):
     def __init__(self, latent: int, *, hidden: int, step: float = 0.2) -> None:
         super().__init__()
         self.log_step = nn.Parameter(torch.full((2, latent), math.log(step)))
-        self.net = nn.Sequential(
-            nn.Linear(4 * latent, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU(), nn.Linear(hidden, 4 * latent)
-        )
-        nn.init.zeros_(self.net[-1].weight)
-        nn.init.zeros_(self.net[-1].bias)
+        last = nn.Linear(hidden, 4 * latent)
+        nn.init.zeros_(last.weight)
+        nn.init.zeros_(last.bias)
+        layers = (nn.Linear(4 * latent, hidden), nn.ELU(), nn.Linear(hidden, hidden), nn.ELU(), last)
+        self.net = nn.Sequential(*layers)
 
     def forward(self, posterior: Gaussian, gradient: Gaussian) -> Gaussian:
         """Return the next posterior.
@@ -240,7 +241,9 @@ def draw_noise(posterior: Gaussian, samples: int) -> Tensor:
         posterior: of the shape wanted.
         samples: S, rounded up to a whole number of pairs.
     """
-    half = torch.randn((samples + 1) // 2, *posterior.mean.shape, dtype=posterior.mean.dtype, device=posterior.mean.device)
+    half = torch.randn(
+        (samples + 1) // 2, *posterior.mean.shape, dtype=posterior.mean.dtype, device=posterior.mean.device
+    )
     return torch.cat([half, -half])
 
 

@@ -42,7 +42,7 @@ class TwoPart(Encoder):
 
     def forward(self, inputs: Inputs) -> Encoded:
         """Encode a batch."""
-        common = self.common(inputs)
+        common: Encoded = self.common(inputs)
         return common._replace(extra={**common.extra, UNIQUE: self.unique(inputs).vectors})
 
     def state(self) -> State:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple, Self, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.gaussian import Gaussian, GaussianDecoder, GaussianEncoder, product_of_posteriors
@@ -33,8 +34,8 @@ class Imputed(NamedTuple):
 class Variational(Encoder):
     """The encoders and decoders of a multimodal variational autoencoder: see ``gaussian``.
 
-    A modality's vector is the mean of its own posterior, of unit length; ``extra["fused"]`` that of the posterior of all
-    that the instance has.
+    A modality's vector is the mean of its own posterior, of unit length; ``extra["fused"]`` that of the posterior of
+    all that the instance has.
 
     Args:
         starts: per modality (p_m, d) closed-form map.
@@ -108,11 +109,12 @@ class Variational(Encoder):
 
 
 def _unit(vectors: Tensor) -> Tensor:
-    return vectors / torch.linalg.vector_norm(vectors, dim=-1, keepdim=True).clamp_min(1e-12)
+    return functional.normalize(vectors, dim=-1)
 
 
 def _inverse(start: Tensor) -> Tensor:
     """Return (d, p), the ridge regression of components of variance 1 on what a (p, d) map makes of them."""
     gram = start.T @ start
     ridge = 0.1 * gram.diagonal().mean().clamp_min(1e-6) * torch.eye(len(gram), dtype=gram.dtype)
-    return torch.linalg.solve(gram + ridge, start.T)
+    inverse: Tensor = torch.linalg.solve(gram + ridge, start.T)
+    return inverse

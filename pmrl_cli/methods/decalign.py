@@ -16,7 +16,7 @@ __all__ = ["DecAlign"]
 
 
 class DecAlign(Method):
-    """Common vectors that agree (InfoNCE, moments, discrepancy), unique ones that transport to each other, both apart.
+    """Common vectors that agree (InfoNCE, moments, discrepancy), unique ones that transport to each other.
 
     Departs: the task loss of the published method, which needs labels, is InfoNCE of the common vectors and the
     reconstruction of the components from both; any number of modalities; what is said in ``terms.decoupling`` and

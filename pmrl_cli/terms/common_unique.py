@@ -1,4 +1,4 @@
-"""Terms on a common and a unique part of every modality, after DecAlign; formulas in ``decoupling`` and ``transport``."""
+"""Terms on a common and a unique part of every modality, after DecAlign: see ``decoupling`` and ``transport``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.encoders.protocol import Encoder, Init
 from pmrl_cli.encoders.two_part import UNIQUE, TwoPart
+from pmrl_cli.terms.contrast import masked_mean
 from pmrl_cli.terms.decoupling import linear_dependence, mean_discrepancy, moment_difference, squared_cosine
 from pmrl_cli.terms.protocol import Term
 from pmrl_cli.terms.transport import fit_mixtures, prototype_cost, transport_cost
@@ -55,7 +56,8 @@ class Heterogeneous(Term):
         scaled = unique * unique.shape[2] ** 0.5
         mixtures = fit_mixtures(scaled, encoded.present, self.prototypes)
         there = encoded.present.any(0).tolist()
-        transport = transport_cost([mixture for mixture, has in zip(mixtures, there, strict=True) if has] or mixtures[:1])
+        given = [mixture for mixture, has in zip(mixtures, there, strict=True) if has]
+        transport = transport_cost(given or mixtures[:1])
         prototypes = prototype_cost(scaled, encoded.present, mixtures)
         return Loss(transport + prototypes, {"transport": transport.detach(), "prototypes": prototypes.detach()})
 
@@ -94,6 +96,6 @@ class Reconstruction(Term):
         for m, decoder in enumerate(self.decoders):
             wanted = inputs.components[m]
             error = (cast("nn.Linear", decoder)(both[:, m]) - wanted).square().mean(1)
-            errors.append(error.masked_fill(~encoded.present[:, m], 0).sum() / encoded.present[:, m].sum().clamp_min(1))
+            errors.append(masked_mean(error, encoded.present[:, m]))
         value = torch.stack(errors).mean()
         return Loss(value, {"reconstruction": value.detach()})

@@ -45,8 +45,8 @@ def _centred(vectors: Tensor, has: Tensor) -> Tensor:
 def linear_dependence(common: Tensor, unique: Tensor, present: Tensor) -> Tensor:
     """Return how much of one part a linear map can say of the other, the mean over modalities.
 
-    ||S' C||_F^2 / (||S' S||_F ||C' C||_F) of the centred batch, in [0, 1] (linear CKA): ||S' C||_F^2 / N^2 made free of
-    scale, so that it is not lowered by small vectors. By chance it is of the order d / N.
+    ||S' C||_F^2 / (||S' S||_F ||C' C||_F) of the centred batch, in [0, 1] (linear CKA): ||S' C||_F^2 / N^2 made free
+    of scale, so that it is not lowered by small vectors. By chance it is of the order d / N.
 
     Args:
         common: (B, K, d), anything finite where absent.
@@ -67,8 +67,8 @@ def linear_dependence(common: Tensor, unique: Tensor, present: Tensor) -> Tensor
 def moment_difference(vectors: Tensor, present: Tensor) -> Tensor:
     """Return how much the mean, covariance and skewness of modalities differ, the mean over their pairs.
 
-    Mean squared differences, of vectors times sqrt(d): unit vectors have entries of mean square 1 then. Covariances are
-    divided by N - 1, skewness is E[(z - mu)^3] / var^1.5 with variances of 1e-6 or more, as in the public code.
+    Mean squared differences, of vectors times sqrt(d): unit vectors have entries of mean square 1 then. Covariances
+    are divided by N - 1, skewness is E[(z - mu)^3] / var^1.5 with variances of 1e-6 or more, as in the public code.
 
     Args:
         vectors: (B, K, d), unit length where present, anything finite elsewhere.

@@ -1,4 +1,4 @@
-"""The evidence bound of a multimodal variational autoencoder, its posterior refined, then distilled into modalities."""
+"""The evidence bound of a multimodal variational autoencoder, its posterior refined, then distilled."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class RefinedEvidence(Term):
     teacher of each modality's own posterior, and is taken as a number there: else it would be drawn towards what one
     modality can say (with the gradient left in, the gap to the best posterior grew tenfold at the last step).
 
-    Every process computes the whole batch with the same draws, so that the loss does not depend on how many there are.
+    Every process computes the whole batch with the same draws: the loss does not depend on how many there are.
 
     Args:
         iterations: T.

@@ -94,7 +94,8 @@ def bridge_distance(vectors: Tensor, views: Tensor, present: Tensor, share: floa
     """Return how far a second view of a modality is from the bridge between it and another modality.
 
     ||z'_m - mu||^2 with mu = normalise(t z_m + (1 - t) z_n), the mean over ordered pairs m != n and instances that
-    have both. Written out it is 2 - 2 (t <z_m, z'_m> + (1 - t) <z_n, z'_m>) / sqrt(t^2 + (1-t)^2 + 2 t (1-t) <z_m, z_n>);
+    have both. Written out it is
+    2 - 2 (t <z_m, z'_m> + (1 - t) <z_n, z'_m>) / sqrt(t^2 + (1 - t)^2 + 2 t (1 - t) <z_m, z_n>);
     the paper's second line lacks the "2 - 2", the root and the sign.
 
     What to know: it draws what only one modality has out of its vector, which the test of this term measures.
@@ -129,7 +130,7 @@ def orthogonality(vectors: Tensor, unique: Tensor, present: Tensor) -> Tensor:
 
 
 def uniformity(vectors: Tensor, present: Tensor) -> Tensor:
-    """Return log of the mean of exp(-2 ||u_j - u_k||^2) over modalities and pairs of instances, a pair with itself too.
+    """Return log of the mean of exp(-2 ||u_j - u_k||^2) over modalities and j, k, also the same.
 
     At most 0 (all vectors the same) and at least about -4 (spread evenly). The published sum is divided by N, here
     by the number of its terms, which shifts it by a constant.

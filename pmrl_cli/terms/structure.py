@@ -1,8 +1,8 @@
 """Terms that shape the space that another method makes: separation, bridge, geometry, neighbourhood.
 
-Their formulas, sources and departures are in ``latent_structure``. What a term sees of an instance a second time is its
-components with Gaussian noise, through the encoder (and its dropout) as it is: images and sentences, which the papers
-crop and reword, are not there.
+Their formulas, sources and departures are in ``latent_structure``. What a term sees of an instance a second time is
+its components with Gaussian noise, through the encoder (and its dropout) as it is: images and sentences, which the
+papers crop and reword, are not there.
 """
 
 from __future__ import annotations
@@ -45,7 +45,9 @@ class _TwoViews(Term):
         return encoder
 
     def _second_view(self, inputs: Inputs) -> Encoded:
-        noisy = [c + NOISE * torch.randn_like(c) * inputs.present[:, m, None] for m, c in enumerate(inputs.components)]
+        noisy = [
+            c + NOISE * torch.randn_like(c) * inputs.present[:, m, None] for m, c in enumerate(inputs.components)
+        ]
         encoded: Encoded = self._encoders[0](inputs._replace(components=noisy))
         return encoded
 

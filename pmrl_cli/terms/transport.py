@@ -7,7 +7,7 @@ Source: "DecAlign: Hierarchical Cross-Modal Alignment for Decoupled Multimodal R
     (arXiv 2503.11892) and its public code; the rounding of a plan: Altschuler, Weed, Rigollet, "Near-linear time
     approximation algorithms for optimal transport via Sinkhorn iteration", NeurIPS 2017.
 Departs: any number of modalities and missing ones (there three, all there); the plan in the log domain, at a
-    regularisation relative to the cost and annealed, and then rounded to its marginals (there exp(-cost / 0.1), clamped);
+    regularisation relative to the cost, annealed, then rounded to its marginals (there exp(-cost / 0.1), clamped);
     the cost alone, which is never negative (there plus the entropy of the plan); memberships and plan are held while
     the gradient is taken (there it runs through all iterations); the mixtures do not depend on the order of the
     instances (there they start at the rows linspace(0, N - 1, K)).
@@ -105,7 +105,9 @@ def _group(vectors: Tensor, present: Tensor, groups: int) -> Tensor:
 
 def _log_density(vectors: Tensor, weights: Tensor, means: Tensor, variances: Tensor) -> Tensor:
     precision = variances.reciprocal()
-    squares = vectors.square() @ precision.T - 2 * vectors @ (means * precision).T + (means.square() * precision).sum(1)
+    squares = (
+        vectors.square() @ precision.T - 2 * vectors @ (means * precision).T + (means.square() * precision).sum(1)
+    )
     constant = variances.log().sum(1) + vectors.shape[1] * math.log(2 * math.pi)
     return weights.clamp_min(1e-8).log() - (squares + constant) / 2
 
@@ -233,7 +235,9 @@ def transport_cost(mixtures: Sequence[Mixture]) -> Tensor:
     if math.prod(len(mixture.weights) for mixture in mixtures) > ENTRIES:
         plans = ((c, transport_plan(c.detach(), [mixtures[m].weights for m in pair])) for pair, c in costs.items())
         return torch.stack([(plan * c).sum() for c, plan in plans]).mean()
-    joint = sum(c.view([c.shape[pair.index(a)] if a in pair else 1 for a in range(axes)]) for pair, c in costs.items())
+    joint = sum(
+        c.view([c.shape[pair.index(a)] if a in pair else 1 for a in range(axes)]) for pair, c in costs.items()
+    )
     assert isinstance(joint, Tensor)
     plan = transport_plan(joint.detach(), [mixture.weights for mixture in mixtures])
     return (plan * joint).sum() / len(pairs)

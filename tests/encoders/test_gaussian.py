@@ -1,8 +1,8 @@
 """Gaussian inference: formulas by loops, exact posteriors where they are known, refinement that refines."""
 
+import itertools
 import math
 
-import pytest
 import torch
 
 from pmrl_cli.encoders.gaussian import (
@@ -141,7 +141,7 @@ def test_the_bound_and_its_gradient_are_the_formula():
 
 
 def test_refinement_comes_nearer_the_exact_posterior_at_every_step():
-    """Before it is trained: a damped natural gradient, whose noise in opposite pairs a linear decoder does not see."""
+    """Before it is trained: a damped natural gradient, of noise in opposite pairs."""
     loadings, variances, x = linear_model(rows=40, widths=(4, 5, 3))
     decoders = decoders_of(loadings, variances)
     present = torch.ones(40, 3, dtype=torch.bool)
@@ -151,7 +151,7 @@ def test_refinement_comes_nearer_the_exact_posterior_at_every_step():
     torch.manual_seed(0)
     path = refine(start, refinement, decoders, x, present, iterations=8, samples=64)
     gaps = [divergence(step, exact).mean().item() for step in path]
-    assert all(after < before for before, after in zip(gaps, gaps[1:], strict=False))
+    assert all(after < before for before, after in itertools.pairwise(gaps))
     assert gaps[-1] < 0.5 * gaps[0]
 
 

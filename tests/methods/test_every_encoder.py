@@ -1,4 +1,4 @@
-"""What holds for every method with an encoder of its own and every term: absent features, edges, storing, processes."""
+"""What holds for every method with an encoder of its own and every term: masks, edges, storing, processes."""
 
 import pytest
 import torch
@@ -23,8 +23,7 @@ def draw(rows, seed=0):
     generator = torch.Generator().manual_seed(seed)
     common = torch.randn(rows, 4, generator=generator)
     components = [
-        common @ torch.randn(4, width, generator=generator) / 2
-        + torch.randn(rows, width, generator=generator) / 2
+        common @ torch.randn(4, width, generator=generator) / 2 + torch.randn(rows, width, generator=generator) / 2
         for width in WIDTHS
     ]
     present = torch.rand(rows, len(WIDTHS), generator=generator) < 0.7
@@ -126,6 +125,9 @@ def test_vectors_have_unit_length(case):
 
 COUNTS = (7, 0, 8, 1)
 
+# Whose encoder draws nothing: each process draws what it does to its own instances.
+UNDRAWN = [case for case in CASES if case != "umurl"]
+
 
 def shares(world, counts):
     """Value and gradients of this process's part of the loss, by case."""
@@ -134,7 +136,7 @@ def shares(world, counts):
     whole = draw(16)
     inputs = Inputs([c[own] for c in whole.components], whole.present[own])
     found = {}
-    for case in CASES:
+    for case in UNDRAWN:
         value, gradients, _ = differentiate(*build(case), inputs, world.batch_group(counts))
         found[case] = {"value": value, "gradients": gradients}
     return found
@@ -142,7 +144,7 @@ def shares(world, counts):
 
 def test_parts_of_all_processes_add_up_to_the_loss_of_the_batch():
     found = in_processes(shares, len(COUNTS), COUNTS)
-    for case in CASES:
+    for case in UNDRAWN:
         value, gradients, _ = differentiate(*build(case), draw(16))
         assert sum(of_one[case]["value"] for of_one in found) == pytest.approx(value.item(), rel=1e-5), case
         for i, wanted in enumerate(gradients):

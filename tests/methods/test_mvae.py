@@ -35,9 +35,7 @@ def test_refinement_halves_the_gap_to_the_best_posterior(fitted):
     with torch.no_grad():
         first = product_of_posteriors(encoder.posteriors(held.inputs), present)
         noise = draw_noise(first, 16)
-        path = refine(
-            first, evidence.refinement, encoder.decoder_list, components, present, iterations=5, samples=2
-        )
+        path = refine(first, evidence.refinement, encoder.decoder_list, components, present, iterations=5, samples=2)
 
     def bound(posterior):
         return evidence_bound(posterior, encoder.decoder_list, components, present, noise)

@@ -1,4 +1,4 @@
-"""Toys on which a system must show what it promises: factors that modalities share, and factors that one alone has."""
+"""A toy on which a system must show what it promises: factors that modalities share, and factors of one alone."""
 
 from __future__ import annotations
 

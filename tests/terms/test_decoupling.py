@@ -76,7 +76,9 @@ def test_linear_dependence(complete):
                 centred.append([x[i] - middle for i in rows])
 
             def squares(a, b):
-                return sum(sum(x[p] * y[q] for x, y in zip(a, b, strict=True)) ** 2 for p in range(3) for q in range(3))
+                return sum(
+                    sum(x[p] * y[q] for x, y in zip(a, b, strict=True)) ** 2 for p in range(3) for q in range(3)
+                )
 
             s_m, c_m = centred
             values.append(squares(s_m, c_m) / torch.sqrt(squares(s_m, s_m) * squares(c_m, c_m)))

@@ -26,7 +26,8 @@ def agree(found, wanted, *inputs):
         leaves = [x.clone().requires_grad_() for x in inputs]
         value = function(*(normalize(x, dim=-1) for x in leaves))
         gradients = torch.autograd.grad(value, leaves, allow_unused=True)
-        outcomes.append((value.detach(), [g if g is not None else torch.zeros_like(x) for g, x in zip(gradients, leaves)]))
+        known = [torch.zeros_like(x) if g is None else g for g, x in zip(gradients, leaves, strict=True)]
+        outcomes.append((value.detach(), known))
     torch.testing.assert_close(outcomes[0][0], outcomes[1][0], rtol=1e-8, atol=1e-10)
     assert max(g.abs().max() for g in outcomes[1][1]) > 1e-4
     for mine, reference in zip(outcomes[0][1], outcomes[1][1], strict=True):
@@ -192,7 +193,9 @@ EVERY = {
     "bridge": lambda z, p: bridge_distance(z, z.flip(0), p),
     "orthogonality": lambda z, p: orthogonality(z, z.flip(0), p),
     "uniformity": lambda z, p: uniformity(z, p),
-    "neighbourhood": lambda z, p: neighbourhood_divergence(z, [z[:, m].detach().roll(1, 0) for m in range(z.shape[1])], p),
+    "neighbourhood": lambda z, p: neighbourhood_divergence(
+        z, [z[:, m].detach().roll(1, 0) for m in range(z.shape[1])], p
+    ),
 }
 
 

@@ -77,12 +77,10 @@ def test_identical_mixtures_cost_next_to_nothing_and_never_less_than_nothing():
     assert 0 <= identical < 1e-6
 
 
-def mixture_loops(x, rows, membership, middle_less=True):
+def mixture_loops(x, rows, membership):
     mass = membership.sum(0)
     means = [sum(membership[i, j] * x[i] for i in rows) / mass[j] for j in range(len(mass))]
-    variances = [
-        sum(membership[i, j] * (x[i] - means[j]) ** 2 for i in rows) / mass[j] for j in range(len(mass))
-    ]
+    variances = [sum(membership[i, j] * (x[i] - means[j]) ** 2 for i in rows) / mass[j] for j in range(len(mass))]
     return mass / mass.sum(), means, [v.clamp_min(1e-4) for v in variances]
 
 
@@ -165,7 +163,9 @@ def test_many_modalities_are_transported_pair_by_pair(monkeypatch):
     assert leaf.grad.isfinite().all()
 
 
-@pytest.mark.parametrize("case", ["fewer instances than components", "identical", "one modality", "an empty modality"])
+@pytest.mark.parametrize(
+    "case", ["fewer instances than components", "identical", "one modality", "an empty modality"]
+)
 def test_edges_are_finite(case):
     vectors, present = draws(rows=8)
     present[:] = True
