@@ -32,7 +32,7 @@ ARROWS = {
     "retrieval": {"spectrum", "fusion", "data", "world"},
     "closed_form": {"data", "files", "world"},
     "stats": {"spectrum", "retrieval"},
-    "diagnosis": {"spectrum", "closed_form", "data", "retrieval", "stats", "world"},
+    "diagnosis": {"spectrum", "closed_form", "data", "information", "retrieval", "stats", "world"},
     "training": {
         "batch",
         "methods",

@@ -33,6 +33,10 @@ def command(
     files: options.Files,
     asked: Annotated[space.SpaceOptions, without("match")],
     *,
+    target: Annotated[
+        str | None,
+        option("--target", metavar="COLUMN", help="Side column of classes: say what each modality tells of it."),
+    ] = None,
     partial: Annotated[
         Path | None,
         option("--partial", metavar="STATE", help="Write the state of these instances, for pmrl merge; no report."),
@@ -85,12 +89,16 @@ def command(
     }
     if asked.model is None and space.is_model(paths):
         training_screen.run(
-            Path(paths[0]), report, of_instances | {"--partial": partial, "--shard": shard}, as_json=json, force=force
+            Path(paths[0]),
+            report,
+            of_instances | {"--partial": partial, "--shard": shard, "--target": target},
+            as_json=json,
+            force=force,
         )
         return
     gates = space.parse_gates(fail_under)
     if partial is not None:
-        states.check(partial, of_instances | {"--report": report}, force=force)
+        states.check(partial, of_instances | {"--report": report, "--target": target}, force=force)
     instances.check_outputs(per_instance, suspects, force=force)
     baseline = reports.check(report, compare, force=force)
     from pmrl_cli.diagnosis import diagnose_state, state_of
@@ -124,7 +132,7 @@ def command(
         from pmrl_cli.training.history import read_training
 
         training = read_training(asked.model)
-    diagnosis = diagnose_state(state, found.dataset, training)
+    diagnosis = diagnose_state(state, found.dataset, training, target=target)
     result = diagnosis.result
     result["inputs"] |= {"scope": found.instances, "model": None if asked.model is None else str(asked.model)}
     reports.add_comparison(result, baseline, compare)

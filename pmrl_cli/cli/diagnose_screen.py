@@ -56,7 +56,25 @@ def lines(result: Result, width: int) -> list[str]:
     for block in blocks:
         if block:
             top += ["", *block]
-    return top + _reasons(result, width, LINES - len(top))
+    return top + _reasons(result, width, LINES - len(top)) + _contribution(result, width)
+
+
+def _contribution(result: Result, width: int) -> list[str]:
+    """Return what each modality tells of the target, if one was asked for."""
+    found = result.get("contribution")
+    if found is None:
+        return []
+    kinds = ("alone", "conditional", "shapley")
+    rows = list(found["modality"].values())
+    columns = [Column(f"nats of {found['target']}", [*(f"  {name}" for name in found["modality"]), "  all"])]
+    for rank, kind in enumerate(kinds):
+        total = [number_text(found["all"]["value"]) if kind == "shapley" else ""]
+        columns.append(Column(kind, [*(number_text(row[kind]["value"]) for row in rows), *total], rank))
+        limits = [*(ci_text(row[kind]["ci"]) for row in rows), ci_text(found["all"]["ci"]) if total[0] else ""]
+        columns.append(Column("95% CI", limits, rank + len(kinds)))
+    most = "" if found["entropy"] is None else f" of {number_text(found['entropy'])} there are"
+    title = f"What each modality tells of {found['target']}{most}; 0 by chance:"
+    return ["", *textwrap.wrap(title, width), *table(columns, width=width, first=20)]
 
 
 def _opening(result: Result) -> str:

@@ -17,6 +17,7 @@ from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.json_digest import with_digest
 from pmrl_cli.data.split import shard
+from pmrl_cli.diagnosis.contribution import contribution_section
 from pmrl_cli.diagnosis.evidence import SHUFFLES, Evidence
 from pmrl_cli.diagnosis.mispairing import Mispairs
 from pmrl_cli.diagnosis.rules.verdict import judge
@@ -52,16 +53,23 @@ class Diagnosis:
         return with_digest(self.result)
 
 
-def diagnose(dataset: Dataset, **options: Any) -> Diagnosis:  # noqa: ANN401 - those of state_of
+def diagnose(
+    dataset: Dataset,
+    *,
+    target: str | None = None,
+    **options: Any,  # noqa: ANN401 - those of state_of
+) -> Diagnosis:
     """Say whether the modalities of a data set are aligned, how well, and what is wrong.
 
     Args:
         dataset: modalities; vectors of any length (they are compared by cosine).
+        target: side column of classes, of which is said what each modality tells (``contribution_section``).
         **options: those of ``state_of``.
 
-    Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
+    Raises: DataError unless an instance has two modalities, or for a target without classes; UsageError for an
+        unknown column.
     """
-    return diagnose_state(state_of(dataset, **options), dataset)
+    return diagnose_state(state_of(dataset, **options), dataset, target=target)
 
 
 def state_of(
@@ -124,7 +132,11 @@ def state_of(
 
 
 def diagnose_state(
-    state: State, dataset: Dataset | None = None, training: Mapping[str, Any] | None = None
+    state: State,
+    dataset: Dataset | None = None,
+    training: Mapping[str, Any] | None = None,
+    *,
+    target: str | None = None,
 ) -> Diagnosis:
     """Say what a state, of one pass or merged from several, has seen.
 
@@ -132,6 +144,7 @@ def diagnose_state(
         state: what a pass has seen.
         dataset: where it was seen, if at hand: where pairs look unpaired, other orders of its rows are tried.
         training: how the model that made the vectors was trained (``pmrl.training/1``), if one did.
+        target: side column of classes of the data set: adds the section ``contribution``.
     """
     header, evidence = state.header, Evidence(state, dataset, training)
     sections: dict[str, Any] = {
@@ -161,6 +174,8 @@ def diagnose_state(
         "compare": None,
         "limits": _limits(state),
     }
+    if target is not None and dataset is not None:
+        sections["contribution"] = contribution_section(dataset, target, header.group, seed=header.seed)
     result = plain(sections)
     result["verdict"] = plain(judge(result).as_dict())
     return Diagnosis(result, evidence.mispairs if header.shared else None)

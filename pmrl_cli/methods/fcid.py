@@ -44,9 +44,6 @@ class Fcid(Method):
         reconstruction: float = setting(1.0, "of the reconstruction from code and specific vector", low=0)
         patience: int = setting(100, "steps unused after which a code starts again", low=1)
 
-    def check(self, modalities: int) -> None:
-        """Take any number of modalities."""
-
     def encoder(self, init: Init) -> Encoder:
         """Return adapters with a codebook."""
         codebook = Codebook(self.settings.codes, init.maps[0].shape[1], patience=self.settings.patience)

@@ -8,6 +8,7 @@ from torch.nn import functional
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.encoders.protocol import Encoder, Init
+from pmrl_cli.encoders.weighted import Weighted
 from pmrl_cli.information.shapley import check_modalities, members, shapley_weights
 from pmrl_cli.terms.contrast import masked_mean
 from pmrl_cli.terms.protocol import Term
@@ -114,19 +115,20 @@ class Reinforcement(Term):
     inside: Tensor
     shapley: Tensor
 
-    on_device = True
-
     def __init__(self, *, balance: float = 0.1) -> None:
         super().__init__()
         self.balance = balance
+        self._encoder: tuple[Weighted, ...] = ()  # not registered: it is the encoder that is trained
 
     def check(self, modalities: int) -> None:
         """Raise UsageError for more modalities than there are subsets to value."""
         check_modalities(modalities)
 
     def extend(self, encoder: Encoder, init: Init) -> Encoder:
-        """Make the head, of as many classes as the labels have."""
+        """Make the head, of as many classes as the labels have; an encoder with weights is given them."""
         count = len(init.maps)
+        if isinstance(encoder, Weighted):
+            self._encoder = (encoder,)
         self.head = SubsetHead(init.maps[0].shape[1], count, init.classes)
         self.register_buffer("inside", torch.from_numpy(members(count)), persistent=False)
         self.register_buffer("shapley", torch.from_numpy(shapley_weights(count)).float(), persistent=False)
@@ -169,7 +171,10 @@ class Reinforcement(Term):
             kept = torch.where(has.any(0), DECAY, 1.0)
             self.contributions.mul_(kept).add_((1 - kept) * means.to(self.contributions.dtype))
             self.remaining.mul_(kept)
-        return modality_weights(self.contributions / (1 - self.remaining).clamp_min(1e-12))
+        weights = modality_weights(self.contributions / (1 - self.remaining).clamp_min(1e-12))
+        for encoder in self._encoder if self.training else ():
+            encoder.weights.copy_(weights)
+        return weights
 
 
 def _repeats(of_each: Tensor, has: Tensor) -> Tensor:
