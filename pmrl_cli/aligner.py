@@ -240,6 +240,35 @@ class Aligner:
             outputs = {name: output[at].cpu().numpy() for name, output in extra.items()}
             yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy(), outputs)
 
+    def further_outputs(self, asked: Sequence[str] = ()) -> dict[str, tuple[int, bool]]:
+        """Return what the model makes besides embeddings, by name: columns, and whether each modality has one.
+
+        Args:
+            asked: names that must be among them.
+
+        Raises: UsageError if one is not.
+        """
+        space = self._fitted()
+        features = [np.zeros((1, projection.dim), dtype=np.float32) for projection in space.members[0].projections]
+        present = torch.ones(1, len(features), dtype=torch.bool)
+        with torch.inference_mode():
+            everywhere = range(len(features))
+            encoded = together([member.embed(everywhere, features, present) for member in space.members])
+        found = {
+            name: (output.shape[-1], output.ndim == 3) for name, output in encoded.extra.items() if name != "fused"
+        }
+        unknown = sorted(set(asked) - set(found))
+        if unknown:
+            what = "output the model does not have"
+            raise UsageError(
+                what,
+                at=Place(space.origin),
+                found=", ".join(unknown),
+                expected=f"one of {', '.join(sorted(found))}" if found else "none: it makes embeddings alone",
+                next_step="Leave --also out, or export with a model whose objective makes it.",
+            )
+        return found
+
     def embed_dataset(
         self,
         dataset: Dataset,

@@ -194,6 +194,10 @@ def command(
         int | None, option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
     ] = None,
     fusion: options.FusionOption = "leading",
+    also: Annotated[
+        list[str] | None,
+        option("--also", metavar="NAME", help="A further output of the model, such as unique; repeatable."),
+    ] = None,
     shard: options.Shard = None,
     reading: Annotated[ReadOptions, without("labels", "join")],
     computing: compute.ComputeOptions,
@@ -236,7 +240,7 @@ def command(
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.data.split import shard as share_of_rows
     from pmrl_cli.files.artifacts.export import KIND, write_export, write_stream
-    from pmrl_cli.files.artifacts.plan import ExportPlan
+    from pmrl_cli.files.artifacts.plan import Also, ExportPlan
     from pmrl_cli.files.artifacts.shares import ROWS_PER_FILE, rank_of, shard_of
     from pmrl_cli.files.durable.atomic import MANIFEST, check_replaceable, to_json
     from pmrl_cli.files.durable.checksums import sha256_of
@@ -255,6 +259,7 @@ def command(
         aligner = Aligner.load(model, device=computing.device)
         dataset = read_dataset(paths, replace(reading, min_modalities=1))
         part_rows = rows_per_file or ROWS_PER_FILE
+        further = aligner.further_outputs(also) if also else {}
         provenance = {
             "fusion": fusion,
             "inputs": {features.name: features.digest for features in dataset.modalities},
@@ -280,6 +285,7 @@ def command(
             dtype=dtype,
             rows_per_file=part_rows,
             share=share,
+            also=tuple(Also(name, *further[name]) for name in also or ()),
         )
         if streaming:
             write_stream(blocks, sys.stdout.buffer, plan)

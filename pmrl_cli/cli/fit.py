@@ -9,6 +9,7 @@ import signal
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -79,6 +80,7 @@ def command(
     from pmrl_cli.files.join.specs import check_not_input
     from pmrl_cli.fit.context import Hooks
     from pmrl_cli.training.loop import Interrupted
+    from pmrl_cli.training.run import needs_of
     from pmrl_cli.world import joined
 
     compute.prepare(computing.threads)
@@ -103,7 +105,9 @@ def command(
                     shutil.rmtree(path)
             elif states:
                 progress.note(f"continuing the run in {unfinished}")
-            dataset = read_dataset(paths, reading)
+            # Of one modality, instances train where the objective takes them alone.
+            alone = "unpaired" in needs_of(settings)
+            dataset = read_dataset(paths, replace(reading, min_modalities=1) if alone else reading)
             progress.dataset(dataset)
             excluded = None
             if exclude is not None:

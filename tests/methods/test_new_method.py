@@ -5,6 +5,8 @@ registries, which a method in the package has too, says that it is there.
 """
 
 import json
+import subprocess
+import sys
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,13 +15,16 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from typer.testing import CliRunner
 
 from pmrl_cli import encoders, methods
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.batch import SINGLE, Encoded, Loss
+from pmrl_cli.cli.main import app
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.errors import UsageError
+from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.methods import Entry
 from pmrl_cli.methods.protocol import Method, setting
@@ -105,6 +110,7 @@ def data():
     return Dataset(data.ids, data.modalities, data.present, {"class": pa.array(classes)})
 
 
+MADE = {}
 SETTINGS = {
     "objective": "eleventh",
     "target": "class",
@@ -116,8 +122,15 @@ SETTINGS = {
 }
 
 
-def test_it_trains_and_its_model_is_read_back_with_its_own_output(data, tmp_path):
-    aligner = Aligner(**SETTINGS, objective_settings={"width": 4}).fit(data)
+@pytest.fixture
+def trained(data):
+    if "model" not in MADE:  # once: the registry is patched for one test at a time
+        MADE["model"] = Aligner(**SETTINGS, objective_settings={"width": 4}).fit(data)
+    return MADE["model"]
+
+
+def test_it_trains_and_its_model_is_read_back_with_its_own_output(trained, data, tmp_path):
+    aligner = trained
     again = Aligner.load(aligner.save(tmp_path / "model"))
     for block, same in zip(aligner.embed(data), again.embed(data), strict=True):
         assert block.extra["unique"].shape[1] == 3
@@ -145,6 +158,45 @@ def test_it_resumes_bit_for_bit(data, tmp_path):
     for name, vectors in whole.transform(data).items():
         np.testing.assert_array_equal(resumed.transform(data)[name], vectors)
     assert whole.texts["history.csv"] == resumed.texts["history.csv"]
+
+
+@pytest.mark.parametrize("format_", ["parquet", "h5", "npy", "arrow"])
+def test_its_own_output_is_exported_beside_the_embeddings(trained, data, tmp_path, format_):
+    trained.save(tmp_path / "model")
+    for features, has in zip(data.modalities, data.present.T, strict=True):
+        np.save(tmp_path / f"{features.name}.npy", np.where(has[:, None], features.array, np.nan))
+    files = [str(tmp_path / f"{name}.npy") for name in data.names]
+    out = tmp_path / "out"
+    asked = ["--model", str(tmp_path / "model"), "-o", str(out), "--also", "unique", "--format", format_]
+    result = CliRunner().invoke(app, ["export", *files, *asked])
+    assert result.exit_code == 0, result.output
+    dataset = read_dataset(files)
+    expected = np.concatenate([block.extra["unique"] for block in trained.embed(dataset)])
+    if format_ == "arrow":
+        with pa.OSFile(str(out / "aligned.arrows")) as file:
+            table = pa.ipc.open_stream(file).read_all()
+        found = {
+            name: np.stack([np.zeros(4) if row is None else row for row in table[name].to_pylist()])
+            for name in table.column_names
+            if name.endswith("unique")
+        }
+    else:
+        export = read_dataset([str(out)])
+        row = {instance: index for index, instance in enumerate(dataset.ids.to_pylist())}
+        expected = expected[[row[instance] for instance in export.ids.to_pylist()]]
+        found = {f.name: f.read(slice(None)) for f in export.modalities}
+    assert {f"{name}.unique" for name in data.names} <= found.keys()
+    for m, name in enumerate(data.names):
+        np.testing.assert_allclose(found[f"{name}.unique"], expected[:, m], atol=1e-5)
+    refused = CliRunner().invoke(app, ["export", *files, *asked[:2], "-o", str(out), "--also", "colour"])
+    assert "colour, expected one of unique" in str(refused.exception)
+
+
+def test_it_is_in_the_help():
+    line = f'methods.REGISTRY["eleventh"] = methods.Entry("{__name__}", "Eleventh", "contrast and classes")'
+    code = f"from pmrl_cli import methods; {line}; from pmrl_cli.cli.main import app; app(['fit', '--help'])"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "eleventh" in shown.stdout
 
 
 def test_labels_it_needs_are_asked_for_before_any_work_is_done():

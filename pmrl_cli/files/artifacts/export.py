@@ -162,5 +162,9 @@ def _with_any(blocks: Iterable[EmbeddedBlock]) -> Iterator[EmbeddedBlock]:
             yield block
         else:
             yield EmbeddedBlock(
-                block.ids.filter(pa.array(kept)), block.embeddings[kept], block.present[kept], block.fused[kept]
+                block.ids.filter(pa.array(kept)),
+                block.embeddings[kept],
+                block.present[kept],
+                block.fused[kept],
+                {name: output[kept] for name, output in block.extra.items()},
             )

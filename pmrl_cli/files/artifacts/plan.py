@@ -2,14 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
+from pmrl_cli.data.dataset import EmbeddedBlock, FloatArray
 from pmrl_cli.files.artifacts.shares import FUSED, ROWS_PER_FILE, Share
 from pmrl_cli.files.formats.vector_tables import Parts
 
-__all__ = ["ExportPlan"]
+__all__ = ["Also", "ExportPlan", "Output", "has"]
+
+
+class Also(NamedTuple):
+    """A further output of the model that is exported beside its embeddings.
+
+    Args:
+        name: among ``EmbeddedBlock.extra``.
+        dim: its columns.
+        each: whether every modality has one, then called ``MODALITY.NAME``; else every instance has one.
+    """
+
+    name: str
+    dim: int
+    each: bool
+
+
+class Output(NamedTuple):
+    """One table of an export.
+
+    Args:
+        name: of its file or column.
+        source: the modality that an instance must have to be in it; ``FUSED`` for any.
+        dim: columns of its vectors.
+        vectors: from a block to its (B, dim) vectors.
+    """
+
+    name: str
+    source: str
+    dim: int
+    vectors: Callable[[EmbeddedBlock], FloatArray]
 
 
 @dataclass(frozen=True)
@@ -25,6 +60,7 @@ class ExportPlan:
         dtype: ``float32`` or ``float16``.
         rows_per_file: rows of one Parquet file, at least 1.
         share: the part of a larger export that is written here; None for the whole of one.
+        also: further outputs of the model.
     """
 
     names: tuple[str, ...]
@@ -35,6 +71,26 @@ class ExportPlan:
     dtype: str = "float32"
     rows_per_file: int = ROWS_PER_FILE
     share: Share | None = None
+    also: tuple[Also, ...] = ()
+
+    def outputs(self) -> list[Output]:
+        """Return the tables: of the modalities, what each has besides, the fused vectors, and what instances have."""
+        found = []
+        for m, name in enumerate(self.names):
+            found.append(Output(name, name, self.dim, partial(_embedding, m)))
+            found += [
+                Output(f"{name}.{also.name}", name, also.dim, partial(_extra_of_modality, also.name, m))
+                for also in self.also
+                if also.each
+            ]
+        found.append(Output(FUSED, FUSED, self.dim, _fused))
+        return found + [
+            Output(also.name, FUSED, also.dim, partial(_extra, also.name)) for also in self.also if not also.each
+        ]
+
+    def rows_of(self, output: Output) -> int:
+        """Return how many rows a table has."""
+        return self.rows if output.source == FUSED else self.counts[self.names.index(output.source)]
 
     @property
     def number(self) -> np.dtype[np.floating]:
@@ -42,16 +98,40 @@ class ExportPlan:
         return np.dtype(self.dtype)
 
     def tables(self) -> dict[str, Parts]:
-        """What to write of each table by name: the modalities and the fused one."""
-        if self.share is not None:
-            return dict(self.share.parts)
+        """What to write of each table by name."""
         parts = {}
-        for name, rows in zip([*self.names, FUSED], [*self.counts, self.rows], strict=True):
+        for output in self.outputs():
+            rows = self.rows_of(output)
             files = max(1, -(-rows // self.rows_per_file))
-            parts[name] = Parts(0, files, files, 0, rows, rows)
+            whole = Parts(0, files, files, 0, rows, rows)
+            parts[output.name] = whole if self.share is None else self.share.parts[output.source]
         return parts
 
     @property
     def suffix(self) -> str:
         """What the names of files end in, so that those of several shards can lie side by side."""
         return "" if self.share is None else self.share.suffix
+
+
+def has(plan: ExportPlan, output: Output, block: EmbeddedBlock) -> npt.NDArray[np.bool_]:
+    """Return (B,) bool: which instances of a block are in a table."""
+    if output.source == FUSED:
+        return np.ones(len(block.ids), dtype=np.bool_)
+    present: npt.NDArray[np.bool_] = block.present[:, plan.names.index(output.source)]
+    return present
+
+
+def _embedding(m: int, block: EmbeddedBlock) -> FloatArray:
+    return block.embeddings[:, m]
+
+
+def _extra_of_modality(name: str, m: int, block: EmbeddedBlock) -> FloatArray:
+    return block.extra[name][:, m]
+
+
+def _fused(block: EmbeddedBlock) -> FloatArray:
+    return block.fused
+
+
+def _extra(name: str, block: EmbeddedBlock) -> FloatArray:
+    return block.extra[name]

@@ -7,11 +7,10 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.plan import ExportPlan, Output, has
 from pmrl_cli.files.artifacts.shares import FUSED
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import check_count, modality_rows
@@ -23,22 +22,20 @@ __all__ = ["stream", "write"]
 
 def stream(sink: BinaryIO, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> int:
     """Write the stream to a binary file and return its rows; each block is one record batch, flushed."""
-    type_ = vector_type(plan.dim, plan.number)
+    outputs = plan.outputs()
 
-    def column(vectors: npt.NDArray[np.float32], missing: npt.NDArray[np.bool_] | None) -> pa.Array:
-        values = pa.array(np.ascontiguousarray(vectors, plan.number).ravel())
-        mask = None if missing is None else pa.array(missing)
-        return pa.FixedSizeListArray.from_arrays(values, type=type_, mask=mask)
+    def column(output: Output, block: EmbeddedBlock) -> pa.Array:
+        values = pa.array(np.ascontiguousarray(output.vectors(block), plan.number).ravel())
+        mask = None if output.source == FUSED else pa.array(~has(plan, output, block))
+        return pa.FixedSizeListArray.from_arrays(values, type=vector_type(output.dim, plan.number), mask=mask)
 
     fields = [pa.field("id", pa.string(), nullable=False)]
-    fields += [pa.field(name, type_) for name in plan.names]
-    fields += [pa.field(FUSED, type_, nullable=False)]
+    fields += [pa.field(one.name, vector_type(one.dim, plan.number), nullable=one.source != FUSED) for one in outputs]
     schema = pa.schema(fields)
     rows = 0
     with pa.ipc.new_stream(sink, schema) as writer:
         for block in blocks:
-            columns = [column(block.embeddings[:, m], ~block.present[:, m]) for m in range(len(plan.names))]
-            arrays = [block.ids.cast(pa.string()), *columns, column(block.fused, None)]
+            arrays = [block.ids.cast(pa.string()), *(column(one, block) for one in outputs)]
             writer.write_batch(pa.record_batch(arrays, schema=schema))
             sink.flush()
             rows += len(block.ids)

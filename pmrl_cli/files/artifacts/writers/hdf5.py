@@ -18,7 +18,8 @@ __all__ = ["write"]
 
 def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
     """Write the files; see ``Write``. Raises DataError for an id that HDF5 cannot hold."""
+    dims = {output.name: output.dim for output in plan.outputs()}
     paths = {name: folder / f"{name}{plan.suffix}.h5" for name in plan.tables()}
-    write_tables(blocks, plan, lambda name, parts: Hdf5File(paths[name], parts.rows, plan.dim, plan.number))
+    write_tables(blocks, plan, lambda name, parts: Hdf5File(paths[name], parts.rows, dims[name], plan.number))
     with ThreadPoolExecutor() as pool:
         return modality_rows(plan), dict(zip(paths.values(), pool.map(sha256_of, paths.values()), strict=True))

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.data.ids import digest_ids
-from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.plan import ExportPlan, has
 from pmrl_cli.files.artifacts.shares import FUSED
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import Behind, check_count
@@ -72,19 +72,21 @@ class _Ids:
 def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
     """Write the store; see ``Write``."""
     ids = _Ids()
+    modalities = sorted((one for one in plan.outputs() if one.source != FUSED), key=lambda one: one.name.encode())
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)])
     with ExitStack() as stack:
 
         def open_npy(name: str, columns: int, dtype: npt.DTypeLike) -> _NpyFile:
             return stack.enter_context(_NpyFile(folder / f"{name}.npy", (plan.rows, columns), dtype))
 
-        vectors = [open_npy(name, plan.dim, plan.number) for name in plan.names]
-        fused = open_npy(FUSED, plan.dim, plan.number)
-        present = open_npy("present", len(plan.names), np.bool_)
-        files = [*vectors, fused, present]
+        outputs = [*modalities, *(one for one in plan.outputs() if one.source == FUSED)]
+        vectors = [open_npy(one.name, one.dim, plan.number) for one in outputs]
+        present = open_npy("present", len(modalities), np.bool_)
+        files = [*vectors, present]
         behind = stack.enter_context(Behind(len(files)))
         for block in blocks:
-            rows = [*block.embeddings.swapaxes(0, 1), block.fused, block.present]
+            masks = np.stack([has(plan, one, block) for one in modalities], axis=1)
+            rows = [*(one.vectors(block) for one in outputs), masks]
             behind.write(partial(file.write_rows, each) for file, each in zip(files, rows, strict=True))
             ids.add(block.ids)
         behind.wait()
@@ -93,19 +95,19 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
     table = pa.table([everyone.cast(pa.string())], schema=schema)
     with HashedFile(folder / IDS) as file:
         pq.write_table(table, file, compression="none", use_dictionary=False, write_page_checksum=True)
-    modalities = [
+    listed = [
         {
             "digest": file.hexdigest(),
-            "dim": plan.dim,
+            "dim": one.dim,
             "dtype": plan.dtype,
-            "name": name,
+            "name": one.name,
             "rows": plan.rows,
         }
-        for name, file in zip(plan.names, vectors, strict=True)
+        for one, file in zip(modalities, vectors, strict=False)  # those of the modalities come first
     ]
     described: dict[str, object] = {
         "format": STORE,
-        "modalities": modalities,
+        "modalities": listed,
         "ids": {"digest": digest_ids(everyone), "named_by_row": False},
         "columns": [],
         "notes": [],

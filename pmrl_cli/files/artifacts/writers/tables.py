@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.plan import ExportPlan, has
 from pmrl_cli.files.artifacts.shares import FUSED
 from pmrl_cli.files.formats.vector_tables import Parts, VectorTable
 
@@ -31,7 +31,11 @@ def check_count(name: str, written: int, announced: int) -> None:
 
 def modality_rows(plan: ExportPlan) -> dict[str, object]:
     """Return the entry of a manifest that says how many rows each modality has."""
-    return {"modalities": {name: {"rows": n} for name, n in zip(plan.names, plan.counts, strict=True)}}
+    return {
+        "modalities": {
+            output.name: {"rows": plan.rows_of(output)} for output in plan.outputs() if output.source != FUSED
+        }
+    }
 
 
 class Behind:
@@ -71,7 +75,7 @@ class Behind:
 def write_tables(
     blocks: Iterator[EmbeddedBlock], plan: ExportPlan, open_table: Callable[[str, Parts], VectorTable]
 ) -> dict[Path, str]:
-    """Write each modality and the fused vectors to a table of its own.
+    """Write each output of a plan to a table of its own.
 
     Args:
         blocks: as for ``Write``.
@@ -80,28 +84,28 @@ def write_tables(
 
     Returns: the SHA-256 (hex) of the files that were hashed as they were written.
     """
-    parts = plan.tables()
+    parts, outputs = plan.tables(), plan.outputs()
     seen = dict.fromkeys(parts, 0)
     with ExitStack() as stack:
         tables = {name: stack.enter_context(closing(open_table(name, p))) for name, p in parts.items()}
         behind = stack.enter_context(Behind(len(tables)))
 
         def write(
-            name: str, block: EmbeddedBlock, vectors: npt.NDArray[np.float32], has: npt.NDArray[np.bool_]
+            name: str, block: EmbeddedBlock, vectors: npt.NDArray[np.float32], kept: npt.NDArray[np.bool_]
         ) -> None:
-            rows = np.flatnonzero(has)
+            rows = np.flatnonzero(kept)
             first, last = (x - seen[name] for x in (parts[name].skip, parts[name].skip + parts[name].rows))
             seen[name] += len(rows)
             rows = rows[max(0, first) : max(0, last)]
-            if len(rows) == len(has):
+            if len(rows) == len(kept):
                 tables[name].write(block.ids, vectors.astype(plan.number, order="C", copy=False))
             elif len(rows):
                 tables[name].write(block.ids.take(pa.array(rows)), vectors[rows].astype(plan.number, copy=False))
 
         for block in blocks:
-            whole = [(name, block.embeddings[:, m], block.present[:, m]) for m, name in enumerate(plan.names)]
-            whole.append((FUSED, block.fused, np.ones(len(block.ids), dtype=np.bool_)))
-            behind.write(partial(write, name, block, vectors, has) for name, vectors, has in whole)
+            behind.write(
+                partial(write, one.name, block, one.vectors(block), has(plan, one, block)) for one in outputs
+            )
         behind.wait()
         for name, part in parts.items():
             check_count(name, seen[name], part.held)
