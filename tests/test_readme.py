@@ -18,6 +18,7 @@ import pytest
 from pmrl_cli.cli.main import app
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.methods import REGISTRY
+from pmrl_cli.terms import REGISTRY as TERMS
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -140,8 +141,9 @@ def test_every_command_is_in_the_readme():
     assert listed == [command.name for command in app.registered_commands]
 
 
-def test_every_objective_is_in_the_readme():
-    assert [first.split()[0] for first in table("Objectives")] == list(REGISTRY)
+def test_every_objective_and_term_is_in_the_readme():
+    listed = [first.split()[0] for first in table("Objectives")]
+    assert listed == [*REGISTRY, "--term", *TERMS]
 
 
 def test_every_error_s_exit_code_is_in_the_readme():

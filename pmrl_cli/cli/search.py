@@ -77,25 +77,24 @@ def command(
     if output is not None:
         check_file(output, NEIGHBOURS.encode(), force=force)
     paths = options.expand_files(files, null=null)
+    if model is None and not quiet:
+        typer.echo("note: no --model: the vectors of both sides are compared as they are.", err=True)
     reading = replace(reading, min_modalities=1)
     asking = _space(paths, replace(reading, labels=None), model, computing, quiet=quiet)
     searched = _space(gallery, reading, model, computing, quiet=quiet)
     check_columns(searched, column or [])
     found = search(asking, searched, count, source=source, target=target, csls=csls)
     if csls and not quiet:
-        plain = search(asking, searched, 1, source=source, target=target)
-        fair = search(asking, searched, 1, source=source, target=target, csls=True)
+        sides = {"source": source, "target": target}
+        plain, fair = (search(asking, searched, 1, **sides, csls=way) for way in (False, True))
         typer.echo(_gain(_own_first(asking, searched, plain), _own_first(asking, searched, fair)), err=True)
     batches = _batches(asking, searched, found, column or [])
     if output is not None:
         write_neighbours(output, batches)
         typer.echo(str(output))
-    elif json:
-        _print_json(batches)
-    elif sys.stdout.isatty():
-        _print_table(batches, count)
-    else:
-        _print_tabs(batches)
+        return
+    show = _print_json if json else _print_table if sys.stdout.isatty() else _print_tabs
+    show(batches)
 
 
 def _space(
@@ -169,12 +168,12 @@ def _print_tabs(batches: Iterator[pa.RecordBatch]) -> None:
             typer.echo("\t".join(_cells(row)))
 
 
-def _print_table(batches: Iterator[pa.RecordBatch], count: int) -> None:
+def _print_table(batches: Iterator[pa.RecordBatch]) -> None:
     from rich.console import Console
     from rich.table import Table
 
     first = next(batches)
-    size = max((row["rank"] for row in first.slice(0, count).to_pylist()), default=1)
+    size = max(first.column("rank").to_pylist())
     shown = first.slice(0, SHOWN * size).to_pylist()
     table = Table(*first.schema.names, box=None, header_style="dim")
     for row in shown:

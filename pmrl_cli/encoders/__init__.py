@@ -21,6 +21,8 @@ REGISTRY: dict[str, str] = {
     "discrete": "pmrl_cli.encoders.discrete:Discrete",
     "joint": "pmrl_cli.encoders.joint:Joint",
     "residual": "pmrl_cli.encoders.residual:Residual",
+    "two-part": "pmrl_cli.encoders.two_part:TwoPart",
+    "variational": "pmrl_cli.encoders.variational:Variational",
     "weighted": "pmrl_cli.encoders.weighted:Weighted",
 }
 """Module and class of each kind."""

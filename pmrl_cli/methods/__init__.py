@@ -43,6 +43,8 @@ REGISTRY: dict[str, Entry] = {
     "triangle": Entry("pmrl_cli.methods.triangle", "Triangle", "area of the triangle of three modalities"),
     "symile": Entry("pmrl_cli.methods.symile", "Symile", "multilinear inner product of all modalities"),
     "umurl": Entry("pmrl_cli.methods.umurl", "Umurl", "a joint encoder: one vector of any subset of modalities"),
+    "decalign": Entry("pmrl_cli.methods.decalign", "DecAlign", "a common and a unique vector of every modality"),
+    "mvae": Entry("pmrl_cli.methods.mvae", "Mvae", "variational autoencoder that fills in missing modalities"),
     "vicreg": Entry("pmrl_cli.methods.vicreg", "VicReg", "invariance, variance and covariance, no negatives"),
     "arm": Entry("pmrl_cli.methods.arm", "Arm", "InfoNCE, and a label: weak modalities are strengthened"),
     "fcid": Entry("pmrl_cli.methods.fcid", "Fcid", "InfoNCE, and one codebook for all modalities"),

@@ -26,6 +26,10 @@ class TermEntry(NamedTuple):
 
 REGISTRY: dict[str, TermEntry] = {
     "contrast": TermEntry("pmrl_cli.terms.contrast", "PairwiseContrast", "InfoNCE over all pairs of modalities"),
+    "separation": TermEntry("pmrl_cli.terms.structure", "Separation", "a unique vector beside the shared one"),
+    "bridge": TermEntry("pmrl_cli.terms.structure", "Bridge", "a modality between its vector and another's"),
+    "geometry": TermEntry("pmrl_cli.terms.structure", "Geometry", "the same angles in every modality"),
+    "neighbourhood": TermEntry("pmrl_cli.terms.structure", "Neighbourhood", "the neighbours of the features"),
     "spectrum": TermEntry("pmrl_cli.terms.spectrum", "SpectrumGap", "leading singular value, sign-aware"),
 }
 

@@ -77,11 +77,6 @@ class Progress:
     statistics: dict[str, float]
 
     @property
-    def merit(self) -> float:
-        """What the line is judged by, the larger the better: the method's own criterion if it has one, else mrr."""
-        return self.statistics.get(CRITERION, self.mrr)
-
-    @property
     def quality(self) -> float:
         """What chooses between lines: the method's own criterion if it has one, else retrieval."""
         return self.statistics.get(CRITERION, self.mrr)
@@ -382,6 +377,6 @@ def _diverged(found: str, settings: FitSettings) -> DivergedError:
 
 
 def _best(history: list[Progress], method: Method) -> Progress:
-    """Return the line whose weights are kept."""
+    """Return the line whose weights are kept: by the method's own criterion if it has one, else by retrieval."""
     lines = history if method.closed_form_stands_in else history[1:] or history
     return max(lines, key=lambda line: line.quality)

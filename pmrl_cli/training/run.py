@@ -167,11 +167,12 @@ class Run:
                 self.dataset.names,
                 hidden=0 if self.settings.adapter == "linear" else HIDDEN,
                 dropout=dropout,
+                whiten=tuple(torch.from_numpy(factors) for factors in start.whiten),
                 classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
             )
-            encoder = method.encoder(init)
             added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}
             terms = WeightedTerms(method.terms(), added)
+            encoder = method.encoder(init)
             for term in terms.terms:
                 encoder = term.extend(encoder, init)
         return train(
