@@ -240,6 +240,12 @@ class Aligner:
             outputs = {name: output[at].cpu().numpy() for name, output in extra.items()}
             yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy(), outputs)
 
+    @property
+    def codes(self) -> FloatArray | None:
+        """(N, dim) codes of the space, where the model has them (``objective="fcid"``)."""
+        codes = [member.encoder.codes() for member in self._fitted().members]
+        return codes[0].cpu().numpy() if len(codes) == 1 and codes[0] is not None else None
+
     def further_outputs(self, asked: Sequence[str] = ()) -> dict[str, tuple[int, bool]]:
         """Return what the model makes besides embeddings, by name: columns, and whether each modality has one.
 

@@ -47,7 +47,7 @@ ARROWS = {
         "world",
     },
     "information": set(),
-    "codes": set(),
+    "codes": {"data"},
     "report": set(),
     "fit": {
         "training",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from pmrl_cli.cli import compute, options
+from pmrl_cli.cli.compression import CompressionOptions, compressed_by, compression_of
 from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import Place, ResourceError, UsageError
@@ -198,6 +199,7 @@ def command(
         list[str] | None,
         option("--also", metavar="NAME", help="A further output of the model, such as unique; repeatable."),
     ] = None,
+    smaller: CompressionOptions,
     shard: options.Shard = None,
     reading: Annotated[ReadOptions, without("labels", "join")],
     computing: compute.ComputeOptions,
@@ -220,7 +222,8 @@ def command(
     """
     mine = options.parse_shard(shard)
     if into is not None:
-        _check_alone({"-o": output, "--format": format, "--shard": shard, "--rows-per-file": rows_per_file})
+        others = {"-o": output, "--format": format, "--shard": shard, "--rows-per-file": rows_per_file}
+        _check_alone(others | smaller.given())
         _put_into(
             into, options.expand_files(files, null=null), model, fusion, reading, computing, json=json, quiet=quiet
         )
@@ -260,6 +263,7 @@ def command(
         dataset = read_dataset(paths, replace(reading, min_modalities=1))
         part_rows = rows_per_file or ROWS_PER_FILE
         further = aligner.further_outputs(also) if also else {}
+        compression = compression_of(smaller, aligner, dataset)
         provenance = {
             "fusion": fusion,
             "inputs": {features.name: features.digest for features in dataset.modalities},
@@ -276,17 +280,20 @@ def command(
         for sentence in () if hidden else dataset.notes:
             typer.echo(f"note: {sentence}", err=True)
         blocks = _shown(aligner.embed(dataset, rows, fusion=fusion), rows.stop - rows.start, quiet=hidden)
+        dim = compression.dim(aligner.dim)
         plan = ExportPlan(
             dataset.names,
             tuple(counts.values()),
             instances,
-            aligner.dim,
+            dim,
             format=file_format,
             dtype=dtype,
             rows_per_file=part_rows,
             share=share,
             also=tuple(Also(name, *further[name]) for name in also or ()),
+            compressed=compressed_by(compression, aligner.dim, writes=world.rank == 0),
         )
+        blocks = compression.applied(blocks)
         if streaming:
             write_stream(blocks, sys.stdout.buffer, plan)
             return
@@ -301,7 +308,7 @@ def command(
             "schema": "pmrl.export/1",
             "output": output,
             "file_format": file_format,
-            "dim": aligner.dim,
+            "dim": dim,
             "dtype": dtype,
             "fusion": fusion,
             "instances": instances,

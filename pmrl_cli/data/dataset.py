@@ -199,6 +199,7 @@ class EmbeddedBlock:
         present: (B, k) bool.
         fused: (B, d) float32, unit length where any modality is present, else zero.
         extra: further outputs of the model by name: (B, k, d') for each modality, or (B, d') for each instance.
+        codes: (B, k) number of each embedding's code, anything where absent; None without a codebook.
     """
 
     ids: pa.LargeStringArray
@@ -206,3 +207,4 @@ class EmbeddedBlock:
     present: npt.NDArray[np.bool_]
     fused: FloatArray
     extra: Mapping[str, FloatArray] = field(default_factory=dict)
+    codes: npt.NDArray[np.int32] | None = None

@@ -34,6 +34,7 @@ class StandIn:
     """An aligner whose embedding is twice the features, so that what is exported is known; fused, their sum or 0."""
 
     dim = 3
+    codes = None
 
     @classmethod
     def load(cls, path: Path, *, device: str) -> StandIn:

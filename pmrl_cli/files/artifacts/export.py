@@ -122,6 +122,9 @@ def write_files(
         "rows": plan.rows,
     }
     added, files = REGISTRY[plan.format].module.write(folder, _with_any(blocks), plan)
+    if plan.compressed is not None:
+        described |= plan.compressed.described()
+        files |= plan.compressed.write(folder)
     return described | added, {path.relative_to(folder).as_posix(): digest for path, digest in sorted(files.items())}
 
 
@@ -167,4 +170,5 @@ def _with_any(blocks: Iterable[EmbeddedBlock]) -> Iterator[EmbeddedBlock]:
                 block.present[kept],
                 block.fused[kept],
                 {name: output[kept] for name, output in block.extra.items()},
+                None if block.codes is None else block.codes[kept],
             )

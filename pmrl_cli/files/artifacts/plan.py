@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import EmbeddedBlock, FloatArray
+from pmrl_cli.files.artifacts.compressed import Compressed
 from pmrl_cli.files.artifacts.shares import FUSED, ROWS_PER_FILE, Share
 from pmrl_cli.files.formats.vector_tables import Parts
 
@@ -39,12 +40,14 @@ class Output(NamedTuple):
         source: the modality that an instance must have to be in it; ``FUSED`` for any.
         dim: columns of its vectors.
         vectors: from a block to its (B, dim) vectors.
+        codes: from a block to the (B,) codes of the vectors, which stand beside them as ``code``; None without.
     """
 
     name: str
     source: str
     dim: int
     vectors: Callable[[EmbeddedBlock], FloatArray]
+    codes: Callable[[EmbeddedBlock], npt.NDArray[np.int32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +64,7 @@ class ExportPlan:
         rows_per_file: rows of one Parquet file, at least 1.
         share: the part of a larger export that is written here; None for the whole of one.
         also: further outputs of the model.
+        compressed: codes and channels, where vectors were made smaller.
     """
 
     names: tuple[str, ...]
@@ -72,12 +76,14 @@ class ExportPlan:
     rows_per_file: int = ROWS_PER_FILE
     share: Share | None = None
     also: tuple[Also, ...] = ()
+    compressed: Compressed | None = None
 
     def outputs(self) -> list[Output]:
         """Return the tables: of the modalities, what each has besides, the fused vectors, and what instances have."""
         found = []
         for m, name in enumerate(self.names):
-            found.append(Output(name, name, self.dim, partial(_embedding, m)))
+            coded = self.compressed is not None and self.compressed.codebook is not None
+            found.append(Output(name, name, self.dim, partial(_embedding, m), partial(_codes, m) if coded else None))
             found += [
                 Output(f"{name}.{also.name}", name, also.dim, partial(_extra_of_modality, also.name, m))
                 for also in self.also
@@ -123,6 +129,13 @@ def has(plan: ExportPlan, output: Output, block: EmbeddedBlock) -> npt.NDArray[n
 
 def _embedding(m: int, block: EmbeddedBlock) -> FloatArray:
     return block.embeddings[:, m]
+
+
+def _codes(m: int, block: EmbeddedBlock) -> npt.NDArray[np.int32]:
+    if block.codes is None:
+        message = "a block without the codes that were announced"
+        raise ValueError(message)
+    return block.codes[:, m]
 
 
 def _extra_of_modality(name: str, m: int, block: EmbeddedBlock) -> FloatArray:

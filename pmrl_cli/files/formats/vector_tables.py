@@ -28,6 +28,7 @@ _CHUNK_BYTES = 2**20
 """Bytes of one HDF5 chunk: with each its checksum."""
 
 Vectors = npt.NDArray[np.float32] | npt.NDArray[np.float16]
+Codes = npt.NDArray[np.int32]
 
 
 def vector_type(dim: int, dtype: np.dtype[np.floating]) -> pa.DataType:
@@ -63,8 +64,8 @@ class VectorTable(Protocol):
 
     digests: dict[Path, str]
 
-    def write(self, ids: pa.LargeStringArray, vectors: Vectors) -> None:
-        """Append (B,) ids and (B, d) vectors of the table's dtype, C order."""
+    def write(self, ids: pa.LargeStringArray, vectors: Vectors, codes: Codes | None = None) -> None:
+        """Append (B,) ids, (B, d) vectors of the table's dtype, C order, and (B,) codes if it has them."""
 
     def close(self) -> None:
         """Write what is held back, and close."""
@@ -79,22 +80,29 @@ class ParquetParts:
         dim: columns of a vector.
         dtype: float32 or float16.
         rows_per_file: rows of each part but the last.
+        coded: whether there is a column ``code`` too.
     """
 
     def __init__(
-        self, folder: Path, parts: Parts, dim: int, dtype: np.dtype[np.floating], rows_per_file: int
+        self,
+        folder: Path,
+        parts: Parts,
+        dim: int,
+        dtype: np.dtype[np.floating],
+        rows_per_file: int,
+        *,
+        coded: bool = False,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.digests: dict[Path, str] = {}
         self._folder = folder
         self._parts = parts
         self._rows_per_file = rows_per_file
-        self._schema = pa.schema(
-            [
-                pa.field("id", pa.string(), nullable=False),
-                pa.field("embedding", vector_type(dim, dtype), nullable=False),
-            ]
-        )
+        fields = [
+            pa.field("id", pa.string(), nullable=False),
+            pa.field("embedding", vector_type(dim, dtype), nullable=False),
+        ]
+        self._schema = pa.schema([*fields, *([pa.field("code", pa.int32(), nullable=False)] if coded else [])])
         self._group: list[pa.RecordBatch] = []
         self._writer: Any = None  # of Parquet, while a part is open
         self._part = parts.first
@@ -130,10 +138,11 @@ class ParquetParts:
         self._group_room = min(_GROUP_ROWS, self._part_room)
         self._group = []
 
-    def write(self, ids: pa.LargeStringArray, vectors: Vectors) -> None:
-        """Append rows: (B,) ids, (B, d) vectors."""
+    def write(self, ids: pa.LargeStringArray, vectors: Vectors, codes: Codes | None = None) -> None:
+        """Append rows: (B,) ids, (B, d) vectors, (B,) codes."""
         values = pa.FixedSizeListArray.from_arrays(pa.array(vectors.ravel()), type=self._schema.field(1).type)
-        batch = pa.record_batch([ids.cast(pa.string()), values], schema=self._schema)
+        numbers = [] if codes is None else [pa.array(codes)]
+        batch = pa.record_batch([ids.cast(pa.string()), values, *numbers], schema=self._schema)
         while len(batch):
             if self._part_room == 0:
                 self._close()
@@ -177,15 +186,17 @@ class Hdf5File:
         rows: how many will be written.
         dim: columns of a vector.
         dtype: float32 or float16.
+        coded: whether there is a dataset ``code`` (n,) too.
     """
 
-    def __init__(self, path: Path, rows: int, dim: int, dtype: np.dtype[np.floating]) -> None:
+    def __init__(self, path: Path, rows: int, dim: int, dtype: np.dtype[np.floating], *, coded: bool = False) -> None:
         self.digests: dict[Path, str] = {}  # HDF5 writes back and forth
         self._path = path
         # The cache holds a chunk that two blocks share until it is whole, so that it is written once.
         with _disk_errors():
             self._file = h5py.File(path, "w", libver="latest", rdcc_nbytes=4 * _CHUNK_BYTES)
             self._embedding = self._create("embedding", (rows, dim), dtype)
+            self._codes = self._create("code", (rows,), np.dtype(np.int32)) if coded else None
         self._ids: list[pa.LargeStringArray] = []
         self._start = 0
 
@@ -197,14 +208,16 @@ class Hdf5File:
         chunks = (chunk_rows, *shape[1:])
         return self._file.create_dataset(name, shape, dtype, chunks=chunks, fletcher32=True, track_times=False)
 
-    def write(self, ids: pa.LargeStringArray, vectors: Vectors) -> None:
-        """Append rows: (B,) ids, (B, d) vectors.
+    def write(self, ids: pa.LargeStringArray, vectors: Vectors, codes: Codes | None = None) -> None:
+        """Append rows: (B,) ids, (B, d) vectors, (B,) codes.
 
         Raises: DataError for an id that HDF5 cannot hold.
         """
         self._refuse_nul(ids)
         with _disk_errors():
             self._embedding[self._start : self._start + len(ids)] = vectors
+            if self._codes is not None:
+                self._codes[self._start : self._start + len(ids)] = codes
         self._ids.append(ids)
         self._start += len(ids)
 

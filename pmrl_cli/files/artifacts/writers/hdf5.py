@@ -11,15 +11,20 @@ from pmrl_cli.files.artifacts.plan import ExportPlan
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import modality_rows, write_tables
 from pmrl_cli.files.durable.checksums import sha256_of
-from pmrl_cli.files.formats.vector_tables import Hdf5File
+from pmrl_cli.files.formats.vector_tables import Hdf5File, Parts, VectorTable
 
 __all__ = ["write"]
 
 
 def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
     """Write the files; see ``Write``. Raises DataError for an id that HDF5 cannot hold."""
-    dims = {output.name: output.dim for output in plan.outputs()}
+    outputs = {output.name: output for output in plan.outputs()}
     paths = {name: folder / f"{name}{plan.suffix}.h5" for name in plan.tables()}
-    write_tables(blocks, plan, lambda name, parts: Hdf5File(paths[name], parts.rows, dims[name], plan.number))
+
+    def open_table(name: str, parts: Parts) -> VectorTable:
+        one = outputs[name]
+        return Hdf5File(paths[name], parts.rows, one.dim, plan.number, coded=one.codes is not None)
+
+    write_tables(blocks, plan, open_table)
     with ThreadPoolExecutor() as pool:
         return modality_rows(plan), dict(zip(paths.values(), pool.map(sha256_of, paths.values()), strict=True))

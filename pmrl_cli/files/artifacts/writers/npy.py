@@ -82,11 +82,14 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
         outputs = [*modalities, *(one for one in plan.outputs() if one.source == FUSED)]
         vectors = [open_npy(one.name, one.dim, plan.number) for one in outputs]
         present = open_npy("present", len(modalities), np.bool_)
-        files = [*vectors, present]
+        coded = [one for one in modalities if one.codes is not None]
+        codes = [open_npy(f"{one.name}.code", 1, np.int32) for one in coded]
+        files = [*vectors, present, *codes]
         behind = stack.enter_context(Behind(len(files)))
         for block in blocks:
             masks = np.stack([has(plan, one, block) for one in modalities], axis=1)
-            rows = [*(one.vectors(block) for one in outputs), masks]
+            numbers = (np.where(has(plan, one, block), one.codes(block), -1) for one in coded if one.codes)
+            rows = [*(one.vectors(block) for one in outputs), masks, *numbers]
             behind.write(partial(file.write_rows, each) for file, each in zip(files, rows, strict=True))
             ids.add(block.ids)
         behind.wait()

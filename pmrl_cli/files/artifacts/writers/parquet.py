@@ -16,9 +16,11 @@ __all__ = ["write"]
 
 def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
     """Write part files; see ``Write``."""
-    dims = {output.name: output.dim for output in plan.outputs()}
+    outputs = {output.name: output for output in plan.outputs()}
 
     def open_table(name: str, parts: Parts) -> VectorTable:
-        return ParquetParts(folder / name, parts, dims[name], plan.number, plan.rows_per_file)
+        one = outputs[name]
+        coded = one.codes is not None
+        return ParquetParts(folder / name, parts, one.dim, plan.number, plan.rows_per_file, coded=coded)
 
     return modality_rows(plan), write_tables(blocks, plan, open_table)

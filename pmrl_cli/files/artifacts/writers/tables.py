@@ -91,20 +91,33 @@ def write_tables(
         behind = stack.enter_context(Behind(len(tables)))
 
         def write(
-            name: str, block: EmbeddedBlock, vectors: npt.NDArray[np.float32], kept: npt.NDArray[np.bool_]
+            name: str,
+            block: EmbeddedBlock,
+            vectors: npt.NDArray[np.float32],
+            codes: npt.NDArray[np.int32] | None,
+            kept: npt.NDArray[np.bool_],
         ) -> None:
             rows = np.flatnonzero(kept)
             first, last = (x - seen[name] for x in (parts[name].skip, parts[name].skip + parts[name].rows))
             seen[name] += len(rows)
             rows = rows[max(0, first) : max(0, last)]
             if len(rows) == len(kept):
-                tables[name].write(block.ids, vectors.astype(plan.number, order="C", copy=False))
+                tables[name].write(block.ids, vectors.astype(plan.number, order="C", copy=False), codes)
             elif len(rows):
-                tables[name].write(block.ids.take(pa.array(rows)), vectors[rows].astype(plan.number, copy=False))
+                some = vectors[rows].astype(plan.number, copy=False)
+                tables[name].write(block.ids.take(pa.array(rows)), some, None if codes is None else codes[rows])
 
         for block in blocks:
             behind.write(
-                partial(write, one.name, block, one.vectors(block), has(plan, one, block)) for one in outputs
+                partial(
+                    write,
+                    one.name,
+                    block,
+                    one.vectors(block),
+                    None if one.codes is None else one.codes(block),
+                    has(plan, one, block),
+                )
+                for one in outputs
             )
         behind.wait()
         for name, part in parts.items():
