@@ -17,7 +17,8 @@ from pmrl_cli.batch import Encoded
 from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.data.columns import group_column, label_column
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
-from pmrl_cli.data.repeats import hashes_of
+from pmrl_cli.data.leaks import VECTORS, Leaks, find_leaks, trained_vectors
+from pmrl_cli.data.repeats import hashes_of, with_hashes
 from pmrl_cli.data.split import shard
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.encoders import encoder_from_state
@@ -134,7 +135,7 @@ class Aligner:
 
         Raises: PmrlError of the kind that fits (see ``pmrl_cli.errors``).
         """
-        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
+        dataset = self._dataset(features, ids, columns)
         fitted = fit(
             dataset,
             self.settings,
@@ -154,6 +155,14 @@ class Aligner:
             "this fit",
         )
         return self
+
+    @staticmethod
+    def _dataset(
+        features: Arrays | Dataset,
+        ids: Sequence[str] | None = None,
+        columns: Mapping[str, Sequence[object]] | None = None,
+    ) -> Dataset:
+        return features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
 
     def _fitted(self) -> _Space:
         if self._space is None:
@@ -350,13 +359,29 @@ class Aligner:
             )
         return rows, f"{len(rows):,} of {len(dataset):,} instances: {sentences[chosen]}"
 
+    def leaks(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> Leaks:
+        """Return how many of the instances to be judged share vectors with those that trained the model.
+
+        Vectors are compared by what the model holds of those that trained; a model that an older pmrl wrote holds
+        nothing of them, and then those of the same ids in this data set are compared.
+
+        Args:
+            dataset: of some of the model's modalities.
+            rows: ascending row numbers of the instances to be judged; those whose ids trained are left out.
+        """
+        seen = self._fitted().seen
+        own = np.isin(dataset.id_hashes(0), seen["train"])
+        trained = {name.removeprefix(VECTORS): seen[name] for name in seen if name.startswith(VECTORS)}
+        judged = rows[~own[rows]]
+        return find_leaks(hashes_of(dataset, judged), trained or trained_vectors(dataset, own), dataset.names)
+
     def transform(self, features: Arrays | Dataset) -> dict[str, FloatArray]:
         """Return per modality the (n, d) float32 unit embeddings; a missing row is all NaN.
 
         Args:
             features: some or all of the model's modalities, as for ``fit``.
         """
-        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, None, None)
+        dataset = self._dataset(features)
         blocks = list(self.embed(dataset))
         stacked = np.concatenate([b.embeddings for b in blocks])
         stacked[~dataset.present] = np.nan
@@ -372,7 +397,7 @@ class Aligner:
 
         Raises: UsageError for another fusion.
         """
-        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, None, None)
+        dataset = self._dataset(features)
         return np.concatenate([block.fused for block in self.embed(dataset, fusion=fusion)])
 
     def evaluate(
@@ -398,9 +423,10 @@ class Aligner:
         """
         from pmrl_cli.retrieval import evaluate
 
-        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
+        dataset = with_hashes(self._dataset(features, ids, columns))
         rows, scope = self.rows(dataset, split)
-        return replace(evaluate(self.embed_dataset(dataset, rows), **options), scope=scope)
+        leaks = self.leaks(dataset, rows)
+        return replace(evaluate(self.embed_dataset(dataset, rows), **options), scope=scope, leaks=leaks)
 
     def diagnose(
         self,
@@ -426,7 +452,7 @@ class Aligner:
         from pmrl_cli.diagnosis import diagnose_state, state_of
         from pmrl_cli.training.history import training_of
 
-        dataset = features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
+        dataset = self._dataset(features, ids, columns)
         rows, scope = self.rows(dataset, split)
         embedded = self.embed_dataset(dataset, rows)
         options["group"] = group_column(dataset, options.get("group"))
@@ -586,17 +612,22 @@ class Aligner:
         aligner._space = _Space(
             names,
             members,
-            {
-                part: tensor.numpy()
-                for part, tensor in read_tensors(
-                    files["seen.safetensors"], folder / "seen.safetensors", {"train", "validation"}
-                ).items()
-            },
+            _read_seen(files["seen.safetensors"], folder / "seen.safetensors", names),
             texts,
             manifest["inputs"],
             str(folder),
         )
         return aligner
+
+
+def _read_seen(content: bytes, path: Path, names: Sequence[str]) -> dict[str, npt.NDArray[np.uint64]]:
+    """Return what a fit has seen: hashes of ids, and of vectors unless an older pmrl wrote the model."""
+    tensors = read_tensors(content, path)
+    ids, vectors = {"train", "validation"}, {f"{VECTORS}{name}" for name in names}
+    if set(tensors) not in (ids, ids | vectors):
+        message = f"seen.safetensors holds {', '.join(sorted(tensors)[:5])}"
+        raise ValueError(message)
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
 
 
 def _amid_zeros(array: npt.NDArray[Any], at: slice, rows: int) -> npt.NDArray[Any]:

@@ -79,7 +79,7 @@ def command(
         )
     if world.rank:
         return
-    result = replace(evaluation, scope=found.instances).as_dict()
+    result = replace(evaluation, scope=found.instances, leaks=found.leaks).as_dict()
     unmet = space.unmet_gates(result, gates, SHORT)
     if json:
         space.print_json(result)
@@ -93,6 +93,8 @@ def _show(result: Mapping[str, Any]) -> None:
     console = space.screen()
     console.print(f"pmrl evaluate   {len(result['modalities'])} modalities · {result['dim']} dims", style="bold")
     console.print(result["scope"])
+    if result["leaked"]:
+        console.print(f"{result['leaked']}: its numbers flatter it")
     for sentence in result["repeated"]:
         console.print(f"{sentence}: one query, one candidate")
     if result["queries"] < result["instances_in_two"]:

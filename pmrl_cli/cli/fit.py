@@ -72,6 +72,8 @@ def command(
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.cli.progress import FitProgress
+    from pmrl_cli.data.links import sentences_of
+    from pmrl_cli.data.repeats import with_hashes
     from pmrl_cli.files.artifacts.model import FORMAT
     from pmrl_cli.files.artifacts.suspects import read_exclusions
     from pmrl_cli.files.durable.atomic import check_replaceable, to_json
@@ -107,8 +109,10 @@ def command(
                 progress.note(f"continuing the run in {unfinished}")
             # Of one modality, instances train where the objective takes them alone.
             alone = "unpaired" in needs_of(settings)
-            dataset = read_dataset(paths, replace(reading, min_modalities=1) if alone else reading)
+            dataset = with_hashes(read_dataset(paths, replace(reading, min_modalities=1) if alone else reading))
             progress.dataset(dataset)
+            for sentence in sentences_of(dataset, match=settings.match, group=settings.group):
+                progress.note(f"note: {sentence}")
             excluded = None
             if exclude is not None:
                 excluded = read_exclusions(exclude, reading.id_column).mask(dataset)

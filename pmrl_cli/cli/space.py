@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from rich.table import Table
 
     from pmrl_cli.data.dataset import Dataset
+    from pmrl_cli.data.leaks import Leaks
     from pmrl_cli.world import World
 
 __all__ = [
@@ -97,6 +98,7 @@ class Space(NamedTuple):
         group: side column of groups, if any.
         match: side column of instances that show the same thing, if any.
         columns: of each modality in its files.
+        leaks: what they share with the instances that trained the model; None without a model.
     """
 
     dataset: Dataset
@@ -105,6 +107,7 @@ class Space(NamedTuple):
     group: str | None
     match: str | None
     columns: tuple[int, ...]
+    leaks: Leaks | None
 
 
 def read_space(
@@ -132,6 +135,7 @@ def read_space(
             what, found=f"--split {asked.split}", expected="a model, which knows", next_step="Pass --model MODEL."
         )
     from pmrl_cli.data.columns import group_column, label_column
+    from pmrl_cli.data.repeats import with_hashes
     from pmrl_cli.files.join.dataset import read_dataset
     from pmrl_cli.retrieval.evaluation import scope_of
 
@@ -147,9 +151,11 @@ def read_space(
     compute.prepare(computing.threads)
     instances = scope_of(dataset)
     columns = dataset.dims
-    rows = None
+    rows = leaks = None
     if aligner is not None:
+        dataset = with_hashes(dataset)
         rows, instances = aligner.rows(dataset, asked.split)
+        leaks = aligner.leaks(dataset, rows)
     if share is not None:
         from pmrl_cli.data.split import shard
         from pmrl_cli.retrieval.batches import check_pairs
@@ -166,6 +172,7 @@ def read_space(
         group_column(dataset, asked.group),
         asked.match,
         columns,
+        leaks,
     )
 
 

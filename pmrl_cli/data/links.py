@@ -14,11 +14,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.data.columns import codes_of
+from pmrl_cli.data.columns import codes_of, group_column
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.repeats import repeats_of
 
-__all__ = ["Links", "components", "links_of"]
+__all__ = ["Links", "components", "links_of", "sentences_of"]
 
 Numbers = npt.NDArray[np.int64]
 
@@ -79,6 +79,34 @@ def links_of(dataset: Dataset, *, match: str | None = None, group: str | None = 
     if group is not None:
         dependent = components(len(dataset), [same, codes_of(dataset, group)])
     return Links(same, dependent, not_followed)
+
+
+def sentences_of(dataset: Dataset, *, match: str | None = None, group: str | None = None) -> list[str]:
+    """Return what is repeated in a data set and what of it stays together, one sentence each.
+
+    Args:
+        dataset: whose vectors are hashed, if they are not yet.
+        match: as for ``links_of``.
+        group: likewise; None is the column ``group``, where there is one.
+    """
+    group = group_column(dataset, group)
+    repeated = [text for name, found in repeats_of(dataset).items() if (text := found.sentence(name))]
+    links = links_of(dataset, match=match, group=group)
+    largest = np.bincount(links.dependent, minlength=1).max()
+    sentences = [f"{text}." for text in repeated]
+    if links.not_followed is not None:
+        sentences.append(
+            f"vectors that more than {links.not_followed:,} rows hold are not kept together: they would join more"
+            f" than {MOST_SHARE:.0%} of all instances."
+        )
+    if largest > 1:
+        reasons = [f"one {name!r}" for name in (group, match) if name is not None]
+        reasons += ["equal vectors"] if links.same.max() + 1 < len(links.same) and repeated else []
+        sentences.append(
+            f"instances of {' or '.join(reasons)} stay on one side of the split: {links.dependent.max() + 1:,} parts,"
+            f" the largest of {largest:,}."
+        )
+    return sentences
 
 
 def _largest(numbers: Numbers) -> int:

@@ -17,6 +17,7 @@ from pmrl_cli import __version__
 from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import digest_ids
+from pmrl_cli.data.repeats import with_hashes
 from pmrl_cli.data.split import TEST, split_instances
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.durable.scratch import Scratch
@@ -80,10 +81,6 @@ class FitContext:
         trainable: Mask = self.dataset.present.sum(axis=1) >= (1 if "unpaired" in needs_of(self.settings) else 2)
         return trainable
 
-    def labels_of(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """Return the classes that judge instances where a method does without pairs; None where pairs judge."""
-        return self.run.labels_that_judge(rows)
-
     @property
     def solver(self) -> str:
         """The closed form asked for, or that training starts from."""
@@ -111,6 +108,7 @@ def open_context(
             what, found=f"only {', '.join(dataset.names)}", expected="two or more", next_step="Give another modality."
         )
     check_objective(settings, len(dataset.modalities))
+    dataset = with_hashes(dataset)
     parts = split_instances(dataset, settings.split_rule)
     left_out = np.zeros_like(dataset.present) if excluded is None else excluded & (parts != TEST)[:, None]
     dataset = dataset.without(left_out)

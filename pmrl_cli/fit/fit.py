@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.leaks import VECTORS, trained_vectors
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION
 from pmrl_cli.fit.context import FitContext, Hooks, open_context
 from pmrl_cli.fit.plan import Plan, make_plan
@@ -88,9 +89,13 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model) -> F
         share=found.share,
         refitted=plan.refit,
         counts=counts | {"suspect": int(seen.sum()) - len(model.train)},
-        seen={"train": np.sort(hashes[seen]), "validation": np.sort(hashes[(parts == VALIDATION) & ~seen])},
+        seen={
+            "train": np.sort(hashes[seen]),
+            "validation": np.sort(hashes[(parts == VALIDATION) & ~seen]),
+            **{f"{VECTORS}{name}": found for name, found in trained_vectors(dataset, seen).items()},
+        },
         excluded={"vectors": int(ctx.excluded.sum()), "instances": int(ctx.excluded.any(axis=1).sum())},
-        ranked=len(plan.validation),
+        ranked=len(plan.validation.rows),
         inputs={
             f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}
             for m, f in enumerate(dataset.modalities)

@@ -12,7 +12,8 @@ from pmrl_cli.data.split import TRAIN, VALIDATION
 from pmrl_cli.errors import DataError
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.suspects import drop_suspects
-from pmrl_cli.training.heldout import HELD_OUT_LIMIT
+from pmrl_cli.retrieval.relevance import Relevance
+from pmrl_cli.training.heldout import HELD_OUT_LIMIT, ValidationSet
 from pmrl_cli.training.loop import Schedule, schedule
 from pmrl_cli.world import first_arrays
 
@@ -31,7 +32,7 @@ class Plan:
 
     Args:
         train: row numbers of the instances that train, ascending; some may have one modality.
-        validation: row numbers of those that are ranked to choose, ascending.
+        validation: those that are ranked to choose.
         schedule: of each candidate.
         few: whether instances are so few that more is tried.
         refit: whether the members are trained again with the validation instances.
@@ -39,7 +40,7 @@ class Plan:
     """
 
     train: Rows
-    validation: Rows
+    validation: ValidationSet
     schedule: Schedule
     few: bool
     refit: bool
@@ -73,10 +74,13 @@ def make_plan(ctx: FitContext) -> Plan:
             next_step="Check that the files share ids, or lower the shares held out (--validation, --test).",
         )
     chooses = np.flatnonzero((ctx.parts == VALIDATION) & ctx.trainable)
+    ranked = ctx.dataset.smallest_by_hash(chooses, HELD_OUT_LIMIT, settings.seed)
     refit = few if settings.refit is None else settings.refit
     return Plan(
         train,
-        ctx.dataset.smallest_by_hash(chooses, HELD_OUT_LIMIT, settings.seed),
+        ValidationSet(
+            ranked, Relevance.of(ctx.dataset, settings.match).take(ranked), ctx.run.labels_that_judge(ranked)
+        ),
         Schedule(trains, 0, 1) if settings.objective in SOLVERS else schedule(settings, trains),
         few,
         refit,

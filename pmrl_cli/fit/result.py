@@ -92,7 +92,8 @@ class FitResult:
             as mispaired).
         excluded: ``vectors`` and ``instances`` (of which a vector) left out of training and validation on request.
         ranked: validation instances that were ranked.
-        seen: sorted 64-bit hashes (seed 0) of the ids that trained, and of those that only chose.
+        seen: sorted 64-bit hashes (seed 0) of the ids that trained (``train``) and of those that only chose
+            (``validation``), and of the vectors of modality M that trained (``vectors.M``).
         inputs: what was fitted, by modality: rows, dim, digest.
         ids_digest: SHA-256 of the ids in order.
     """

@@ -18,6 +18,7 @@ from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
 from pmrl_cli.fit.starts import choose_starts
+from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share, reciprocal_ranks_by_instance
 from pmrl_cli.training.loop import Trained
 from pmrl_cli.training.run import closed_form_stands_in, embed, objectives_of
@@ -56,7 +57,7 @@ class SearchResult:
     share: float
 
 
-def choose_members(embeddings: Sequence[Tensor], present: Tensor) -> list[int]:
+def choose_members(embeddings: Sequence[Tensor], present: Tensor, relevance: Relevance | None = None) -> list[int]:
     """Return which candidates make the space together, best first.
 
     Of the first 1, 2, ... in the order of their held-out reciprocal rank, the largest number whose mean reciprocal
@@ -67,11 +68,12 @@ def choose_members(embeddings: Sequence[Tensor], present: Tensor) -> list[int]:
     Args:
         embeddings: per candidate (N, K, d_i) unit vectors of the validation instances.
         present: (N, K) bool.
+        relevance: what is right for which; None: each instance for itself alone.
     """
-    alone = [reciprocal_ranks_by_instance(e, present).mean() for e in embeddings]
+    alone = [reciprocal_ranks_by_instance(e, present, relevance).mean() for e in embeddings]
     order = sorted(range(len(alone)), key=lambda i: -alone[i])
     together = [
-        reciprocal_ranks_by_instance(side_by_side([embeddings[i] for i in order[:count]]), present)
+        reciprocal_ranks_by_instance(side_by_side([embeddings[i] for i in order[:count]]), present, relevance)
         for count in range(1, len(order) + 1)
     ]
     best = max(together, key=lambda values: float(values.mean()))
@@ -135,15 +137,16 @@ def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str,
 
 
 def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchResult:
-    present = torch.from_numpy(ctx.dataset.present[plan.validation])
+    held = plan.validation
+    present = torch.from_numpy(ctx.dataset.present[held.rows])
     # A run whose best was its start is that start.
     useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step]
     alone = ctx.settings.dim is not None or not closed_form_stands_in(ctx.settings)
-    judged = [embed(c.trained.encoder, c.data, plan.validation) for c in useful]
+    judged = [embed(c.trained.encoder, c.data, held.rows) for c in useful]
     if alone:  # the dimension asked for is that of one member
         chosen = [max(range(len(useful)), key=lambda i: useful[i].recipe.best.quality)]
     else:
-        chosen = list(ctx.world.agree(choose_members(judged, present)))
+        chosen = list(ctx.world.agree(choose_members(judged, present, held.relevance)))
     together = side_by_side([judged[i] for i in chosen])
     members = [useful[i] for i in chosen]
     model = Model(
@@ -155,6 +158,6 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
     return SearchResult(
         tuple(c.recipe for c in tried),
         model,
-        HeldOut(*ctx.world.agree(held_out_retrieval(together, present, ctx.labels_of(plan.validation)))),
+        HeldOut(*ctx.world.agree(held_out_retrieval(together, present, held.labels, held.relevance))),
         ctx.world.agree(mean_share(together, present)),
     )

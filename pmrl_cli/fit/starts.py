@@ -10,7 +10,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -23,11 +22,9 @@ from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.result import ClosedForm
-from pmrl_cli.training.heldout import HeldOut, held_out_retrieval
+from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval
 
 __all__ = ["choose_starts"]
-
-Numbers = npt.NDArray[np.int64]
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 COMPARED = (0.03, 0.3)
@@ -53,7 +50,7 @@ class _Projector:
     """
 
     def __init__(self, ctx: FitContext, plan: Plan) -> None:
-        self._ctx, self._validation = ctx, plan.validation
+        self._ctx, self._validation = ctx, plan.validation.rows
         sample = ctx.dataset.smallest_by_hash(plan.train, CHOOSING_ROWS, ctx.settings.seed)
         self._sample = ProjectionFitter(ctx.dataset, sample, seed=ctx.settings.seed, world=ctx.world)
         self.samples = sample is not plan.train
@@ -117,26 +114,25 @@ def _best_of_kind(ctx: FitContext, plan: Plan, kind: str, projector: _Projector)
 def _judged(
     ctx: FitContext, plan: Plan, data: ProjectedData, features: FeatureMap, ridges: Sequence[float]
 ) -> list[ClosedForm]:
-    held, labels = data.positions(plan.validation), ctx.labels_of(plan.validation)
     if features.kind == "given":
-        found = [_given(data, held, labels)]
+        found = [_given(data, plan.validation)]
     else:
-        found = list(_solved(data, held, labels, features, ridges, dim=ctx.settings.dim, solver=ctx.solver))
+        found = list(_solved(data, plan.validation, features, ridges, dim=ctx.settings.dim, solver=ctx.solver))
     # Rank 0 chooses: elsewhere a number may be rounded otherwise.
     quality = ctx.world.agree([form.held_out for form in found])
     return [replace(form, held_out=HeldOut(*of_one)) for form, of_one in zip(found, quality, strict=True)]
 
 
-def _given(data: ProjectedData, held: Numbers, labels: Numbers | None) -> ClosedForm:
+def _given(data: ProjectedData, validation: ValidationSet) -> ClosedForm:
+    held = data.positions(validation.rows)
     outputs = [torch.from_numpy(np.ascontiguousarray(components[held])) for components in data.components]
-    quality = _judge(outputs, torch.from_numpy(data.present[held]), labels)
+    quality = _judge(outputs, torch.from_numpy(data.present[held]), validation)
     return ClosedForm(GccaConfig(FeatureMap("given", squash=False), 0.0, 0.0, outputs[0].shape[1]), quality)
 
 
 def _solved(
     data: ProjectedData,
-    held: Numbers,
-    labels: Numbers | None,
+    validation: ValidationSet,
     features: FeatureMap,
     ridges: Sequence[float],
     *,
@@ -145,6 +141,7 @@ def _solved(
 ) -> Iterator[ClosedForm]:
     # One eigen-decomposition a ridge; dimensions and powers are read off it.
     dims = _dims(dim, sum(data.cross.dims))
+    held = data.positions(validation.rows)
     present = torch.from_numpy(data.present[held])
     held_out = [torch.from_numpy(np.ascontiguousarray(components[held])) for components in data.components]
     for ridge in ridges:
@@ -156,7 +153,7 @@ def _solved(
         for power in POWERS:
             weight = torch.from_numpy(power_weights(solution.correlations, power).astype(np.float32))
             for d in dims:
-                quality = _judge([y[:, :d] * weight[:d] for y in directions], present, labels)
+                quality = _judge([y[:, :d] * weight[:d] for y in directions], present, validation)
                 yield ClosedForm(GccaConfig(features, ridge, power, d), quality)
 
 
@@ -169,10 +166,9 @@ def _dims(asked: int | None, most: int) -> Sequence[int]:
     return sorted({min(dim, most) for dim in DIMS})
 
 
-def _judge(outputs: Sequence[Tensor], present: Tensor, labels: Numbers | None) -> HeldOut:
-    return held_out_retrieval(
-        torch.nn.functional.normalize(torch.stack(list(outputs), dim=1), dim=2), present, labels
-    )
+def _judge(outputs: Sequence[Tensor], present: Tensor, validation: ValidationSet) -> HeldOut:
+    vectors = torch.nn.functional.normalize(torch.stack(list(outputs), dim=1), dim=2)
+    return held_out_retrieval(vectors, present, validation.labels, validation.relevance)
 
 
 def _best(forms: Sequence[ClosedForm]) -> ClosedForm:

@@ -10,6 +10,7 @@ import numpy as np
 
 from pmrl_cli.data.columns import codes_of, group_column, label_column
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.leaks import Leaks
 from pmrl_cli.data.links import links_of
 from pmrl_cli.data.repeats import repeats_of, with_hashes
 from pmrl_cli.fusion import check_fusion
@@ -73,6 +74,7 @@ class Evaluation:
         fused: the same over the ``others->b`` directions; None for two modalities.
         facts: instances, modalities, dim, queries, repeated vectors, fusion, columns, seed and bootstrap draws.
         scope: a sentence on which instances these are.
+        leaks: what they share with those that trained the model that embedded them; None without a model.
     """
 
     directions: Mapping[str, Mapping[str, Any]]
@@ -80,12 +82,15 @@ class Evaluation:
     fused: Mapping[str, Any] | None
     facts: Mapping[str, Any]
     scope: str
+    leaks: Leaks | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return the ``pmrl.evaluate/1`` object: JSON values only, null for what cannot be said."""
         return {
             "schema": "pmrl.evaluate/1",
             "scope": self.scope,
+            "leaks": None if self.leaks is None else self.leaks.as_dict(),
+            "leaked": None if self.leaks is None else self.leaks.sentence(),
             **self.facts,
             "directions": {name: dict(found) for name, found in self.directions.items()},
             "pairwise": self.pairwise,

@@ -13,9 +13,17 @@ from torch import Tensor
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import hits, reciprocal_ranks
 from pmrl_cli.retrieval.ranks import Ranks, rank_batch
+from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.spectrum import spectrum
 
-__all__ = ["HELD_OUT_LIMIT", "HeldOut", "held_out_retrieval", "mean_share", "reciprocal_ranks_by_instance"]
+__all__ = [
+    "HELD_OUT_LIMIT",
+    "HeldOut",
+    "ValidationSet",
+    "held_out_retrieval",
+    "mean_share",
+    "reciprocal_ranks_by_instance",
+]
 
 HELD_OUT_LIMIT = 2000
 """At most this many validation instances are ranked (chosen by hash): beyond it the noise of the choice is small
@@ -29,23 +37,45 @@ class HeldOut(NamedTuple):
     r1: float
 
 
-def _ranks(embeddings: Tensor, present: Tensor) -> list[Ranks]:
+class ValidationSet(NamedTuple):
+    """The instances that choose.
+
+    Args:
+        rows: (N,) row numbers, ascending.
+        relevance: of them: what is right for which, as in ``pmrl evaluate``.
+        labels: (N,) classes that judge them, -1 where unknown; None where pairs do.
+    """
+
+    rows: npt.NDArray[np.int64]
+    relevance: Relevance
+    labels: npt.NDArray[np.int64] | None = None
+
+
+def _ranks(embeddings: Tensor, present: Tensor, relevance: Relevance | None) -> list[Ranks]:
     names = tuple(str(m) for m in range(embeddings.shape[1]))
     batch = Batch(np.arange(len(embeddings)), embeddings, present)
-    return [found for found in rank_batch(batch, names, fused=False).values() if found.gallery > 1]
+    return [
+        found for found in rank_batch(batch, names, relevance=relevance, fused=False).values() if found.gallery > 1
+    ]
 
 
-def held_out_retrieval(embeddings: Tensor, present: Tensor, labels: npt.NDArray[np.int64] | None = None) -> HeldOut:
+def held_out_retrieval(
+    embeddings: Tensor,
+    present: Tensor,
+    labels: npt.NDArray[np.int64] | None = None,
+    relevance: Relevance | None = None,
+) -> HeldOut:
     """Rank every modality against every other.
 
     Args:
         embeddings: (N, K, d) unit vectors where present.
         present: (N, K) bool.
         labels: (N,) classes, -1 where unknown: right for a query is what has its class, in place of its own instance.
+        relevance: where there are no labels, what is right for which; None: each instance for itself alone.
     """
     if labels is not None:
         return _class_retrieval(embeddings, present, torch.from_numpy(labels).to(present.device))
-    ranks = _ranks(embeddings, present)
+    ranks = _ranks(embeddings, present, relevance)
     if not ranks:
         return HeldOut(float("nan"), float("nan"))
     mrr = [float(reciprocal_ranks(r).mean()) for r in ranks]
@@ -73,14 +103,19 @@ def _class_retrieval(embeddings: Tensor, present: Tensor, labels: Tensor) -> Hel
     return HeldOut(sum(reciprocal) / len(reciprocal), sum(first) / len(first))
 
 
-def reciprocal_ranks_by_instance(embeddings: Tensor, present: Tensor) -> npt.NDArray[np.float64]:
+def reciprocal_ranks_by_instance(
+    embeddings: Tensor, present: Tensor, relevance: Relevance | None = None
+) -> npt.NDArray[np.float64]:
     """Return (N,) what each instance contributes to ``held_out_retrieval``: their mean is its mean reciprocal rank.
+
+    Of instances with equal vectors the first contributes for all.
 
     Args:
         embeddings: (N, K, d) unit vectors where present.
         present: (N, K) bool.
+        relevance: what is right for which; None: each instance for itself alone.
     """
-    ranks = _ranks(embeddings, present)
+    ranks = _ranks(embeddings, present, relevance)
     values = np.zeros(len(embeddings))
     for found in ranks:
         values[found.rows] += reciprocal_ranks(found) * (len(values) / len(found.rows) / len(ranks))

@@ -9,8 +9,6 @@ from contextlib import closing
 from dataclasses import asdict, dataclass
 from functools import partial
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -21,7 +19,7 @@ from pmrl_cli.methods.protocol import Method
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.devices import tensor_cores
-from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share
+from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval, mean_share
 from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.training.step import Step, StepOptions, Totals
@@ -129,7 +127,7 @@ class _Judge:
     """The validation instances, and what an evaluation asks of them."""
 
     inputs: Inputs
-    labels: npt.NDArray[np.int64] | None
+    validation: ValidationSet
     names: Sequence[str]
     seed: int
     method: Method
@@ -150,7 +148,7 @@ class _Judge:
             share = mean_share(embeddings, present)
             if not math.isfinite(share):
                 return share, HeldOut(math.nan, math.nan), {}
-            quality = held_out_retrieval(embeddings, present, self.labels)
+            quality = held_out_retrieval(embeddings, present, self.validation.labels, self.validation.relevance)
             statistics = held_out_statistics(
                 embeddings,
                 present,
@@ -176,7 +174,7 @@ def train(
     names: Sequence[str],
     ids_of: Callable[[list[int]], list[str]],
     validation: Tensor | None,
-    labels: npt.NDArray[np.int64] | None,
+    held_out: ValidationSet | None,
     plan: Schedule,
     settings: FitSettings,
     device: torch.device,
@@ -199,7 +197,7 @@ def train(
         ids_of: ids of training instances by number, to name some in an error.
         validation: (n_validation,) where in the data those are that are ranked at each evaluation, held by every
             process; None runs all steps unjudged.
-        labels: (n_validation,) classes that judge them; None where pairs do.
+        held_out: those instances; None where ``validation`` is.
         plan: schedule.
         settings: of the fit.
         device: where to train.
@@ -221,7 +219,8 @@ def train(
     judge = None
     if validation is not None:
         held = map_inputs(data.inputs, lambda tensor: tensor[validation].to(device))
-        judge = _Judge(held, labels, names, settings.seed, method, world)
+        assert held_out is not None
+        judge = _Judge(held, held_out, names, settings.seed, method, world)
     history: list[Progress] = []
     best_state: dict[str, Tensor] = {}
 

@@ -29,6 +29,7 @@ from pmrl_cli.terms import make_term
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.devices import choose_precision
+from pmrl_cli.training.heldout import ValidationSet
 from pmrl_cli.training.loader import TrainingData
 from pmrl_cli.training.loop import Progress, Schedule, Trained, train
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
@@ -125,7 +126,7 @@ class Run:
         objective: str,
         dropout: float,
         rows: npt.NDArray[np.int64],
-        validation: npt.NDArray[np.int64] | None,
+        validation: ValidationSet | None,
         plan: Schedule,
         deadline: float | None = None,
     ) -> Trained:
@@ -138,7 +139,7 @@ class Run:
             objective: that it trains on.
             dropout: of its input components.
             rows: (n_train,) row numbers of the instances that train, of all processes.
-            validation: row numbers of those that choose, which every process holds; None trains unjudged.
+            validation: those that choose, which every process holds; None trains unjudged.
             plan: schedule.
             deadline: on the monotonic clock.
         """
@@ -183,8 +184,8 @@ class Run:
             stage=stage,
             names=self.dataset.names,
             ids_of=lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
-            labels=None if validation is None else self.labels_that_judge(validation),
-            validation=None if validation is None else torch.from_numpy(projected.positions(validation)),
+            validation=None if validation is None else torch.from_numpy(projected.positions(validation.rows)),
+            held_out=validation,
             plan=plan,
             settings=self.settings,
             device=self.device,

@@ -3,6 +3,7 @@ import json
 import numpy as np
 import pytest
 
+from pmrl_cli.data.leaks import Leaks
 from pmrl_cli.errors import DataError, UsageError
 from tests.run_command import CommandRunner
 from tests.simulate import dataset_of, simulate
@@ -23,6 +24,9 @@ class HalfModel:
     def rows(self, dataset, split):
         half = np.arange(len(dataset) // 2, len(dataset))
         return half, f"{len(half)} of {len(dataset)} instances: {split}"
+
+    def leaks(self, dataset, rows):
+        return Leaks(len(rows), 3, {"m0": 3, "m1": 0})
 
     def embed_dataset(self, dataset, rows, *, max_memory, world):
         first = dataset.modalities[0].array[rows]
@@ -134,6 +138,8 @@ def test_a_model_judges_the_instances_of_its_split_in_its_space(run):
     assert result["pairwise"]["R@1"]["value"] == 1
     _, out, _ = run("evaluate", data, "--model", "m", model=HalfModel)
     assert "40 of 80 instances: auto" in out
+    assert "3 of 40 judged instances hold vectors that trained the model (m0 3): its" in out
+    assert max(map(len, out.splitlines())) <= 80
 
 
 def test_a_split_needs_a_model(run):
