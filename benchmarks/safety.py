@@ -25,18 +25,15 @@ WITHOUT = """
 import pmrl_cli.cli.main  # first, as without this: it sets what the libraries read when they are loaded
 import torch
 from pmrl_cli.files.durable import atomic, checksums
-from pmrl_cli.files.formats import hdf5, sandbox_client, store, parquet
+from pmrl_cli.files.formats import probe, sandbox_client, store
 from pmrl_cli.files.artifacts import model
-from pmrl_cli.files.join import specs
 from pmrl_cli.training import checkpoint
 def nothing(*_, **__): return None
-sandbox_client.start = specs.refuse_pickle = nothing
-specs.unchanging = lambda path, before, contents: contents
-probes = {"hdf5": hdf5.probe_hdf5, "parquet": parquet.probe_parquet, "csv": parquet.probe_csv}
-sandbox_client.probe = lambda path: probes[sandbox_client.KINDS[path.suffix]](path)
-specs._PROBES.update(dict.fromkeys(sandbox_client.KINDS, sandbox_client.probe))
+sandbox_client.start = probe.refuse_pickle = nothing
+probe.unchanging = lambda path, before, contents: contents
+sandbox_client.probe = lambda form, path, options: form.probe(path, options)
 atomic._sync = nothing
-checksums.check_files = store.check_files = specs.check_listed = nothing
+checksums.check_files = store.check_files = probe.check_listed = nothing
 for module in (checksums, model, checkpoint):
     module.check_bytes = lambda path, _: path.read_bytes()
     module.digests = lambda *_, **__: {}

@@ -18,10 +18,15 @@ class ReadOptions:
     Args:
         join: ``inner`` keeps the instances that every modality has, ``outer`` those that ``min_modalities`` have.
         on_bad: what a row with NaN or Inf inside, or of no length, does: ``error`` stops, ``drop`` leaves its
-            instance out.
-        id_column: datasets or columns that hold the ids, the first that a file has; none to go by the names.
-        feature_column: dataset or column that holds the vectors, None to go by the names.
-        labels: side table with an id column and labels, groups or a split.
+            instance out, ``missing`` leaves its instance without that modality.
+        id_column: datasets or columns that hold the ids: the first of them that a file has, else the usual names;
+            ``NAME=COLUMN`` is for one modality.
+        ids: file with one id a row, for features without any.
+        by_row: row i of every file is instance i, whatever ids the files hold.
+        feature_column: dataset or column that holds the vectors, None to go by the names; of a table also several
+            numeric columns, with commas between or as a pattern such as ``f*``.
+        pool: how several vectors of one instance become one; None refuses them.
+        labels: side table with labels, groups or a split by id; ``FILE#column`` takes one column of it.
         max_memory: bytes that feature arrays may take in memory; None is half of what is available.
         min_modalities: fewer modalities than this are an error, and fewer of an instance leave it out.
     """
@@ -34,11 +39,20 @@ class ReadOptions:
     join: Literal["inner", "outer"] = flag(
         "outer", "--join", help="Keep instances in all modalities, or in two or more."
     )
-    on_bad: Literal["error", "drop"] = flag(
-        "error", "--on-bad", help="Rows with NaN, Inf or no length: stop, or drop."
+    on_bad: Literal["error", "drop", "missing"] = flag(
+        "error", "--on-bad", help="Rows with NaN, Inf or no length: stop, drop the instance, or take as missing."
     )
-    id_column: tuple[str, ...] = flag((), "--id-column", help="Dataset or column that holds the ids.")
-    feature_column: str | None = flag(None, "--feature-column", help="Dataset or column that holds the vectors.")
+    id_column: tuple[str, ...] = flag(
+        (), "--id-column", metavar="[NAME=]COLUMN", help="Dataset or column of the ids; repeatable."
+    )
+    ids: Path | None = flag(None, "--ids", help="File with one id a row (npy or text), for features without ids.")
+    by_row: bool = flag(False, "--by-row", help="Row i of every file is one instance, whatever ids they hold.")
+    feature_column: str | None = flag(
+        None, "--feature-column", help="Dataset or column of the vectors; numeric columns as A,B,C or 'f*'."
+    )
+    pool: Literal["mean", "max", "first"] | None = flag(
+        None, "--pool", help="Make one vector of several per instance (frames, patches, tokens)."
+    )
     max_memory: int | None = flag(
         None,
         "--max-memory",
@@ -58,5 +72,8 @@ class ReadOptions:
             "join": self.join,
             "on_bad": self.on_bad,
             "id_column": list(self.id_column) or None,
+            "ids": None if self.ids is None else str(self.ids),
+            "by_row": self.by_row or None,
             "feature_column": self.feature_column,
+            "pool": self.pool,
         }

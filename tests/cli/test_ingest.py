@@ -17,7 +17,7 @@ def files(tmp_path):
         with h5py.File(tmp_path / f"{name}.h5", "w") as file:
             file["features"] = np.arange(1, 4 * dim + 1, dtype=np.float32).reshape(4, dim)
             file["ids"] = ["a", "b", "c", f"only in {name}"]
-    (tmp_path / "groups.csv").write_text("name,group\na,1\nc,2\n")
+    (tmp_path / "groups.csv").write_text("score,group\n0.5,1\n0.25,2\n")
     return tmp_path
 
 

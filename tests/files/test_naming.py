@@ -4,7 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from pmrl_cli.files.join.naming import array_names, missing_shards, modality_names, natural_key, never_features
+from pmrl_cli.files.formats.names import natural_key, never_features
+from pmrl_cli.files.join.naming import array_names, missing_shards, modality_names
 
 
 @pytest.mark.parametrize(

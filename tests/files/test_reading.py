@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.formats import contents
 from pmrl_cli.files.join.dataset import read_dataset
+from pmrl_cli.files.join.fill import BAD_ROWS
 
 NAN, INF = np.nan, np.inf
 SHARED = Path(__file__).parents[2] / "../shared/data"
@@ -73,7 +74,7 @@ def test_bad_rows_are_named_by_place(make):
         read_dataset([image, text])
     assert str(caught.value) == (
         f"non-finite value: {image}:/features row 1 (id 'v1'): NaN in 1 of 3 columns, expected finite float32. "
-        f"Drop these instances with --on-bad drop. Also at {image}:/features row 3 (id 'v3')."
+        f"{BAD_ROWS} Also at {image}:/features row 3 (id 'v3')."
     )
 
 

@@ -35,7 +35,7 @@ def test_a_list_may_name_ids_alone_and_an_id_twice(tmp_path):
     (tmp_path / "twice.csv").write_text("id,modality\nx,a\nx,b\ny,\n")
     found = read_exclusions(tmp_path / "twice.csv")
     assert found.ids.to_pylist() == ["x", "x", "y"]
-    assert found.modalities == ("a", "b")
+    assert found.modalities == ("a", "b", None)
     (tmp_path / "none.csv").write_text("score\n1\n")
     with pytest.raises(DataError, match="list without ids: .*none.csv: score"):
         read_exclusions(tmp_path / "none.csv")

@@ -6,9 +6,9 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmrl_cli.errors import DataError, ResourceError
-from pmrl_cli.files.formats import sandbox_client, sandbox_server
+from pmrl_cli.files.formats import parquet, sandbox_client, sandbox_server
+from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.side_table import read_side_table
-from pmrl_cli.files.join.specs import probe
 
 pytestmark = pytest.mark.usefixtures("thread_reader")
 
@@ -24,15 +24,15 @@ def test_whatever_a_library_raises_names_the_file_and_the_next_one_is_read(
     tmp_path, monkeypatch, raised, error, said
 ):
     pq.write_table(pa.table({"id": ["a"], "label": [1]}), tmp_path / "x.parquet")
-    whole = sandbox_server._PROBES["parquet"]
+    whole = parquet.probe
 
-    def fail(_path):
+    def fail(_path, _options):
         raise raised
 
-    monkeypatch.setitem(sandbox_server._PROBES, "parquet", fail)
+    monkeypatch.setattr(parquet, "probe", fail)
     with pytest.raises(error, match=said):
         probe(tmp_path / "x.parquet")
-    monkeypatch.setitem(sandbox_server._PROBES, "parquet", whole)
+    monkeypatch.setattr(parquet, "probe", whole)
     assert [column.name for column in probe(tmp_path / "x.parquet").columns] == ["id", "label"]
 
 

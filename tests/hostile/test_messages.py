@@ -20,8 +20,8 @@ from test_isolated import ROOT, pmrl
 
 from pmrl_cli.data.validate import MAX_ID_BYTES
 from pmrl_cli.errors import DataError, Place, PolicyError
+from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.dataset import read_dataset
-from pmrl_cli.files.join.specs import probe
 from tests.limits import HUNG
 
 ROWS = 40

@@ -16,9 +16,9 @@ from pmrl_cli.data.exclusion import Exclusions
 from pmrl_cli.data.validate import text_ids
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.durable.atomic import atomic_file
+from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.choosing import id_columns
 from pmrl_cli.files.join.side_table import plain
-from pmrl_cli.files.join.specs import probe
 
 __all__ = ["INSTANCES", "SUSPECTS_HEADER", "InstanceRows", "read_exclusions", "write_instances", "write_suspects"]
 

@@ -6,12 +6,13 @@ all files before any of them is read.
 
 from __future__ import annotations
 
+import os
 import stat
 import zipfile
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
 
@@ -30,12 +31,15 @@ __all__ = [
     "Block",
     "Column",
     "Contents",
+    "ProbeOptions",
     "Vectors",
+    "bytes_of",
     "check_regular",
     "reading",
     "refuse_bomb",
     "rows_per_block",
     "signature",
+    "text_column",
     "to_float32",
     "unreadable",
 ]
@@ -65,6 +69,9 @@ class Vectors:
         dim: d_m.
         dtype: one of ``FLOATS``, or an integer type (which discovery refuses by name).
         blocks: streams all rows in file order.
+        ids: name of the column that names its rows, where the format itself says which (keys of a file, the index of
+            a data frame); None to go by the names of columns.
+        modality: what the format calls it; None to go by the names of files and arrays.
     """
 
     file: str
@@ -73,6 +80,8 @@ class Vectors:
     dim: int
     dtype: str
     blocks: Callable[[], Iterator[Block]]
+    ids: str | None = None
+    modality: str | None = None
 
     def __str__(self) -> str:
         return f"{self.name or Path(self.file).name} ({self.rows} x {self.dim} {self.dtype})"
@@ -87,12 +96,30 @@ class Column:
         rows: n.
         nameable: True for text and integers, which can be ids.
         load: reads it as an Arrow array; ``text=True`` keeps what is written (leading zeros of a CSV).
+        index: it is the index of a data frame without a name: the ids if no other column is.
     """
 
     name: str
     rows: int
     nameable: bool
     load: Callable[..., pa.Array]
+    index: bool = False
+
+
+@dataclass(frozen=True)
+class ProbeOptions:
+    """What a probe is asked beside the path.
+
+    Args:
+        pool: how several vectors of one instance become one, ``mean``, ``max`` or ``first``; None: they do not.
+        columns: numeric columns of a table that together are a vector: names with commas between, or a pattern such
+            as ``f*``; None to go by their names. A single name is left to the choice among arrays.
+        members: names of the files of a folder to read; none for all.
+    """
+
+    pool: str | None = None
+    columns: str | None = None
+    members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,15 +132,32 @@ class Contents:
         columns: scalar columns.
         others: what else was seen and why it cannot be features, one phrase each.
         notes: sentences worth showing (slow compression).
+        side: names of the columns that tell something of the instances beside their features, and so are side columns
+            of the data set without being asked for.
+        unpooled: arrays that hold several vectors of each instance, one phrase each: read once ``pool`` is given.
+        refused: arrays and columns that pmrl does not read: name, what was found and what is expected instead.
     """
 
     file: str
     vectors: tuple[Vectors, ...] = ()
     columns: tuple[Column, ...] = ()
     others: tuple[str, ...] = ()
-    notes: tuple[str, ...] = field(default=())
+    notes: tuple[str, ...] = ()
+    side: tuple[str, ...] = ()
+    unpooled: tuple[str, ...] = ()
+    refused: tuple[tuple[str, str, str], ...] = ()
 
 
+def text_column(name: str, values: Sequence[str], *, index: bool = False) -> Column:
+    """Return a column of texts that are known already."""
+
+    def load(*, text: bool = False) -> pa.Array:
+        return pa.array(values, pa.large_string())
+
+    return Column(name, len(values), nameable=True, load=load, index=index)
+
+
+_OPENING_BYTES = 2**16
 _BOMB_BYTES = 256 * 2**20
 _BOMB_RATIO = 1000
 
@@ -176,13 +220,26 @@ def check_regular(path: Path) -> None:
         )
 
 
-def signature(path: Path) -> tuple[int, int, int]:
-    """Return what changes when a file does: its size, its time of change in ns, its inode.
+def _files(path: Path) -> list[os.stat_result]:
+    if not path.is_dir():
+        return [path.stat()]
+    return [(Path(folder) / name).stat() for folder, _, names in sorted(os.walk(path)) for name in sorted(names)]
+
+
+def signature(path: Path) -> tuple[int, ...]:
+    """Return what changes when a file, or one in a folder, does: its size, its time of change in ns, its inode.
 
     Raises: OSError.
     """
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns, status.st_ino
+    return tuple(n for status in _files(path) for n in (status.st_size, status.st_mtime_ns, status.st_ino))
+
+
+def bytes_of(path: Path) -> int:
+    """Return the size of a file, or of all files in a folder with what it costs to open each.
+
+    Raises: OSError.
+    """
+    return sum(status.st_size + _OPENING_BYTES for status in _files(path))
 
 
 def unreadable(file: str, dataset: str | None, found: str) -> DataError:

@@ -1,12 +1,13 @@
-"""HDF5 feature files, and what pmrl refuses in them.
+"""HDF5 feature files, and what pmrl does not read in them.
 
 HDF5 can make a file read other files (external links, external storage, virtual datasets) and run plugins
-(dynamic filters). A file that does is refused before any of it is opened.
+(dynamic filters). What does is never opened: links are not followed, such datasets are named and left alone.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import cycle
 from math import prod
 from pathlib import Path
@@ -17,95 +18,181 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pmrl_cli.errors import Place, PolicyError, printable
+from pmrl_cli.errors import Place, printable
 from pmrl_cli.files.formats.contents import (
     MAX_DIM,
     Block,
     Column,
     Contents,
+    ProbeOptions,
     Vectors,
     reading,
     refuse_bomb,
     rows_per_block,
 )
+from pmrl_cli.files.formats.layout import Array, Fetch, dims_of, keyed, rows_and_dim, shaped, splits
+from pmrl_cli.files.formats.pandas_hdf import frames
 
-__all__ = ["probe_hdf5"]
+__all__ = ["arrow_of", "column_of", "datasets_of", "inside", "probe", "storage_of", "vectors_of"]
 
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE: "gzip",
     h5py.h5z.FILTER_SHUFFLE: "shuffle",
     h5py.h5z.FILTER_FLETCHER32: "fletcher32",
     h5py.h5z.FILTER_LZF: "lzf",
+    h5py.h5z.FILTER_SZIP: "szip",
+    h5py.h5z.FILTER_NBIT: "nbit",
+    h5py.h5z.FILTER_SCALEOFFSET: "scale-offset",
 }
 _CHUNK_BAND_BYTES = 64 * 2**20
+_MAX_CHUNK_BYTES = 2**30
 _COLUMN_ROWS = 2**18
 """Strings read at a time; fewer if each is long."""
 
+_STORED = "values stored in the file itself"
 
-def probe_hdf5(path: Path) -> Contents:
-    """Return what an HDF5 file holds: its 2-D arrays and 1-D columns in all groups.
+Refused = tuple[str, str, str]
 
-    Raises: DataError if it cannot be read; PolicyError for external links, external storage, virtual datasets,
-        unknown filters or a declared size out of proportion to what is stored.
+
+def datasets_of(file: h5py.File) -> tuple[list[tuple[str, h5py.Dataset]], list[Refused]]:
+    """Return the datasets of a file by the bytes of their names, and the links that lead out of it.
+
+    Links are not followed: neither by ``visititems`` nor, as all the names it gives are hard links, by opening them.
     """
-    vectors: list[Vectors] = []
+    outward: list[Refused] = []
+
+    def look(name: bytes, info: Any) -> None:  # noqa: ANN401 - h5py has no type for it
+        if info.type >= h5py.h5l.TYPE_EXTERNAL:
+            kind = (
+                "an external link to another file" if info.type == h5py.h5l.TYPE_EXTERNAL else "a user-defined link"
+            )
+            outward.append((f"/{name.decode(errors='replace')}", kind, _STORED))
+
+    file.id.links.visit(look, info=True)
+    found: list[tuple[str, h5py.Dataset]] = []
+    file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
+    found.sort(key=lambda pair: pair[0].encode(errors="surrogateescape"))
+    return found, outward
+
+
+def inside(file: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
+    """Return what stands under a name, None if nothing does or a link other than a hard one is on the way."""
+    item = file
+    for part in name.split("/"):
+        if not isinstance(item, h5py.Group) or not isinstance(item.get(part, getlink=True), h5py.HardLink):
+            return None
+        item = item[part]
+    return item
+
+
+def probe(path: Path, options: ProbeOptions) -> Contents:
+    """Return what an HDF5 file holds: its arrays and 1-D columns in all groups.
+
+    Raises: DataError if it cannot be read; PolicyError for a declared size out of proportion to what is stored.
+    """
+    flat: list[tuple[Array, h5py.Dataset]] = []
     columns: list[Column] = []
     others: list[str] = []
     slow: list[str] = []
     sizes: list[tuple[int, int]] = []
     with reading(str(path)), h5py.File(path) as file:
-        # visititems follows no links while indexing a path does; with no external link anywhere, soft links stay
-        # inside. An error raised within the visit would come out as a SystemError, so it is raised after.
-        outward: list[str] = []
-        file.visititems_links(
-            lambda name, link: outward.append(name) if isinstance(link, h5py.ExternalLink) else None
-        )
-        if outward:
-            raise _refusal(path, outward[0], "an external link to another file")
-        datasets: list[tuple[str, Any]] = []
-        file.visititems(lambda name, item: datasets.append((name, item)) if isinstance(item, h5py.Dataset) else None)
-        for name, dataset in sorted(datasets, key=lambda pair: pair[0].encode(errors="surrogateescape")):
+        datasets, refused = datasets_of(file)
+        for name, dataset in datasets:
             kind = dataset.dtype
-            if dataset.ndim == 2 and kind.kind in "fiu" and 0 < dataset.shape[1] <= MAX_DIM:
-                sizes.append(_refuse_storage(path, name, dataset))
-                vectors.append(_vectors(path, name, dataset))
-                if dataset.compression == "gzip":
-                    slow.append(name)
-            elif dataset.ndim == 1 and (kind.kind in "SUiufb" or h5py.check_string_dtype(kind) is not None):
-                sizes.append(_refuse_storage(path, name, dataset))
-                columns.append(_column(path, name, dataset))
-            else:
+            text = kind.kind in "SU" or h5py.check_string_dtype(kind) is not None
+            single = dataset.ndim > 1 and dims_of(dataset.shape) == 1
+            number = kind.kind in "fiu" and dataset.ndim in (1, 2, 3, 4) and dims_of(dataset.shape) <= MAX_DIM
+            if not (number or ((dataset.ndim == 1 or single) and (text or kind.kind == "b"))):
                 others.append(f"{name} ({kind} of shape {dataset.shape})")
+                continue
+            stored = storage_of(path, name, dataset)
+            if isinstance(stored[0], str):
+                refused.append(stored)
+                continue
+            sizes.append(stored)
+            if dataset.ndim == 1 or (single and kind.kind != "f"):
+                columns.append(column_of(path, name, dataset))
+            if kind.kind == "f" or (kind.kind in "iu" and dataset.ndim > 1 and not single):
+                flat.append((Array(name, dataset.shape, _native(dataset).name, _key_of(dataset)), dataset))
+            if dataset.compression == "gzip" and dataset.ndim > 1:
+                slow.append(name)
         refuse_bomb(Place(str(path)), sum(size for size, _ in sizes), sum(stored for _, stored in sizes))
-    size = sum(v.rows * v.dim * 4 for v in vectors if v.name in slow)
+        each = keyed(str(path), [array for array, _ in flat], columns, lambda: _opened(path), options.pool)
+        vectors, unpooled = list(each.vectors), list(each.unpooled)
+        for array, dataset in flat:
+            if array.name in each.names or len(array.shape) < 2:
+                continue
+            found = vectors_of(path, array, dataset, options.pool)
+            if isinstance(found, Vectors):
+                vectors.append(found)
+            else:
+                (unpooled if rows_and_dim(array.shape) else others).append(found)
+        plain, ids, left = frames(path, file, vectors, columns)
+        others += left
+    columns = [one for one in ids if one.name.lstrip("/") not in each.names]
+    size = sum(v.rows * v.dim * 4 for v in vectors if (v.name or "").lstrip("/") in slow)
     notes = (
         (f"{printable(path.name)}: gzip reads about ten times slower than plain storage.",) if size > 2**30 else ()
     )
-    return Contents(str(path), tuple(vectors), tuple(columns), tuple(others), notes)
+    merged, sides = splits(plain, columns)
+    return Contents(
+        str(path),
+        merged,
+        (*sides, *each.columns),
+        tuple(others),
+        notes,
+        ("split",) if len(merged) < len(plain) else (),
+        tuple(unpooled),
+        tuple(refused),
+    )
 
 
-def _vectors(path: Path, name: str, dataset: h5py.Dataset) -> Vectors:
-    rows, dim = (int(size) for size in dataset.shape)
-    native = dataset.dtype.newbyteorder("=")
-    step = rows_per_block(dim, native.itemsize)
-    if dataset.chunks is not None and dataset.chunks[0] * dim * native.itemsize <= _CHUNK_BAND_BYTES:
+def _native(dataset: h5py.Dataset) -> np.dtype[Any]:
+    native: np.dtype[Any] = dataset.dtype.newbyteorder("=")
+    return native
+
+
+def _key_of(dataset: h5py.Dataset) -> str | None:
+    """Return the id that a dataset of one instance carries as an attribute."""
+    value = dataset.attrs.get("original_id") if dataset.ndim < 3 and "original_id" in dataset.attrs else None
+    return value.decode() if isinstance(value, bytes) else None if value is None else str(value)
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Fetch]:
+    with h5py.File(path) as file:
+        yield lambda name: file[name][()]
+
+
+def vectors_of(path: Path, array: Array, dataset: h5py.Dataset, pool: str | None) -> Vectors | str:
+    """Return a dataset of two axes or more as vectors, or a phrase on why it is none."""
+    sizes = rows_and_dim(array.shape)
+    if sizes is None:
+        return f"{array.name} ({dataset.dtype} of shape {array.shape})"
+    rows, length, dim = sizes
+    native = _native(dataset)
+    step = rows_per_block(length * dim, native.itemsize)
+    if dataset.chunks is not None and dataset.chunks[0] * length * dim * native.itemsize <= _CHUNK_BAND_BYTES:
         # whole chunks, or each would be read and unpacked twice
         step = -(-step // dataset.chunks[0]) * dataset.chunks[0]
     step = max(1, min(step, rows))
+    inner = array.shape[1:]
 
     def blocks() -> Iterator[Block]:
-        with reading(str(path), f"/{name}"), h5py.File(path) as file:
-            source = file[name]
-            buffers = cycle([np.empty((step, dim), dtype=native) for _ in range(2)])
+        with reading(str(path), f"/{array.name}"), h5py.File(path) as file:
+            source = file[array.name]
+            buffers = cycle([np.empty((step, *inner), dtype=native) for _ in range(2)])
             for start in range(0, rows, step):
                 count, buffer = min(step, rows - start), next(buffers)
                 source.read_direct(buffer, np.s_[start : start + count], np.s_[:count])
-                yield buffer[:count], None
+                yield buffer[:count].reshape(count, -1), None
 
-    return Vectors(str(path), f"/{name}", rows, dim, native.name, blocks)
+    flat = Vectors(str(path), f"/{array.name}", rows, dim, native.name, blocks)
+    return shaped(flat, array.shape, pool)
 
 
-def _column(path: Path, name: str, dataset: h5py.Dataset) -> Column:
+def column_of(path: Path, name: str, dataset: h5py.Dataset) -> Column:
+    """Return a dataset of one value a row as a column."""
     rows = int(dataset.shape[0])
     text = dataset.dtype.kind in "SU" or h5py.check_string_dtype(dataset.dtype) is not None
 
@@ -113,41 +200,40 @@ def _column(path: Path, name: str, dataset: h5py.Dataset) -> Column:
         with reading(str(path), f"/{name}"), h5py.File(path) as file:
             source = file[name]
             step = min(_COLUMN_ROWS, rows_per_block(1, source.dtype.itemsize))
-            parts = [_arrow(source[start : start + step]) for start in range(0, rows, step)]
+            parts = [arrow_of(source[start : start + step].reshape(-1)) for start in range(0, rows, step)]
             return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
 
     return Column(f"/{name}", rows, text or dataset.dtype.kind in "iu", load)
 
 
-def _arrow(values: npt.NDArray[np.generic]) -> pa.Array:
+def arrow_of(values: npt.NDArray[np.generic]) -> pa.Array:
+    """Return numbers, or text as its bytes."""
     if values.dtype.kind not in "OS":
         return pa.array(values.astype(values.dtype.newbyteorder("=")))
     return pa.array(values.tolist(), pa.large_binary())
 
 
-def _refuse_storage(path: Path, name: str, dataset: h5py.Dataset) -> tuple[int, int]:
-    """Return the bytes a dataset declares and stores, if it holds its values itself."""
+def storage_of(path: Path, name: str, dataset: h5py.Dataset) -> tuple[int, int] | Refused:
+    """Return the bytes a dataset declares and stores, or why it is not read.
+
+    Raises: PolicyError if it declares far more than it stores.
+    """
+    shown = f"/{name}"
     created = dataset.id.get_create_plist()
     if created.get_layout() == h5py.h5d.VIRTUAL:
-        raise _refusal(path, name, "a virtual dataset")
+        return shown, "a virtual dataset", _STORED
     if created.get_external_count():
-        raise _refusal(path, name, "external storage in another file")
+        return shown, "external storage in another file", _STORED
     for index in range(created.get_nfilters()):
         code = created.get_filter(index)[0]
-        if code not in _FILTERS:
-            raise _refusal(path, name, f"filter {code}", f"one of {', '.join(sorted(_FILTERS.values()))}")
+        if code not in _FILTERS or not h5py.h5z.filter_avail(code):
+            return shown, f"filter {code}", f"one of {', '.join(sorted(_FILTERS.values()))}"
+    if dataset.chunks is not None:
+        chunk = prod(int(size) for size in dataset.chunks) * int(dataset.dtype.itemsize)
+        if chunk > _MAX_CHUNK_BYTES:
+            return shown, f"a chunk of {chunk} bytes", f"chunks of at most {_MAX_CHUNK_BYTES}"
     # in Python's numbers: those of dataset.nbytes wrap
     declared = prod(int(size) for size in dataset.shape) * int(dataset.dtype.itemsize)
     stored = int(dataset.id.get_storage_size())
-    refuse_bomb(Place(str(path), f"/{name}"), declared, stored)
+    refuse_bomb(Place(str(path), shown), declared, stored)
     return declared, stored
-
-
-def _refusal(path: Path, name: str, found: str, expected: str = "values stored in the file itself") -> PolicyError:
-    return PolicyError(
-        what="refused",
-        at=Place(str(path), f"/{name}"),
-        found=found,
-        expected=expected,
-        next_step="Copy the values themselves into a plain HDF5 file.",
-    )

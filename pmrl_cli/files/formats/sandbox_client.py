@@ -18,6 +18,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, NamedTuple
@@ -28,22 +29,10 @@ from pmrl_cli.files.formats.sandbox_protocol import NEXT, SLOT_BYTES, SLOTS, Cha
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from pmrl_cli.files.formats.contents import Block, Contents
+    from pmrl_cli.files.formats.contents import Block, Contents, ProbeOptions
+    from pmrl_cli.files.formats.registry import Format
 
-__all__ = ["KINDS", "environment", "probe", "start"]
-
-KINDS = {
-    ".h5": "hdf5",
-    ".hdf5": "hdf5",
-    ".h5ad": "hdf5",
-    ".parquet": "parquet",
-    ".pq": "parquet",
-    ".csv": "csv",
-    ".tsv": "csv",
-}
-"""Which reader a suffix asks for."""
-
-_NAMES = {"hdf5": "HDF5", "parquet": "Parquet", "csv": "CSV"}
+__all__ = ["environment", "probe", "start"]
 
 SECONDS = 10.0
 """Processor time that a request may take, whatever the size of the file."""
@@ -122,7 +111,9 @@ atexit.register(_end_all)
 os.register_at_fork(after_in_child=_idle.clear)  # they answer to the process that started them
 
 
-def _exchange(path: Path, kind: str, **request: object) -> Iterator[tuple[dict[str, Any], memoryview]]:
+def _exchange(
+    path: Path, form: Format, options: ProbeOptions, **request: object
+) -> Iterator[tuple[dict[str, Any], memoryview]]:
     """Ask a reading process about a file; yield each answer and the slot its data lie in for as long as a ``Block``.
 
     Raises: what the process raised; DataError if it died or does not answer.
@@ -130,9 +121,10 @@ def _exchange(path: Path, kind: str, **request: object) -> Iterator[tuple[dict[s
     from pmrl_cli.files.formats import contents
 
     with contents.reading(str(path)):
-        seconds = SECONDS + path.stat().st_size / _BYTES_PER_SECOND
+        seconds = SECONDS + contents.bytes_of(path) / _BYTES_PER_SECOND
         where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for what is said of the file
-    message = {**request, **where, "kind": kind, "block": contents.READ_BYTES, "seconds": seconds}
+    asked = {"format": form.name, "options": asdict(options), "block": contents.READ_BYTES, "seconds": seconds}
+    message: dict[str, object] = {**request, **where, **asked}
     try:
         worker = _idle.pop()
     except IndexError:  # none is ready, or another thread was faster
@@ -141,7 +133,7 @@ def _exchange(path: Path, kind: str, **request: object) -> Iterator[tuple[dict[s
     memory, slot, answer = memoryview(worker.memory), 0, {}
     try:
         while "end" not in answer and "error" not in answer:
-            answer = _ask(worker, message, _Asked(path, kind, seconds))
+            answer = _ask(worker, message, _Asked(path, form.title, seconds))
             if "item" in answer:
                 yield answer["item"], memory[slot * SLOT_BYTES : (slot + 1) * SLOT_BYTES]
                 slot, message = (slot + 1) % SLOTS, dict(NEXT)
@@ -156,14 +148,14 @@ def _exchange(path: Path, kind: str, **request: object) -> Iterator[tuple[dict[s
 
 class _Asked(NamedTuple):
     path: Path
-    kind: str
+    title: str
     seconds: float
 
     def died(self, how: str) -> DataError:
         return DataError(
             what="file cannot be read",
             at=Place(str(self.path)),
-            found=f"the {_NAMES[self.kind]} library {how} while reading it",
+            found=f"the {self.title} library {how} while reading it",
             expected="a whole, readable file of its kind",
             next_step="Do not trust it; have it written again.",
         )
@@ -190,42 +182,55 @@ def _cause(status: int, seconds: float) -> str:
     return f"crashed (signal {-status})" if status < 0 else f"ended (status {status})"
 
 
-def probe(path: Path) -> Contents:
-    """Return what an HDF5, Parquet or CSV file holds; its arrays and columns are read in the reading process.
+def probe(form: Format, path: Path, options: ProbeOptions) -> Contents:
+    """Return what a file of a format holds; its arrays and columns are read in the reading process.
 
-    Raises: as the probes of these formats; DataError if the file crashes or stalls its library.
+    Raises: as the probe of the format; DataError if the file crashes or stalls its library.
     """
     from pmrl_cli.files.formats.contents import Column, Contents, Vectors
 
-    kind = KINDS[path.suffix.lower()]
-    [(found, _)] = _exchange(path, kind, do="probe")
+    about = partial(_exchange, path, form, options)
+    [(found, _)] = about(do="probe")
     vectors = [
-        Vectors(str(path), name, rows, dim, dtype, partial(_blocks, path, kind, index, dim, dtype))
-        for index, (name, rows, dim, dtype) in enumerate(found["vectors"])
+        Vectors(str(path), name, rows, dim, dtype, partial(_blocks, about, index, dim, dtype), ids, modality)
+        for index, (name, rows, dim, dtype, ids, modality) in enumerate(found["vectors"])
     ]
     columns = [
-        Column(name, rows, nameable, _loader(path, kind, index))
-        for index, (name, rows, nameable) in enumerate(found["columns"])
+        Column(name, rows, nameable, _loader(about, number), index)
+        for number, (name, rows, nameable, index) in enumerate(found["columns"])
     ]
-    return Contents(str(path), tuple(vectors), tuple(columns), tuple(found["others"]), tuple(found["notes"]))
+    return Contents(
+        str(path),
+        tuple(vectors),
+        tuple(columns),
+        tuple(found["others"]),
+        tuple(found["notes"]),
+        tuple(found["side"]),
+        tuple(found["unpooled"]),
+        tuple((name, was, wanted) for name, was, wanted in found["refused"]),
+    )
 
 
-def _blocks(path: Path, kind: str, index: int, dim: int, dtype: str) -> Iterator[Block]:
+Exchange = Callable[..., Iterator[tuple[dict[str, Any], memoryview]]]
+
+
+def _blocks(about: Exchange, index: int, dim: int, dtype: str) -> Iterator[Block]:
     import numpy as np
 
-    row_bytes = dim * np.dtype(dtype).itemsize
-    for answer, slot in _exchange(path, kind, do="vectors", index=index):
+    stored = "uint16" if dtype == "bfloat16" else dtype
+    row_bytes = dim * np.dtype(stored).itemsize
+    for answer, slot in about(do="vectors", index=index):
         rows, size = answer["rows"], answer["rows"] * row_bytes
         null = np.frombuffer(slot[size : size + rows], dtype=np.bool_) if answer["null"] else None
-        yield np.frombuffer(slot[:size], dtype=dtype).reshape(rows, dim), null
+        yield np.frombuffer(slot[:size], dtype=stored).reshape(rows, dim), null
 
 
-def _loader(path: Path, kind: str, index: int) -> Callable[..., pa.Array]:
+def _loader(about: Exchange, index: int) -> Callable[..., pa.Array]:
     def load(*, text: bool = False) -> pa.Array:
         import pyarrow as pa
 
         parts = []
-        for answer, slot in _exchange(path, kind, do="column", index=index, text=text):
+        for answer, slot in about(do="column", index=index, text=text):
             data = pa.py_buffer(bytes(slot[: answer["bytes"]]))  # a copy: the slot is filled again
             parts.append(pa.ipc.open_stream(data).read_next_batch().column(0))
         return pa.concat_arrays(parts)

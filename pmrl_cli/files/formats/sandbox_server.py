@@ -8,6 +8,7 @@ and no more.
 
 from __future__ import annotations
 
+import json
 import mmap
 import os
 import resource
@@ -15,7 +16,7 @@ import signal
 import socket
 import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from math import ceil
 from pathlib import Path
 from typing import Any
@@ -26,16 +27,9 @@ import pyarrow as pa
 from pmrl_cli.errors import DataError, Place, PmrlError, ResourceError
 from pmrl_cli.files.durable.scratch import available_memory
 from pmrl_cli.files.formats import contents
-from pmrl_cli.files.formats.contents import Contents, Vectors
-from pmrl_cli.files.formats.hdf5 import probe_hdf5
-from pmrl_cli.files.formats.parquet import probe_csv, probe_parquet
+from pmrl_cli.files.formats.contents import BFLOAT16, Contents, ProbeOptions, Vectors
+from pmrl_cli.files.formats.registry import format_named
 from pmrl_cli.files.formats.sandbox_protocol import NEXT, SLOT_BYTES, SLOTS, Channel, error_message
-
-_PROBES: dict[str, Callable[[Path], Contents]] = {
-    "hdf5": probe_hdf5,
-    "parquet": probe_parquet,
-    "csv": probe_csv,
-}
 
 _COLUMN_BYTES = 2**20
 """What one batch of a column aims at: small, for a column is copied and a block is not."""
@@ -83,10 +77,12 @@ class _Server:
 
     def _contents(self, path: Path, request: dict[str, Any]) -> Contents:
         """Return what the file holds; looked at again only if it is another file by now."""
-        key = (request["folder"], request["path"], request["kind"], request["block"], *contents.signature(path))
+        asked = tuple(json.dumps(request[name]) for name in ("folder", "path", "format", "options", "block"))
+        key = (*asked, contents.signature(path))
         if key not in self._known:
             contents.READ_BYTES = request["block"]
-            self._known[key] = _PROBES[request["kind"]](path)
+            options = {**request["options"], "members": tuple(request["options"]["members"])}
+            self._known[key] = format_named(request["format"]).probe(path, ProbeOptions(**options))
         return self._known[key]
 
     def _stream(self, items: Iterator[Item], seconds: float) -> None:
@@ -111,10 +107,13 @@ class _Server:
 
 def _described(contents: Contents) -> dict[str, object]:
     return {
-        "vectors": [[v.name, v.rows, v.dim, v.dtype] for v in contents.vectors],
-        "columns": [[c.name, c.rows, c.nameable] for c in contents.columns],
+        "vectors": [[v.name, v.rows, v.dim, v.dtype, v.ids, v.modality] for v in contents.vectors],
+        "columns": [[c.name, c.rows, c.nameable, c.index] for c in contents.columns],
         "others": contents.others,
         "notes": contents.notes,
+        "side": contents.side,
+        "unpooled": contents.unpooled,
+        "refused": contents.refused,
     }
 
 
@@ -123,7 +122,7 @@ def _bytes(array: np.ndarray[Any, Any]) -> memoryview:
 
 
 def _blocks(vectors: Vectors) -> Iterator[Item]:
-    dtype = np.dtype(vectors.dtype)
+    dtype = np.dtype("uint16" if vectors.dtype == BFLOAT16 else vectors.dtype)
     for block, null in vectors.blocks():
         parts = [_bytes(block.astype(dtype, copy=False))] + ([] if null is None else [_bytes(null)])
         yield {"rows": len(block), "null": null is not None}, parts

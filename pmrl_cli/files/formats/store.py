@@ -17,9 +17,18 @@ from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.durable.atomic import MANIFEST
 from pmrl_cli.files.durable.checksums import check_files, read_manifest
-from pmrl_cli.files.formats import sandbox_client
-from pmrl_cli.files.formats.arrays import probe_npy
-from pmrl_cli.files.formats.contents import BFLOAT16, Block, Column, Contents, Vectors, check_regular, reading
+from pmrl_cli.files.formats import npy, sandbox_client
+from pmrl_cli.files.formats.contents import (
+    BFLOAT16,
+    Block,
+    Column,
+    Contents,
+    ProbeOptions,
+    Vectors,
+    check_regular,
+    reading,
+)
+from pmrl_cli.files.formats.registry import format_named
 
 __all__ = [
     "EXPORT",
@@ -29,7 +38,7 @@ __all__ = [
     "check_unread",
     "folder_format",
     "open_store",
-    "probe_store",
+    "probe",
 ]
 
 STORE = "pmrl.store"
@@ -113,7 +122,7 @@ def _read_store(path: Path) -> _Store:
     for entry in store.modalities:
         file = path / f"{entry['name']}.npy"
         check_regular(file)
-        arrays = probe_npy(file).vectors
+        arrays = npy.probe(file, ProbeOptions()).vectors
         dtype = "uint16" if entry["dtype"] == BFLOAT16 else entry["dtype"]
         wanted = f"{store.rows} x {entry['dim']} {dtype}"
         found = f"{arrays[0].rows} x {arrays[0].dim} {arrays[0].dtype}" if arrays else "no 2-D array"
@@ -136,7 +145,7 @@ def _present(path: Path, store: _Store) -> npt.NDArray[np.bool_]:
 def _ids_table(path: Path, store: _Store) -> pa.Table:
     file = path / IDS
     check_regular(file)
-    columns = sandbox_client.probe(file).columns
+    columns = sandbox_client.probe(format_named("parquet"), file, ProbeOptions()).columns
     table = pa.table({column.name: column.load() for column in columns})
     if len(table) != store.rows or table.column_names[:1] != ["id"]:
         raise _damaged(file, f"{len(table)} rows of {', '.join(table.column_names)}", f"{store.rows} rows with id")
@@ -175,7 +184,7 @@ def open_store(path: Path) -> Dataset:
     )
 
 
-def probe_store(path: Path) -> Contents:
+def probe(path: Path, options: ProbeOptions) -> Contents:
     """Return what a STORE holds, to be joined with other files: an absent modality is a null row there.
 
     Raises: as ``open_store``.
@@ -185,14 +194,17 @@ def probe_store(path: Path) -> Contents:
     table = _ids_table(path, store)
     vectors = []
     for index, entry in enumerate(store.modalities):
-        source = probe_npy(path / f"{entry['name']}.npy").vectors[0]
+        source = npy.probe(path / f"{entry['name']}.npy", ProbeOptions()).vectors[0]
         blocks = partial(_with_absent, source.blocks, ~present[:, index])
-        vectors.append(Vectors(str(path), entry["name"], source.rows, source.dim, entry["dtype"], blocks))
+        vectors.append(
+            Vectors(str(path), entry["name"], source.rows, source.dim, entry["dtype"], blocks, modality=entry["name"])
+        )
     columns = [
-        Column(name, store.rows, name == "id" and not store.named_by_row, _loader(table, name))
+        Column(name, store.rows, name == "id", _loader(table, name))
         for name in table.column_names
+        if name != "id" or not store.named_by_row  # numbers of rows are no ids
     ]
-    return Contents(str(path), tuple(vectors), tuple(columns), notes=store.notes)
+    return Contents(str(path), tuple(vectors), tuple(columns), notes=store.notes, side=tuple(table.column_names[1:]))
 
 
 def _loader(table: pa.Table, name: str) -> Callable[..., pa.Array]:

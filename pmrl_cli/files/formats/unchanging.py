@@ -15,7 +15,7 @@ from pmrl_cli.files.formats.contents import Block, Column, Contents, Vectors, si
 __all__ = ["unchanging"]
 
 
-def unchanging(path: Path, before: tuple[int, int, int], contents: Contents) -> Contents:
+def unchanging(path: Path, before: tuple[int, ...], contents: Contents) -> Contents:
     """Return the contents of a file whose arrays and columns are refused if it is another file by then.
 
     Size, time of change and inode are compared before the first value and after the last. A damaged file can also
@@ -34,7 +34,7 @@ def unchanging(path: Path, before: tuple[int, int, int], contents: Contents) -> 
     )
 
 
-def _check(path: Path, before: tuple[int, int, int]) -> None:
+def _check(path: Path, before: tuple[int, ...]) -> None:
     try:
         same = signature(path) == before
     except OSError:

@@ -6,65 +6,26 @@ Every fault goes to ``report``: reading raises the first, inspecting keeps them 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-
 from pmrl_cli.data.read_options import ReadOptions
-from pmrl_cli.data.validate import check_unique, text_ids
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError
-from pmrl_cli.files.formats.contents import BFLOAT16, FLOATS, Column, Contents, Vectors
-from pmrl_cli.files.join.choosing import (
-    PER_SAMPLE,
-    choose_ids,
-    choose_vectors,
-    id_columns,
-    is_side_table,
-    per_sample_error,
-    refuse_per_sample,
-)
-from pmrl_cli.files.join.naming import array_names, missing_shards, modality_names, natural_key, never_features
-from pmrl_cli.files.join.side_table import SideTable, side_tables
-from pmrl_cli.files.join.specs import Item, Report, expand, probe
+from pmrl_cli.files.formats.contents import FLOATS, Contents, ProbeOptions
+from pmrl_cli.files.formats.names import never_features
+from pmrl_cli.files.formats.probe import probe
+from pmrl_cli.files.join.beside import with_ids_beside
+from pmrl_cli.files.join.choosing import choose_vectors, is_side_table, refuse_per_sample
+from pmrl_cli.files.join.modalities import ArrayOf, Modality, modalities_of
+from pmrl_cli.files.join.naming import array_names, modality_names
+from pmrl_cli.files.join.side_table import SideTable, own_tables, side_tables
+from pmrl_cli.files.join.specs import Item, Report, expand
 
-__all__ = ["Modality", "Plan", "discover"]
+__all__ = ["Plan", "discover"]
 
-
-@dataclass(frozen=True)
-class Modality:
-    """One modality as it lies in files.
-
-    Args:
-        name: the modality.
-        shards: its arrays in natural order of their files, all of one dim.
-        ids: (rows,) Arrow large_string over all shards.
-        id_name: column the ids came from, None where they are row numbers.
-    """
-
-    name: str
-    shards: tuple[Vectors, ...]
-    ids: pa.LargeStringArray
-    id_name: str | None
-
-    @property
-    def rows(self) -> int:
-        """Rows of all shards."""
-        return sum(shard.rows for shard in self.shards)
-
-    @property
-    def dim(self) -> int:
-        """Columns."""
-        return self.shards[0].dim
-
-    @property
-    def dtype(self) -> str:
-        """Type it is stored in: float16 or bfloat16 if all shards are, else float32."""
-        kinds = {shard.dtype for shard in self.shards}
-        return kinds.pop() if kinds in ({"float16"}, {BFLOAT16}) else "float32"
+_TOLD_APART = 5
+"""Files of one folder with one fault are told together if there are more."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +35,7 @@ class Plan:
     Args:
         modalities: ordered by the bytes of their names.
         side: side tables, in the order given.
-        named_by_row: True if no file has ids.
+        named_by_row: True if instances are known by their row.
         notes: what was decided, one sentence each.
     """
 
@@ -84,14 +45,7 @@ class Plan:
     notes: tuple[str, ...]
 
 
-@dataclass(frozen=True)
-class _Array:
-    """One array on its way to a modality; ``name`` is None until the file names are compared."""
-
-    contents: Contents
-    vectors: Vectors
-    name: str | None
-    guessed: bool
+Found = tuple[Item, Contents]
 
 
 def discover(files: Sequence[str], report: Report, options: ReadOptions = ReadOptions()) -> Plan:
@@ -105,261 +59,181 @@ def discover(files: Sequence[str], report: Report, options: ReadOptions = ReadOp
     Raises: whatever ``report`` raises.
     """
     items, notes = expand(files, report)
-    probed = _probe_all(items, report)
-    side_files = {options.labels.resolve(): options.labels} if options.labels is not None else {}
-    feature_items: list[tuple[Item, Contents]] = []
-    for item, contents in probed:
-        store = item.path.is_dir()
-        if (
-            len(contents.columns) > 1
-            if store
-            else item.dataset is None and is_side_table(contents, options.id_column)
-        ):
-            side_files.setdefault(item.path.resolve(), item.path)
-        if store or item.path.resolve() not in side_files:
-            feature_items.append((item, contents))
-    arrays = _choose_all(feature_items, options.feature_column, options.id_column, notes, report)
-    modalities, named_by_row = _modalities(arrays, options.id_column, notes, report)
+    labels = None if options.labels is None else options.labels.resolve()
+    features: list[Found] = []
+    tables: list[Path] = []
+    for item, contents in _with_ids(_probe_all(items, options, report), options, notes, report):
+        if item.dataset is None and is_side_table(contents, options.id_column):
+            tables.append(item.path)
+        elif not (item.path.resolve() == labels and _no_vectors(contents)):  # it may hold both
+            features.append((item, contents))
+    arrays = _choose_all(features, options, notes, report)
+    modalities, named_by_row = modalities_of(arrays, options, notes, report)
     for contents in {array.contents.file: array.contents for array in arrays}.values():
         notes += contents.notes
     if len(modalities) < options.min_modalities:
-        names = ", ".join(modality.name for modality in modalities)
-        tables = ", ".join(str(file) for file in list(side_files.values())[:5])
-        report(
-            DataError(
-                what="too few modalities",
-                found=f"{len(modalities)} ({names})"
-                if names
-                else f"none, only side tables ({tables})"
-                if tables
-                else "none",
-                expected=f"at least {options.min_modalities}",
-                next_step="Name features of another modality too, or give one its name with name=path.",
-            )
-        )
-    side = side_tables(side_files.values(), options.id_column, report)
+        report(_too_few(modalities, tables, items, options.min_modalities))
+    side = own_tables(modalities, notes, report)
+    reference = modalities[0].ids if modalities else None
+    side += side_tables(tables, options, reference, side, report)
     return Plan(modalities, side, named_by_row, tuple(notes))
 
 
-def _probe_all(items: Iterable[Item], report: Report) -> list[tuple[Item, Contents]]:
-    known: dict[Path, Contents | None] = {}
-    for item in items:
-        if item.path not in known:
-            try:
-                known[item.path] = probe(item.path)
-            except PmrlError as error:
-                known[item.path] = None
-                report(error)
-    pairs = [(item, known[item.path]) for item in items]
-    return [(item, contents) for item, contents in pairs if contents is not None]
+def _no_vectors(contents: Contents) -> bool:
+    return not any(one.name is None or not never_features(one.name) for one in contents.vectors)
+
+
+def _too_few(modalities: Sequence[Modality], tables: Sequence[Path], items: Sequence[Item], least: int) -> DataError:
+    names = ", ".join(modality.name for modality in modalities)
+    shown = ", ".join(str(file) for file in tables[:5])
+    at = modalities[0].shards[0].file if modalities else str((tables or [item.path for item in items] or [Path()])[0])
+    return DataError(
+        what="too few modalities",
+        at=Place(at),
+        found=f"{len(modalities)} ({names})" if names else f"none, only side tables ({shown})" if shown else "none",
+        expected=f"at least {least}",
+        next_step="Name features of another modality too, or give one its name with name=path.",
+    )
+
+
+def _probe_all(items: Iterable[Item], options: ReadOptions, report: Report) -> list[Found]:
+    known: dict[object, Contents | None] = {}
+    found: list[Found] = []
+    with _Together(report) as told:
+        for item in items:
+            column = item.dataset or options.feature_column
+            several = column if column is not None and set(column) & set("*?,") else None
+            asked = ProbeOptions(options.pool, several, item.members)
+            key = (item.path, item.form, asked)
+            if key not in known:
+                try:
+                    known[key] = probe(item.path, asked, item.form)
+                except PmrlError as error:
+                    known[key] = None
+                    told(error)
+            contents = known[key]
+            if contents is not None:
+                found.append((item, contents))
+    return found
+
+
+class _Together:
+    """Passes errors on, those of many files of one folder as one."""
+
+    def __init__(self, report: Report) -> None:
+        self._report = report
+        self._errors: list[PmrlError] = []
+
+    def __enter__(self) -> Callable[[PmrlError], None]:
+        return self._errors.append
+
+    def __exit__(self, kind: object, *failure: object) -> None:
+        if kind is not None:
+            return
+        alike: dict[tuple[str, str], list[PmrlError]] = {}
+        for error in self._errors:
+            folder = "" if error.at is None else str(Path(error.at.file).parent)
+            alike.setdefault((error.what, folder), []).append(error)
+        for group in alike.values():
+            if len(group) <= _TOLD_APART:
+                for error in group:
+                    self._report(error)
+                continue
+            first = group[0]
+            places = [error.at for error in group if error.at is not None]
+            self._report(
+                type(first)(
+                    first.what,
+                    found=first.found,
+                    expected=first.expected,
+                    next_step=first.next_step,
+                    at=places[0] if places else None,
+                    others=places[1:],
+                    total=len(group),
+                )
+            )
+
+
+def _with_ids(found: Sequence[Found], options: ReadOptions, notes: list[str], report: Report) -> list[Found]:
+    """Give files without ids those that lie beside them, and leave out the files that hold them."""
+    if options.by_row:
+        return list(found)
+    beside: set[str] = set()
+    joined: list[Found] = []
+    for item, contents in found:
+        try:
+            more, note = with_ids_beside(item.path, contents, options.ids)
+        except PmrlError as error:
+            report(error)
+            continue
+        if note is not None:
+            notes.append(note)
+            beside.add(str(item.path.parent / more.columns[-1].name))
+        joined.append((item, more))
+    return [(item, contents) for item, contents in joined if str(item.path) not in beside]
 
 
 def _has_floats(contents: Contents) -> bool:
     return any(v.dtype in FLOATS and not never_features(v.name or "") for v in contents.vectors)
 
 
-def _choose_all(
-    items: Sequence[tuple[Item, Contents]],
-    feature_column: str | None,
-    id_column: Sequence[str],
-    notes: list[str],
-    report: Report,
-) -> list[_Array]:
-    alone = len({contents.file for _, contents in items if _has_floats(contents)}) == 1
+def _choose_all(items: Sequence[Found], options: ReadOptions, notes: list[str], report: Report) -> list[ArrayOf]:
+    holding = [contents for _, contents in items if _has_floats(contents)]
+    # shards or splits of one set of files may each hold several modalities
+    alone = len(set(modality_names([Path(contents.file) for contents in holding]))) == 1
     times = Counter(item.path for item, _ in items)
-    arrays: list[_Array] = []
-    for item, contents in items:
-        try:
-            found = _choose_one(item, contents, feature_column, notes, alone=alone, repeated=times[item.path] > 1)
-            if item.name is None and item.dataset is None and not item.path.is_dir():
-                refuse_per_sample(contents, [array.vectors for array in found], id_column)
-            arrays += found
-        except PmrlError as error:
-            report(error)
+    arrays: list[ArrayOf] = []
+    with _Together(report) as told:
+        for item, contents in items:
+            try:
+                found = _choose_one(item, contents, options, notes, alone=alone, repeated=times[item.path] > 1)
+                if item.name is None and item.dataset is None:
+                    refuse_per_sample(contents, [array.vectors for array in found], options.id_column)
+                arrays += found
+            except PmrlError as error:
+                told(error)
     guessed = [index for index, array in enumerate(arrays) if array.name is None]
-    for index, name in zip(guessed, modality_names([Path(arrays[i].contents.file) for i in guessed]), strict=True):
+    paths = [Path(arrays[index].contents.file) for index in guessed]
+    names = modality_names(paths, [arrays[index].vectors.dim for index in guessed])
+    for index, name in zip(guessed, names, strict=True):
         arrays[index] = replace(arrays[index], name=name)
     return arrays
 
 
 def _choose_one(
-    item: Item, contents: Contents, feature_column: str | None, notes: list[str], *, alone: bool, repeated: bool
-) -> list[_Array]:
-    if item.path.is_dir():
-        if item.name is not None:
+    item: Item, contents: Contents, options: ReadOptions, notes: list[str], *, alone: bool, repeated: bool
+) -> list[ArrayOf]:
+    wanted = item.dataset if item.dataset is not None else options.feature_column
+    choice = choose_vectors(contents, wanted, flagged=item.dataset is None, alone=alone and item.name is None)
+    if choice.note is not None:
+        notes.append(f"{item.path.name}: {choice.note}")
+    taken = choice.vectors
+    names: list[str | None]
+    if all(vectors.modality is not None for vectors in taken):
+        if item.name is not None and len(taken) > 1:
             raise UsageError(
-                what="a store names its own modalities",
+                what=f"a {contents_kind(item)} names its own modalities",
                 at=Place(str(item.path)),
                 found=f"the name {item.name!r}",
                 expected="the path alone",
                 next_step=f"Type {item.path}.",
             )
-        return [_Array(contents, vectors, vectors.name, guessed=False) for vectors in contents.vectors]
-    wanted = item.dataset if item.dataset is not None else feature_column
-    choice = choose_vectors(contents, wanted, flagged=item.dataset is None, alone=alone and item.name is None)
-    if choice.note is not None:
-        notes.append(f"{item.path.name}: {choice.note}")
-    names: list[str | None] = [item.name] * len(choice.vectors)
-    if len(choice.vectors) > 1:
-        names = list(array_names([vectors.name or "" for vectors in choice.vectors]))
+        names = [item.name or vectors.modality for vectors in taken]
+    elif len(taken) > 1:
+        names = list(array_names([vectors.name or "" for vectors in taken]))
     elif repeated and item.name is None:
-        names = list(array_names([choice.vectors[0].name or ""]))
+        names = list(array_names([taken[0].name or ""]))
+    else:
+        names = [item.name]
     return [
-        _Array(contents, vectors, name, guessed=item.name is None)
-        for vectors, name in zip(choice.vectors, names, strict=True)
+        ArrayOf(contents, vectors, name, guessed=item.name is None)
+        for vectors, name in zip(taken, names, strict=True)
     ]
 
 
-def _modalities(
-    arrays: Sequence[_Array], id_column: Sequence[str], notes: list[str], report: Report
-) -> tuple[tuple[Modality, ...], bool]:
-    usable: list[_Array] = []
-    for array in arrays:
-        try:
-            choose_ids([(array.contents, array.vectors)], id_column)  # each alone, to report every misfit
-            usable.append(array)
-        except PmrlError as error:
-            report(error)
-    columns = choose_ids([(array.contents, array.vectors) for array in usable], id_column)
-    nameless = [array for array, column in zip(usable, columns, strict=True) if column is None]
-    if nameless and len(nameless) < len(usable):
-        report(_some_without_ids(nameless))
-        usable = [array for array, column in zip(usable, columns, strict=True) if column is not None]
-        columns = [column for column in columns if column is not None]
-    groups: dict[str, list[tuple[_Array, Column | None]]] = {}
-    for pair in zip(usable, columns, strict=True):
-        groups.setdefault(pair[0].name or "", []).append(pair)
-    modalities: list[Modality] = []
-    kinds: dict[str, tuple[Place, str]] = {}
-    for name in sorted(groups, key=str.encode):
-        shards = sorted(groups[name], key=lambda pair: natural_key(pair[0].contents.file))
-        try:
-            _check_name(name, shards[0][0])
-            _check_shards(name, [array for array, _ in shards])
-            modalities.append(_modality(name, shards, kinds))
-            missing = missing_shards([Path(array.contents.file).stem for array, _ in shards])
-            if missing:
-                shown = ", ".join(missing[:3]) + (", …" if missing[3:] else "")
-                notes.append(f"{name}: not all of its files are here, {shown} missing.")
-        except PmrlError as error:
-            report(error)
-    notes += _look_alikes(modalities)
-    named_by_row = bool(modalities) and all(modality.id_name is None for modality in modalities)
-    if named_by_row:
-        _check_row_order(modalities, notes, report)
-    if len({kind for _, kind in kinds.values()}) > 1:
-        report(_mixed_types(kinds))
-    return tuple(modalities), named_by_row
+def contents_kind(item: Item) -> str:
+    """Return what kind of file or folder an item is, as people call it."""
+    from pmrl_cli.files.formats import registry
 
-
-def _some_without_ids(nameless: Sequence[_Array]) -> DataError:
-    places = [Place(array.contents.file, array.vectors.name) for array in nameless]
-    return DataError(
-        what="some files have ids and some have none",
-        at=places[0],
-        others=places[1:],
-        found="no ids",
-        expected="ids in every file or in none",
-        next_step="Add ids, or name their column with --id-column.",
-    )
-
-
-def _check_name(name: str, array: _Array) -> None:
-    if not name.isprintable():
-        raise DataError(
-            what="modality name cannot be shown",
-            at=Place(array.contents.file, array.vectors.name),
-            found=repr(name[:80]),
-            expected="printable characters",
-            next_step="Name it with name=path.",
-        )
-
-
-def _check_shards(name: str, arrays: Sequence[_Array]) -> None:
-    first, rows = arrays[0], [array.vectors.rows for array in arrays]
-    for array in arrays:
-        if array.vectors.dim != first.vectors.dim:
-            raise DataError(
-                what=f"shards of modality {name!r} differ in columns",
-                at=Place(array.contents.file, array.vectors.name),
-                found=f"{array.vectors.dim}",
-                expected=f"{first.vectors.dim} as in {first.contents.file}",
-                next_step="If they are two modalities, name them with name=path.",
-            )
-    nameless = all(array.guessed and not id_columns(array.contents, array.vectors, ()) for array in arrays)
-    # real shards are of one length but for the last
-    if nameless and len(arrays) > PER_SAMPLE and len(set(rows[:-1])) > 1:
-        raise per_sample_error(
-            first.contents.file, f"{len(arrays)} files of {first.vectors.dim} columns and unequal rows without ids"
-        )
-
-
-def _modality(
-    name: str, shards: Sequence[tuple[_Array, Column | None]], kinds: dict[str, tuple[Place, str]]
-) -> Modality:
-    vectors = tuple(array.vectors for array, _ in shards)
-    named = [(array, column) for array, column in shards if column is not None]
-    if not named:
-        return Modality(name, vectors, _row_numbers(sum(shard.rows for shard in vectors)), None)
-    parts, places = [], []
-    for array, column in named:
-        values = column.load(text=True)
-        place = Place(array.contents.file, column.name)
-        kinds.setdefault(name, (place, "integers" if pa.types.is_integer(values.type) else "text"))
-        parts.append(text_ids(values, file=array.contents.file, dataset=column.name))
-        places.append((array.contents.file, column.name, array.vectors.rows))
-    ids = pa.concat_arrays(parts)
-    check_unique(ids, places)
-    return Modality(name, vectors, ids, named[0][1].name)
-
-
-def _look_alikes(modalities: Sequence[Modality]) -> list[str]:
-    """Return a note if ids of two modalities differ only in how Unicode composes them: they are not joined."""
-    seen: dict[str, tuple[str, str]] = {}
-    for modality in modalities:
-        beyond = modality.ids.filter(pc.invert(pc.string_is_ascii(modality.ids)))
-        composed = pc.utf8_normalize(beyond, form="NFC")
-        for text, plain in zip(beyond.to_pylist(), composed.to_pylist(), strict=True):
-            name, other = seen.setdefault(plain, (modality.name, text))
-            if other != text:
-                return [
-                    f"ids differ only by Unicode normalisation and are not joined, as {other!r} of {name} and "
-                    f"{text!r} of {modality.name} (both {plain!r} in NFC)."
-                ]
-    return []
-
-
-def _row_numbers(rows: int) -> pa.LargeStringArray:
-    return pa.array(np.arange(rows)).cast(pa.large_string())
-
-
-def _check_row_order(modalities: Sequence[Modality], notes: list[str], report: Report) -> None:
-    if len({modality.rows for modality in modalities}) > 1:
-        places = [Place(modality.shards[0].file) for modality in modalities]
-        if len(modalities) > PER_SAMPLE and len({modality.dim for modality in modalities}) == 1:
-            found = f"{len(modalities)} files of {modalities[0].dim} columns and unequal rows without ids"
-            report(per_sample_error(places[0].file, found))
-            return
-        report(
-            DataError(
-                what="no file has ids and rows differ in number",
-                at=places[0],
-                others=places[1:],
-                found=", ".join(f"{modality.name} {modality.rows}" for modality in modalities[:8]),
-                expected="ids, or equal rows in equal order",
-                next_step="Add ids, or name their column with --id-column.",
-            )
-        )
-    notes.append("no file has ids: row i of every file is taken for the same instance.")
-
-
-def _mixed_types(kinds: Mapping[str, tuple[Place, str]]) -> DataError:
-    text = next(place for place, kind in kinds.values() if kind == "text")
-    number = next(place for place, kind in kinds.values() if kind == "integers")
-    return DataError(
-        what="ids of mixed type",
-        at=number,
-        found="integers",
-        expected=f"text as in {text}",
-        next_step="Write the ids as text in both files.",
-    )
+    found = item.form or registry.find(item.path)
+    return "file" if found is None else found.title

@@ -21,10 +21,13 @@ from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
 from pmrl_cli.files.durable.npy import RowStore, digest_rows, npy_header
 from pmrl_cli.files.formats.contents import BFLOAT16, Block, Vectors, to_float32
-from pmrl_cli.files.join.discovery import Modality, Plan
+from pmrl_cli.files.join.discovery import Plan
+from pmrl_cli.files.join.modalities import Modality
 from pmrl_cli.files.join.side_table import SideTable
 
-__all__ = ["Filled", "Scan", "element_type", "fill_all", "join_plan", "scan", "side_columns"]
+__all__ = ["BAD_ROWS", "Filled", "Scan", "element_type", "fill_all", "join_plan", "scan", "side_columns"]
+
+BAD_ROWS = "Drop these instances with --on-bad drop, or keep them without that modality with --on-bad missing."
 
 SIDE_BY_SIDE = 64 * 2**20
 """Bytes of all modalities from which they are streamed side by side: fewer do not pay for more reading processes."""
@@ -237,21 +240,27 @@ def fill_all(
     bad = np.zeros(present.shape, dtype=np.bool_)
     digests: list[str | None] = []
     problems: list[PmrlError] = []
+    plan_notes: list[str] = []
     for column, result in enumerate(_scan_all(plan, joined, targets, progress)):
         if isinstance(result, DataError):
             problems.append(result)
             continue
         if result.bad_rows.total and options.on_bad == "error":
-            problems.append(result.bad_rows.error(next_step="Drop these instances with --on-bad drop."))
+            problems.append(result.bad_rows.error(next_step=BAD_ROWS))
         present[result.missing, column] = False
-        bad[:, column] = result.bad
+        if options.on_bad == "missing":
+            present[result.bad, column] = False
+            if result.bad_rows.total:
+                plan_notes.append(f"{plan.modalities[column].name}: {result.bad_rows.total} bad rows are missing.")
+        else:
+            bad[:, column] = result.bad
         digests.append(result.digest)
     if problems:
         raise_all(problems)
     least = present.shape[1] if options.join == "inner" else options.min_modalities
     usable = present.sum(axis=1) >= least
     keep = usable & ~bad.any(axis=1)
-    notes = [*plan.notes, _join_note(plan, joined, options.join), *_drop_notes(plan, usable, bad)]
+    notes = [*plan.notes, *plan_notes, _join_note(plan, joined, options.join), *_drop_notes(plan, usable, bad)]
     ids = joined.ids
     if not keep.all():
         if not keep.any():

@@ -10,8 +10,9 @@ from pmrl_cli.data.join import Joined, join_ids
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.repeats import repeats_among
 from pmrl_cli.errors import PmrlError
-from pmrl_cli.files.join.discovery import Modality, Plan, discover
-from pmrl_cli.files.join.fill import join_plan, scan, side_columns
+from pmrl_cli.files.join.discovery import Plan, discover
+from pmrl_cli.files.join.fill import BAD_ROWS, join_plan, scan, side_columns
+from pmrl_cli.files.join.modalities import Modality
 
 __all__ = ["Inspection", "inspect_files"]
 
@@ -104,7 +105,7 @@ def _entry(modality: Modality, on_bad: str, problems: list[PmrlError]) -> dict[s
         problems.append(error)
         return entry
     if result.bad_rows.total and on_bad == "error":
-        problems.append(result.bad_rows.error(next_step="Drop these instances with --on-bad drop."))
+        problems.append(result.bad_rows.error(next_step=BAD_ROWS))
     assert result.hashes is not None
     repeats = repeats_among(result.hashes, result.hashes > 0).as_dict()
     counted = {"missing": int(result.missing.sum()), "bad": result.bad_rows.total}

@@ -6,45 +6,40 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from pmrl_cli.files.formats.layout import split_word
+from pmrl_cli.files.formats.names import FEATURE_NAMES, SPLIT_NAMES, base_name, plain_name
+
 __all__ = [
-    "FEATURE_NAMES",
-    "ID_NAMES",
     "array_names",
-    "base_name",
     "missing_shards",
     "modality_names",
-    "natural_key",
-    "never_features",
+    "split_of",
     "unsharded",
 ]
 
-FEATURE_NAMES = (
-    *("embedding", "embeddings", "emb", "features", "feature", "feats", "feat", "vectors", "vector"),
-    *("representation", "representations", "X", "data"),
-)
-ID_NAMES = (
-    *("id", "ids", "_id", "uid", "uuid", "key", "keys", "sample_id", "sample_ids", "item_id", "image_id", "video_id"),
-    *("cell_id", "barcode", "obs_names", "_index", "filename", "filenames", "path", "url"),
-)
-
-_NEVER = re.compile(r"(x_)?(coords?|coordinates|labels?|targets?|umap|tsne|distances?|(.*_)?index)", re.IGNORECASE)
 _OF = re.compile(r"[-_.]?(\d+)-of-(\d+)$")
-_NUMBER = re.compile(r"(.+?)[-_.](\d{3,})$")
-_SUFFIX = re.compile(
-    r"[-_.](train|val|valid|validation|dev|test|features?|feats?|embs?|embeddings?|vectors?|vecs?|representations?)$",
-    re.IGNORECASE,
-)
-_GENERIC = {"part", "shard", *FEATURE_NAMES} - {"X"}
+_WRITTEN = re.compile(r"(?:[-_.][0-9a-f]{8,}(?:-[0-9a-f]{4,})*)?(?:[-_.]c\d{3})?(?:\.(?:snappy|gz|zstd|lz4))?$")
+"""What engines put behind the number of a part: a hash or UUID, ``c000``, the compression."""
 
-
-def natural_key(text: str) -> tuple[tuple[str, int], ...]:
-    """Return a sort key under which ``part-10`` follows ``part-9``."""
-    return tuple((word, int(number or 0)) for word, number in re.findall(r"(\D*)(\d*)", text))
+_NUMBER = re.compile(r"(?:(.*?)[-_.]|(part|shard|batch|chunk|))(\d+)", re.IGNORECASE)
+_GENERIC = {"part", "shard", "batch", "chunk", *FEATURE_NAMES, *SPLIT_NAMES} - {"X"}
 
 
 def unsharded(stem: str) -> str:
-    """Return a stem without the ``-00000-of-00010`` at its end."""
-    return _OF.sub("", stem)
+    """Return a stem without the ``-00000-of-00010`` at its end, and what engines write behind it."""
+    return _OF.sub("", _bare(stem))
+
+
+def _bare(stem: str) -> str:
+    bare = _WRITTEN.sub("", stem)
+    return bare if re.search(r"\d", bare) else stem  # a stem that is a hash alone stays
+
+
+def split_of(path: Path) -> str | None:
+    """Return the part of a data set that a file holds, by its name or its folder's: train, validation or test."""
+    words = [word.lower() for word in re.split(r"[-_.]", unsharded(path.stem))]
+    found = [word for word in (words[-1], words[0], path.resolve().parent.name.lower()) if word in SPLIT_NAMES]
+    return split_word(found[0]) if found else None
 
 
 def missing_shards(stems: Sequence[str]) -> list[str]:
@@ -63,32 +58,47 @@ def missing_shards(stems: Sequence[str]) -> list[str]:
     return missing
 
 
-def base_name(name: str) -> str:
-    """Return the last part of a dataset path; for a run of columns what their names share."""
-    last = name.rsplit("/", 1)[-1]
-    return re.sub(r"[-_.]?\d+\.\.\S*$", "", last)
-
-
-def never_features(name: str) -> bool:
-    """Return whether an array of this name is taken as features only if the user names it."""
-    return _NEVER.fullmatch(base_name(name)) is not None
-
-
-def modality_names(paths: Sequence[Path]) -> list[str]:
+def modality_names(paths: Sequence[Path], dims: Sequence[int] | None = None) -> list[str]:
     """Return the modality of each feature file; equal names are shards of one modality.
 
-    The stem loses shard numbers (``-00000-of-00010``; ``_000``, ``_001`` if they count up from 0 or 1), split and
-    feature words at its end, and the parts that all names share. A stem that says nothing more (``part``,
-    ``features``) gives way to the folder's name.
+    The stem loses shard numbers (``-00000-of-00010``; ``_0``, ``_1`` if they count up from 0 or 1 in one folder and
+    are of one width), split and feature words at its end, and the parts that all names share. A stem that says
+    nothing more (``part``, ``features``) gives way to the folder's name; so do equal names in two folders, unless
+    those are the parts of a split.
+
+    Args:
+        paths: the files.
+        dims: columns of each; None if all are alike.
     """
-    stems = [unsharded(path.stem) for path in paths]
-    stems = _without_shard_numbers(stems)
+    stems = _without_shard_numbers(paths, dims or [0] * len(paths))
     names = []
     for path, stem in zip(paths, stems, strict=True):
-        bare = _strip_words(stem)
+        bare = plain_name(stem)
         generic = bare == "" or bare.lower() in _GENERIC
-        names.append(_strip_words(path.resolve().parent.name) if generic else bare)
-    return _without_shared_parts(names)
+        folder = path.resolve().parent
+        if generic and folder.name.lower() in SPLIT_NAMES:
+            folder = folder.parent
+        names.append(plain_name(folder.name) if generic else bare)
+    return _without_shared_parts(_by_folder(paths, names))
+
+
+def _by_folder(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+    folders = [path.resolve().parent for path in paths]
+    homes: dict[str, set[Path]] = {}
+    for folder, name in zip(folders, names, strict=True):
+        homes.setdefault(name, set()).add(folder)
+    apart = {
+        name
+        for name, found in homes.items()
+        if len(found) > 1 and not all(one.name.lower() in SPLIT_NAMES or one.name == name for one in found)
+    }
+    inside: dict[Path, set[str]] = {}
+    for folder, name in zip(folders, names, strict=True):
+        inside.setdefault(folder, set()).add(name)
+    return [
+        name if name not in apart else folder.name if len(inside[folder]) == 1 else f"{folder.name}_{name}"
+        for folder, name in zip(folders, names, strict=True)
+    ]
 
 
 def array_names(names: Sequence[str]) -> list[str]:
@@ -98,27 +108,40 @@ def array_names(names: Sequence[str]) -> list[str]:
         paths = [path[:-1] for path in paths]
     while len({path[0] for path in paths}) == 1 and min(len(path) for path in paths) > 1:
         paths = [path[1:] for path in paths]
-    return [_strip_words("_".join(path)) for path in paths]
+    return [plain_name("_".join(path)) for path in paths]
 
 
-def _strip_words(stem: str) -> str:
-    while (match := _SUFFIX.search(stem)) is not None and match.start() > 0:
-        stem = stem[: match.start()]
-    return stem
-
-
-def _without_shard_numbers(stems: Sequence[str]) -> list[str]:
-    matches = [_NUMBER.fullmatch(stem) for stem in stems]
-    numbers: dict[str, set[int]] = {}
-    for match in matches:
-        if match is not None:
-            numbers.setdefault(match[1], set()).add(int(match[2]))
-    # resnet_101 and resnet_152 are two models, not two shards
-    counted = {key for key, found in numbers.items() if min(found) <= 1 and max(found) - min(found) == len(found) - 1}
+def _without_shard_numbers(paths: Sequence[Path], dims: Sequence[int]) -> list[str]:
+    bare = [_bare(path.stem) for path in paths]
+    stems = [_OF.sub("", stem) for stem in bare]
+    parts = [_counted(stem) for stem in stems]
+    runs: dict[tuple[Path, str], list[tuple[str, int]]] = {}
+    for path, part, dim in zip(paths, parts, dims, strict=True):
+        if part is not None:
+            runs.setdefault((path.resolve().parent, part[0]), []).append((part[1], dim))
+    counted = {key for key, found in runs.items() if _is_run(found)}
     return [
-        stem if match is None or match[1] not in counted else match[1]
-        for stem, match in zip(stems, matches, strict=True)
+        stem if part is None or (path.resolve().parent, part[0]) not in counted else part[0]
+        for path, stem, part in zip(paths, stems, parts, strict=True)
     ]
+
+
+def _counted(stem: str) -> tuple[str, str] | None:
+    """Return what stands before the number of a shard, and the number as written."""
+    match = _NUMBER.fullmatch(stem)
+    return None if match is None else (match[1] or match[2] or "", match[3])
+
+
+def _is_run(found: Sequence[tuple[str, int]]) -> bool:
+    """Return whether numbers count up from 0 or 1; short ones only if several files are of one width.
+
+    resnet_101 and resnet_152 are two models, not two shards; nor are layers of two widths.
+    """
+    numbers = [int(number) for number, _ in found]
+    long = all(len(number) >= 3 for number, _ in found)
+    alike = len(found) > 1 and len({dim for _, dim in found}) == 1
+    counts = min(numbers) <= 1 and max(numbers) - min(numbers) == len(set(numbers)) - 1 == len(numbers) - 1
+    return counts and (long or alike)
 
 
 def _without_shared_parts(names: Sequence[str]) -> list[str]:

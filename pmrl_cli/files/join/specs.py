@@ -1,4 +1,4 @@
-"""FILES as typed, expanded to the single files they mean."""
+"""FILES as typed, expanded to the single files and folders that are read as one."""
 
 from __future__ import annotations
 
@@ -8,44 +8,52 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError, printable
-from pmrl_cli.files.formats import sandbox_client
-from pmrl_cli.files.formats.arrays import probe_npy, probe_npz, probe_safetensors
-from pmrl_cli.files.formats.contents import Contents, check_regular, reading, signature
-from pmrl_cli.files.formats.pickles import refuse_pickle
-from pmrl_cli.files.formats.store import EXPORT, STORE, check_listed, check_unread, folder_format, probe_store
-from pmrl_cli.files.formats.unchanging import unchanging
-from pmrl_cli.files.join.naming import natural_key, unsharded
+from pmrl_cli.files.formats import registry
+from pmrl_cli.files.formats.contents import FLOATS, Contents
+from pmrl_cli.files.formats.layout import FEW, MANY
+from pmrl_cli.files.formats.names import natural_key, never_features
+from pmrl_cli.files.formats.probe import probe
+from pmrl_cli.files.formats.store import EXPORT, STORE, check_unread, folder_format
+from pmrl_cli.files.join.beside import names_ids
+from pmrl_cli.files.join.naming import unsharded
 
-__all__ = ["Item", "Report", "check_not_input", "expand", "parse_spec", "probe"]
+__all__ = ["Item", "Report", "check_not_input", "expand", "parse_spec"]
 
 Report = Callable[[PmrlError], None]
 """Takes an error: raises it, or keeps it so that the others are found too."""
 
-_PROBES: dict[str, Callable[[Path], Contents]] = {
-    **dict.fromkeys(sandbox_client.KINDS, sandbox_client.probe),
-    ".npy": probe_npy,
-    ".npz": probe_npz,
-    ".safetensors": probe_safetensors,
-}
-
 
 @dataclass(frozen=True)
 class Item:
-    """One file (or STORE) to read, and what the user said about it.
+    """One file, or folder that is read as one, and what the user said about it.
 
     Args:
-        path: the file.
+        path: the file or folder.
         name: the modality, where the user or the folder names it.
         dataset: HDF5 dataset, column or member to take.
+        form: its format, where the path does not tell.
+        members: the files of the folder that are meant; none for all.
     """
 
     path: Path
     name: str | None = None
     dataset: str | None = None
+    form: registry.Format | None = None
+    members: tuple[str, ...] = ()
 
 
 def parse_spec(text: str) -> Item:
-    """Read ``path``, ``name=path``, ``path:/dataset`` or ``path#column``; a path that exists is itself first."""
+    """Read ``path``, ``name=path``, ``path:/dataset`` or ``path#column``; a path that exists is itself first.
+
+    Raises: UsageError for an empty path.
+    """
+    if not text:
+        raise UsageError(
+            what="empty path",
+            found="''",
+            expected="a file or a folder",
+            next_step="Type . for this folder, or leave it out.",
+        )
     if Path(text).exists():
         return Item(Path(text))
     name = None
@@ -82,34 +90,11 @@ def check_not_input(out: Path, files: Sequence[str]) -> None:
             )
 
 
-def probe(path: Path) -> Contents:
-    """Return what a file or STORE holds.
-
-    Raises: DataError if it is missing, unreadable or of an unknown kind; PolicyError if its kind refuses it.
-    """
-    if path.is_dir():
-        return probe_store(path)
-    check_regular(path)
-    refuse_pickle(path)
-    check_listed(path)
-    known = _PROBES.get(path.suffix.lower())
-    if known is None:
-        raise DataError(
-            what="unknown kind of file",
-            at=Place(str(path)),
-            found=f"suffix {path.suffix!r}",
-            expected=f"one of {', '.join(_PROBES)}",
-            next_step="Convert it, or rename it if it is one of these.",
-        )
-    with reading(str(path)):
-        before = signature(path)
-    return unchanging(path, before, known(path))
-
-
 def expand(files: Sequence[str], report: Report) -> tuple[list[Item], list[str]]:
-    """Return the files that FILES mean, and notes on what a folder held besides.
+    """Return the files and folders that FILES mean, and notes on what a folder held besides.
 
-    A plain folder gives its direct files; an export gives the files of its modalities; a STORE stays whole.
+    A folder of a known format, a STORE for example, stays whole, and so does one with a file for each instance. Any
+    other gives its direct files; an export gives the files of its modalities.
 
     Args:
         files: as typed.
@@ -118,22 +103,39 @@ def expand(files: Sequence[str], report: Report) -> tuple[list[Item], list[str]]
     items: list[Item] = []
     notes: list[str] = []
     for text in files:
-        item = parse_spec(text)
-        if not item.path.is_dir():
-            items.append(item)
-            continue
         try:
-            items += _folder(item, notes)
+            item = parse_spec(text)
+            items += _folder(item, notes) if item.path.is_dir() else [item]
         except PmrlError as error:
             report(error)
-    return list(dict.fromkeys(items)), notes
+    return _gathered(list(dict.fromkeys(items)), notes), notes
+
+
+def _gathered(items: Sequence[Item], notes: list[str]) -> list[Item]:
+    """Put files together that are one for each instance, as a shell lists them for ``image/*.npy``."""
+    by_folder: dict[tuple[Path, str], list[Item]] = {}
+    for item in items:
+        if item.form is None and item.dataset is None and not item.path.is_dir():
+            by_folder.setdefault((item.path.parent, item.path.suffix.lower()), []).append(item)
+    gathered: dict[Item, Item | None] = {}
+    for (folder, _), group in by_folder.items():
+        files = [item.path for item in group]
+        names = {item.name for item in group}
+        if len(names) == 1 and _one_per_instance(files):
+            members = tuple(path.name for path in files)
+            notes.append(_said(folder, len(files)))
+            gathered |= dict.fromkeys(group, None)
+            gathered[group[0]] = Item(folder, names.pop(), None, registry.PER_INSTANCE, members)
+    return [found for item in items if (found := gathered.get(item, item)) is not None]
+
+
+def _said(folder: Path, count: int) -> str:
+    return printable(f"{folder.name or folder}: {count} files of one instance each, whose names are the ids.")
 
 
 def _folder(item: Item, notes: list[str]) -> list[Item]:
     kind = folder_format(item.path)
-    if kind == STORE:
-        return [item]
-    if kind not in (None, EXPORT):
+    if kind not in (None, EXPORT, STORE):
         raise DataError(
             what="folder holds no features",
             at=Place(str(item.path)),
@@ -141,34 +143,107 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
             expected="feature files, a store or an export",
             next_step="Name the features, not the model.",
         )
+    if kind != EXPORT and registry.find(item.path) is not None:
+        return [item]
+    known = registry.suffixes()
     direct = _files(item.path)
-    found = [Item(file, item.name, item.dataset) for file in direct if file.suffix.lower() in _PROBES]
+    features = [file for file in direct if file.suffix.lower() in known]
+    if kind is None and item.dataset is None and _one_per_instance(features):
+        notes.append(_said(item.path, len(features)))
+        return [Item(item.path, item.name, None, registry.PER_INSTANCE, tuple(file.name for file in features))]
+    found = [Item(file, item.name, item.dataset) for file in features]
+    inner = sorted(path for path in item.path.iterdir() if path.is_dir() and not path.name.startswith("."))
     if kind == EXPORT:
         # what is fused from the modalities is none itself
         found = [entry for entry in found if unsharded(entry.path.stem) != "fused"]
-        folders = sorted(path for path in item.path.iterdir() if path.is_dir() and path.name != "fused")
         found += [
-            Item(file, folder.name) for folder in folders for file in _files(folder) if file.suffix.lower() in _PROBES
+            Item(file, folder.name)
+            for folder in inner
+            if folder.name != "fused"
+            for file in _files(folder)
+            if file.suffix.lower() in known
         ]
         check_unread(item.path, {entry.path for entry in found})
-    elif skipped := [file.name for file in direct if file.suffix.lower() not in _PROBES] + _folders(item.path):
-        shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
-        notes.append(printable(f"skipped in {item.path.name}: {shown}."))
+    elif not found and item.name is None and item.dataset is None:
+        return _inner(item.path, inner, notes)
+    else:
+        skipped = [file.name for file in direct if file.suffix.lower() not in known and not names_ids(file)]
+        skipped += [f"{path.name}/" for path in inner]
+        if skipped:
+            shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
+            notes.append(printable(f"skipped in {item.path.name}: {shown}."))
     if not found:
-        raise DataError(
-            what="folder holds no feature file",
-            at=Place(str(item.path)),
-            found="no file of a known kind directly in it",
-            expected=f"one of {', '.join(_PROBES)}",
-            next_step="Name a folder of feature files.",
-        )
+        raise _nothing(item.path)
     return found
 
 
-def _folders(folder: Path) -> list[str]:
-    return sorted(f"{path.name}/" for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
+def _inner(folder: Path, inner: Sequence[Path], notes: list[str]) -> list[Item]:
+    """Return what the folders in one without files of its own give: as if they had been typed."""
+    known = registry.suffixes()
+    filled = [
+        path
+        for path in inner
+        if registry.find(path) is not None or any(file.suffix.lower() in known for file in _files(path))
+    ]
+    if not filled:
+        raise _nothing(folder)
+    notes.append(printable(f"read in {folder.name}: {', '.join(f'{path.name}/' for path in filled[:8])}."))
+    return [entry for path in filled for entry in _folder(Item(path), notes)]
+
+
+def _nothing(folder: Path) -> DataError:
+    return DataError(
+        what="folder holds no feature file",
+        at=Place(str(folder)),
+        found="no file of a known kind directly in it",
+        expected=f"one of {', '.join(registry.suffixes())}",
+        next_step="Name a folder of feature files.",
+    )
 
 
 def _files(folder: Path) -> list[Path]:
     files = [path for path in folder.iterdir() if not path.is_dir() and not path.name.startswith(".")]
     return sorted(files, key=lambda path: natural_key(path.name))
+
+
+def _one_per_instance(files: Sequence[Path]) -> bool:
+    """Return whether files are one for each instance, by a look into some of them.
+
+    They are if all are of one suffix and one width, hold a single array of floats and no ids, and either that array
+    is of one row, or there are more than a dozen that do not count up as shards do.
+    """
+    if len(files) < FEW or len({file.suffix.lower() for file in files}) > 1:
+        return False
+    files = sorted(files, key=lambda file: natural_key(file.name))
+    looked_at = {0, len(files) // 4, len(files) // 2, 3 * len(files) // 4, len(files) - 1}
+    sizes = set()
+    for index in sorted(looked_at):
+        try:
+            sizes.add(_instance_in(probe(files[index])))
+        except (PmrlError, OSError):
+            return False
+    if None in sizes or len({size[1] for size in sizes if size}) > 1:
+        return False
+    lengths = {size[0] for size in sizes if size}
+    return lengths == {1} or (len(files) > MANY and not _counts_up(files, lengths))
+
+
+def _counts_up(files: Sequence[Path], lengths: set[int]) -> bool:
+    matches = [re.fullmatch(r"(.*?)(\d+)", unsharded(file.stem)) for file in files]
+    if any("-of-" in file.stem for file in files):
+        return True
+    if None in matches or len({match[1] for match in matches if match}) > 1 or len(lengths) > 2:
+        return False
+    numbers = sorted(int(match[2]) for match in matches if match)
+    return numbers[0] <= 1 and numbers[-1] - numbers[0] == len(numbers) - 1
+
+
+def _instance_in(contents: Contents) -> tuple[int, int] | None:
+    """Return (t, d) of the one array of floats of a file without ids, None if it holds something else."""
+    arrays = [one for one in contents.vectors if one.dtype in FLOATS and not never_features(one.name or "")]
+    if any(one.nameable for one in contents.columns) or contents.unpooled or any(one.ids for one in arrays):
+        return None
+    if len(arrays) == 1:
+        return arrays[0].rows, arrays[0].dim
+    flat = [one for one in contents.columns if not never_features(one.name)]
+    return (1, flat[0].rows) if not arrays and len(flat) == 1 and flat[0].rows > 1 else None

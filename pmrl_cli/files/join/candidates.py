@@ -1,0 +1,98 @@
+"""Columns that could be ids though nothing says so: while there are any, rows are not taken for instances."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pmrl_cli.errors import DataError, Place, PmrlError, printable
+from pmrl_cli.files.formats.contents import Column, Contents, Vectors
+
+__all__ = ["could_be_ids", "refuse_row_join"]
+
+_DISTINCT = 0.9
+"""Share of distinct values from which a column is worth naming, though ids must all be distinct."""
+
+_MOST_COLUMNS = 32
+_SHOWN = 6
+
+Shards = tuple[Sequence[Contents], Sequence[Vectors]]
+
+
+def could_be_ids(contents: Contents, vectors: Vectors) -> list[tuple[Column, pa.Array]]:
+    """Return the columns of text or integers with (nearly) as many distinct values as an array has rows."""
+    found = []
+    for column in [one for one in contents.columns if one.nameable and one.rows == vectors.rows][:_MOST_COLUMNS]:
+        try:
+            values = _as_text(column.load(text=True))
+        except (PmrlError, pa.ArrowException):
+            continue
+        distinct = pc.count_distinct(values, mode="only_valid").as_py()
+        if vectors.rows > 1 and distinct >= _DISTINCT * vectors.rows:
+            found.append((column, values))
+    return found
+
+
+def _as_text(values: pa.Array) -> pa.Array:
+    return values.cast(pa.large_string())
+
+
+def refuse_row_join(modalities: Sequence[Shards]) -> None:
+    """Refuse to join by row while a column could be the ids.
+
+    Args:
+        modalities: the files and arrays of each.
+
+    Raises: DataError that lists such columns, how many of their values are distinct and shared, and what to type.
+    """
+    per_modality: list[dict[str, pa.Array]] = []
+    places: list[Place] = []
+    for contents, shards in modalities:
+        columns: dict[str, list[pa.Array]] = {}
+        for one, vectors in zip(contents, shards, strict=True):
+            for column, values in could_be_ids(one, vectors):
+                columns.setdefault(column.name.lstrip("/"), []).append(values)
+                places.append(Place(one.file))
+        per_modality.append({n: pa.concat_arrays(v) for n, v in columns.items() if len(v) == len(shards)})
+    if not any(per_modality):
+        return
+    ranked = sorted(_judged(per_modality), key=lambda one: (-one[1], -one[2], -one[3], one[0]))
+    shown = "; ".join(
+        f"{name}: {share} of {rows} distinct values"
+        + (f", {shared} in all modalities" if in_all else "")
+        + ("" if in_all else ", not in all files")
+        for name, in_all, shared, _, share, rows in ranked[:_SHOWN]
+    )
+    best = ranked[0]
+    option = f"--id-column {best[0]}"
+    raise DataError(
+        what="ids are not known, and some columns could be them",
+        at=places[0],
+        found=printable(shown),
+        expected="one column named as the ids, or none that could be",
+        next_step=printable(
+            f"Type {option} to join by it, or --by-row if row i of every file is the same instance."
+            if best[1] and best[2]
+            else f"Type --by-row if row i of every file is the same instance, or name the ids, as in {option}."
+        ),
+    )
+
+
+Judged = tuple[str, bool, int, bool, int, int]
+
+
+def _judged(per_modality: Sequence[dict[str, pa.Array]]) -> list[Judged]:
+    """Return of each column: name, in all modalities, values shared by all, unique in all, least distinct, rows."""
+    judged = []
+    for name in dict.fromkeys(name for columns in per_modality for name in columns):
+        having = [columns[name] for columns in per_modality if name in columns]
+        in_all = len(having) == len(per_modality)
+        shared = having[0].unique()
+        for values in having[1:]:
+            shared = shared.filter(pc.is_in(shared, value_set=values))
+        distinct = min(pc.count_distinct(values).as_py() for values in having)
+        unique = all(pc.count_distinct(values).as_py() == len(values) for values in having)
+        judged.append((name, in_all, len(shared) if in_all else 0, unique, distinct, len(having[0])))
+    return judged
