@@ -15,8 +15,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
-    from pmrl_cli.training.loop import Progress as Evaluation
-    from pmrl_cli.training.loop import Schedule
+    from pmrl_cli.training.progress import Progress as Evaluation
+    from pmrl_cli.training.progress import Schedule
 
 __all__ = ["FitProgress"]
 

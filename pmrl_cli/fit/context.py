@@ -22,7 +22,7 @@ from pmrl_cli.data.split import TEST, split_instances
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.training.devices import choose_device
-from pmrl_cli.training.loop import Progress, Schedule
+from pmrl_cli.training.progress import Progress, Schedule
 from pmrl_cli.training.run import Run, check_objective, needs_of
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.world import ALONE, World

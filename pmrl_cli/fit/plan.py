@@ -14,7 +14,7 @@ from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.suspects import drop_suspects
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.training.heldout import HELD_OUT_LIMIT, ValidationSet
-from pmrl_cli.training.loop import Schedule, schedule
+from pmrl_cli.training.progress import Schedule, schedule
 from pmrl_cli.world import first_arrays
 
 __all__ = ["Plan", "make_plan", "without_suspects"]

@@ -14,7 +14,7 @@ from pmrl_cli.ensemble import Member
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan, without_suspects
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
-from pmrl_cli.training.loop import Progress
+from pmrl_cli.training.progress import Progress
 
 __all__ = ["refit"]
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pmrl_cli.closed_form.init import GccaConfig
 from pmrl_cli.ensemble import Member
 from pmrl_cli.training.heldout import HeldOut
-from pmrl_cli.training.loop import Progress, Schedule
+from pmrl_cli.training.progress import Progress, Schedule
 from pmrl_cli.training.settings import FitSettings
 
 __all__ = ["ClosedForm", "FitResult", "Model", "Recipe"]

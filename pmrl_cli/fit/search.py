@@ -20,7 +20,7 @@ from pmrl_cli.fit.result import ClosedForm, Model, Recipe
 from pmrl_cli.fit.starts import choose_starts
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share, reciprocal_ranks_by_instance
-from pmrl_cli.training.loop import Trained
+from pmrl_cli.training.loop import TrainResult
 from pmrl_cli.training.run import closed_form_stands_in, embed, objectives_of
 
 __all__ = ["SearchResult", "choose_members", "search"]
@@ -36,7 +36,7 @@ class Candidate:
     """A recipe that was tried, with its trained weights and the data they were trained on."""
 
     recipe: Recipe
-    trained: Trained
+    trained: TrainResult
     data: ProjectedData
 
 

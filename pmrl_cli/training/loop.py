@@ -1,11 +1,11 @@
-"""The loop: steps on batches, held-out retrieval from step 0, the best weights kept."""
+"""The training loop: steps on batches, held-out retrieval from step 0, the best weights kept."""
 
 from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
 
@@ -19,20 +19,18 @@ from pmrl_cli.methods.protocol import Method
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.devices import tensor_cores
-from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval, mean_share
+from pmrl_cli.training.evaluator import Evaluator
+from pmrl_cli.training.heldout import HeldOut, ValidationSet
 from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs
+from pmrl_cli.training.progress import Progress, Schedule, best_line
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.training.step import Step, StepOptions, Totals
-from pmrl_cli.training.watch import held_out_statistics
 from pmrl_cli.world import ALONE, World
 
-__all__ = ["Interrupted", "Progress", "Schedule", "Trained", "schedule", "train"]
+__all__ = ["Interrupted", "TrainContext", "TrainResult", "Trainee", "Validation", "train"]
 
-_UNREAD = {"cpu": 1, "cuda": 32}
-"""Steps taken before their numbers are looked at: looking waits for a GPU."""
-
-CRITERION = "criterion"
-"""Name of a method's own criterion among the statistics of a line."""
+SYNC_EVERY = {"cpu": 1, "cuda": 32}
+"""Steps between reads of the loss; reading synchronises the GPU."""
 
 NAMED = 5
 """Instances of a batch that an error names."""
@@ -49,64 +47,68 @@ class Interrupted(Exception):  # noqa: N818 - not an error: the user asked
 
 
 @dataclass(frozen=True)
-class Progress:
-    """One line of history: the state of training at an evaluation.
+class Trainee:
+    """What is trained.
 
     Args:
-        stage: which run of the fit this is: ``linear dropout 0.5`` (a recipe) or ``refit linear dropout 0.5``.
-        step: optimiser steps done.
-        epoch: passes over the training instances done.
-        loss: mean training loss since the previous line; NaN at step 0.
-        share: mean over validation instances of sigma_1^2 / k_i, in (0, 1].
-        mrr: held-out mean reciprocal rank, mean over ordered pairs of modalities; NaN (like share, r1) in a refit.
-        r1: held-out recall at 1, likewise.
-        parts: means of the terms' parts since the previous line.
-        statistics: what diagnosis says of the validation instances (``held_out_statistics``); empty in a refit.
+        method: whose facts and update are followed.
+        encoder: of the method, at its start, on the CPU.
+        terms: of the method, and those added to them.
+    """
+
+    method: Method
+    encoder: Encoder
+    terms: WeightedTerms
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The instances that are ranked at each evaluation.
+
+    Args:
+        positions: where they are in the inputs of the training data; every process holds them.
+        instances: which they are, and what is right for which.
+    """
+
+    positions: Tensor
+    instances: ValidationSet
+
+
+@dataclass(frozen=True)
+class TrainContext:
+    """Where and how long to train, and what is called meanwhile.
+
+    Args:
+        stage: name of the run, for its history.
+        names: of the modalities, for its history.
+        schedule: how long and in what portions.
+        settings: of the fit.
+        device: where to train.
+        bf16: whether the encoder's products run in bfloat16.
+        checkpoint: state is loaded from it if it holds any, and saved to it.
+        ids_of: ids of training instances by number, to name some in an error.
+        report: called at each evaluation.
+        should_stop: asked at each step; True, in any process, saves a checkpoint and raises.
+        deadline: on the monotonic clock of rank 0; the first evaluation after it is the last.
+        world: the processes that train together.
     """
 
     stage: str
-    step: int
-    epoch: float
-    loss: float
-    share: float
-    mrr: float
-    r1: float
-    parts: dict[str, float]
-    statistics: dict[str, float]
-
-    @property
-    def quality(self) -> float:
-        """What chooses between lines: the method's own criterion if it has one, else retrieval."""
-        return self.statistics.get(CRITERION, self.mrr)
+    names: tuple[str, ...]
+    schedule: Schedule
+    settings: FitSettings
+    device: torch.device
+    bf16: bool
+    checkpoint: Checkpoint
+    ids_of: Callable[[list[int]], list[str]]
+    report: Callable[[Progress, Schedule], None] = lambda *_: None
+    should_stop: Callable[[], bool] = lambda: False
+    deadline: float | None = None
+    world: World = ALONE
 
 
 @dataclass(frozen=True)
-class Schedule:
-    """How long and in what portions to train.
-
-    Args:
-        batch_size: instances a step.
-        steps: most steps.
-        every: steps between evaluations.
-    """
-
-    batch_size: int
-    steps: int
-    every: int
-
-
-def schedule(settings: FitSettings, instances: int) -> Schedule:
-    """Return the schedule for a number of training instances."""
-    # A power of two, at most a quarter of the instances: epochs have steps, and batches have negatives.
-    batch = settings.batch_size or min(1024, max(32, 2 ** int(math.log2(max(2, instances / 4)))))
-    batch = min(batch, instances)
-    epoch = max(1, instances // batch)
-    every = max(15, epoch // 4)
-    return Schedule(batch, settings.steps if settings.steps is not None else max(2400, 20 * epoch), every)
-
-
-@dataclass(frozen=True)
-class Trained:
+class TrainResult:
     """What training leaves.
 
     Args:
@@ -122,213 +124,37 @@ class Trained:
     learned: dict[str, float]
 
 
-@dataclass(frozen=True)
-class _Judge:
-    """The validation instances, and what an evaluation asks of them."""
-
-    inputs: Inputs
-    validation: ValidationSet
-    names: Sequence[str]
-    seed: int
-    method: Method
-    world: World
-
-    def __call__(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:
-        """Return mean share, held-out retrieval and the statistics of diagnosis, as rank 0 finds them."""
-        found = self._found(encoder) if self.world.rank == 0 else (math.nan, HeldOut(math.nan, math.nan), {})
-        share, quality, statistics = self.world.agree(found)
-        return share, HeldOut(*quality), statistics
-
-    def _found(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:
-        encoder.eval()
-        present, key = self.inputs.present, self.method.spectrum_temperature
-        with torch.no_grad():
-            encoded = encoder(self.inputs)
-            embeddings = encoded.vectors
-            share = mean_share(embeddings, present)
-            if not math.isfinite(share):
-                return share, HeldOut(math.nan, math.nan), {}
-            quality = held_out_retrieval(embeddings, present, self.validation.labels, self.validation.relevance)
-            statistics = held_out_statistics(
-                embeddings,
-                present,
-                self.names,
-                seed=self.seed,
-                temperature=getattr(self.method.settings, key) if key else None,
-                sign_aware=self.method.sign_aware,
-            )
-            own = self.method.criterion(encoder, encoded, self.inputs)
-            if own is not None:
-                statistics[CRITERION] = own
-        encoder.train()
-        return share, quality, statistics
-
-
-def train(
-    method: Method,
-    encoder: Encoder,
-    terms: WeightedTerms,
-    data: TrainingData,
-    *,
-    stage: str,
-    names: Sequence[str],
-    ids_of: Callable[[list[int]], list[str]],
-    validation: Tensor | None,
-    held_out: ValidationSet | None,
-    plan: Schedule,
-    settings: FitSettings,
-    device: torch.device,
-    bf16: bool,
-    checkpoint: Checkpoint,
-    report: Callable[[Progress, Schedule], None],
-    should_stop: Callable[[], bool],
-    deadline: float | None = None,
-    world: World = ALONE,
-) -> Trained:
+def train(trainee: Trainee, data: TrainingData, validation: Validation | None, context: TrainContext) -> TrainResult:
     """Train an encoder and return it with its best weights.
 
     Args:
-        method: whose facts and update are followed.
-        encoder: of the method, at its start, on the CPU.
-        terms: of the method, and those added to them.
+        trainee: what is trained.
         data: the instances that train.
-        stage: name of the run, for its history.
-        names: of the modalities, for its history.
-        ids_of: ids of training instances by number, to name some in an error.
-        validation: (n_validation,) where in the data those are that are ranked at each evaluation, held by every
-            process; None runs all steps unjudged.
-        held_out: those instances; None where ``validation`` is.
-        plan: schedule.
-        settings: of the fit.
-        device: where to train.
-        bf16: whether the encoder's products run in bfloat16.
-        checkpoint: state is loaded from it if it holds any, and saved to it.
-        report: called at each evaluation.
-        should_stop: asked at each step; True, in any process, saves a checkpoint and raises.
-        deadline: on the monotonic clock of rank 0; the first evaluation after it is the last.
-        world: the processes that train together.
+        validation: those that are ranked at each evaluation; None runs all steps unjudged.
+        context: where, for how long, and what is called meanwhile.
 
     Raises: DivergedError on a loss, gradient, embedding or weight that is not finite, before it reaches the weights
         that are kept or a checkpoint; ResourceError if a step has no room; Interrupted.
     """
+    device, encoder = context.device, trainee.encoder
     encoder.to(device)
-    terms.to(device)
-    options = StepOptions(settings.learning_rate, settings.mixup, settings.seed, bf16)
-    take_step = Step(encoder, terms, options, method.update(encoder), world)
-    sampler = BatchSampler(len(data), plan.batch_size, settings.seed)
-    judge = None
-    if validation is not None:
-        held = map_inputs(data.inputs, lambda tensor: tensor[validation].to(device))
-        assert held_out is not None
-        judge = _Judge(held, held_out, names, settings.seed, method, world)
-    history: list[Progress] = []
-    best_state: dict[str, Tensor] = {}
-
-    def evaluate(step: int, sums: dict[str, float], count: int) -> Progress:
-        share, quality, statistics = math.nan, HeldOut(math.nan, math.nan), dict[str, float]()
-        if judge is not None:
-            share, quality, statistics = judge(encoder)
-            if not math.isfinite(share):
-                raise _diverged(f"embeddings that are not finite after step {step}{learned_on(places)}", settings)
-        # Sorted, so that a history read back from a checkpoint is the same to the byte.
-        means = {name: total / count for name, total in sorted(sums.items())} if count else {}
-        loss = means.pop("loss", math.nan)
-        line = Progress(
-            stage, step, step / sampler.per_epoch, loss, share, quality.mrr, quality.r1, means, statistics
-        )
-        history.append(line)
-        if judge is None or line is _best(history, method):
-            best_state.clear()
-            best_state.update({name: t.detach().cpu().clone() for name, t in encoder.state_dict().items()})
-        report(line, plan)
-        return line
-
-    places = data.positions[:0]
-
-    def learned_on(places: Tensor) -> str:
-        shown = ", ".join(repr(i) for i in ids_of(places[:NAMED].tolist()))
-        return f", whose {len(places)} instances are {shown}{', …' if len(places) > NAMED else ''}" if shown else ""
-
-    def save() -> None:
-        if not all(bool(torch.isfinite(parameter).all()) for parameter in take_step.parameters):
-            raise _diverged(f"weights that are not finite after step {step}", settings)
-        if world.rank == 0:
-            lines = [asdict(line) for line in history]
-            state = (encoder, terms, take_step.optimiser)
-            checkpoint.save(*state, step=step, since=since, sums=sums, history=lines, best=best_state)
-
-    unread: list[tuple[int, Tensor, Totals]] = []
-
-    def settle() -> bool:
-        """Look at the steps not looked at yet, add them up, and return whether anybody asks to stop."""
-        stop = False
-        for number, of_step, totals in unread:
-            parts, norm, asked = totals.read()
-            if not math.isfinite(parts["loss"] + norm):
-                what = "loss" if not math.isfinite(parts["loss"]) else "gradient"
-                found = norm if math.isfinite(parts["loss"]) else parts["loss"]
-                raise _diverged(f"{what} {found} at step {number}{learned_on(of_step)}", settings)
-            for name, part in parts.items():
-                sums[name] = sums.get(name, 0.0) + part
-            stop = stop or asked
-        unread.clear()
-        return stop
-
-    step = 0
-    sums: dict[str, float] = {}
-    since = 0
-    with (
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-        tensor_cores(device, settings.precision),
-    ):
-        saved = checkpoint.load(encoder, terms, take_step.optimiser, world)
-        if saved is not None:
-            step, since, sums = saved.step, saved.since, saved.sums
-            history += [Progress(**line) for line in saved.history]
-            best_state.update(saved.best)
-        else:
-            evaluate(0, {}, 0)
-        last_save = time.monotonic()
-        encoder.train()
-        if bool(world.sum(torch.tensor(float(should_stop())))):
-            save()
-            raise Interrupted
-        loader = BatchLoader(data, sampler, device, world)
+    trainee.terms.to(device)
+    with ExitStack() as stack:
+        stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
+        stack.enter_context(tensor_cores(device, context.settings.precision))
+        loop = _Loop(trainee, data, validation, context)
+        loop.start()
         # Closed by hand: a loop that is left leaves the thread that reads ahead for the collector.
-        with closing(loader.after(step)) as ahead:
-            while step < plan.steps:
-                waited = 0 if judge is None else len(history) - 1 - history.index(_best(history, method))
-                late = deadline is not None and since == 0 and world.agree(time.monotonic() > deadline)
-                if waited >= settings.patience or late:
-                    break
-                batch = next(ahead)
-                places = batch.places
-                try:
-                    totals = take_step(step + 1, batch, stop=should_stop())
-                except (RuntimeError, MemoryError) as error:
-                    if not is_out_of_memory(error):
-                        raise
-                    raise _no_room(error, take_step, step + 1, batch) from None
-                unread.append((step + 1, places, totals))
-                step += 1
-                since += 1
-                due = step % plan.every == 0 or step == plan.steps
-                stop = settle() if due or len(unread) >= _UNREAD[device.type] else False
-                if due:
-                    evaluate(step, sums, since)
-                    sums, since = {}, 0
-                # What is not looked at yet is not kept.
-                if stop or (not unread and time.monotonic() - last_save > CHECKPOINT_SECONDS):
-                    save()
-                    last_save = time.monotonic()
-                if stop:
-                    raise Interrupted
-        settle()
-        save()  # so that a fit resumed in a later run finds this one done
-    encoder.load_state_dict(best_state)
+        ahead = stack.enter_context(closing(BatchLoader(data, loop.sampler, device, context.world).after(loop.step)))
+        while not loop.done():
+            loop.advance(next(ahead))
+        loop.flush_losses()
+        loop.save()  # so that a fit resumed in a later run finds this one done
+    encoder.load_state_dict(loop.best_state)
     encoder.to("cpu").eval()
-    method.finish(encoder, _local_batches(data, world))
-    return Trained(encoder, tuple(history), history[-1] if judge is None else _best(history, method), terms.learned())
+    trainee.method.finish(encoder, _local_batches(data, context.world))
+    best = loop.history[-1] if validation is None else best_line(loop.history, trainee.method)
+    return TrainResult(encoder, tuple(loop.history), best, trainee.terms.learned())
 
 
 def _local_batches(data: TrainingData, world: World) -> Iterator[Inputs]:
@@ -337,6 +163,151 @@ def _local_batches(data: TrainingData, world: World) -> Iterator[Inputs]:
     for first in range(0, len(rows), _FINISHED_AT_ONCE):
         some = rows[first : first + _FINISHED_AT_ONCE]
         yield map_inputs(data.inputs, partial(torch.index_select, dim=0, index=some))
+
+
+class _Loop:
+    """The state of training between steps: what a checkpoint holds, and the losses not read yet."""
+
+    def __init__(
+        self, trainee: Trainee, data: TrainingData, validation: Validation | None, context: TrainContext
+    ) -> None:
+        self._method, self._encoder, self._terms = trainee.method, trainee.encoder, trainee.terms
+        self._context, self._settings = context, context.settings
+        settings = context.settings
+        options = StepOptions(settings.learning_rate, settings.mixup, settings.seed, context.bf16)
+        update = trainee.method.update(trainee.encoder)
+        self._take_step = Step(trainee.encoder, trainee.terms, options, update, context.world)
+        self.sampler = BatchSampler(len(data), context.schedule.batch_size, settings.seed)
+        self._evaluator = None
+        if validation is not None:
+            at = validation.positions
+            held = map_inputs(data.inputs, lambda tensor: tensor[at].to(context.device))
+            names, method = context.names, trainee.method
+            self._evaluator = Evaluator(held, validation.instances, names, settings.seed, method, context.world)
+        self.step = self._since = 0
+        self._sums: dict[str, float] = {}
+        self.history: list[Progress] = []
+        self.best_state: dict[str, Tensor] = {}
+        self._unread: list[tuple[int, Tensor, Totals]] = []
+        self._places = data.positions[:0]
+        self._last_save = time.monotonic()
+
+    def start(self) -> None:
+        """Continue from the checkpoint, or evaluate the start.
+
+        Raises: Interrupted if asked to stop already.
+        """
+        optimiser, world = self._take_step.optimiser, self._context.world
+        saved = self._context.checkpoint.load(self._encoder, self._terms, optimiser, world)
+        if saved is None:
+            self._evaluate()
+        else:
+            self.step, self._since, self._sums = saved.step, saved.since, saved.sums
+            self.history += [Progress(**line) for line in saved.history]
+            self.best_state.update(saved.best)
+        self._last_save = time.monotonic()
+        self._encoder.train()
+        if bool(world.sum(torch.tensor(float(self._context.should_stop())))):
+            self.save()
+            raise Interrupted
+
+    def done(self) -> bool:
+        """Return whether all steps are taken, none of the last evaluations was better, or time is over."""
+        context, waited = self._context, 0
+        if self.step >= context.schedule.steps:
+            return True
+        if self._evaluator is not None:
+            waited = len(self.history) - 1 - self.history.index(best_line(self.history, self._method))
+        asks = context.deadline is not None and self._since == 0
+        late = asks and context.world.agree(time.monotonic() > (context.deadline or 0))
+        return waited >= self._settings.patience or late
+
+    def advance(self, batch: Batch) -> None:
+        """Take a step, and what is due after it: an evaluation, a checkpoint.
+
+        Raises: Interrupted if a process is asked to stop.
+        """
+        context = self._context
+        self._places = batch.places
+        try:
+            totals = self._take_step(self.step + 1, batch, stop=context.should_stop())
+        except (RuntimeError, MemoryError) as error:
+            if not is_out_of_memory(error):
+                raise
+            raise _no_room(error, self._take_step, self.step + 1, batch) from None
+        self.step += 1
+        self._since += 1
+        self._unread.append((self.step, batch.places, totals))
+        due = self.step % context.schedule.every == 0 or self.step == context.schedule.steps
+        stop = self.flush_losses() if due or len(self._unread) >= SYNC_EVERY[context.device.type] else False
+        if due:
+            self._evaluate()
+        # A loss that is not read yet is in no checkpoint.
+        if stop or (not self._unread and time.monotonic() - self._last_save > CHECKPOINT_SECONDS):
+            self.save()
+        if stop:
+            raise Interrupted
+
+    def flush_losses(self) -> bool:
+        """Read the losses not read yet, add them up, and return whether a process is asked to stop."""
+        stop = False
+        for number, places, totals in self._unread:
+            parts, norm, asked = totals.read()
+            if not math.isfinite(parts["loss"] + norm):
+                what = "loss" if not math.isfinite(parts["loss"]) else "gradient"
+                found = norm if math.isfinite(parts["loss"]) else parts["loss"]
+                raise self._diverged(f"{what} {found} at step {number}{self._learned_on(places)}")
+            for name, part in parts.items():
+                self._sums[name] = self._sums.get(name, 0.0) + part
+            stop = stop or asked
+        self._unread.clear()
+        return stop
+
+    def _evaluate(self) -> None:
+        context, step = self._context, self.step
+        share, quality, statistics = math.nan, HeldOut(math.nan, math.nan), dict[str, float]()
+        if self._evaluator is not None:
+            share, quality, statistics = self._evaluator(self._encoder)
+            if not math.isfinite(share):
+                where = self._learned_on(self._places)
+                raise self._diverged(f"embeddings that are not finite after step {step}{where}")
+        # Sorted, so that a history read back from a checkpoint is the same to the byte.
+        means = {name: total / self._since for name, total in sorted(self._sums.items())} if self._since else {}
+        loss = means.pop("loss", math.nan)
+        epoch = step / self.sampler.per_epoch
+        line = Progress(context.stage, step, epoch, loss, share, quality.mrr, quality.r1, means, statistics)
+        self.history.append(line)
+        if self._evaluator is None or line is best_line(self.history, self._method):
+            state = self._encoder.state_dict().items()
+            self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in state}
+        self._sums, self._since = {}, 0
+        context.report(line, context.schedule)
+
+    def save(self) -> None:
+        """Save a checkpoint, on rank 0."""
+        if not all(bool(torch.isfinite(parameter).all()) for parameter in self._take_step.parameters):
+            raise self._diverged(f"weights that are not finite after step {self.step}")
+        if self._context.world.rank == 0:
+            self._context.checkpoint.save(
+                self._encoder,
+                self._terms,
+                self._take_step.optimiser,
+                step=self.step,
+                since=self._since,
+                sums=self._sums,
+                history=[asdict(line) for line in self.history],
+                best=self.best_state,
+            )
+        self._last_save = time.monotonic()
+
+    def _learned_on(self, places: Tensor) -> str:
+        shown = ", ".join(repr(i) for i in self._context.ids_of(places[:NAMED].tolist()))
+        return f", whose {len(places)} instances are {shown}{', …' if len(places) > NAMED else ''}" if shown else ""
+
+    def _diverged(self, found: str) -> DivergedError:
+        what = "training diverged"
+        step = f"Lower --learning-rate (now {self._settings.learning_rate:g}) and add --restart."
+        return DivergedError(what, found=found, expected="finite numbers", next_step=step)
 
 
 def _no_room(error: BaseException, take_step: Step, number: int, batch: Batch) -> ResourceError:
@@ -367,15 +338,3 @@ def _no_room(error: BaseException, take_step: Step, number: int, batch: Batch) -
         if size >= 2
         else "Not even batches of 2 have room: free some, or use --device cpu.",
     )
-
-
-def _diverged(found: str, settings: FitSettings) -> DivergedError:
-    what = "training diverged"
-    step = f"Lower --learning-rate (now {settings.learning_rate:g}) and add --restart."
-    return DivergedError(what, found=found, expected="finite numbers", next_step=step)
-
-
-def _best(history: list[Progress], method: Method) -> Progress:
-    """Return the line whose weights are kept: by the method's own criterion if it has one, else by retrieval."""
-    lines = history if method.closed_form_stands_in else history[1:] or history
-    return max(lines, key=lambda line: line.quality)

@@ -31,7 +31,8 @@ from pmrl_cli.training.checkpoint import Checkpoint
 from pmrl_cli.training.devices import choose_precision
 from pmrl_cli.training.heldout import ValidationSet
 from pmrl_cli.training.loader import TrainingData
-from pmrl_cli.training.loop import Progress, Schedule, Trained, train
+from pmrl_cli.training.loop import TrainContext, Trainee, TrainResult, Validation, train
+from pmrl_cli.training.progress import Progress, Schedule
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
 from pmrl_cli.world import World
 
@@ -129,7 +130,7 @@ class Run:
         validation: ValidationSet | None,
         plan: Schedule,
         deadline: float | None = None,
-    ) -> Trained:
+    ) -> TrainResult:
         """Train an encoder from a closed form.
 
         Args:
@@ -176,26 +177,24 @@ class Run:
             encoder = method.encoder(init)
             for term in terms.terms:
                 encoder = term.extend(encoder, init)
-        return train(
-            method,
-            encoder,
-            terms,
-            data,
-            stage=stage,
-            names=self.dataset.names,
-            ids_of=lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
-            validation=None if validation is None else torch.from_numpy(projected.positions(validation.rows)),
-            held_out=validation,
-            plan=plan,
-            settings=self.settings,
-            device=self.device,
-            bf16=choose_precision(self.settings.precision, self.device),
-            checkpoint=Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
-            report=self.report,
-            should_stop=self.should_stop,
-            deadline=deadline,
-            world=self.world,
+        context = TrainContext(
+            stage,
+            self.dataset.names,
+            plan,
+            self.settings,
+            self.device,
+            choose_precision(self.settings.precision, self.device),
+            Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
+            lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
+            self.report,
+            self.should_stop,
+            deadline,
+            self.world,
         )
+        held_out = None
+        if validation is not None:
+            held_out = Validation(torch.from_numpy(projected.positions(validation.rows)), validation)
+        return train(Trainee(method, encoder, terms), data, held_out, context)
 
 
 def embed(encoder: Encoder, data: ProjectedData, rows: npt.NDArray[np.int64]) -> Tensor:

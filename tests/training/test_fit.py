@@ -26,7 +26,8 @@ from pmrl_cli.fit.search import choose_members
 from pmrl_cli.training import loader
 from pmrl_cli.training.heldout import held_out_retrieval
 from pmrl_cli.training.loader import BatchLoader, BatchSampler, TrainingData, map_inputs
-from pmrl_cli.training.loop import Interrupted, schedule
+from pmrl_cli.training.loop import Interrupted
+from pmrl_cli.training.progress import schedule
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.training.step import mix
 

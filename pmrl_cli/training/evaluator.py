@@ -1,0 +1,70 @@
+"""The evaluation of an encoder in training: held-out retrieval, and the statistics of diagnosis."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+
+from pmrl_cli.batch import Inputs
+from pmrl_cli.encoders.protocol import Encoder
+from pmrl_cli.methods.protocol import Method
+from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval, mean_share
+from pmrl_cli.training.progress import CRITERION
+from pmrl_cli.training.watch import held_out_statistics
+from pmrl_cli.world import World
+
+__all__ = ["Evaluator"]
+
+
+@dataclass(frozen=True)
+class Evaluator:
+    """Evaluates an encoder on the validation instances.
+
+    Args:
+        inputs: of the instances, on the device.
+        validation: which they are, and what is right for which.
+        names: of the modalities.
+        seed: of the shuffled pairs.
+        method: whose facts are followed.
+        world: the processes that train together, of which rank 0 evaluates.
+    """
+
+    inputs: Inputs
+    validation: ValidationSet
+    names: Sequence[str]
+    seed: int
+    method: Method
+    world: World
+
+    def __call__(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:
+        """Return mean share, held-out retrieval and the statistics of diagnosis, as rank 0 finds them."""
+        found = self._evaluate(encoder) if self.world.rank == 0 else (math.nan, HeldOut(math.nan, math.nan), {})
+        share, quality, statistics = self.world.agree(found)
+        return share, HeldOut(*quality), statistics
+
+    def _evaluate(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:
+        encoder.eval()
+        present, key = self.inputs.present, self.method.spectrum_temperature
+        with torch.no_grad():
+            encoded = encoder(self.inputs)
+            embeddings = encoded.vectors
+            share = mean_share(embeddings, present)
+            if not math.isfinite(share):
+                return share, HeldOut(math.nan, math.nan), {}
+            quality = held_out_retrieval(embeddings, present, self.validation.labels, self.validation.relevance)
+            statistics = held_out_statistics(
+                embeddings,
+                present,
+                self.names,
+                seed=self.seed,
+                temperature=getattr(self.method.settings, key) if key else None,
+                sign_aware=self.method.sign_aware,
+            )
+            own = self.method.criterion(encoder, encoded, self.inputs)
+            if own is not None:
+                statistics[CRITERION] = own
+        encoder.train()
+        return share, quality, statistics
