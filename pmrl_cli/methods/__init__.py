@@ -33,21 +33,52 @@ class Entry(NamedTuple):
 
 
 REGISTRY: dict[str, Entry] = {
-    "pmrl": Entry("pmrl_cli.methods.pmrl", "Pmrl", "leading singular value and direction, sign-aware"),
-    "pmrl-paper": Entry("pmrl_cli.methods.pmrl_paper", "PmrlPaper", "as published (arXiv 2507.17343)"),
+    "pmrl": Entry(
+        "pmrl_cli.methods.pmrl",
+        "Pmrl",
+        "distance of each instance from one shared direction, sign-aware and unsaturated, and contrast of leading "
+        "directions",
+    ),
+    "pmrl-paper": Entry(
+        "pmrl_cli.methods.pmrl_paper",
+        "PmrlPaper",
+        "as published: -log softmax of the leading singular value, and contrast of leading directions",
+    ),
     "infonce": Entry("pmrl_cli.methods.infonce", "InfoNce", "InfoNCE over all pairs of modalities"),
     "anchor": Entry("pmrl_cli.methods.anchor", "Anchor", "InfoNCE of one modality with each other one"),
-    "siglip": Entry("pmrl_cli.methods.siglip", "SigLip", "pairwise sigmoid over all pairs of modalities"),
-    "ldc": Entry("pmrl_cli.methods.ldc", "Ldc", "each modality against the leading direction of the others"),
-    "gram": Entry("pmrl_cli.methods.gram", "Gram", "volume of the Gram determinant"),
-    "triangle": Entry("pmrl_cli.methods.triangle", "Triangle", "area of the triangle of three modalities"),
-    "symile": Entry("pmrl_cli.methods.symile", "Symile", "multilinear inner product of all modalities"),
-    "umurl": Entry("pmrl_cli.methods.umurl", "Umurl", "a joint encoder: one vector of any subset of modalities"),
-    "decalign": Entry("pmrl_cli.methods.decalign", "DecAlign", "a common and a unique vector of every modality"),
-    "mvae": Entry("pmrl_cli.methods.mvae", "Mvae", "variational autoencoder that fills in missing modalities"),
-    "vicreg": Entry("pmrl_cli.methods.vicreg", "VicReg", "invariance, variance and covariance, no negatives"),
-    "arm": Entry("pmrl_cli.methods.arm", "Arm", "InfoNCE, and a label: weak modalities are strengthened"),
-    "fcid": Entry("pmrl_cli.methods.fcid", "Fcid", "InfoNCE, and one codebook for all modalities"),
+    "siglip": Entry("pmrl_cli.methods.siglip", "SigLip", "pairwise sigmoid loss over all pairs of modalities"),
+    "ldc": Entry("pmrl_cli.methods.ldc", "Ldc", "InfoNCE of each modality with the leading direction of the others"),
+    "gram": Entry("pmrl_cli.methods.gram", "Gram", "volume that the modalities span"),
+    "triangle": Entry("pmrl_cli.methods.triangle", "Triangle", "area between three modalities (three only)"),
+    "symile": Entry(
+        "pmrl_cli.methods.symile", "Symile", "multilinear inner product of all modalities against shuffled ones"
+    ),
+    "umurl": Entry(
+        "pmrl_cli.methods.umurl",
+        "Umurl",
+        "a joint encoder: one vector of any subset of modalities, which decodes into each",
+    ),
+    "decalign": Entry(
+        "pmrl_cli.methods.decalign",
+        "DecAlign",
+        "a common vector of every modality, and beside it (`export --also unique`) what only it has",
+    ),
+    "mvae": Entry(
+        "pmrl_cli.methods.mvae",
+        "Mvae",
+        "variational autoencoder of all modalities: predicts those an instance lacks (`export --impute`)",
+    ),
+    "vicreg": Entry("pmrl_cli.methods.vicreg", "VicReg", "invariance, variance and covariance; no negatives"),
+    "arm": Entry(
+        "pmrl_cli.methods.arm",
+        "Arm",
+        "InfoNCE and a label (`--target`): modalities that say little of it are strengthened",
+    ),
+    "fcid": Entry(
+        "pmrl_cli.methods.fcid",
+        "Fcid",
+        "InfoNCE, and one codebook for all modalities: discrete codes that they share",
+    ),
 }
 
 
