@@ -16,7 +16,7 @@ import torch
 from pmrl_cli.batch import Encoded
 from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.data.columns import group_column, label_column
-from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
+from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Imputation, Rows
 from pmrl_cli.data.leaks import VECTORS, Leaks, find_leaks, trained_vectors
 from pmrl_cli.data.repeats import hashes_of, with_hashes
 from pmrl_cli.data.split import shard
@@ -32,12 +32,15 @@ from pmrl_cli.fit.card import texts_of
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.fusion import fuse
+from pmrl_cli.imputation import can_impute, impute
 from pmrl_cli.training.devices import choose_device
 from pmrl_cli.training.run import check_objective
 from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.world import ALONE, World
 
 if TYPE_CHECKING:
+    import pyarrow as pa
+
     from pmrl_cli.diagnosis import Diagnosis
     from pmrl_cli.retrieval import Evaluation
 
@@ -181,6 +184,11 @@ class Aligner:
         return self._fitted().names
 
     @property
+    def widths(self) -> tuple[int, ...]:
+        """Columns of the features of each modality that the model maps, in order."""
+        return tuple(projection.dim for projection in self._fitted().members[0].projections)
+
+    @property
     def texts(self) -> dict[str, str]:
         """The model folder's text files by name (config, metrics, history, card, ...)."""
         return dict(self._fitted().texts)
@@ -225,10 +233,65 @@ class Aligner:
 
         Raises: StateError for a modality or dimension the model does not know; UsageError for an unknown fusion.
         """
-        space = self._fitted()
-        indices = self._indices(dataset)
+        space, indices = self._fitted(), self._indices(dataset)
+        for ids, present, at, features, mask in self._read(dataset, rows):
+            with torch.inference_mode():
+                encoded = together([member.embed(indices, features, mask) for member in space.members])
+                unit = encoded.vectors[:, indices] * mask[:, :, None]
+                extra = _extra_of(encoded, indices, mask)
+                fused = extra.pop("fused") if "fused" in extra else fuse(unit, mask, fusion)
+            outputs = {name: output[at].cpu().numpy() for name, output in extra.items()}
+            yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy(), outputs)
+
+    def impute(
+        self, dataset: Dataset, rows: Rows | None = None, *, fusion: str = "leading"
+    ) -> Iterator[EmbeddedBlock]:
+        """Yield blocks as ``embed`` does, of all modalities of the model, those missing filled in.
+
+        ``imputed`` of a block says what was predicted. An instance without any modality stays without.
+
+        Args:
+            dataset: as for ``embed``, as are the others.
+            rows: see there.
+            fusion: see there.
+
+        Raises: StateError for a model that cannot predict features, or as ``embed``.
+        """
+        space, indices = self._fitted(), self._indices(dataset)
+        if not can_impute(space.members):
+            what = "model cannot impute"
+            raise StateError(
+                what,
+                at=Place(space.origin),
+                found="an encoder without decoders",
+                expected="a model of --objective mvae",
+                next_step="Fit with --objective mvae.",
+            )
+        for (ids, _, at, features, mask), block in zip(
+            self._read(dataset, rows), self.embed(dataset, rows, fusion=fusion), strict=True
+        ):
+            with torch.inference_mode():
+                inputs = space.members[0].inputs(indices, features, mask)
+                filled = impute(space.members[0], inputs)
+                anything = inputs.present.any(1, keepdim=True)
+            has = anything.expand_as(inputs.present)[at].cpu().numpy()
+            predicted = has & ~inputs.present[at].cpu().numpy()
+            vectors = filled.vectors[at].cpu().numpy() * has[:, :, None]
+            given = {m: array[at] for m, array in zip(indices, features, strict=True)}
+            values, errors = [], []
+            for m, (found, deviation) in enumerate(zip(filled.features, filled.deviations, strict=True)):
+                missing = predicted[:, m, None]
+                values.append(np.where(missing, found[at], given.get(m, found[at])).astype(np.float32))
+                errors.append(np.where(missing, deviation[at], 0).astype(np.float32))
+            imputed = Imputation(predicted, values, errors)
+            yield EmbeddedBlock(ids, vectors, has, block.fused, imputed=imputed)
+
+    def _read(
+        self, dataset: Dataset, rows: Rows | None
+    ) -> Iterator[tuple[pa.LargeStringArray, npt.NDArray[np.bool_], slice, list[FloatArray], torch.Tensor]]:
+        """Yield ids and presence of each block, where it is among the rows that follow, and these and their mask."""
         device = choose_device(self.device)
-        for member in space.members:
+        for member in self._fitted().members:
             member.encoder.to(device)
         for block, features in dataset.read_ahead(rows):
             present = dataset.present[block]
@@ -239,15 +302,8 @@ class Aligner:
                 at = slice(block.start - whole.start, block.stop - whole.start)
                 features = [_amid_zeros(array, at, whole.stop - whole.start) for array in features]
                 filled = _amid_zeros(present, at, whole.stop - whole.start)
-            mask = torch.from_numpy(filled).to(device)
-            with torch.inference_mode():
-                encoded = together([member.embed(indices, features, mask) for member in space.members])
-                unit = encoded.vectors[:, indices] * mask[:, :, None]
-                extra = _extra_of(encoded, indices, mask)
-                fused = extra.pop("fused") if "fused" in extra else fuse(unit, mask, fusion)
             ids = dataset.ids[block] if isinstance(block, slice) else dataset.ids.take(block)
-            outputs = {name: output[at].cpu().numpy() for name, output in extra.items()}
-            yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy(), outputs)
+            yield ids, present, at, list(features), torch.from_numpy(filled).to(device)
 
     @property
     def codes(self) -> FloatArray | None:

@@ -41,7 +41,17 @@ class Member:
         features: Sequence[npt.NDArray[np.floating]],
         present: Tensor,
     ) -> Encoded:
-        """Return what the encoder makes of features; it has a place for every modality of the model.
+        """Return what the encoder makes of features; arguments as for ``inputs``."""
+        encoded: Encoded = self.encoder(self.inputs(modalities, features, present))
+        return encoded
+
+    def inputs(
+        self,
+        modalities: Sequence[int],
+        features: Sequence[npt.NDArray[np.floating]],
+        present: Tensor,
+    ) -> Inputs:
+        """Return what the encoder takes: it has a place for every modality of the model.
 
         Args:
             modalities: which of the model's these are.
@@ -56,8 +66,7 @@ class Member:
         for place, (m, block) in enumerate(zip(modalities, features, strict=True)):
             components[m] = torch.from_numpy(self.projections[m].scores(block)).to(device)
             everywhere[:, m] = present[:, place]
-        encoded: Encoded = self.encoder(Inputs(components, everywhere))
-        return encoded
+        return Inputs(components, everywhere)
 
 
 def side_by_side(embeddings: Sequence[Tensor]) -> Tensor:

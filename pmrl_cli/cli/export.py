@@ -133,6 +133,18 @@ def _shown(blocks: Iterator[EmbeddedBlock], instances: int, *, quiet: bool) -> I
             bar.advance(task, len(block.ids))
 
 
+def _check_impute(others: Mapping[str, object]) -> None:
+    """Refuse options that predicted features do not go with."""
+    given = [name for name, value in others.items() if value is not None]
+    if given:
+        raise UsageError(
+            what="predictions are exported by themselves",
+            found=f"--impute with {', '.join(given)}",
+            expected="vectors as they are, in a folder or a stream",
+            next_step="Leave either out.",
+        )
+
+
 def _check_alone(others: Mapping[str, object]) -> None:
     """Refuse options of a folder beside --into."""
     given = [name for name, value in others.items() if value is not None]
@@ -199,6 +211,10 @@ def command(
         list[str] | None,
         option("--also", metavar="NAME", help="A further output of the model, such as unique; repeatable."),
     ] = None,
+    impute: Annotated[
+        bool,
+        option("--impute", help="Predict the modalities that instances lack (a model of --objective mvae)."),
+    ] = False,
     smaller: CompressionOptions,
     shard: options.Shard = None,
     reading: Annotated[ReadOptions, without("labels", "join")],
@@ -218,9 +234,15 @@ def command(
     in any order, write what one call writes without, vector for vector. Part files are numbered through all shards,
     so that the folders can be put together; a shard without instances is an export without rows.
 
+    With --impute every instance has all modalities of the model. imputed says (1) which vectors are of predicted
+    features; MODALITY.features has these and those given, in the units of the input, MODALITY.deviation the standard
+    deviation of a prediction (0 where given).
+
     Example: pmrl export features/*.h5 --model runs/a -o aligned
     """
     mine = options.parse_shard(shard)
+    if impute:
+        _check_impute(smaller.given() | {"--also": also, "--into": into})
     if into is not None:
         others = {"-o": output, "--format": format, "--shard": shard, "--rows-per-file": rows_per_file}
         _check_alone(others | smaller.given())
@@ -239,6 +261,8 @@ def command(
     file_format = _format(format, streaming=streaming)
     if streaming:
         _check_stream(file_format, json=json)
+
+    import numpy as np
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.data.split import shard as share_of_rows
@@ -270,19 +294,23 @@ def command(
             "model": sha256_of(model / MANIFEST),
         }
         rows = share_of_rows(len(dataset), *(mine or (0, 1)))
-        share = shard_of(dataset.names, dataset.present, *mine, part_rows) if mine else None
-        present = dataset.present[rows]
-        counts = dict(zip(dataset.names, present.sum(axis=0).tolist(), strict=True))
+        names, held = dataset.names, dataset.present
+        if impute:
+            names, held = aligner.names, np.repeat(held.any(axis=1, keepdims=True), len(aligner.names), axis=1)
+        share = shard_of(names, held, *mine, part_rows) if mine else None
+        present = held[rows]
+        counts = dict(zip(names, present.sum(axis=0).tolist(), strict=True))
         instances = int(present.any(axis=1).sum())
         if world.size > 1:
-            rows, share = rank_of(dataset.names, dataset.present, world.rank, world.size, part_rows)
+            rows, share = rank_of(names, held, world.rank, world.size, part_rows)
         hidden = quiet or bool(world.rank)
         for sentence in () if hidden else dataset.notes:
             typer.echo(f"note: {sentence}", err=True)
-        blocks = _shown(aligner.embed(dataset, rows, fusion=fusion), rows.stop - rows.start, quiet=hidden)
+        made = (aligner.impute if impute else aligner.embed)(dataset, rows, fusion=fusion)
+        blocks = _shown(made, rows.stop - rows.start, quiet=hidden)
         dim = compression.dim(aligner.dim)
         plan = ExportPlan(
-            dataset.names,
+            names,
             tuple(counts.values()),
             instances,
             dim,
@@ -292,6 +320,7 @@ def command(
             share=share,
             also=tuple(Also(name, *further[name]) for name in also or ()),
             compressed=compressed_by(compression, aligner.dim, writes=world.rank == 0),
+            widths=aligner.widths if impute else (),
         )
         blocks = compression.applied(blocks)
         if streaming:

@@ -136,6 +136,34 @@ class Projection:
         linear = standard @ self.basis
         return linear if self.kernel is None else self.kernel.scores(linear)
 
+    def features(
+        self, components: FloatArray, deviations: FloatArray, spread: FloatArray
+    ) -> tuple[FloatArray, FloatArray]:
+        """Return the (B, d) features whose components these are, and their standard deviations.
+
+        The inverse on the span of the principal axes. What is outside of it has its mean, and for a deviation the
+        variance of a standardised column, 1, that the components do not hold (nothing where squashed: its variance
+        is not known). Errors of components are taken as uncorrelated, and after squashing to first order.
+
+        Args:
+            components: (B, p).
+            deviations: (B, p) their standard deviations.
+            spread: (p,) standard deviation of each component over all instances.
+        """
+        assert self.kernel is None
+        back = self.basis / np.square(self.basis).sum(axis=0).clip(np.finfo(np.float32).tiny)  # orthogonal columns
+        standard = components @ back.T + self.center
+        variance = np.square(deviations) @ np.square(back).T
+        if self.squash:
+            standard, slope = np.sinh(standard), np.cosh(standard)
+            errors = np.sqrt(variance) * slope
+        else:
+            held = np.square(spread) @ np.square(back).T
+            errors = np.sqrt(variance + (1 - held).clip(0))
+        scale = np.where(self.scale > 0, self.scale, np.inf)
+        values: FloatArray = (standard / scale + self.mean).astype(np.float32)
+        return values, (errors / scale).astype(np.float32)
+
     def times(self, factors: FloatArray) -> Self:
         """Return the projection whose scores are these times (p,) factors."""
         if self.kernel is None:

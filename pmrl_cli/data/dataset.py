@@ -8,7 +8,7 @@ asks for rows and gets float32, and nothing downstream knows which of the two it
 from __future__ import annotations
 
 import mmap
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -18,7 +18,7 @@ import pyarrow as pa
 
 from pmrl_cli.data.ids import hash_ids
 
-__all__ = ["BLOCK_BYTES", "Dataset", "EmbeddedBlock", "Features", "FloatArray", "Rows"]
+__all__ = ["BLOCK_BYTES", "Dataset", "EmbeddedBlock", "Features", "FloatArray", "Imputation", "Rows"]
 
 FloatArray = npt.NDArray[np.float32]
 Rows = slice | npt.NDArray[np.int64]
@@ -190,6 +190,26 @@ class Dataset:
 
 
 @dataclass(frozen=True)
+class Imputation:
+    """What was predicted of the modalities that instances lack.
+
+    Args:
+        missing: (B, k) bool, what was.
+        features: for each modality (B, d_m), what was given or else predicted.
+        deviations: for each modality (B, d_m) standard deviations of what was predicted, else 0.
+    """
+
+    missing: npt.NDArray[np.bool_]
+    features: Sequence[FloatArray]
+    deviations: Sequence[FloatArray]
+
+    def rows(self, kept: npt.NDArray[np.bool_]) -> Imputation:
+        """Return what is said of some instances."""
+        features, deviations = ([part[kept] for part in parts] for parts in (self.features, self.deviations))
+        return Imputation(self.missing[kept], features, deviations)
+
+
+@dataclass(frozen=True)
 class EmbeddedBlock:
     """The aligned embeddings of some consecutive instances.
 
@@ -200,6 +220,7 @@ class EmbeddedBlock:
         fused: (B, d) float32, unit length where any modality is present, else zero.
         extra: further outputs of the model by name: (B, k, d') for each modality, or (B, d') for each instance.
         codes: (B, k) number of each embedding's code, anything where absent; None without a codebook.
+        imputed: what of it was predicted; None where nothing was asked to be.
     """
 
     ids: pa.LargeStringArray
@@ -208,3 +229,4 @@ class EmbeddedBlock:
     fused: FloatArray
     extra: Mapping[str, FloatArray] = field(default_factory=dict)
     codes: npt.NDArray[np.int32] | None = None
+    imputed: Imputation | None = None

@@ -38,6 +38,9 @@ __all__ = [
 LOG_VARIANCE = 15.0
 """Log variances are kept within plus and minus this, as in the public code of Marino et al."""
 
+_NOISE_RATE = 10.0
+"""How much faster than weights log variances of components are learned: they have further to go."""
+
 
 class Gaussian(NamedTuple):
     """A Gaussian with a diagonal covariance for each instance.
@@ -120,10 +123,11 @@ class GaussianDecoder(nn.Module):
 
     Args:
         start: (d, p) of the mean.
+        spread: (p,) standard deviation of each component; half of its variance is noise at first.
         hidden: width of the MLP.
     """
 
-    def __init__(self, start: Tensor, *, hidden: int) -> None:
+    def __init__(self, start: Tensor, spread: Tensor, *, hidden: int) -> None:
         super().__init__()
         latent, outputs = start.shape
         self.linear = nn.Parameter(start.clone())
@@ -131,16 +135,21 @@ class GaussianDecoder(nn.Module):
         self.leave = nn.Linear(hidden, outputs)
         nn.init.zeros_(self.leave.weight)
         nn.init.zeros_(self.leave.bias)
-        self.log_variance = nn.Parameter(torch.full((outputs,), math.log(0.5)))
+        self.noise = nn.Parameter((spread.square() / 2).clamp_min(1e-6).log() / _NOISE_RATE)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return (..., p) means for (..., d) latent vectors."""
         residual: Tensor = self.leave(functional.gelu(self.enter(latent)))
         return latent @ self.linear + residual
 
+    @property
+    def log_variance(self) -> Tensor:
+        """(p,) log variance of each component given the latent vector."""
+        return (self.noise * _NOISE_RATE).clamp(-LOG_VARIANCE, LOG_VARIANCE)
+
     def log_likelihood(self, components: Tensor, latent: Tensor) -> Tensor:
         """Return (..., B) log p(x_m | z) in nats, of (B, p) components and (..., B, d) latent vectors."""
-        log_variance = self.log_variance.clamp(-LOG_VARIANCE, LOG_VARIANCE)
+        log_variance = self.log_variance
         squares = (components - self.forward(latent)).square() * (-log_variance).exp()
         return -(squares + log_variance + math.log(2 * math.pi)).sum(-1) / 2
 

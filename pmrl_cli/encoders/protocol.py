@@ -26,6 +26,7 @@ class Init:
         hidden: width of residual MLPs; 0 asks for a linear encoder.
         dropout: fraction of components zeroed in training, in [0, 1).
         whiten: per modality (p_m,) factors that made the components of principal components; empty if unknown.
+        spread: per modality (p_m,) standard deviation of each component over training instances; empty if unknown.
         classes: number of classes of the labels; 0 where the method needs none.
         base: encoder of the model to continue from, of the modalities ``base_names``; None starts afresh.
         base_names: modalities of the base, in its order.
@@ -36,6 +37,7 @@ class Init:
     hidden: int
     dropout: float
     whiten: tuple[Tensor, ...] = ()
+    spread: tuple[Tensor, ...] = ()
     classes: int = 0
     base: Encoder | None = None
     base_names: tuple[str, ...] = ()

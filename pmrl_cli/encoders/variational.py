@@ -12,8 +12,9 @@ from torch.nn import functional
 from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.gaussian import Gaussian, GaussianDecoder, GaussianEncoder, product_of_posteriors
 from pmrl_cli.encoders.protocol import Encoder, Init, State
+from pmrl_cli.encoders.two_part import TwoPart
 
-__all__ = ["Imputed", "Variational"]
+__all__ = ["Imputed", "Variational", "imputer_of"]
 
 SAMPLES = 32
 """Of the latent vector, by which the spread of an imputation is found; the same for every instance."""
@@ -40,20 +41,34 @@ class Variational(Encoder):
     Args:
         starts: per modality (p_m, d) closed-form map.
         names: of the modalities, under which their weights are stored.
+        spreads: per modality (p_m,) standard deviation of each component.
         hidden: width of the residual MLPs; at least 1.
         dropout: share of components zeroed in training.
     """
 
-    def __init__(self, starts: Sequence[Tensor], names: Sequence[str], *, hidden: int, dropout: float) -> None:
+    def __init__(
+        self,
+        starts: Sequence[Tensor],
+        names: Sequence[str],
+        spreads: Sequence[Tensor],
+        *,
+        hidden: int,
+        dropout: float,
+    ) -> None:
         super().__init__()
         self._names, self._hidden = tuple(names), hidden
         self.encoders = nn.ModuleList(GaussianEncoder(start, hidden=hidden, dropout=dropout) for start in starts)
-        self.decoders = nn.ModuleList(GaussianDecoder(_inverse(start), hidden=hidden) for start in starts)
+        self.decoders = nn.ModuleList(
+            GaussianDecoder(_inverse(start), spread, hidden=hidden)
+            for start, spread in zip(starts, spreads, strict=True)
+        )
+        self.spreads = list(spreads)
 
     @classmethod
     def from_init(cls, init: Init, hidden: int) -> Self:
         """Start from the closed form, whose outputs have the variance of the prior on average."""
-        return cls(init.maps, init.names, hidden=hidden, dropout=init.dropout)
+        spreads = init.spread or [torch.ones(len(closed_form)) for closed_form in init.maps]
+        return cls(init.maps, init.names, spreads, hidden=hidden, dropout=init.dropout)
 
     @property
     def decoder_list(self) -> list[GaussianDecoder]:
@@ -86,13 +101,14 @@ class Variational(Encoder):
         return Imputed(means, deviations)
 
     def state(self) -> State:
-        """Return the weights of each modality as ``NAME.encoder.KEY`` and ``NAME.decoder.KEY``."""
+        """Return what each modality has as ``NAME.encoder.KEY``, ``NAME.decoder.KEY`` and ``NAME.spread``."""
         tensors = {
             f"{name}.{part}.{key}": tensor.detach()
             for part, modules in (("encoder", self.encoders), ("decoder", self.decoders))
             for name, module in zip(self._names, modules, strict=True)
             for key, tensor in module.state_dict().items()
         }
+        tensors |= {f"{name}.spread": spread for name, spread in zip(self._names, self.spreads, strict=True)}
         return {"names": list(self._names), "hidden": self._hidden}, tensors
 
     @classmethod
@@ -100,12 +116,20 @@ class Variational(Encoder):
         """Build the encoders and decoders from stored weights."""
         names = config["names"]
         starts = [tensors[f"{name}.encoder.linear"] for name in names]
-        encoder = cls(starts, names, hidden=int(config["hidden"]), dropout=0.0)
+        spreads = [tensors[f"{name}.spread"] for name in names]
+        encoder = cls(starts, names, spreads, hidden=int(config["hidden"]), dropout=0.0)
         for part, modules in (("encoder", encoder.encoders), ("decoder", encoder.decoders)):
             for name, module in zip(names, modules, strict=True):
                 prefix = f"{name}.{part}."
                 module.load_state_dict({n[len(prefix) :]: t for n, t in tensors.items() if n.startswith(prefix)})
         return encoder.eval()
+
+
+def imputer_of(encoder: Encoder) -> Variational | None:
+    """Return the variational encoder that an encoder is, or that lies under further outputs; None without one."""
+    while isinstance(encoder, TwoPart):
+        encoder = encoder.common
+    return encoder if isinstance(encoder, Variational) else None
 
 
 def _unit(vectors: Tensor) -> Tensor:

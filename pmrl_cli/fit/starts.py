@@ -23,6 +23,8 @@ from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.result import ClosedForm
 from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval
+from pmrl_cli.training.run import make, objectives_of
+from pmrl_cli.training.settings import FitSettings
 
 __all__ = ["choose_starts"]
 
@@ -84,12 +86,17 @@ def choose_starts(ctx: FitContext, plan: Plan) -> list[tuple[ClosedForm, Project
         for too few instances, or a constant modality.
     """
     projector = _Projector(ctx, plan)
-    starts = [_best_of_kind(ctx, plan, kind, projector) for kind in KINDS[ctx.settings.adapter]]
+    starts = [_best_of_kind(ctx, plan, kind, projector) for kind in _kinds(ctx.settings)]
     first = starts[0][0]
     if first.config.features.kind == "given":
         # They share a space: what is worse than it on its own came from another one, and would only blur it.
         starts = [start for start in starts if start[0].held_out.mrr >= first.held_out.mrr]
     return starts
+
+
+def _kinds(settings: FitSettings) -> tuple[str, ...]:
+    linear = any(make(settings, name).linear_components for name in objectives_of(settings))
+    return KINDS["mlp" if linear else settings.adapter]
 
 
 def _best_of_kind(ctx: FitContext, plan: Plan, kind: str, projector: _Projector) -> tuple[ClosedForm, ProjectedData]:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.protocol import Encoder, Init
-from pmrl_cli.encoders.variational import Variational
+from pmrl_cli.encoders.variational import Variational, imputer_of
 from pmrl_cli.methods.protocol import Method, setting
 from pmrl_cli.terms.contrast import PairwiseContrast
 from pmrl_cli.terms.evidence import RefinedEvidence
@@ -24,6 +26,7 @@ class Mvae(Method):
 
     paper = "Oshima, Suzuki, Matsuo, Multimodal VAE with iterative amortised inference, 2024 (arXiv 2410.11403)"
     closed_form_stands_in = False
+    linear_components = True
     contrast_temperature = "temperature"
 
     @dataclass(frozen=True)
@@ -40,6 +43,25 @@ class Mvae(Method):
     def encoder(self, init: Init) -> Encoder:
         """Return the encoders and decoders."""
         return Variational.from_init(init, self.settings.hidden)
+
+    def criterion(self, encoder: Encoder, encoded: Encoded, inputs: Inputs) -> float | None:
+        """Return the log density of a modality given the others of the instance, in nats a component."""
+        imputer = imputer_of(encoder)
+        assert imputer is not None
+        densities, counts = 0.0, 0
+        for m, wanted in enumerate(inputs.components):
+            rows = inputs.present[:, m] & (inputs.present.sum(1) > 1)
+            if not bool(rows.any()):
+                continue
+            present = inputs.present[rows].clone()
+            present[:, m] = False
+            others = Inputs([c[rows] * present[:, i, None] for i, c in enumerate(inputs.components)], present)
+            imputed = imputer.impute(others)
+            deviation = imputed.deviations[m]
+            errors = (wanted[rows] - imputed.components[m]) / deviation
+            densities -= float((errors.square() / 2 + deviation.log() + math.log(2 * math.pi) / 2).sum())
+            counts += int(rows.sum()) * wanted.shape[1]
+        return densities / counts if counts else None
 
     def terms(self) -> Sequence[tuple[float, Term]]:
         """Return the terms."""

@@ -69,6 +69,10 @@ class Method:
     """Whether a closed-form start, or a member of another kind, may be chosen instead of the trained model or beside
     it: not where the encoder makes something that a closed form cannot."""
 
+    linear_components: ClassVar[bool] = False
+    """Whether it takes components that are linear in the (squashed) features alone: what it predicts of them can then
+    be turned back into features."""
+
     sign_aware: ClassVar[bool] = True
     """Whether a modality that points the other way counts as the worst aligned, not as the best."""
 

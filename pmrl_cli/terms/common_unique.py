@@ -81,6 +81,7 @@ class Reconstruction(Term):
     """
 
     on_device = True
+    closed_form_stands_in = False
 
     def extend(self, encoder: Encoder, init: Init) -> Encoder:
         """Add unique parts and the decoders."""

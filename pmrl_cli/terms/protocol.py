@@ -27,6 +27,10 @@ class Term(nn.Module):
     """Whether ``forward`` asks no tensor for its value and draws on the device alone, so that a GPU can run it
     without the host."""
 
+    closed_form_stands_in: ClassVar[bool] = True
+    """Whether a closed-form start may be chosen instead of what the term trained: not where it is there to shape the
+    space, or to add an output, rather than to rank."""
+
     def check(self, modalities: int) -> None:
         """Raise UsageError for a number of modalities that the term cannot take."""
 

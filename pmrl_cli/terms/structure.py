@@ -38,6 +38,8 @@ TEMPERATURE = 0.1
 class _TwoViews(Term):
     """A term that sees every instance a second time. All processes draw the same noise, for the whole batch."""
 
+    closed_form_stands_in: ClassVar[bool] = False
+
     def extend(self, encoder: Encoder, init: Init) -> Encoder:
         """Keep the encoder, to encode the second view with."""
         # In a list: the weights are the encoder's, not the term's.
@@ -112,6 +114,7 @@ class Neighbourhood(Term):
     """
 
     on_device: ClassVar[bool] = True
+    closed_form_stands_in: ClassVar[bool] = False
 
     def extend(self, encoder: Encoder, init: Init) -> Encoder:
         """Keep what undoes the whitening."""

@@ -40,6 +40,11 @@ class WeightedTerms(nn.Module):
         """Whether all terms run without the host."""
         return all(term.on_device for term in self.terms)
 
+    @property
+    def closed_form_stands_in(self) -> bool:
+        """Whether a closed form may stand in for what all terms train."""
+        return all(term.closed_form_stands_in for term in self.terms)
+
     def learned(self) -> dict[str, float]:
         """Return what the terms learned, by name: that of the term's own where only one has it."""
         scalars = [(name, float(p.detach())) for name, p in self.each.named_parameters() if p.numel() == 1]

@@ -11,6 +11,7 @@ import torch
 from pmrl_cli.batch import Inputs
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.methods.protocol import Method
+from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval, mean_share
 from pmrl_cli.training.progress import CRITERION
 from pmrl_cli.training.watch import held_out_statistics
@@ -29,6 +30,7 @@ class Evaluator:
         names: of the modalities.
         seed: of the shuffled pairs.
         method: whose facts are followed.
+        terms: what is minimised.
         world: the processes that train together, of which rank 0 evaluates.
     """
 
@@ -37,6 +39,7 @@ class Evaluator:
     names: Sequence[str]
     seed: int
     method: Method
+    terms: WeightedTerms
     world: World
 
     def __call__(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:
@@ -64,6 +67,9 @@ class Evaluator:
                 sign_aware=self.method.sign_aware,
             )
             own = self.method.criterion(encoder, encoded, self.inputs)
+            if own is None and not self.terms.closed_form_stands_in:
+                # What shapes the space or adds an output is not judged by retrieval.
+                own = -float(self.terms(encoded, self.inputs).value)
             if own is not None:
                 statistics[CRITERION] = own
         encoder.train()

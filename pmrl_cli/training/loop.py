@@ -60,6 +60,11 @@ class Trainee:
     encoder: Encoder
     terms: WeightedTerms
 
+    @property
+    def may_stay(self) -> bool:
+        """Whether the start, before any step, may be what is kept."""
+        return self.method.closed_form_stands_in and self.terms.closed_form_stands_in
+
 
 @dataclass(frozen=True)
 class Validation:
@@ -153,7 +158,7 @@ def train(trainee: Trainee, data: TrainingData, validation: Validation | None, c
     encoder.load_state_dict(loop.best_state)
     encoder.to("cpu").eval()
     trainee.method.finish(encoder, _local_batches(data, context.world))
-    best = loop.history[-1] if validation is None else best_line(loop.history, trainee.method)
+    best = loop.history[-1] if validation is None else best_line(loop.history, start=trainee.may_stay)
     return TrainResult(encoder, tuple(loop.history), best, trainee.terms.learned())
 
 
@@ -171,7 +176,7 @@ class _Loop:
     def __init__(
         self, trainee: Trainee, data: TrainingData, validation: Validation | None, context: TrainContext
     ) -> None:
-        self._method, self._encoder, self._terms = trainee.method, trainee.encoder, trainee.terms
+        self._encoder, self._terms, self._may_stay = trainee.encoder, trainee.terms, trainee.may_stay
         self._context, self._settings = context, context.settings
         settings = context.settings
         options = StepOptions(settings.learning_rate, settings.mixup, settings.seed, context.bf16)
@@ -182,8 +187,8 @@ class _Loop:
         if validation is not None:
             at = validation.positions
             held = map_inputs(data.inputs, lambda tensor: tensor[at].to(context.device))
-            names, method = context.names, trainee.method
-            self._evaluator = Evaluator(held, validation.instances, names, settings.seed, method, context.world)
+            judged = (trainee.method, trainee.terms, context.world)
+            self._evaluator = Evaluator(held, validation.instances, context.names, settings.seed, *judged)
         self.step = self._since = 0
         self._sums: dict[str, float] = {}
         self.history: list[Progress] = []
@@ -217,7 +222,7 @@ class _Loop:
         if self.step >= context.schedule.steps:
             return True
         if self._evaluator is not None:
-            waited = len(self.history) - 1 - self.history.index(best_line(self.history, self._method))
+            waited = len(self.history) - 1 - self.history.index(best_line(self.history, start=self._may_stay))
         asks = context.deadline is not None and self._since == 0
         late = asks and context.world.agree(time.monotonic() > (context.deadline or 0))
         return waited >= self._settings.patience or late
@@ -277,7 +282,7 @@ class _Loop:
         epoch = step / self.sampler.per_epoch
         line = Progress(context.stage, step, epoch, loss, share, quality.mrr, quality.r1, means, statistics)
         self.history.append(line)
-        if self._evaluator is None or line is best_line(self.history, self._method):
+        if self._evaluator is None or line is best_line(self.history, start=self._may_stay):
             state = self._encoder.state_dict().items()
             self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in state}
         self._sums, self._since = {}, 0

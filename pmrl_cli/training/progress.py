@@ -6,7 +6,6 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pmrl_cli.methods.protocol import Method
 from pmrl_cli.training.settings import FitSettings
 
 __all__ = ["CRITERION", "Progress", "Schedule", "best_line", "schedule"]
@@ -72,7 +71,12 @@ def schedule(settings: FitSettings, instances: int) -> Schedule:
     return Schedule(batch, settings.steps if settings.steps is not None else max(2400, 20 * epoch), every)
 
 
-def best_line(history: Sequence[Progress], method: Method) -> Progress:
-    """Return the line whose weights are kept: by the method's own criterion if it has one, else by retrieval."""
-    lines = history if method.closed_form_stands_in else history[1:] or history
+def best_line(history: Sequence[Progress], *, start: bool) -> Progress:
+    """Return the line whose weights are kept: by the method's own criterion if it has one, else by retrieval.
+
+    Args:
+        history: of a run, step 0 first.
+        start: whether that of step 0 may be it.
+    """
+    lines = history if start else history[1:] or history
     return max(lines, key=lambda line: line.quality)

@@ -36,7 +36,7 @@ from pmrl_cli.training.progress import Progress, Schedule
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
 from pmrl_cli.world import World
 
-__all__ = ["HIDDEN", "Run", "check_objective", "closed_form_stands_in", "embed", "needs_of", "objectives_of"]
+__all__ = ["HIDDEN", "Run", "check_objective", "closed_form_stands_in", "embed", "make", "needs_of", "objectives_of"]
 
 HIDDEN = 256
 """Width of the residual MLP."""
@@ -59,8 +59,9 @@ def needs_of(settings: FitSettings) -> frozenset[str]:
 
 
 def closed_form_stands_in(settings: FitSettings) -> bool:
-    """Return whether a closed form may be chosen instead of what the methods of a fit train."""
-    return all(make(settings, name).closed_form_stands_in for name in objectives_of(settings))
+    """Return whether a closed form may be chosen instead of what the methods and terms of a fit train."""
+    methods = all(make(settings, name).closed_form_stands_in for name in objectives_of(settings))
+    return methods and all(make_term(name).closed_form_stands_in for name in settings.terms)
 
 
 def check_objective(settings: FitSettings, modalities: int | None = None) -> None:
@@ -77,10 +78,22 @@ def check_objective(settings: FitSettings, modalities: int | None = None) -> Non
                     expected="--target COLUMN, of the side table --labels FILE",
                     next_step="Add them, or choose another --objective.",
                 )
-            if settings.steps == 0 and not method.closed_form_stands_in:
-                what = "objective has no closed form"
+            lacking = [name] * (not method.closed_form_stands_in)
+            lacking += [
+                added for added, term in zip(settings.terms, terms, strict=True) if not term.closed_form_stands_in
+            ]
+            if settings.steps == 0 and lacking:
+                what = "nothing to train what has no closed form"
                 raise UsageError(
-                    what, found=f"--steps 0 with {name}", expected="1 or more", next_step="Leave --steps out."
+                    what, found=f"--steps 0 with {lacking[0]}", expected="1 or more", next_step="Leave --steps out."
+                )
+            if method.linear_components and settings.adapter == "kernel":
+                what = "objective cannot use kernel components"
+                raise UsageError(
+                    what,
+                    found=f"--adapter kernel with {name}",
+                    expected="components that can be turned back into features",
+                    next_step="Leave --adapter out.",
                 )
             method.terms()  # settings that only together are out of range
             if modalities is not None:
@@ -170,6 +183,10 @@ class Run:
                 hidden=0 if self.settings.adapter == "linear" else HIDDEN,
                 dropout=dropout,
                 whiten=tuple(torch.from_numpy(factors) for factors in start.whiten),
+                spread=tuple(
+                    torch.from_numpy((np.sqrt(variances) * factors).astype(np.float32))
+                    for variances, factors in zip(projected.variances, start.whiten, strict=True)
+                ),
                 classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
             )
             added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}

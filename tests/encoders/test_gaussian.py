@@ -97,8 +97,7 @@ def test_absent_modalities_neither_are_seen_nor_get_a_gradient():
 def decoders_of(loadings, variances):
     decoders = []
     for w, v in zip(loadings, variances, strict=True):
-        decoder = GaussianDecoder(w.T.contiguous(), hidden=4).double()
-        decoder.log_variance.data.fill_(math.log(v))
+        decoder = GaussianDecoder(w.T.contiguous(), torch.full((len(w),), (2 * v) ** 0.5), hidden=4).double()
         decoders.append(decoder)
     return decoders
 

@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
+import numpy as np
 import pyarrow as pa
 
 from pmrl_cli.data.dataset import EmbeddedBlock
@@ -160,7 +161,7 @@ def _check_names(names: Sequence[str]) -> None:
 def _with_any(blocks: Iterable[EmbeddedBlock]) -> Iterator[EmbeddedBlock]:
     """Leave out instances without any modality."""
     for block in blocks:
-        kept = block.present.any(axis=1)
+        kept = np.any(block.present, axis=1, keepdims=True)[:, 0]
         if kept.all():
             yield block
         else:
@@ -171,4 +172,5 @@ def _with_any(blocks: Iterable[EmbeddedBlock]) -> Iterator[EmbeddedBlock]:
                 block.fused[kept],
                 {name: output[kept] for name, output in block.extra.items()},
                 None if block.codes is None else block.codes[kept],
+                None if block.imputed is None else block.imputed.rows(kept),
             )

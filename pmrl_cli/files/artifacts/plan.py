@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.data.dataset import EmbeddedBlock, FloatArray
+from pmrl_cli.data.dataset import EmbeddedBlock, FloatArray, Imputation
 from pmrl_cli.files.artifacts.compressed import Compressed
 from pmrl_cli.files.artifacts.shares import FUSED, ROWS_PER_FILE, Share
 from pmrl_cli.files.formats.vector_tables import Parts
@@ -40,7 +40,8 @@ class Output(NamedTuple):
         source: the modality that an instance must have to be in it; ``FUSED`` for any.
         dim: columns of its vectors.
         vectors: from a block to its (B, dim) vectors.
-        codes: from a block to the (B,) codes of the vectors, which stand beside them as ``code``; None without.
+        codes: from a block to (B,) whole numbers that stand beside the vectors; None without.
+        number: what those are called: ``code``, or ``imputed`` where they say (1) that a vector was predicted.
     """
 
     name: str
@@ -48,6 +49,7 @@ class Output(NamedTuple):
     dim: int
     vectors: Callable[[EmbeddedBlock], FloatArray]
     codes: Callable[[EmbeddedBlock], npt.NDArray[np.int32]] | None = None
+    number: str = "code"
 
 
 @dataclass(frozen=True)
@@ -65,6 +67,8 @@ class ExportPlan:
         share: the part of a larger export that is written here; None for the whole of one.
         also: further outputs of the model.
         compressed: codes and channels, where vectors were made smaller.
+        widths: columns of the features of each modality, where what is missing was predicted and they are written
+            too, as ``MODALITY.features``, and their standard deviation as ``MODALITY.deviation``.
     """
 
     names: tuple[str, ...]
@@ -77,12 +81,18 @@ class ExportPlan:
     share: Share | None = None
     also: tuple[Also, ...] = ()
     compressed: Compressed | None = None
+    widths: tuple[int, ...] = ()
 
     def outputs(self) -> list[Output]:
         """Return the tables: of the modalities, what each has besides, the fused vectors, and what instances have."""
         found = []
         for m, name in enumerate(self.names):
             coded = self.compressed is not None and self.compressed.codebook is not None
+            if self.widths:
+                found.append(Output(name, name, self.dim, partial(_embedding, m), partial(_imputed, m), "imputed"))
+                found.append(Output(f"{name}.features", name, self.widths[m], partial(_features, m)))
+                found.append(Output(f"{name}.deviation", name, self.widths[m], partial(_deviations, m)))
+                continue
             found.append(Output(name, name, self.dim, partial(_embedding, m), partial(_codes, m) if coded else None))
             found += [
                 Output(f"{name}.{also.name}", name, also.dim, partial(_extra_of_modality, also.name, m))
@@ -136,6 +146,25 @@ def _codes(m: int, block: EmbeddedBlock) -> npt.NDArray[np.int32]:
         message = "a block without the codes that were announced"
         raise ValueError(message)
     return block.codes[:, m]
+
+
+def _imputation(block: EmbeddedBlock) -> Imputation:
+    if block.imputed is None:
+        message = "a block without the predictions that were announced"
+        raise ValueError(message)
+    return block.imputed
+
+
+def _imputed(m: int, block: EmbeddedBlock) -> npt.NDArray[np.int32]:
+    return _imputation(block).missing[:, m].astype(np.int32)
+
+
+def _features(m: int, block: EmbeddedBlock) -> FloatArray:
+    return _imputation(block).features[m]
+
+
+def _deviations(m: int, block: EmbeddedBlock) -> FloatArray:
+    return _imputation(block).deviations[m]
 
 
 def _extra_of_modality(name: str, m: int, block: EmbeddedBlock) -> FloatArray:

@@ -80,7 +80,7 @@ class ParquetParts:
         dim: columns of a vector.
         dtype: float32 or float16.
         rows_per_file: rows of each part but the last.
-        coded: whether there is a column ``code`` too.
+        numbers: name of a column of whole numbers, such as ``code``; None without.
     """
 
     def __init__(
@@ -91,7 +91,7 @@ class ParquetParts:
         dtype: np.dtype[np.floating],
         rows_per_file: int,
         *,
-        coded: bool = False,
+        numbers: str | None = None,
     ) -> None:
         folder.mkdir(exist_ok=True)
         self.digests: dict[Path, str] = {}
@@ -102,7 +102,7 @@ class ParquetParts:
             pa.field("id", pa.string(), nullable=False),
             pa.field("embedding", vector_type(dim, dtype), nullable=False),
         ]
-        self._schema = pa.schema([*fields, *([pa.field("code", pa.int32(), nullable=False)] if coded else [])])
+        self._schema = pa.schema([*fields, *([pa.field(numbers, pa.int32(), nullable=False)] if numbers else [])])
         self._group: list[pa.RecordBatch] = []
         self._writer: Any = None  # of Parquet, while a part is open
         self._part = parts.first
@@ -186,17 +186,19 @@ class Hdf5File:
         rows: how many will be written.
         dim: columns of a vector.
         dtype: float32 or float16.
-        coded: whether there is a dataset ``code`` (n,) too.
+        numbers: name of a dataset of whole numbers (n,), such as ``code``; None without.
     """
 
-    def __init__(self, path: Path, rows: int, dim: int, dtype: np.dtype[np.floating], *, coded: bool = False) -> None:
+    def __init__(
+        self, path: Path, rows: int, dim: int, dtype: np.dtype[np.floating], *, numbers: str | None = None
+    ) -> None:
         self.digests: dict[Path, str] = {}  # HDF5 writes back and forth
         self._path = path
         # The cache holds a chunk that two blocks share until it is whole, so that it is written once.
         with _disk_errors():
             self._file = h5py.File(path, "w", libver="latest", rdcc_nbytes=4 * _CHUNK_BYTES)
             self._embedding = self._create("embedding", (rows, dim), dtype)
-            self._codes = self._create("code", (rows,), np.dtype(np.int32)) if coded else None
+            self._codes = self._create(numbers, (rows,), np.dtype(np.int32)) if numbers else None
         self._ids: list[pa.LargeStringArray] = []
         self._start = 0
 

@@ -31,7 +31,7 @@ def stream(sink: BinaryIO, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) ->
 
     fields = [pa.field("id", pa.string(), nullable=False)]
     fields += [pa.field(one.name, vector_type(one.dim, plan.number), nullable=one.source != FUSED) for one in outputs]
-    fields += [pa.field(f"{one.name}.code", pa.int32()) for one in outputs if one.codes is not None]
+    fields += [pa.field(f"{one.name}.{one.number}", pa.int32()) for one in outputs if one.codes is not None]
     schema = pa.schema(fields)
     rows = 0
     with pa.ipc.new_stream(sink, schema) as writer:

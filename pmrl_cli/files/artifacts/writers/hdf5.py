@@ -23,7 +23,7 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
 
     def open_table(name: str, parts: Parts) -> VectorTable:
         one = outputs[name]
-        return Hdf5File(paths[name], parts.rows, one.dim, plan.number, coded=one.codes is not None)
+        return Hdf5File(paths[name], parts.rows, one.dim, plan.number, numbers=one.number if one.codes else None)
 
     write_tables(blocks, plan, open_table)
     with ThreadPoolExecutor() as pool:

@@ -83,7 +83,7 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
         vectors = [open_npy(one.name, one.dim, plan.number) for one in outputs]
         present = open_npy("present", len(modalities), np.bool_)
         coded = [one for one in modalities if one.codes is not None]
-        codes = [open_npy(f"{one.name}.code", 1, np.int32) for one in coded]
+        codes = [open_npy(f"{one.name}.{one.number}", 1, np.int32) for one in coded]
         files = [*vectors, present, *codes]
         behind = stack.enter_context(Behind(len(files)))
         for block in blocks:

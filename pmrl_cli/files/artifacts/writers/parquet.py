@@ -20,7 +20,7 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
 
     def open_table(name: str, parts: Parts) -> VectorTable:
         one = outputs[name]
-        coded = one.codes is not None
-        return ParquetParts(folder / name, parts, one.dim, plan.number, plan.rows_per_file, coded=coded)
+        numbers = one.number if one.codes else None
+        return ParquetParts(folder / name, parts, one.dim, plan.number, plan.rows_per_file, numbers=numbers)
 
     return modality_rows(plan), write_tables(blocks, plan, open_table)
