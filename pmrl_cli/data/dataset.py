@@ -38,12 +38,15 @@ class Features:
         digest: SHA-256 (hex) of the npy file that holds the rows as stored, in instance order (a store's own file);
             equal data has equal digests whatever file format it came from. Empty where nobody needs it (arrays
             handed over in Python).
+        rows: (n,) row of the array for each instance, where several instances share one; None if row i is that of
+            instance i.
     """
 
     name: str
     array: npt.NDArray[np.generic]
     bfloat16: bool = False
     digest: str = ""
+    rows: npt.NDArray[np.int64] | None = None
 
     @property
     def dim(self) -> int:
@@ -52,11 +55,19 @@ class Features:
 
     def read(self, rows: Rows) -> FloatArray:
         """Return the rows asked for as a new (B, d_m) float32 array, C order."""
+        if self.rows is not None:
+            rows = self.rows[rows]
         block = self.array[rows]
         if self.bfloat16:
             return (block.astype(np.uint32) << 16).view(np.float32)
         copied = None if isinstance(rows, np.ndarray) else True  # rows by number are a copy already
         return np.array(block, dtype=np.float32, order="C", copy=copied)
+
+    def part(self, rows: slice) -> Features:
+        """Return the vectors of some consecutive instances; nothing is read or copied."""
+        if self.rows is not None:
+            return replace(self, rows=self.rows[rows], digest="")
+        return replace(self, array=self.array[rows], digest="")
 
     def release(self) -> None:
         """Let go of the memory that reading a memory map has taken; its pages are read again when asked for.
@@ -136,7 +147,7 @@ class Dataset:
         """Return some consecutive instances as a data set; nothing is read or copied."""
         return Dataset(
             self.ids[rows],
-            tuple(replace(features, array=features.array[rows], digest="") for features in self.modalities),
+            tuple(features.part(rows) for features in self.modalities),
             self.present[rows],
             {name: column[rows] for name, column in self.columns.items()},
             self.named_by_row,

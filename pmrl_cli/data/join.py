@@ -22,11 +22,25 @@ class Joined:
         positions: per modality (rows_m,) int64, the instance of each row or -1 where its id is not kept; None
             where row i is instance i (the ids are equal), which readers take as the fast path.
         present: (n, k) bool, True where a modality lists the instance.
+        sources: per modality (n,) the stored row of each instance, where several instances share one; then
+            ``positions`` are stored rows. None where row i is that of instance i; empty where that holds of all.
+        named: (n,) the ids as the files have them, where instances got ids of their own; else None.
     """
 
     ids: pa.LargeStringArray
     positions: tuple[npt.NDArray[np.int64] | None, ...]
     present: npt.NDArray[np.bool_]
+    sources: tuple[npt.NDArray[np.int64] | None, ...] = ()
+    named: pa.LargeStringArray | None = None
+
+    def source(self, modality: int) -> npt.NDArray[np.int64] | None:
+        """Return the stored row of each instance in a modality, None where row i is that of instance i."""
+        return self.sources[modality] if self.sources else None
+
+    def stored(self, modality: int) -> int:
+        """Return how many rows a modality stores."""
+        source = self.source(modality)
+        return len(self.ids) if source is None else int(source.max(initial=-1)) + 1
 
 
 def rows_of(ids: pa.LargeStringArray, wanted: pa.LargeStringArray) -> npt.NDArray[np.int64]:

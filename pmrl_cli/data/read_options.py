@@ -21,6 +21,9 @@ class ReadOptions:
             instance out, ``missing`` leaves its instance without that modality.
         id_column: datasets or columns that hold the ids: the first of them that a file has, else the usual names;
             ``NAME=COLUMN`` is for one modality.
+        on_repeat: what an id that names several rows of a modality is: ``error``; ``pair``, an instance for each row,
+            which share the rows of the other modalities; ``mean`` or ``first``, one instance with the mean of the
+            rows or the first.
         ids: file with one id a row, for features without any.
         by_row: row i of every file is instance i, whatever ids the files hold.
         feature_column: dataset or column that holds the vectors, None to go by the names; of a table also several
@@ -41,6 +44,9 @@ class ReadOptions:
     )
     on_bad: Literal["error", "drop", "missing"] = flag(
         "error", "--on-bad", help="Rows with NaN, Inf or no length: stop, drop the instance, or take as missing."
+    )
+    on_repeat: Literal["error", "pair", "mean", "first"] = flag(
+        "error", "--on-repeat", help="Rows of one id: stop, an instance for each, their mean, or the first."
     )
     id_column: tuple[str, ...] = flag(
         (), "--id-column", metavar="[NAME=]COLUMN", help="Dataset or column of the ids; repeatable."
@@ -71,6 +77,7 @@ class ReadOptions:
         return {
             "join": self.join,
             "on_bad": self.on_bad,
+            "on_repeat": self.on_repeat,
             "id_column": list(self.id_column) or None,
             "ids": None if self.ids is None else str(self.ids),
             "by_row": self.by_row or None,

@@ -183,12 +183,17 @@ def _is_utf8(value: bytes) -> bool:
     return True
 
 
-def check_unique(ids: pa.LargeStringArray, places: Sequence[tuple[str, str | None, int]]) -> None:
+def check_unique(
+    ids: pa.LargeStringArray,
+    places: Sequence[tuple[str, str | None, int]],
+    next_step: str = "Remove the repeats, or choose another column with --id-column.",
+) -> None:
     """Refuse ids that name two rows.
 
     Args:
         ids: (n,) Arrow large_string.
         places: file, dataset and row count of each shard that ``ids`` concatenates.
+        next_step: what to do about them.
 
     Raises: DataError naming both rows of the first duplicate, four more, and the count.
     """
@@ -210,7 +215,7 @@ def check_unique(ids: pa.LargeStringArray, places: Sequence[tuple[str, str | Non
         total=len(repeats),
         found=f"the id of {place(int(first_row[repeats[0]]))} again",
         expected="each id once per modality",
-        next_step="Remove the repeats, or choose another column with --id-column.",
+        next_step=next_step,
     )
 
 

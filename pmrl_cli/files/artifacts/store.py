@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 
 from pmrl_cli.data.ids import digest_ids
 from pmrl_cli.data.read_options import ReadOptions
-from pmrl_cli.errors import DataError, Place
+from pmrl_cli.errors import DataError, Place, UsageError
 from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, check_replaceable
 from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, write_sealed
 from pmrl_cli.files.durable.npy import NpyWriter
@@ -64,6 +64,14 @@ def ingest_store(
                 next_step="Name it with name=path.",
             )
     joined = join_plan(plan, options)
+    if any(source is not None for source in joined.sources):
+        what = "a store holds a row for each instance"
+        raise UsageError(
+            what,
+            found="--on-repeat pair, by which instances share rows",
+            expected="--on-repeat mean or first",
+            next_step="Use one of those, or give the files and --on-repeat pair to fit, evaluate and diagnose.",
+        )
     needed = len(joined.ids) * sum(modality.dim * element_type(modality).itemsize for modality in plan.modalities)
     with atomic_folder(out, kind="pmrl.store", force=force) as folder:
         check_disk(folder, needed)

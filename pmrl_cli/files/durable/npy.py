@@ -11,7 +11,7 @@ from typing import Any, Protocol, Self
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["COPY_BYTES", "MemoryRows", "NpyWriter", "RowStore", "digest_rows", "npy_header"]
+__all__ = ["COPY_BYTES", "MemoryRows", "NpyWriter", "RowStore", "digest_rows", "npy_header", "runs"]
 
 COPY_BYTES = 8 * 2**20
 """Bytes moved at a time when stored rows are read again."""
@@ -41,7 +41,7 @@ class RowStore(Protocol):
         ...
 
 
-def _runs(positions: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
+def runs(positions: npt.NDArray[np.int64]) -> list[tuple[int, int]]:
     """Return (start, stop) of every stretch of ``positions`` that ascends by one."""
     breaks = np.flatnonzero(np.diff(positions) != 1) + 1
     return list(zip([0, *breaks.tolist()], [*breaks.tolist(), len(positions)], strict=True))
@@ -121,7 +121,7 @@ class NpyWriter:
             return
         order = np.argsort(positions, kind="stable")
         positions, block = positions[order], np.ascontiguousarray(block[order], dtype=self.dtype)
-        for start, stop in _runs(positions):
+        for start, stop in runs(positions):
             self.write_rows(int(positions[start]), block[start:stop])
 
     def read_rows(self, start: int, stop: int) -> npt.NDArray[Any]:

@@ -67,27 +67,27 @@ def read_dataset(
         return replace(store, columns={**store.columns, **columns})
     plan = plan_of(files, options)
     joined = join_plan(plan, options)
-    needed = len(joined.ids) * sum(modality.dim * element_type(modality).itemsize for modality in plan.modalities)
+    shapes = [(element_type(one), joined.stored(m), one.dim) for m, one in enumerate(plan.modalities)]
+    needed = sum(kind.itemsize * rows * dim for kind, rows, dim in shapes)
     if needed <= (options.max_memory if options.max_memory is not None else available_memory() // 2):
-        rows = [MemoryRows(element_type(modality), len(joined.ids), modality.dim) for modality in plan.modalities]
+        rows = [MemoryRows(*shape) for shape in shapes]
         filled = fill_all(plan, joined, rows, options)
         return _dataset(plan, filled, [store.array for store in rows])
     with tempfile.TemporaryDirectory(prefix="pmrl-") as name, ExitStack() as stack:
         folder = Path(name)
         check_disk(folder, needed)
         paths = [folder / f"{index}.npy" for index in range(len(plan.modalities))]
-        writers = [
-            stack.enter_context(NpyWriter(path, element_type(modality), len(joined.ids), modality.dim))
-            for path, modality in zip(paths, plan.modalities, strict=True)
-        ]
+        writers = [stack.enter_context(NpyWriter(path, *shape)) for path, shape in zip(paths, shapes, strict=True)]
         filled = fill_all(plan, joined, writers, options)
         return _dataset(plan, filled, [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths])
 
 
 def _dataset(plan: Plan, filled: Filled, arrays: Sequence[npt.NDArray[np.generic]]) -> Dataset:
     modalities = tuple(
-        Features(modality.name, array, modality.dtype == BFLOAT16, digest)
-        for modality, array, digest in zip(plan.modalities, arrays, filled.digests, strict=True)
+        Features(modality.name, array, modality.dtype == BFLOAT16, digest, source)
+        for modality, array, digest, source in zip(
+            plan.modalities, arrays, filled.digests, filled.sources, strict=True
+        )
     )
     return Dataset(filled.ids, modalities, filled.present, filled.columns, plan.named_by_row, filled.notes)
 

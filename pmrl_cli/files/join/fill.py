@@ -16,10 +16,11 @@ import pyarrow.compute as pc
 
 from pmrl_cli.data.join import Joined, join_ids, rows_of
 from pmrl_cli.data.read_options import ReadOptions
+from pmrl_cli.data.repeated_ids import join_repeated, repeats_ids
 from pmrl_cli.data.repeats import hash_rows
 from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
-from pmrl_cli.files.durable.npy import RowStore, digest_rows, npy_header
+from pmrl_cli.files.durable.npy import RowStore, digest_rows, npy_header, runs
 from pmrl_cli.files.formats.contents import BFLOAT16, Block, Vectors, to_float32
 from pmrl_cli.files.join.discovery import Plan
 from pmrl_cli.files.join.modalities import Modality
@@ -63,6 +64,7 @@ class Filled:
         digests: SHA-256 (hex) of each modality, of the npy file that holds its rows.
         columns: side columns, each (n,).
         notes: what was decided or dropped.
+        sources: per modality (n,) the stored row of each instance; None where row i is that of instance i.
     """
 
     ids: pa.LargeStringArray
@@ -70,6 +72,7 @@ class Filled:
     digests: tuple[str, ...]
     columns: dict[str, pa.Array]
     notes: tuple[str, ...]
+    sources: tuple[npt.NDArray[np.int64] | None, ...]
 
 
 def element_type(modality: Modality) -> np.dtype[np.generic]:
@@ -82,7 +85,11 @@ def join_plan(plan: Plan, options: ReadOptions) -> Joined:
 
     Raises: DataError if no instance is left, with the rows and three ids of each modality.
     """
-    joined = join_ids([modality.ids for modality in plan.modalities], options.join, options.min_modalities)
+    lists = [modality.ids for modality in plan.modalities]
+    if options.on_repeat != "error" and any(map(repeats_ids, lists)):
+        joined = join_repeated(lists, options.join, options.min_modalities, options.on_repeat)
+    else:
+        joined = join_ids(lists, options.join, options.min_modalities)
     if not len(joined.ids):
         found = "; ".join(
             f"{modality.name} {modality.rows} rows ({', '.join(repr(i[:40]) for i in modality.ids[:3].to_pylist())})"
@@ -108,8 +115,8 @@ def scan(
 
     Args:
         modality: what to read.
-        positions: (rows,) instance of each row or -1; None if row i is instance i.
-        instances: n.
+        positions: (rows,) instance of each row (where it is stored) or -1; None if row i is instance i.
+        instances: n, or how many rows are stored.
         target: receives the rows, zeros where missing or bad; None to check only.
         ended: set where nobody wants the rest any more.
     """
@@ -119,6 +126,7 @@ def scan(
     hashes = np.zeros(instances, dtype=np.uint64) if target is None else None
     digest = sha256() if target is None else sha256(npy_header(target.dtype, instances, target.dim))
     hashed: Future[None] | None = None
+    means = _Means(instances) if modality.averaged and target is not None else None
     in_order = True
     expected = row = 0
     with ThreadPoolExecutor(1) as hasher:
@@ -149,6 +157,9 @@ def scan(
                     hashes[where] = np.where(row_missing | row_bad, 0, hash_rows(values))
                 if target is None or not len(where):
                     continue
+                if means is not None:
+                    means.add(target, where, values, ~(row_missing | row_bad))
+                    continue
                 stored = values if target.dtype == np.float32 else block
                 if (void := row_missing | row_bad).any():
                     stored = np.where(void[:, None], stored.dtype.type(0), stored)
@@ -160,8 +171,35 @@ def scan(
                     target.write_rows(int(where[0]), stored)
                 else:
                     target.put(where, stored)
+    if means is not None:
+        missing &= means.counts == 0
     whole = in_order and expected == instances and target is not None
     return Scan(missing, bad, bad_rows, digest.hexdigest() if whole else None, hashes)
+
+
+class _Means:
+    """Means of the rows that lead to one instance, taken in the row store as they come."""
+
+    def __init__(self, instances: int) -> None:
+        self.counts = np.zeros(instances, dtype=np.int64)
+
+    def add(
+        self,
+        target: RowStore,
+        where: npt.NDArray[np.int64],
+        values: npt.NDArray[np.float32],
+        valid: npt.NDArray[np.bool_],
+    ) -> None:
+        """Take rows into the means: (B,) instances of (B, d) values, of which those that are valid count."""
+        rows, places, added = np.unique(where[valid], return_inverse=True, return_counts=True)
+        if not len(rows):
+            return
+        sums = np.zeros((len(rows), values.shape[1]))
+        np.add.at(sums, places, values[valid])
+        before = self.counts[rows][:, None]
+        old = np.concatenate([target.read_rows(int(rows[a]), int(rows[b - 1]) + 1) for a, b in runs(rows)])
+        target.put(rows, (before * old + sums) / (before + added[:, None]))
+        self.counts[rows] += added
 
 
 def _named(shard: Vectors, ids: pa.LargeStringArray, first: int) -> Iterator[Block]:
@@ -196,7 +234,7 @@ def _scan_all(
         modality = plan.modalities[column]
         progress(modality.name)
         try:
-            return scan(modality, joined.positions[column], len(joined.ids), targets[column], ended)
+            return scan(modality, joined.positions[column], joined.stored(column), targets[column], ended)
         except DataError as error:
             return error
         except BaseException:
@@ -230,7 +268,7 @@ def fill_all(
     Args:
         plan: what to read.
         joined: its join.
-        targets: one row store of n rows per modality.
+        targets: one row store per modality, of as many rows as it stores.
         options: what is kept and what is dropped.
         progress: told the name of each modality as its turn comes.
 
@@ -247,13 +285,15 @@ def fill_all(
             continue
         if result.bad_rows.total and options.on_bad == "error":
             problems.append(result.bad_rows.error(next_step=BAD_ROWS))
-        present[result.missing, column] = False
+        source = joined.source(column)
+        missing, bad_here = (found if source is None else found[source] for found in (result.missing, result.bad))
+        present[missing, column] = False
         if options.on_bad == "missing":
-            present[result.bad, column] = False
+            present[bad_here, column] = False
             if result.bad_rows.total:
                 plan_notes.append(f"{plan.modalities[column].name}: {result.bad_rows.total} bad rows are missing.")
         else:
-            bad[:, column] = result.bad
+            bad[:, column] = bad_here
         digests.append(result.digest)
     if problems:
         raise_all(problems)
@@ -261,7 +301,8 @@ def fill_all(
     usable = present.sum(axis=1) >= least
     keep = usable & ~bad.any(axis=1)
     notes = [*plan.notes, *plan_notes, _join_note(plan, joined, options.join), *_drop_notes(plan, usable, bad)]
-    ids = joined.ids
+    ids, named = joined.ids, joined.ids if joined.named is None else joined.named
+    sources = [joined.source(column) for column in range(len(targets))]
     if not keep.all():
         if not keep.any():
             raise DataError(
@@ -270,13 +311,16 @@ def fill_all(
                 expected="at least one",
                 next_step="See pmrl inspect for what is wrong with them.",
             )
-        for target in targets:
-            target.shrink(keep)
-        ids, present, digests = ids.filter(pa.array(keep)), present[keep], [None] * len(targets)
-    columns = side_columns(plan.side, ids)
+        for column, target in enumerate(targets):
+            if sources[column] is None:
+                target.shrink(keep)
+                digests[column] = None
+        sources = [None if source is None else source[keep] for source in sources]
+        ids, named, present = ids.filter(pa.array(keep)), named.filter(pa.array(keep)), present[keep]
+    columns = side_columns(plan.side, named)
     with ThreadPoolExecutor() as pool:
         final = tuple(pool.map(lambda known, target: known or digest_rows(target), digests, targets))
-    return Filled(ids, present, final, columns, tuple(notes))
+    return Filled(ids, present, final, columns, tuple(notes), tuple(sources))
 
 
 def _join_note(plan: Plan, joined: Joined, how: str) -> str:

@@ -57,7 +57,7 @@ def inspect_files(files: Sequence[str], options: ReadOptions = ReadOptions()) ->
     joined = _attempt_join(plan, options, problems)
     found = []
     if plan.modalities:
-        everyone = join_ids([modality.ids for modality in plan.modalities], "outer", 1).present
+        everyone = join_ids([modality.ids.unique() for modality in plan.modalities], "outer", 1).present
         in_how_many = everyone.sum(axis=1)
         for column, modality in enumerate(plan.modalities):
             mine = in_how_many[everyone[:, column]]
@@ -70,7 +70,7 @@ def inspect_files(files: Sequence[str], options: ReadOptions = ReadOptions()) ->
     if joined is not None:
         for table in plan.side:
             try:
-                side_columns([table], joined.ids)
+                side_columns([table], joined.ids if joined.named is None else joined.named)
             except PmrlError as error:
                 problems.append(error)
     return Inspection(tuple(found), 0 if joined is None else len(joined.ids), columns, plan.notes, tuple(problems))

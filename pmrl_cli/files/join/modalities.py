@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmrl_cli.data.read_options import ReadOptions
+from pmrl_cli.data.repeated_ids import repeats_ids
 from pmrl_cli.data.validate import check_unique, text_ids
 from pmrl_cli.errors import DataError, Place, PmrlError
 from pmrl_cli.files.formats.contents import BFLOAT16, Column, Contents, Vectors
@@ -45,6 +46,7 @@ class Modality:
         id_name: column the ids came from, None where they are row numbers.
         contents: of the file of each shard.
         splits: of each shard, the part of the data set that its file is named after; empty if they are not.
+        averaged: whether the rows of one id become their mean.
     """
 
     name: str
@@ -53,6 +55,7 @@ class Modality:
     id_name: str | None
     contents: tuple[Contents, ...] = field(default=(), repr=False)
     splits: tuple[str, ...] = ()
+    averaged: bool = False
 
     @property
     def rows(self) -> int:
@@ -66,10 +69,16 @@ class Modality:
 
     @property
     def dtype(self) -> str:
-        """Type it is stored in: float16 or bfloat16 if all shards are, else float32."""
+        """Type it is stored in: float16 or bfloat16 if all shards are and no mean is taken, else float32."""
+        if self.averaged:
+            return "float32"
         kinds = {shard.dtype for shard in self.shards}
         return kinds.pop() if kinds in ({"float16"}, {BFLOAT16}) else "float32"
 
+
+_REPEATS = (
+    "Say with --on-repeat pair, mean or first what the rows of one id are, or choose another column with --id-column."
+)
 
 Pair = tuple[ArrayOf, Column | None]
 
@@ -96,7 +105,7 @@ def modalities_of(
         try:
             _check_name(name, shards[0][0])
             _check_shards(name, [array for array, _ in shards])
-            modalities.append(_modality(name, shards, kinds))
+            modalities.append(_modality(name, shards, kinds, options.on_repeat))
             missing = missing_shards([Path(array.contents.file).stem for array, _ in shards])
             if missing:
                 shown = ", ".join(missing[:3]) + (", …" if missing[3:] else "")
@@ -187,7 +196,7 @@ def _check_shards(name: str, arrays: Sequence[ArrayOf]) -> None:
         )
 
 
-def _modality(name: str, shards: Sequence[Pair], kinds: dict[str, tuple[Place, str]]) -> Modality:
+def _modality(name: str, shards: Sequence[Pair], kinds: dict[str, tuple[Place, str]], on_repeat: str) -> Modality:
     vectors = tuple(array.vectors for array, _ in shards)
     contents = tuple(array.contents for array, _ in shards)
     words = [split_of(Path(array.contents.file)) for array, _ in shards]
@@ -203,8 +212,10 @@ def _modality(name: str, shards: Sequence[Pair], kinds: dict[str, tuple[Place, s
         parts.append(text_ids(values, file=array.contents.file, dataset=column.name))
         places.append((array.contents.file, column.name, array.vectors.rows))
     ids = pa.concat_arrays(parts)
-    check_unique(ids, places)
-    return Modality(name, vectors, ids, named[0][1].name, contents, splits)
+    if on_repeat == "error":
+        check_unique(ids, places, _REPEATS)
+    averaged = on_repeat == "mean" and repeats_ids(ids)
+    return Modality(name, vectors, ids, named[0][1].name, contents, splits, averaged)
 
 
 def _look_alikes(modalities: Sequence[Modality]) -> list[str]:
