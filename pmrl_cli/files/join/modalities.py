@@ -16,7 +16,7 @@ from pmrl_cli.data.validate import check_unique, text_ids
 from pmrl_cli.errors import DataError, Place, PmrlError
 from pmrl_cli.files.formats.contents import BFLOAT16, Column, Contents, Vectors
 from pmrl_cli.files.formats.layout import MANY
-from pmrl_cli.files.formats.names import natural_key
+from pmrl_cli.files.formats.names import SPLIT_NAMES, natural_key
 from pmrl_cli.files.join.candidates import could_be_ids, refuse_row_join
 from pmrl_cli.files.join.choosing import choose_ids, id_columns, per_sample_error
 from pmrl_cli.files.join.naming import missing_shards, split_of
@@ -101,7 +101,7 @@ def modalities_of(
     modalities: list[Modality] = []
     kinds: dict[str, tuple[Place, str]] = {}
     for name in sorted(groups, key=str.encode):
-        shards = sorted(groups[name], key=lambda pair: natural_key(pair[0].contents.file))
+        shards = _in_order(groups[name])
         try:
             _check_name(name, shards[0][0])
             _check_shards(name, [array for array, _ in shards])
@@ -119,6 +119,16 @@ def modalities_of(
     if len({kind for _, kind in kinds.values()}) > 1:
         report(_mixed_types(kinds))
     return tuple(modalities), named_by_row
+
+
+def _in_order(shards: Sequence[Pair]) -> list[Pair]:
+    """Return shards in the natural order of their files; the parts of a split as train, validation, test."""
+    words = [split_of(Path(array.contents.file)) for array, _ in shards]
+    order = {word: at for at, word in enumerate(SPLIT_NAMES)}
+    parts = None not in words and len(set(words)) > 1
+    ranks = [order[word] if parts and word else 0 for word in words]
+    keyed = sorted(range(len(shards)), key=lambda at: (ranks[at], natural_key(shards[at][0].contents.file)))
+    return [shards[at] for at in keyed]
 
 
 def _identified(arrays: Sequence[ArrayOf], options: ReadOptions, report: Report) -> list[Pair]:
