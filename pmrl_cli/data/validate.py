@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pmrl_cli.data.dataset import Dataset, Features, FloatArray
+from pmrl_cli.data.frames import in_one_order
 from pmrl_cli.errors import DataError, Place
 
 __all__ = [
@@ -226,30 +227,35 @@ def zero_rows(array: npt.NDArray[np.generic], rows: npt.NDArray[np.bool_]) -> No
 
 
 def dataset_from_arrays(
-    features: Mapping[str, object],
-    ids: Sequence[str] | None = None,
+    features: object,
+    ids: Sequence[object] | None = None,
     columns: Mapping[str, Sequence[object]] | None = None,
 ) -> Dataset:
     """Return a data set over arrays in memory, under the same rules as files.
 
     Args:
-        features: per modality what ``as_array`` takes, (n, d_m) float16, float32 or float64; a row that is all NaN
-            (in Arrow: null) is missing. Arrays of float32 and float16 without missing rows are not copied.
+        features: a mapping from modality to what ``as_array`` takes, (n, d_m) float16, float32 or float64; a row that
+            is all NaN (in Arrow: null) is missing. Arrays of float32 and float16 without missing rows are not copied.
+            Data frames with an index that is no range, AnnData and MuData bring their ids and are joined by them.
+            A ``Dataset`` is returned as it is.
         ids: (n,) unique texts or integers; without them instances are known by their row number.
         columns: side columns, each (n,).
 
     Raises: DataError for arrays of another shape or type, unequal rows, bad ids, NaN or Inf inside a row, or a
         zero vector.
     """
-    if not features:
+    if isinstance(features, Dataset):
+        return features
+    arrays_given, ids, columns = in_one_order(features, ids, columns)
+    if not arrays_given:
         raise DataError(
             what="no modality",
             found="no array",
             expected="at least one array of features",
             next_step="Pass a dict from modality to array.",
         )
-    names = sorted(features, key=str.encode)
-    arrays = {name: as_array(name, features[name]) for name in names}
+    names = sorted(arrays_given, key=str.encode)
+    arrays = {name: as_array(name, arrays_given[name]) for name in names}
     rows = {name: _rows_of_array(name, arrays[name]) for name in names}
     if len(set(rows.values())) > 1:
         raise DataError(
@@ -353,7 +359,7 @@ def _rows_of_array(name: str, array: npt.NDArray[np.generic]) -> int:
     return len(array)
 
 
-def _python_ids(ids: Sequence[str] | None, n: int) -> pa.LargeStringArray:
+def _python_ids(ids: Sequence[object] | None, n: int) -> pa.LargeStringArray:
     if ids is None:
         return pa.array(np.arange(n)).cast(pa.large_string())
     try:
