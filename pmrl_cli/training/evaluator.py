@@ -71,6 +71,7 @@ class Evaluator:
                 # What shapes the space or adds an output is not judged by retrieval.
                 own = -float(self.terms(encoded, self.inputs).value)
             if own is not None:
-                statistics[CRITERION] = own
+                # In the order of names, as a checkpoint gives them back.
+                statistics = dict(sorted({**statistics, CRITERION: own}.items()))
         encoder.train()
         return share, quality, statistics
