@@ -3,8 +3,8 @@
     python benchmarks/systems/arm.py SET [SET ...] [--seeds 3]
 
 First ``contribution`` of the features (of the test part alone, where features were learned with the labels of the
-training part: mosi). Then fits of ``infonce`` and ``arm`` (one member, 300 steps), on the set's own split: accuracy of
-a ridge classifier on the test part, by modality and fused, the mean over seeds with 95 % intervals of the paired
+training part: mosi). Then fits of ``infonce`` and ``arm`` (one member, 300 steps), on the set's own split: accuracy
+of a ridge classifier on the test part, by modality and fused, the mean over seeds with 95 % intervals of the paired
 difference (test instances, or their groups, redrawn), held-out MRR, and seconds.
 """
 
@@ -52,8 +52,16 @@ def fits(folder: Path, seeds: int) -> None:
         for objective in ("infonce", "arm"):
             asked = {"target": "label"} if objective == "arm" else {}
             aligner = Aligner(
-                objective=objective, adapter="mlp", dropout=0.5, dim=32, steps=300, refit=False, seed=seed,
-                split_column="split", group=GROUPS.get(folder.name), **asked,
+                objective=objective,
+                adapter="mlp",
+                dropout=0.5,
+                dim=32,
+                steps=300,
+                refit=False,
+                seed=seed,
+                split_column="split",
+                group=GROUPS.get(folder.name),
+                **asked,
             )
             began = time.perf_counter()
             aligner.fit(dataset)
@@ -67,13 +75,17 @@ def fits(folder: Path, seeds: int) -> None:
             about.setdefault(objective, []).append((mrr, seconds))
     print(f"\n{folder.name}: accuracy on {len(test)} test instances, {seeds} seeds\n")
     print("| vectors | infonce | arm | difference |\n|---|---|---|---|")
-    means = {o: np.mean([[h for h in run] for run in runs], axis=0) for o, runs in hits.items()}
+    means = {o: np.mean([list(run) for run in runs], axis=0) for o, runs in hits.items()}
     for i, name in enumerate([*dataset.names, "fused"]):
         row = [means[o][i] for o in ("infonce", "arm")]
         cells = " | ".join(f"{r.mean():.3f}" for r in row)
         print(f"| {name} | {cells} | {text(interval(row[1] - row[0], groups[test]))} |")
     for i, name in enumerate(("held-out MRR", "seconds")):
-        print(f"| {name} | " + " | ".join(f"{np.mean([a[i] for a in about[o]]):.3f}" for o in ("infonce", "arm")) + " | |")
+        print(
+            f"| {name} | "
+            + " | ".join(f"{np.mean([a[i] for a in about[o]]):.3f}" for o in ("infonce", "arm"))
+            + " | |"
+        )
 
 
 def main() -> None:

@@ -27,6 +27,7 @@ from pmrl_cli import Aligner
 from pmrl_cli.codes.channels import choose_channels
 from pmrl_cli.codes.kmeans import fit_codebook, nearest_codes
 from pmrl_cli.data.columns import codes_of, column_of
+from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.training.heldout import reciprocal_ranks_by_instance
 
 BYTES = (4, 8, 16, 32)
@@ -47,11 +48,18 @@ def quantised(vectors: np.ndarray, pool: np.ndarray, parts: int) -> np.ndarray:
     return found
 
 
-def space(folder: Path, **settings):
+def space(folder: Path, **settings: object) -> tuple[Dataset, Aligner, np.ndarray, np.ndarray, float]:
     dataset = read_set(folder)
     aligner = Aligner(
-        adapter="mlp", dropout=0.0, dim=DIM, steps=300, refit=False, seed=0, split_column="split",
-        group=GROUPS.get(folder.name), **settings,
+        adapter="mlp",
+        dropout=0.0,
+        dim=DIM,
+        steps=300,
+        refit=False,
+        seed=0,
+        split_column="split",
+        group=GROUPS.get(folder.name),
+        **settings,  # type: ignore[arg-type]
     )
     began = time.perf_counter()
     aligner.fit(dataset)
@@ -73,7 +81,8 @@ def by_bytes(folder: Path) -> None:
         return reciprocal_ranks_by_instance(torch.from_numpy(unit(half)), torch.from_numpy(present))
 
     print(f"\n{folder.name}: MRR of {int(test.sum())} test instances\n")
-    print("| bytes | TOC channels | PCA | random channels | product quantisation | TOC - PCA |\n|---|---|---|---|---|---|")
+    print("| bytes | TOC channels | PCA | random channels | product quantisation | TOC - PCA |")
+    print("|---|---|---|---|---|---|")
     whole = judged(vectors[test])
     print(f"| {2 * DIM} (whole) | {text(interval(whole, groups))} | | | | |")
     for size in BYTES:
@@ -90,7 +99,8 @@ def by_bytes(folder: Path) -> None:
 
 
 def by_codes(folder: Path) -> None:
-    print(f"\n{folder.name}: {CODES} codes\n\n| codes of | same code | class from code | in use | MRR of vectors | seconds |")
+    print(f"\n{folder.name}: {CODES} codes\n")
+    print("| codes of | same code | class from code | in use | MRR of vectors | seconds |")
     print("|---|---|---|---|---|---|")
     for name, settings in (("k-means, pmrl", {}), ("fcid", {"objective": "fcid"})):
         dataset, aligner, vectors, test, seconds = space(folder, **settings)

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
+
 from pmrl_cli.data.columns import codes_of
 from pmrl_cli.data.dataset import Dataset, Features
-from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.data.read_options import ReadOptions
+from pmrl_cli.files.join.dataset import read_dataset
 
 Array = npt.NDArray[np.float64]
 
