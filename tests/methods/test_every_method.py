@@ -1,11 +1,19 @@
 """What holds for every method: edges, masks, orders of those whose loss is one of the embeddings; the settings."""
 
+import itertools
+
+import numpy as np
+import pyarrow as pa
 import pytest
 import torch
 from torch.nn.functional import normalize
 
+from pmrl_cli.aligner import Aligner
+from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import UsageError
-from pmrl_cli.methods import REGISTRY, make_method, settings_of
+from pmrl_cli.fit.context import Hooks
+from pmrl_cli.methods import REGISTRY, make_method, method_class, settings_of
+from pmrl_cli.training.loop import Interrupted
 from tests.reference.agreement import ON_VECTORS, draw, make_objective
 
 EVERY = pytest.mark.parametrize("name", ON_VECTORS)
@@ -138,3 +146,56 @@ def test_single_precision_agrees_with_double(name):
 def test_an_anchor_that_is_not_there_is_refused(name, anchor, words):
     with pytest.raises(UsageError, match=words):
         make_method(name, {"anchor": anchor}).check(3)
+
+
+@pytest.fixture(scope="module")
+def instances():
+    """Instances of three modalities, a third of them without the last, with classes that some lack."""
+    rng = np.random.default_rng(0)
+    latent = rng.normal(size=(90, 4))
+    present = np.ones((90, 3), dtype=bool)
+    present[::3, 2] = False
+    arrays = [np.tanh(latent @ rng.normal(size=(4, 6))) + 0.2 * rng.normal(size=(90, 6)) for _ in range(3)]
+    features = tuple(
+        Features(f"m{m}", (a * present[:, [m]]).astype(np.float32), digest=f"digest {m}")
+        for m, a in enumerate(arrays)
+    )
+    classes = np.where(latent[:, 0] > 0, "yes", "no").astype(object)
+    classes[::5] = None
+    ids = pa.array([f"i{i}" for i in range(90)], pa.large_string())
+    return Dataset(ids, features, present, {"class": pa.array(classes)})
+
+
+ALL = pytest.mark.parametrize("name", [name for name in REGISTRY if "base_model" not in method_class(name).needs])
+
+
+def fitted(name, instances, checkpoint=None, hooks=None):
+    target = "class" if "labels" in method_class(name).needs else None
+    settings = {"steps": 4, "batch_size": 24, "adapter": "linear", "dropout": 0.2, "refit": False, "seed": 3}
+    aligner = Aligner(objective=name, target=target, device="cpu", **settings)
+    return aligner.fit(instances, checkpoint=checkpoint, hooks=hooks)
+
+
+@ALL
+def test_it_trains_and_is_read_back_and_continues_bit_for_bit(name, instances, tmp_path):
+    whole = fitted(name, instances)
+    calls = itertools.count()
+    middle = 3 + method_class(name).closed_form_stands_in  # of the run that trains, after the start if there is one
+    with pytest.raises(Interrupted):
+        fitted(name, instances, tmp_path / "state", Hooks(should_stop=lambda: next(calls) == middle))
+    resumed = fitted(name, instances, tmp_path / "state")
+    assert resumed.texts["history.csv"] == whole.texts["history.csv"]
+    again = Aligner.load(whole.save(tmp_path / "model"), device="cpu")
+    for expected, same, read in zip(*(one.embed(instances) for one in (whole, resumed, again)), strict=True):
+        assert expected.extra.keys() == same.extra.keys() == read.extra.keys()
+        for found in (same, read):
+            np.testing.assert_array_equal(found.embeddings, expected.embeddings)
+            np.testing.assert_array_equal(found.fused, expected.fused)
+            for output, values in expected.extra.items():
+                np.testing.assert_array_equal(found.extra[output], values)
+        lengths = np.linalg.norm(expected.embeddings[expected.present], axis=1)
+        np.testing.assert_allclose(lengths, 1, atol=1e-5)
+    some = Dataset(instances.ids, instances.modalities[1:], instances.present[:, 1:])
+    vectors = whole.transform(some)
+    assert vectors.keys() == {"m1", "m2"}
+    assert np.isfinite(vectors["m1"]).all()
