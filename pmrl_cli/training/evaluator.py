@@ -74,4 +74,5 @@ class Evaluator:
                 # In the order of names, as a checkpoint gives them back.
                 statistics = dict(sorted({**statistics, CRITERION: own}.items()))
         encoder.train()
-        return share, quality, statistics
+        # Sorted, so that a history read back from a checkpoint is the same to the byte.
+        return share, quality, dict(sorted(statistics.items()))

@@ -1,0 +1,32 @@
+"""Fits of methods and terms that bring encoders, decoders or second views of their own, interrupted and continued."""
+
+import pytest
+
+from pmrl_cli.fit.context import Hooks
+from pmrl_cli.fit.fit import fit
+from pmrl_cli.training.loop import Interrupted
+from tests.training.test_fit import same, settings_for, simulate, weights
+
+CASES = {
+    "decalign": {"objective": "decalign"},
+    "mvae": {"objective": "mvae"},
+    "terms": {"objective": "infonce", "terms": {"separation": 1.0, "bridge": 1.0, "neighbourhood": 1.0}},
+}
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, case):
+    settings = settings_for(steps=32, batch_size=32, dim=6, **CASES[case])
+    whole = fit(simulate(), settings)
+    calls = iter(range(10**6))
+    with pytest.raises(Interrupted):
+        fit(
+            simulate(),
+            settings,
+            checkpoint=tmp_path / "state",
+            hooks=Hooks(should_stop=lambda: next(calls) == 20),
+        )
+    resumed = fit(simulate(), settings, checkpoint=tmp_path / "state")
+    assert same(weights(whole), weights(resumed))
+    assert repr(whole.history) == repr(resumed.history)
+    assert whole.history[-1].step == 32
