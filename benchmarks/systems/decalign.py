@@ -1,4 +1,4 @@
-"""What decalign calls common and unique on a real set: label probes, what each says of the features and of the others.
+"""What decalign calls common and unique on a real set: label probes, and what each says of the features.
 
     PYTHONPATH=. python benchmarks/systems/decalign.py SET [SET ...] [--seeds 3] [--steps 600]
 
@@ -17,6 +17,7 @@ import numpy as np
 from common import GROUPS, arrays_of, load, queries, ridge
 
 from pmrl_cli import Aligner
+from pmrl_cli.data.dataset import Dataset
 
 VARIANTS = {
     "infonce": {"objective": "infonce", "terms": {"geometry": 1e-9}},
@@ -46,7 +47,7 @@ def components(train: np.ndarray, test: np.ndarray) -> tuple[np.ndarray, np.ndar
     return x @ axes[:32].T, y @ axes[:32].T
 
 
-def describe(aligner: Aligner, dataset, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
+def describe(aligner: Aligner, dataset: Dataset, train: np.ndarray, test: np.ndarray) -> dict[str, float]:
     parts: dict[str, list[np.ndarray]] = {}
     for rows in (train, test):
         (block,) = list(aligner.embed(dataset, rows))
@@ -100,7 +101,9 @@ def main() -> None:
         for name, lines in tables.items():
             means = {key: np.mean([line[key] for line in lines]) for key in lines[0]}
             errors = {key: np.std([line[key] for line in lines], ddof=1) / len(lines) ** 0.5 for key in lines[0]}
-            print(f"{name}: " + ", ".join(f"{key} {means[key]:.3f} (se {errors[key]:.3f})" for key in means), flush=True)
+            print(
+                f"{name}: " + ", ".join(f"{key} {means[key]:.3f} (se {errors[key]:.3f})" for key in means), flush=True
+            )
 
 
 if __name__ == "__main__":

@@ -11,7 +11,9 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from common import arrays_of, interval, load, ridge, unit
@@ -22,16 +24,25 @@ from pmrl_cli.data.validate import dataset_from_arrays
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 NUMBERS = (3, 5, 10, 20)
 
+Array = np.ndarray
 
-def nearest(seen: np.ndarray, wanted: np.ndarray, asked: np.ndarray, number: int) -> np.ndarray:
+
+def nearest(seen: np.ndarray, wanted: np.ndarray, asked: np.ndarray, number: int) -> Array:
     """Return the mean of the nearest instances by cosine of standardised columns."""
     middle, spread = seen.mean(0), seen.std(0).clip(1e-9)
     scores = unit((asked - middle) / spread) @ unit((seen - middle) / spread).T
     return wanted[np.argsort(-scores, axis=1)[:, :number]].mean(1)
 
 
-def chosen(method, values, seen, wanted, asked, fold) -> np.ndarray:
-    """Return predictions at the setting whose error on a fold of the seen is least."""
+def chosen(
+    method: Callable[[Array, Array, Array, Any], Array],
+    values: Sequence[float],
+    train: tuple[Array, Array],
+    asked: Array,
+) -> Array:
+    """Return predictions at the setting whose error on a fifth of the training instances is least."""
+    seen, wanted = train
+    fold = np.arange(len(seen)) % 5 == 0
     errors = [
         np.square(method(seen[~fold], wanted[~fold], seen[fold], value) - wanted[fold]).sum() for value in values
     ]
@@ -58,12 +69,11 @@ def main() -> None:
         test, train = np.sort(order[: len(has) // 3]), np.sort(order[len(has) // 3 :])
         truth = arrays[asked.target].astype(float)
         middle, spread = truth[train].mean(0), truth[train].std(0).clip(1e-9)
-        fold = np.arange(len(train)) % 5 == 0
         standard = (truth - middle) / spread
         found = {
             "mean of the training instances": np.zeros_like(standard[test]),
-            "nearest neighbours": chosen(nearest, NUMBERS, others[train], standard[train], others[test], fold),
-            "ridge": chosen(ridge, STRENGTHS, others[train], standard[train], others[test], fold),
+            "nearest neighbours": chosen(nearest, NUMBERS, (others[train], standard[train]), others[test]),
+            "ridge": chosen(ridge, STRENGTHS, (others[train], standard[train]), others[test]),
         }
         given = {name: values.copy() for name, values in arrays.items()}
         given[asked.target][test] = np.nan
@@ -93,7 +103,8 @@ def main() -> None:
             draws.append(1 - errors[rows].sum() / total[rows].sum())
         low, high = np.quantile(draws, [0.025, 0.975])
         print(f"| {name} | {np.mean(values):.3f} | {low:.3f} to {high:.3f} |")
-    gains = np.concatenate([(r[0] - m[0]) / r[1].mean() for r, m in zip(by_instance["ridge"], by_instance["mvae"])])
+    pairs = zip(by_instance["ridge"], by_instance["mvae"], strict=True)
+    gains = np.concatenate([(r[0] - m[0]) / r[1].mean() for r, m in pairs])
     print("mvae over ridge, R2 points: {:+.3f} ({:+.3f} to {:+.3f})".format(*interval(gains)))
     print(f"within one standard deviation {np.mean(within):.3f} (.683 of a Gaussian), fit {np.mean(seconds):.0f} s")
 
