@@ -6,7 +6,8 @@ A SET is a folder of feature files with a labels.parquet. Instances are dealt 60
 by hash of their id, or of their group where rows share an object or a video; every method sees the same, has the
 same starts, steps and patience, and is chosen on validation alone. Without --refit no method is fitted again with
 the validation instances. Figures are means over all ordered pairs of modalities, gallery = test, ties by expected
-rank; fused = the leading direction of the other modalities asks.
+rank; equal vectors of a modality are one query and one candidate, as in ``pmrl evaluate``; fused = the leading
+direction of the other modalities asks. A run is trained where a member's weights are not those of its closed form.
 
 After the table: mean ranks, and for every method its ratio to the first one named, with a paired bootstrap interval
 (10,000 draws of test instances, or of their groups, in which every method and seed is drawn alike).
@@ -33,6 +34,7 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import UsageError
 from pmrl_cli.retrieval.metrics import hits, reciprocal_ranks
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_dataset
+from pmrl_cli.retrieval.relevance import Relevance
 
 FOLDER = Path(__file__).with_name("methods")
 
@@ -74,10 +76,11 @@ def run(folder: Path, dataset: Dataset, method: str, seed: int, *, refit: bool) 
     started = time.perf_counter()
     aligner.fit(dataset)
     seconds = time.perf_counter() - started
+    members = json.loads(aligner.texts["config.json"])["members"]
     rows, _ = aligner.rows(dataset, "test")
     embedded = aligner.embed_dataset(dataset, rows)
     queries = np.flatnonzero(embedded.present.sum(axis=1) > 1)
-    ranks = rank_dataset(embedded, queries)
+    ranks = rank_dataset(embedded, queries, relevance=Relevance.of(embedded))
     directions = {d: r for d, r in ranks.items() if r.gallery > 1}
     pairs = [r for d, r in directions.items() if not d.startswith(OTHERS)]
     fused = [r for d, r in directions.items() if d.startswith(OTHERS)]
@@ -93,7 +96,8 @@ def run(folder: Path, dataset: Dataset, method: str, seed: int, *, refit: bool) 
         "seed": seed,
         "refit": refit,
         "seconds": round(seconds, 1),
-        "members": len(json.loads(aligner.texts["config.json"])["members"]),
+        "members": len(members),
+        "trained": any(member["best_step"] for member in members),
         "MRR": mean(pairs, None),
         "R@1": mean(pairs, 1),
         "R@10": mean(pairs, 10),
@@ -102,6 +106,10 @@ def run(folder: Path, dataset: Dataset, method: str, seed: int, *, refit: bool) 
         "pairwise": _per_query(ranks, len(rows), fused=False),
         "fused": _per_query(ranks, len(rows), fused=True),
     }
+
+
+def _trained(run: Mapping[str, Any]) -> bool:
+    return bool(run["trained"])
 
 
 def ratio(runs: list[dict[str, Any]], base: list[dict[str, Any]], key: str) -> tuple[float, float, float]:
@@ -154,6 +162,11 @@ def report(runs: list[dict[str, Any]], methods: list[str], sets: list[str]) -> N
             cells = " | ".join("" if np.isnan(v) else f"{v:.{digits}f}" for v in line)
             whole = key != "seconds" and complete.any() and not np.isnan(rank[complete]).any()
             print(f"| {method} | {cells} | {f'{rank[complete].mean():.1f}' if whole else ''} |")
+
+    print(f"\nruns that were trained\n\n| method | {' | '.join(sets)} |\n|{'---|' * (len(sets) + 1)}")
+    for method in methods:
+        each = [of(name, method) for name in sets]
+        print(f"| {method} | {' | '.join(f'{sum(map(_trained, some))} of {len(some)}' for some in each)} |")
 
     first = methods[0]
     for key, title in (("pairwise", "MRR"), ("fused", "fused MRR")):
