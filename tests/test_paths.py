@@ -1,0 +1,44 @@
+"""The worked paths of docs/paths run as they are written, one after the other in one folder each."""
+
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.limits import HUNG
+
+ROOT = Path(__file__).parents[1]
+BLOCK = re.compile(r"<!-- (python|shell) -->\n```\w+\n(.*?)```", re.DOTALL)
+NEEDS = {"single-cells": ("mudata", "pandas"), "service": ("onnx",)}
+
+PAGES = sorted((ROOT / "docs" / "paths").glob("*.md"))
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+def test_every_command_of_the_page_works(page, tmp_path):
+    for package in NEEDS.get(page.stem, ()):
+        pytest.importorskip(package)
+    blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
+    assert len(blocks) >= 2
+    command = tmp_path / "bin" / "pmrl"
+    command.parent.mkdir()
+    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pmrl_cli "$@"\n', encoding="utf-8")
+    command.chmod(0o755)
+    environment = {
+        **os.environ,
+        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "PYTHONPATH": str(ROOT),
+        "OMP_NUM_THREADS": "1",
+    }
+    for kind, text in blocks:
+        if kind == "python":
+            typed = [sys.executable, "-W", "ignore", "-c", text]
+        else:
+            typed = ["sh", "-euc", re.sub(r"^\$ ", "", text, flags=re.MULTILINE)]
+        done = subprocess.run(
+            typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HUNG, check=False
+        )
+        assert done.returncode == 0, f"{text}\n{done.stderr}"
