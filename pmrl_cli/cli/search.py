@@ -34,6 +34,10 @@ def command(
         list[str], option("--gallery", help="What is searched, as FILES; repeatable.", show_default=False)
     ],
     *,
+    gallery_id_column: Annotated[
+        list[str] | None,
+        option("--gallery-id-column", help="As --id-column, of the gallery; --id-column is then of the queries."),
+    ] = None,
     model: Annotated[
         Path | None, option("--model", help="Model folder that pmrl fit wrote; else all vectors share a space.")
     ] = None,
@@ -81,7 +85,8 @@ def command(
         typer.echo("note: no --model: the vectors of both sides are compared as they are.", err=True)
     reading = replace(reading, min_modalities=1)
     asking = _space(paths, replace(reading, labels=None), model, computing, quiet=quiet)
-    searched = _space(gallery, reading, model, computing, quiet=quiet)
+    of_gallery = replace(reading, id_column=tuple(gallery_id_column)) if gallery_id_column else reading
+    searched = _space(gallery, of_gallery, model, computing, quiet=quiet)
     check_columns(searched, column or [])
     found = search(asking, searched, count, source=source, target=target, csls=csls)
     if csls and not quiet:
