@@ -2,18 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Protocol, Self
 
 from torch import Tensor, nn
 
 from pmrl_cli.batch import Encoded, Inputs
 
-__all__ = ["Encoder", "Init", "State"]
+__all__ = ["PROTECTIONS", "Continuation", "Encoder", "Init", "State", "Update"]
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
 """An encoder as it is stored: JSON values, and tensors by name."""
+
+
+PROTECTIONS = ("input", "dual", "disjoint", "none")
+
+
+@dataclass(frozen=True)
+class Continuation:
+    """What a fit goes on from.
+
+    Args:
+        base: encoder of the model, of some of the modalities, in any order.
+        places: per modality of the fit its place in the base; None for one that is new.
+        trains: per modality whether an instance of this fit has it.
+        lengths: per modality (p_m,) length of the axis of each component: energies are measured before whitening.
+        protect: one of ``PROTECTIONS``: what of the earlier training stays as it is.
+        energy: fraction of the energy of earlier inputs (and outputs) whose directions are protected, in [0, 1].
+    """
+
+    base: Encoder
+    places: tuple[int | None, ...]
+    trains: tuple[bool, ...]
+    lengths: tuple[Tensor, ...]
+    protect: str
+    energy: float
 
 
 @dataclass(frozen=True)
@@ -28,8 +52,7 @@ class Init:
         whiten: per modality (p_m,) factors that made the components of principal components; empty if unknown.
         spread: per modality (p_m,) standard deviation of each component over training instances; empty if unknown.
         classes: number of classes of the labels; 0 where the method needs none.
-        base: encoder of the model to continue from, of the modalities ``base_names``; None starts afresh.
-        base_names: modalities of the base, in its order.
+        continuation: what the encoder goes on from; None starts afresh.
     """
 
     maps: tuple[Tensor, ...]
@@ -39,8 +62,23 @@ class Init:
     whiten: tuple[Tensor, ...] = ()
     spread: tuple[Tensor, ...] = ()
     classes: int = 0
-    base: Encoder | None = None
-    base_names: tuple[str, ...] = ()
+    continuation: Continuation | None = None
+
+
+class Update(Protocol):
+    """What follows AdamW in a step: changes what the optimiser did, such as by projecting it."""
+
+    on_device: bool
+    """Whether it asks no tensor for its value, so that a GPU can run it without the host."""
+
+    def __call__(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
+        """Change the parameters of the encoder in place.
+
+        Args:
+            before: copies of the encoder's parameters by name, as they were before the optimiser's step.
+            after: the parameters themselves. Equal to ``before`` where a step was not taken.
+        """
+        ...
 
 
 class Encoder(nn.Module):
@@ -61,6 +99,18 @@ class Encoder(nn.Module):
     def codes(self) -> Tensor | None:
         """Return the (N, d) codebook of the space, if the encoder has one."""
         return None
+
+    def update(self) -> Update | None:
+        """Return what is to follow the optimiser in a step; None, the default, for nothing."""
+        return None
+
+    def see(self, batches: Iterable[Inputs], total: Callable[[Tensor], Tensor]) -> None:
+        """Take down, before the encoder is stored, what a later fit needs to go on from it; by default nothing.
+
+        Args:
+            batches: of the local instances that trained; the encoder is on the CPU, in evaluation mode.
+            total: adds a float64 tensor up over the processes that hold them.
+        """
 
     def state(self) -> State:
         """Return what ``from_state`` takes: settings, and tensors by name, merged where training kept them apart."""

@@ -6,7 +6,7 @@ closed-form map, which weight decay then pulls towards: what is decayed is the d
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmrl_cli.batch import Encoded, Inputs
-from pmrl_cli.encoders.protocol import Encoder, State
+from pmrl_cli.encoders.protocol import Encoder, State, Update
+from pmrl_cli.encoders.seen import PARTS, Seen
 
 __all__ = ["Adapter", "Residual"]
 
@@ -51,6 +52,10 @@ class Adapter(nn.Module):
             outputs = outputs + self.leave(functional.gelu(self.enter(components)))
         return outputs
 
+    def enters_last(self, components: Tensor) -> Tensor:
+        """Return the (B, w) inputs of the last layer of the residual branch; w 0 without one."""
+        return components[:, :0] if self.enter is None else functional.gelu(self.enter(components))
+
     def merged(self) -> dict[str, Tensor]:
         """Return the weights as they are stored: the linear map in one piece, then those of the residual branch."""
         tensors = {"weight": (self.start + self.departure).detach()}
@@ -76,7 +81,9 @@ class Residual(Encoder):
     def __init__(self, starts: Sequence[Tensor], names: Sequence[str], *, hidden: int, dropout: float) -> None:
         super().__init__()
         self.each = nn.ModuleList(Adapter(start, hidden=hidden, dropout=dropout) for start in starts)
-        self._names, self._hidden = tuple(names), hidden
+        self._names, self.hidden = tuple(names), hidden
+        self.seen: Seen | None = None
+        self.protection: nn.Module | None = None
 
     def forward(self, inputs: Inputs) -> Encoded:
         """Return the unit outputs of the adapters; rows of absent modalities are to be masked."""
@@ -92,6 +99,35 @@ class Residual(Encoder):
         outputs: Tensor = adapter(components)
         return outputs
 
+    def update(self) -> Update | None:
+        """Return the protection of what was seen before, where adapters go on from a model."""
+        return cast("Update | None", self.protection)
+
+    def see(self, batches: Iterable[Inputs], total: Callable[[Tensor], Tensor]) -> None:
+        """Take the moments of what the adapters, as they are now, meet: ``seen``, with what was seen before."""
+        adapters = [cast("Adapter", adapter) for adapter in self.each]
+        sizes = [(len(adapter.start), self.hidden, adapter.start.shape[1]) for adapter in adapters]
+        sums = [[torch.zeros(size, size, dtype=torch.float64) for size in of_one] for of_one in sizes]
+        together = torch.zeros(len(adapters), len(adapters), dtype=torch.float64)
+        with torch.no_grad():
+            for inputs in batches:
+                vectors, present = self(inputs).vectors, inputs.present.double()
+                together += present.mT @ present
+                for m, (adapter, moments) in enumerate(zip(adapters, sums, strict=True)):
+                    has = inputs.present[:, m]
+                    components = inputs.components[m][has]
+                    met = (components, adapter.enters_last(components), vectors[has, m])
+                    for moment, rows in zip(moments, met, strict=True):
+                        moment += rows.double().mT @ rows.double()
+        together = total(together)
+        means = [
+            [(total(moment) / together[m, m].clamp_min(1)).float() for moment in moments]
+            for m, moments in enumerate(sums)
+        ]
+        inputs_met, hidden, outputs = (tuple(of_one[part] for of_one in means) for part in range(len(PARTS)))
+        now = Seen(inputs_met, hidden, outputs, together)
+        self.seen = now if self.seen is None else self.seen.plus(now)
+
     def state(self) -> State:
         """Return the weights of each adapter as ``NAME.adapter.KEY``, its linear map in one piece."""
         tensors = {
@@ -99,7 +135,9 @@ class Residual(Encoder):
             for name, adapter in zip(self._names, self.each, strict=True)
             for key, tensor in cast("Adapter", adapter).merged().items()
         }
-        return {"names": list(self._names), "hidden": self._hidden}, tensors
+        if self.seen is not None:
+            tensors |= self.seen.tensors(self._names)
+        return {"names": list(self._names), "hidden": self.hidden}, tensors
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
@@ -107,6 +145,8 @@ class Residual(Encoder):
         names, hidden = config["names"], int(config["hidden"])
         starts = [tensors[f"{name}.adapter.weight"] for name in names]
         encoder = cls(starts, names, hidden=hidden, dropout=0.0)
+        if "seen.together" in tensors:
+            encoder.seen = Seen.from_tensors(names, tensors)
         if encoder.state()[1].keys() != tensors.keys():
             difference = ", ".join(sorted(encoder.state()[1].keys() ^ tensors.keys())[:5])
             message = f"names of tensors that differ: {difference}"

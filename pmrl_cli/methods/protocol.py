@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
-
-from torch import Tensor
+from typing import Any, ClassVar
 
 from pmrl_cli.batch import Encoded, Inputs
-from pmrl_cli.encoders.protocol import Encoder, Init
+from pmrl_cli.encoders.protocol import Encoder, Init, Update
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["Method", "Update", "setting"]
@@ -27,22 +25,6 @@ def setting(default: float | str, help: str, *, low: float | None = None, high: 
         high: greatest value.
     """
     return field(default=default, metadata={"help": help, "low": low, "high": high})
-
-
-class Update(Protocol):
-    """What follows AdamW in a step: changes what the optimiser did, such as by projecting it."""
-
-    on_device: bool
-    """Whether it asks no tensor for its value, so that a GPU can run it without the host."""
-
-    def __call__(self, before: Mapping[str, Tensor], after: Mapping[str, Tensor]) -> None:
-        """Change the parameters of the encoder in place.
-
-        Args:
-            before: copies of the encoder's parameters by name, as they were before the optimiser's step.
-            after: the parameters themselves. Equal to ``before`` where a step was not taken.
-        """
-        ...
 
 
 class Method:
@@ -91,9 +73,12 @@ class Method:
             term.check(modalities)
 
     def encoder(self, init: Init) -> Encoder:
-        """Return the encoder to train; by default one adapter for each modality."""
+        """Return the encoder to train; by default one adapter for each modality, those of a model to go on from."""
+        from pmrl_cli.encoders.continued import continued
         from pmrl_cli.encoders.residual import Residual
 
+        if init.continuation is not None:
+            return continued(init, init.continuation)
         return Residual(init.maps, init.names, hidden=init.hidden, dropout=init.dropout)
 
     def terms(self) -> Sequence[tuple[float, Term]]:
@@ -101,8 +86,8 @@ class Method:
         raise NotImplementedError
 
     def update(self, encoder: Encoder) -> Update | None:
-        """Return what follows AdamW in a step; None, the default, for nothing."""
-        return None
+        """Return what follows AdamW in a step, None for nothing; by default what the encoder asks for."""
+        return encoder.update()
 
     def criterion(self, encoder: Encoder, encoded: Encoded, inputs: Inputs) -> float | None:
         """Return how good the validation instances are, the larger the better: it chooses when to stop.

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import cross_entropy, normalize
 
-from pmrl_cli.methods.subspaces import blocks_of, complement, leading_basis, project_update
+from pmrl_cli.encoders.subspaces import blocks_of, complement, leading_basis, project_update
 
 
 def generator(seed):

@@ -35,7 +35,7 @@ def leading_basis(second: Tensor, lost: float) -> Tensor:
     """
     values, vectors = torch.linalg.eigh(second.double())
     # Below the rounding of the moment an eigenvector is arbitrary, and protects nothing that was seen.
-    floor = values.abs().amax() * len(second) * torch.finfo(second.dtype).eps
+    floor = values[-1:].abs().sum() * len(second) * torch.finfo(second.dtype).eps
     values = torch.where(values > floor, values, 0.0).flip(0)
     missing = values.sum() - values.cumsum(0) + values  # left out if a vector and those after it are
     rank = int(((missing > lost * values.sum()) & (values > 0)).sum())
