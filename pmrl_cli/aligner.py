@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from importlib.util import find_spec
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
 from pmrl_cli.batch import Encoded
-from pmrl_cli.closed_form.projection import Projection
+from pmrl_cli.closed_form.init import GccaConfig
+from pmrl_cli.closed_form.projection import FeatureMap, Projection
 from pmrl_cli.data.columns import group_column, label_column
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Imputation, Rows
 from pmrl_cli.data.leaks import VECTORS, Leaks, find_leaks, trained_vectors
@@ -28,6 +30,7 @@ from pmrl_cli.files.artifacts.model import FORMAT, read_model, to_toml, write_mo
 from pmrl_cli.files.artifacts.tensors import read_tensors, write_tensors
 from pmrl_cli.files.durable.atomic import atomic_folder, to_json
 from pmrl_cli.files.durable.scratch import Scratch
+from pmrl_cli.fit.base import Base
 from pmrl_cli.fit.card import texts_of
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
@@ -85,6 +88,8 @@ class Aligner:
         self.settings = _with(FitSettings(), settings)
         self._check()
         self._space: _Space | None = None
+        self.notes: tuple[str, ...] = ()
+        """What the last fit has to say, one sentence each."""
 
     def get_params(self, deep: bool = True) -> dict[str, object]:  # noqa: FBT001, FBT002 - scikit-learn's signature
         """Return the settings by name, as scikit-learn does (``deep`` changes nothing: none is an estimator)."""
@@ -139,6 +144,7 @@ class Aligner:
         Raises: PmrlError of the kind that fits (see ``pmrl_cli.errors``).
         """
         dataset = self._dataset(features, ids, columns)
+        model = self.settings.continue_from
         fitted = fit(
             dataset,
             self.settings,
@@ -148,6 +154,7 @@ class Aligner:
             checkpoint=checkpoint,
             hooks=hooks,
             world=world,
+            base=None if model is None else Aligner.load(model, device=self.device)._base(model),
         )
         self._space = _Space(
             fitted.names,
@@ -157,6 +164,7 @@ class Aligner:
             {"ids": fitted.ids_digest, "modalities": fitted.inputs},
             "this fit",
         )
+        self.notes = () if fitted.continued is None else fitted.continued.notes
         return self
 
     @staticmethod
@@ -166,6 +174,25 @@ class Aligner:
         columns: Mapping[str, Sequence[object]] | None = None,
     ) -> Dataset:
         return features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
+
+    def _base(self, path: str) -> Base:
+        """Return the model as one that a fit goes on from."""
+        space = self._fitted()
+        configs = tuple(
+            GccaConfig(
+                FeatureMap(about["features"], squash=about["squash"]), about["ridge"], about["power"], about["dim"]
+            )
+            for about in json.loads(space.texts["config.json"])["members"]
+        )
+        digest = hashlib.sha256()
+        for member in space.members:
+            for projection in member.projections:
+                for array in projection.arrays().values():
+                    digest.update(array.tobytes())
+            for tensor in member.encoder.state()[1].values():
+                digest.update(tensor.numpy().tobytes())
+        inputs = cast("dict[str, dict[str, object]]", space.inputs["modalities"])
+        return Base(space.names, space.members, configs, space.seen, inputs, digest.hexdigest(), path)
 
     def _fitted(self) -> _Space:
         if self._space is None:

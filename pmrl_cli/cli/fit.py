@@ -155,6 +155,8 @@ def command(
     except Interrupted:
         progress.note(f"interrupted: state saved in {unfinished}; the same command continues")
         raise typer.Exit(128 + (stop.signal or signal.SIGINT)) from None
+    for note in aligner.notes:
+        progress.note(f"note: {note}")
     progress.result(aligner.texts)
     if json:
         import json as json_module

@@ -10,13 +10,10 @@ from torch import Tensor, nn
 
 from pmrl_cli.batch import Encoded, Inputs
 
-__all__ = ["PROTECTIONS", "Continuation", "Encoder", "Init", "State", "Update"]
+__all__ = ["Continuation", "Encoder", "Init", "State", "Update"]
 
 State = tuple[dict[str, Any], dict[str, Tensor]]
 """An encoder as it is stored: JSON values, and tensors by name."""
-
-
-PROTECTIONS = ("input", "dual", "disjoint", "none")
 
 
 @dataclass(frozen=True)
@@ -28,7 +25,7 @@ class Continuation:
         places: per modality of the fit its place in the base; None for one that is new.
         trains: per modality whether an instance of this fit has it.
         lengths: per modality (p_m,) length of the axis of each component: energies are measured before whitening.
-        protect: one of ``PROTECTIONS``: what of the earlier training stays as it is.
+        protect: what of the earlier training stays as it is: ``input``, ``dual``, ``disjoint`` or ``none``.
         energy: fraction of the energy of earlier inputs (and outputs) whose directions are protected, in [0, 1].
     """
 

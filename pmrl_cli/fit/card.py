@@ -12,7 +12,7 @@ from pmrl_cli.encoders import encoder_state
 from pmrl_cli.ensemble import Member
 from pmrl_cli.files.artifacts.model import to_csv, to_toml
 from pmrl_cli.files.durable.atomic import to_json
-from pmrl_cli.fit.result import FitResult, Recipe
+from pmrl_cli.fit.result import Continued, FitResult, Recipe
 from pmrl_cli.methods import REGISTRY, settings_of
 from pmrl_cli.training.progress import Progress
 
@@ -71,6 +71,7 @@ def _config(result: FitResult) -> dict[str, object]:
             "steps": result.schedule.steps,
             "every": result.schedule.every,
         },
+        "continued": None if result.continued is None else vars(result.continued),
         "settings": settings.as_dict(),
         "pmrl": __version__,
     }
@@ -117,6 +118,15 @@ def _why(result: FitResult) -> str:
     )
 
 
+def _continued(continued: Continued) -> str:
+    joined = f" {', '.join(continued.new)} joined its space." if continued.new else ""
+    protected = {name: ranks for of_member in continued.ranks for name, ranks in of_member.items()}
+    kept = "; ".join(f"{name} {ranks['inputs']} of {ranks['of']}" for name, ranks in protected.items())
+    kept = f" Input directions that are protected (--protect {continued.protect}): {kept}." if kept else ""
+    notes = "".join(f" Note: {note}" for note in continued.notes)
+    return f"\n\nWent on from the model `{continued.model}`.{joined}{kept}{notes}"
+
+
 def _card(result: FitResult) -> str:
     settings = result.settings
     rows = "\n".join(
@@ -147,11 +157,12 @@ def _card(result: FitResult) -> str:
     suspects = (
         f"{result.counts['suspect']:,} of them, the most suspect, did not train. " if result.counts["suspect"] else ""
     )
+    continued = "" if result.continued is None else _continued(result.continued)
     tried = sum({recipe.closed_form: recipe.closed_form.compared for recipe in result.tried}.values())
     return f"""# Alignment of {", ".join(result.names)}
 
 Maps precomputed features of {len(result.names)} modalities into one space of {result.dim} dimensions, in which the
-vectors of one instance point the same way. Made by pmrl {__version__}.
+vectors of one instance point the same way. Made by pmrl {__version__}.{continued}
 
 | modality | instances | columns | components kept |
 |---|---|---|---|

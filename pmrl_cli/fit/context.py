@@ -21,6 +21,7 @@ from pmrl_cli.data.repeats import with_hashes
 from pmrl_cli.data.split import TEST, split_instances
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.durable.scratch import Scratch
+from pmrl_cli.fit.base import Base
 from pmrl_cli.training.devices import choose_device
 from pmrl_cli.training.progress import Progress, Schedule
 from pmrl_cli.training.run import Run, check_objective, needs_of
@@ -62,6 +63,7 @@ class FitContext:
         run: trains.
         world: the processes that fit together.
         began: on the monotonic clock.
+        base: the model to go on from; None fits anew.
     """
 
     dataset: Dataset
@@ -74,6 +76,7 @@ class FitContext:
     run: Run
     world: World
     began: float
+    base: Base | None = None
 
     @property
     def trainable(self) -> Mask:
@@ -97,6 +100,7 @@ def open_context(
     checkpoint: Path | None = None,
     hooks: Hooks | None = None,
     world: World = ALONE,
+    base: Base | None = None,
 ) -> FitContext:
     """Check what was asked, split the instances and return the context; the arguments are those of ``fit``."""
     began = time.monotonic()
@@ -108,6 +112,9 @@ def open_context(
             what, found=f"only {', '.join(dataset.names)}", expected="two or more", next_step="Give another modality."
         )
     check_objective(settings, len(dataset.modalities))
+    if base is not None:
+        base.check(settings, dataset)
+        dataset, excluded = base.widened(dataset, excluded)
     dataset = with_hashes(dataset)
     parts = split_instances(dataset, settings.split_rule)
     left_out = np.zeros_like(dataset.present) if excluded is None else excluded & (parts != TEST)[:, None]
@@ -119,6 +126,7 @@ def open_context(
         "split": hashlib.sha256(parts.tobytes()).hexdigest(),
         "excluded": hashlib.sha256(left_out.tobytes()).hexdigest(),
         **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
+        "continued from": "" if base is None else base.digest,
         # What rounds otherwise does not continue bit for bit.
         "device": chosen_device.type,
         "threads": str(torch.get_num_threads()),
@@ -134,4 +142,4 @@ def open_context(
         )
     resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
     scratch = Scratch(None if max_memory is None else max(0, max_memory - resident))
-    return FitContext(dataset, settings, parts, left_out, ids_digest, scratch, hooks, run, world, began)
+    return FitContext(dataset, settings, parts, left_out, ids_digest, scratch, hooks, run, world, began, base)

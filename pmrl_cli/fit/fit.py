@@ -10,7 +10,9 @@ import numpy.typing as npt
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.leaks import VECTORS, trained_vectors
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION
+from pmrl_cli.fit.base import Base
 from pmrl_cli.fit.context import FitContext, Hooks, open_context
+from pmrl_cli.fit.continued import continuation_of, go_on
 from pmrl_cli.fit.plan import Plan, make_plan
 from pmrl_cli.fit.refit import refit
 from pmrl_cli.fit.result import FitResult, Model
@@ -31,6 +33,7 @@ def fit(
     checkpoint: Path | None = None,
     hooks: Hooks | None = None,
     world: World = ALONE,
+    base: Base | None = None,
 ) -> FitResult:
     """Fit a model to a data set.
 
@@ -49,6 +52,7 @@ def fit(
         hooks: called while it runs.
         world: the processes that fit together: each holds its shard of the training instances, all end with the same
             result.
+        base: the model to go on from; None fits anew.
 
     Raises: DataError for data that cannot be fitted; UsageError for settings; ResourceError for a device that is
         not there; StateError for a checkpoint of another fit; DivergedError; Interrupted.
@@ -62,10 +66,14 @@ def fit(
         checkpoint=checkpoint,
         hooks=hooks,
         world=world,
+        base=base,
     )
     plan = make_plan(ctx)
-    found = search(ctx, plan)
-    model = refit(ctx, plan, found.model.recipes) if plan.refit else found.model
+    if base is not None:
+        found, model = go_on(ctx, plan, base)
+    else:
+        found = search(ctx, plan)
+        model = refit(ctx, plan, found.model.recipes) if plan.refit else found.model
     return _result(ctx, plan, found, model)
 
 
@@ -77,6 +85,17 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model) -> F
     seen = (parts != TEST) if plan.refit else parts == TRAIN
     words = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     counts = {word: int(((parts == part) & ~lost).sum()) for word, part in words.items()}
+    seen_ids = {
+        "train": np.sort(hashes[seen]),
+        "validation": np.sort(hashes[(parts == VALIDATION) & ~seen]),
+        **{f"{VECTORS}{name}": found for name, found in trained_vectors(dataset, seen).items()},
+    }
+    inputs: dict[str, dict[str, object]] = {
+        f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}
+        for m, f in enumerate(dataset.modalities)
+    }
+    if ctx.base is not None:
+        seen_ids, inputs = ctx.base.with_ids(seen_ids), ctx.base.with_inputs(inputs)
     return FitResult(
         names=dataset.names,
         members=model.members,
@@ -89,16 +108,10 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model) -> F
         share=found.share,
         refitted=plan.refit,
         counts=counts | {"suspect": int(seen.sum()) - len(model.train)},
-        seen={
-            "train": np.sort(hashes[seen]),
-            "validation": np.sort(hashes[(parts == VALIDATION) & ~seen]),
-            **{f"{VECTORS}{name}": found for name, found in trained_vectors(dataset, seen).items()},
-        },
+        seen=seen_ids,
         excluded={"vectors": int(ctx.excluded.sum()), "instances": int(ctx.excluded.any(axis=1).sum())},
         ranked=len(plan.validation.rows),
-        inputs={
-            f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}
-            for m, f in enumerate(dataset.modalities)
-        },
+        inputs=inputs,
         ids_digest=ctx.ids_digest,
+        continued=None if ctx.base is None else continuation_of(ctx, ctx.base, model),
     )

@@ -45,6 +45,7 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
             validation=None,
             plan=replace(plan.schedule, steps=steps),
         )
+        ctx.run.see(trained.encoder, data, rows)
         members.append(Member(data.projections, trained.encoder))
         again.append(replace(recipe, learned=trained.learned, steps=steps))
         history += trained.history

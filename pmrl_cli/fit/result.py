@@ -13,7 +13,7 @@ from pmrl_cli.training.heldout import HeldOut
 from pmrl_cli.training.progress import Progress, Schedule
 from pmrl_cli.training.settings import FitSettings
 
-__all__ = ["ClosedForm", "FitResult", "Model", "Recipe"]
+__all__ = ["ClosedForm", "Continued", "FitResult", "Model", "Recipe"]
 
 
 @dataclass(frozen=True)
@@ -74,6 +74,40 @@ class Model:
 
 
 @dataclass(frozen=True)
+class Continued:
+    """What a fit went on from.
+
+    Args:
+        model: folder of the model.
+        digest: SHA-256 of its weights.
+        new: modalities that joined it.
+        protect: what of its training was to stay.
+        ranks: for each member, by modality, how many directions are protected: see ``Protection.ranks``.
+    """
+
+    model: str
+    digest: str
+    new: tuple[str, ...]
+    protect: str
+    ranks: tuple[dict[str, dict[str, int]], ...]
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What a user should know of the protection, one sentence each."""
+        found = {}
+        for of_member in self.ranks:
+            for name, ranks in of_member.items():
+                if ranks["inputs"] == 0:
+                    found[name] = f"no direction of {name!r} is protected: raise --protect-energy."
+                elif ranks["inputs"] == ranks["of"] and not ranks.get("free"):
+                    found[name] = (
+                        f"all {ranks['of']} directions of {name!r} are protected, so that it cannot change: lower "
+                        f"--protect-energy to let it learn, at the cost of what it knows."
+                    )
+        return tuple(found.values())
+
+
+@dataclass(frozen=True)
 class FitResult:
     """A trained alignment and the record of how it came about.
 
@@ -96,6 +130,7 @@ class FitResult:
             (``validation``), and of the vectors of modality M that trained (``vectors.M``).
         inputs: what was fitted, by modality: rows, dim, digest.
         ids_digest: SHA-256 of the ids in order.
+        continued: what it went on from; None if it began anew.
     """
 
     names: tuple[str, ...]
@@ -114,6 +149,7 @@ class FitResult:
     seen: dict[str, npt.NDArray[np.uint64]]
     inputs: dict[str, dict[str, object]]
     ids_digest: str
+    continued: Continued | None = None
 
     @property
     def dim(self) -> int:

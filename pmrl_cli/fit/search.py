@@ -149,6 +149,9 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
         chosen = list(ctx.world.agree(choose_members(judged, present, held.relevance)))
     together = side_by_side([judged[i] for i in chosen])
     members = [useful[i] for i in chosen]
+    if not plan.refit:
+        for c in members:
+            ctx.run.see(c.trained.encoder, c.data, plan.train[ctx.trainable[plan.train]])
     model = Model(
         tuple(Member(c.data.projections, c.trained.encoder) for c in members),
         tuple(c.recipe for c in members),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -17,11 +17,11 @@ from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.closed_form.init import Initialization
 from pmrl_cli.closed_form.projected import ProjectedData
-from pmrl_cli.closed_form.shards import rank_of_rows
+from pmrl_cli.closed_form.shards import local_rows, rank_of_rows
 from pmrl_cli.data.columns import codes_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.links import links_of
-from pmrl_cli.encoders.protocol import Encoder, Init
+from pmrl_cli.encoders.protocol import Continuation, Encoder, Init
 from pmrl_cli.errors import UsageError
 from pmrl_cli.methods import make_method
 from pmrl_cli.methods.protocol import Method
@@ -40,6 +40,9 @@ __all__ = ["HIDDEN", "Run", "check_objective", "closed_form_stands_in", "embed",
 
 HIDDEN = 256
 """Width of the residual MLP."""
+
+SEEN_ROWS = 65_536
+"""Instances, evenly spaced, of which an encoder takes down what it met: second moments need no more."""
 
 
 def objectives_of(settings: FitSettings) -> tuple[str, ...]:
@@ -143,6 +146,7 @@ class Run:
         validation: ValidationSet | None,
         plan: Schedule,
         deadline: float | None = None,
+        continuation: Continuation | None = None,
     ) -> TrainResult:
         """Train an encoder from a closed form.
 
@@ -156,6 +160,7 @@ class Run:
             validation: those that choose, which every process holds; None trains unjudged.
             plan: schedule.
             deadline: on the monotonic clock.
+            continuation: what the encoder goes on from; None starts afresh.
         """
         method = make(self.settings, objective)
         labels = self.labels if "labels" in method.needs else None
@@ -188,6 +193,7 @@ class Run:
                     for variances, factors in zip(projected.variances, start.whiten, strict=True)
                 ),
                 classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
+                continuation=continuation,
             )
             added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}
             terms = WeightedTerms(method.terms(), added)
@@ -212,6 +218,29 @@ class Run:
         if validation is not None:
             held_out = Validation(torch.from_numpy(projected.positions(validation.rows)), validation)
         return train(Trainee(method, encoder, terms), data, held_out, context)
+
+    def local(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+        """Return the rows that this process holds."""
+        return local_rows(self.world, self.dataset, rows)
+
+    def see(self, encoder: Encoder, projected: ProjectedData, rows: npt.NDArray[np.int64]) -> None:
+        """Let a trained encoder take down what a later fit needs, from up to ``SEEN_ROWS`` of the rows it trained on.
+
+        Args:
+            encoder: on the CPU, in evaluation mode.
+            projected: of this process.
+            rows: (n_train,) row numbers of the instances that trained, of all processes.
+        """
+        local = self.local(rows[:: -(-len(rows) // SEEN_ROWS)])
+
+        def batches() -> Iterator[Inputs]:
+            for first in range(0, len(local), 8192):
+                at = projected.positions(local[first : first + 8192])
+                yield Inputs(
+                    [torch.from_numpy(c[at]) for c in projected.components], torch.from_numpy(projected.present[at])
+                )
+
+        encoder.see(batches(), self.world.sum)
 
 
 def embed(encoder: Encoder, data: ProjectedData, rows: npt.NDArray[np.int64]) -> Tensor:

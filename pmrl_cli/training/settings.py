@@ -21,6 +21,7 @@ AUTO_OBJECTIVES = ("pmrl", "infonce")
 """What the objective ``auto`` tries."""
 
 ADAPTERS = ("auto", "linear", "mlp", "kernel")
+PROTECTIONS = ("input", "dual", "disjoint", "none")
 
 
 def _pairs(name: str, texts: Sequence[str], example: str) -> dict[str, str]:
@@ -82,6 +83,11 @@ class FitSettings:
         dropout: share of an adapter's input scores zeroed in training; None tries 0 and 0.5 where there are few
             instances and lets validation choose.
         mixup: a of the Beta(a, a) by which training instances are mixed; 0 mixes none.
+        continue_from: folder of a model whose members train on and whose space new modalities join; None fits anew.
+        protect: what of that model's training stays: ``input``, the vectors of what it was trained on, exactly;
+            ``disjoint``, their inner products (of linear adapters), with more room to learn; ``dual``, the same to
+            first order, as published; ``none``, nothing.
+        protect_energy: fraction of the energy of earlier inputs whose directions are protected.
         mispaired: share of instances known to be mispaired; as many, the most suspect, do not train.
         budget: seconds the search may take, the refit in half of them; None tries everything.
         patience: evaluations without a better held-out retrieval before training stops.
@@ -118,6 +124,25 @@ class FitSettings:
         help="linear; mlp: with a residual MLP; kernel: the same on nearness to instances; auto.",
     )
     dim: int | None = flag(None, "--dim", help="Dimension of the shared space, then of one member (default: chosen).")
+    continue_from: str | None = flag(
+        None,
+        "--continue-from",
+        metavar="MODEL",
+        help="Model to go on from: new instances, new modalities.",
+        panel="Going on from a model",
+    )
+    protect: Literal["input", "dual", "disjoint", "none"] = flag(
+        "input",
+        "--protect",
+        help="What of its training stays: vectors (input), inner products (disjoint; dual: nearly), none.",
+        panel="Going on from a model",
+    )
+    protect_energy: float = flag(
+        0.99,
+        "--protect-energy",
+        help="Fraction of the energy of its inputs that is protected.",
+        panel="Going on from a model",
+    )
     steps: int | None = flag(
         None, "--steps", help="Most training steps; 0 keeps the closed-form start.", panel="How long"
     )
@@ -173,6 +198,8 @@ class FitSettings:
         checks = (
             (self.adapter in ADAPTERS, "adapter", self.adapter, f"one of {', '.join(ADAPTERS)}"),
             (all(0 < w < inf for w in self.terms.values()), "weight of a term", self.terms, "more than 0"),
+            (self.protect in PROTECTIONS, "protection", self.protect, f"one of {', '.join(PROTECTIONS)}"),
+            (0 <= self.protect_energy <= 1, "protected energy", self.protect_energy, "0 to 1"),
             (0 <= self.mispaired < 1, "mispaired share", self.mispaired, "0 or more and less than 1"),
             (0 <= self.mixup < inf, "mixup", self.mixup, "0 or more"),
             (self.budget is None or 0 < self.budget < inf, "budget", self.budget, "more than 0 seconds"),
