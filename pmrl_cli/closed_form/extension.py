@@ -26,13 +26,13 @@ def axis_lengths(projection: Projection) -> npt.NDArray[np.float32]:
     Those of a kernel are lengths in the space of its features.
     """
     if projection.kernel is None:
-        lengths = np.linalg.norm(projection.basis.astype(np.float64), axis=0)
+        squared = np.square(projection.basis, dtype=np.float64).sum(axis=0)
     else:
         kernel = projection.kernel
         basis = kernel.basis.astype(np.float64)
         squared = (basis * (kernel.values(kernel.landmarks).astype(np.float64) @ basis)).sum(axis=0)
-        lengths = np.sqrt(np.maximum(squared, 0))
-    return lengths.astype(np.float32)
+    lengths: npt.NDArray[np.float32] = np.sqrt(np.maximum(squared, 0)).astype(np.float32)
+    return lengths
 
 
 def extend(

@@ -30,6 +30,7 @@ from pmrl_cli.fit.search import SearchResult
 from pmrl_cli.fusion import fuse
 from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share
 from pmrl_cli.training.loop import TrainResult
+from pmrl_cli.training.progress import Progress
 from pmrl_cli.training.run import embed, objectives_of
 
 __all__ = ["continuation_of", "go_on"]
@@ -149,7 +150,9 @@ def _refit(ctx: FitContext, plan: Plan, base: Base, recipes: list[tuple[Recipe, 
     train = without_suspects(ctx, np.flatnonzero(ctx.parts != TEST))
     rows = train[ctx.trainable[train]]
     ctx.hooks.stage("training")
-    members, again, history = [], [], []
+    members: list[Member] = []
+    again: list[Recipe] = []
+    history: list[Progress] = []
     for i, (recipe, ridges) in enumerate(recipes):
         start = _start(ctx, train, train[:0], base, i, ridges)
         steps = round(recipe.best.epoch * (len(rows) // plan.schedule.batch_size))
