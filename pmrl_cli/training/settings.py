@@ -138,7 +138,7 @@ class FitSettings:
         panel="Going on from a model",
     )
     protect_energy: float = flag(
-        0.99,
+        0.999,
         "--protect-energy",
         help="Fraction of the energy of its inputs that is protected.",
         panel="Going on from a model",

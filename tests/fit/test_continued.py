@@ -15,7 +15,7 @@ from pmrl_cli.fit.result import Continued
 from pmrl_cli.world import ALONE
 
 FIT = {"adapter": "linear", "steps": 30, "refit": False, "dropout": 0.0, "device": "cpu", "dim": 8}
-GO_ON = {"steps": 60, "learning_rate": 5e-3, "refit": False, "device": "cpu"}
+GO_ON = {"steps": 60, "learning_rate": 2e-2, "refit": False, "device": "cpu"}
 SPANS = {name: np.linalg.qr(np.random.default_rng(i).standard_normal((24, 24)))[0] for i, name in enumerate("abc")}
 
 
@@ -40,7 +40,7 @@ def base(tmp_path_factory):
 
 def test_vectors_of_earlier_instances_stay_while_new_ones_are_learned(base):
     before, _ = pairs("ab", 0, seed=1)
-    later, ids = pairs("ab", 4, seed=2)
+    later, ids = pairs("ab", 6, seed=2)
     old = Aligner.load(base, device="cpu")
     model = Aligner(continue_from=str(base), **GO_ON).fit(later, ids)
     free = Aligner(continue_from=str(base), protect="none", **GO_ON).fit(later, ids)
