@@ -52,6 +52,8 @@ ARROWS = {
     "report": set(),
     "fit": {
         "training",
+        "batch",
+        "fusion",
         "methods",
         "encoders",
         "ensemble",
