@@ -51,6 +51,7 @@ class _Thread:
 def thread_reader(monkeypatch):
     """Run a test with the code of the reading process in this one, where coverage can see it."""
     monkeypatch.setattr(sandbox_server, "_allow", lambda seconds: None)
+    monkeypatch.setattr(sandbox_server, "_allow_memory", lambda more: None)
     monkeypatch.setattr(sandbox_client, "_Worker", _Thread)
     monkeypatch.setattr(sandbox_client, "_idle", [])
     yield

@@ -51,7 +51,7 @@ def test_a_file_that_crashes_hdf5_is_one_line_and_the_others_are_looked_at(tmp_p
     assert ran.returncode == 3
     assert ran.stderr == (
         f"error: file cannot be read: {bad}: the HDF5 library crashed (signal 8) while reading it, expected a whole, "
-        "readable file of its kind. Do not trust it; have it written again.\n"
+        "readable file of its kind. Check it, write it again, or in smaller chunks if it is large.\n"
     )
     assert "good" in ran.stdout
     assert "x " in ran.stdout

@@ -57,7 +57,7 @@ Refused = tuple[str, str, str]
 def datasets_of(file: h5py.File) -> tuple[list[tuple[str, h5py.Dataset]], list[Refused]]:
     """Return the datasets of a file by the bytes of their names, and the links that lead out of it.
 
-    Links are not followed: neither by ``visititems`` nor, as all the names it gives are hard links, by opening them.
+    Links are not followed: neither by the visit nor, as all the names it gives are hard links, by opening them.
     """
     outward: list[Refused] = []
 
@@ -69,10 +69,18 @@ def datasets_of(file: h5py.File) -> tuple[list[tuple[str, h5py.Dataset]], list[R
             outward.append((f"/{name.decode(errors='replace')}", kind, _STORED))
 
     file.id.links.visit(look, info=True)
-    found: list[tuple[str, h5py.Dataset]] = []
-    file.visititems(lambda name, item: found.append((name, item)) if isinstance(item, h5py.Dataset) else None)
-    found.sort(key=lambda pair: pair[0].encode(errors="surrogateescape"))
-    return found, outward
+    names: list[bytes] = []
+
+    def collect(name: bytes, info: Any) -> None:  # noqa: ANN401 - h5py has no type for it
+        if info.type == h5py.h5o.TYPE_DATASET:
+            names.append(name)
+
+    h5py.h5o.visit(file.id, collect, info=True)
+    return [(_text(name), h5py.Dataset(h5py.h5d.open(file.id, name))) for name in sorted(names)], outward
+
+
+def _text(name: bytes) -> str:
+    return name.decode("utf-8", "surrogateescape")
 
 
 def inside(file: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
@@ -98,11 +106,14 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
     with reading(str(path)), h5py.File(path) as file:
         datasets, refused = datasets_of(file)
         for name, dataset in datasets:
-            kind = dataset.dtype
+            kind, shape = dataset.dtype, dataset.shape
+            if shape is None:  # an empty dataset of HDF5's null space
+                others.append(f"{name} ({kind} without values)")
+                continue
             text = kind.kind in "SU" or h5py.check_string_dtype(kind) is not None
-            single = dataset.ndim > 1 and dims_of(dataset.shape) == 1
-            number = kind.kind in "fiu" and dataset.ndim in (1, 2, 3, 4) and dims_of(dataset.shape) <= MAX_DIM
-            if not (number or ((dataset.ndim == 1 or single) and (text or kind.kind == "b"))):
+            single = len(shape) > 1 and dims_of(shape) == 1
+            number = kind.kind in "fiu" and 1 <= len(shape) <= 4 and dims_of(shape) <= MAX_DIM
+            if not (number or ((len(shape) == 1 or single) and (text or kind.kind == "b"))):
                 others.append(f"{name} ({kind} of shape {dataset.shape})")
                 continue
             stored = storage_of(path, name, dataset)
@@ -110,11 +121,11 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
                 refused.append(stored)
                 continue
             sizes.append(stored)
-            if dataset.ndim == 1 or (single and kind.kind != "f"):
+            if len(shape) == 1 or (single and kind.kind != "f"):
                 columns.append(column_of(path, name, dataset))
-            if kind.kind == "f" or (kind.kind in "iu" and dataset.ndim > 1 and not single):
-                flat.append((Array(name, dataset.shape, _native(dataset).name, _key_of(dataset)), dataset))
-            if dataset.compression == "gzip" and dataset.ndim > 1:
+            if kind.kind == "f" or (kind.kind in "iu" and len(shape) > 1 and not single):
+                flat.append((Array(name, shape, _native(dataset).name, _key_of(dataset)), dataset))
+            if len(shape) > 1 and dataset.compression == "gzip":
                 slow.append(name)
         refuse_bomb(Place(str(path)), sum(size for size, _ in sizes), sum(stored for _, stored in sizes))
         each = keyed(str(path), [array for array, _ in flat], columns, lambda: _opened(path), options.pool)
@@ -127,7 +138,7 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
                 vectors.append(found)
             else:
                 (unpooled if rows_and_dim(array.shape) else others).append(found)
-        plain, ids, left = frames(path, file, vectors, columns)
+        plain, ids, left = frames(path, file, [name for name, _ in datasets], vectors, columns)
         others += left
     columns = [one for one in ids if one.name.lstrip("/") not in each.names]
     size = sum(v.rows * v.dim * 4 for v in vectors if (v.name or "").lstrip("/") in slow)
@@ -154,14 +165,16 @@ def _native(dataset: h5py.Dataset) -> np.dtype[Any]:
 
 def _key_of(dataset: h5py.Dataset) -> str | None:
     """Return the id that a dataset of one instance carries as an attribute."""
-    value = dataset.attrs.get("original_id") if dataset.ndim < 3 and "original_id" in dataset.attrs else None
+    if not h5py.h5a.get_num_attrs(dataset.id):
+        return None
+    value = dataset.attrs.get("original_id")
     return value.decode() if isinstance(value, bytes) else None if value is None else str(value)
 
 
 @contextmanager
 def _opened(path: Path) -> Iterator[Fetch]:
     with h5py.File(path) as file:
-        yield lambda name: file[name][()]
+        yield lambda name: h5py.Dataset(h5py.h5d.open(file.id, name.encode("utf-8", "surrogateescape")))[()]
 
 
 def vectors_of(path: Path, array: Array, dataset: h5py.Dataset, pool: str | None) -> Vectors | str:

@@ -14,9 +14,11 @@ from pmrl_cli.files.formats.contents import Block, Column, Vectors, reading, row
 
 __all__ = ["frames"]
 
+_MOST_FRAMES = 64
+
 
 def frames(
-    path: Path, file: h5py.File, vectors: Sequence[Vectors], columns: Sequence[Column]
+    path: Path, file: h5py.File, names: Sequence[str], vectors: Sequence[Vectors], columns: Sequence[Column]
 ) -> tuple[tuple[Vectors, ...], tuple[Column, ...], tuple[str, ...]]:
     """Return the arrays and columns of a file, those of a frame known as such.
 
@@ -26,6 +28,7 @@ def frames(
     Args:
         path: of the file.
         file: open.
+        names: of all its datasets.
         vectors: its arrays.
         columns: its columns.
 
@@ -33,7 +36,8 @@ def frames(
     """
     kept, ids = list(vectors), list(columns)
     others: list[str] = []
-    for name in sorted(file):
+    tops = sorted({name.partition("/")[0] for name in names if "/" in name})
+    for name in tops[:_MOST_FRAMES]:
         hard = isinstance(file.get(name, getlink=True), h5py.HardLink)  # no other link is followed
         group = file[name] if hard else None
         if not isinstance(group, h5py.Group) or "pandas_type" not in group.attrs:

@@ -37,6 +37,12 @@ __all__ = ["environment", "probe", "start"]
 SECONDS = 10.0
 """Processor time that a request may take, whatever the size of the file."""
 
+MEMORY = 2**30 + 2**29
+"""Bytes of memory that a request may take: a chunk of the largest size that is read, and the blocks made of it."""
+
+_MEMORY_PER_BYTE = 8
+"""What a file gets besides for each of its bytes: tables of text are read whole."""
+
 _BYTES_PER_SECOND = 4 * 2**20
 """What a file of many bytes gets besides: far slower than the slowest compression reads."""
 
@@ -121,9 +127,11 @@ def _exchange(
     from pmrl_cli.files.formats import contents
 
     with contents.reading(str(path)):
-        seconds = SECONDS + contents.bytes_of(path) / _BYTES_PER_SECOND
+        size = contents.bytes_of(path)
+        seconds = SECONDS + size / _BYTES_PER_SECOND
         where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for what is said of the file
     asked = {"format": form.name, "options": asdict(options), "block": contents.READ_BYTES, "seconds": seconds}
+    asked["memory"] = MEMORY + _MEMORY_PER_BYTE * size
     message: dict[str, object] = {**request, **where, **asked}
     try:
         worker = _idle.pop()
@@ -157,7 +165,7 @@ class _Asked(NamedTuple):
             at=Place(str(self.path)),
             found=f"the {self.title} library {how} while reading it",
             expected="a whole, readable file of its kind",
-            next_step="Do not trust it; have it written again.",
+            next_step="Check it, write it again, or in smaller chunks if it is large.",
         )
 
 

@@ -53,6 +53,7 @@ class _Server:
             path = Path(request["path"])
             try:
                 _allow(request["seconds"])
+                _allow_memory(request["memory"])
                 os.chdir(request["folder"])
                 self._stream(self._items(path, request), request["seconds"])
             except PmrlError as error:
@@ -178,6 +179,18 @@ def _allow(seconds: float) -> None:
     used = resource.getrusage(resource.RUSAGE_SELF)
     limit = ceil(used.ru_utime + used.ru_stime + seconds)
     resource.setrlimit(resource.RLIMIT_CPU, (limit, resource.RLIM_INFINITY))
+
+
+def _allow_memory(more: int) -> None:
+    """Allow so many bytes of memory beyond what this process holds now, whatever is free on the machine."""
+    used = 0
+    status = Path("/proc/self/status")
+    for line in status.read_text(encoding="ascii").splitlines() if status.exists() else ():
+        if line.startswith("VmData:"):
+            used = int(line.split()[1]) * 1024
+    hard = resource.getrlimit(resource.RLIMIT_DATA)[1]
+    limit = min(used + more, max(2**30, available_memory()) + used)
+    resource.setrlimit(resource.RLIMIT_DATA, (limit if hard == resource.RLIM_INFINITY else min(limit, hard), hard))
 
 
 def _restrict() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -100,7 +101,7 @@ def modalities_of(
         groups.setdefault(pair[0].name or "", []).append(pair)
     modalities: list[Modality] = []
     kinds: dict[str, tuple[Place, str]] = {}
-    for name in sorted(groups, key=str.encode):
+    for name in sorted(groups, key=os.fsencode):  # a file's name need not be UTF-8: refused below
         shards = _in_order(groups[name])
         try:
             _check_name(name, shards[0][0])
