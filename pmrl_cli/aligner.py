@@ -22,7 +22,7 @@ from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, 
 from pmrl_cli.data.leaks import VECTORS, Leaks, find_leaks, trained_vectors
 from pmrl_cli.data.repeats import hashes_of, with_hashes
 from pmrl_cli.data.split import shard
-from pmrl_cli.data.validate import dataset_from_arrays
+from pmrl_cli.data.validate import dataset_from_arrays, dataset_without_rows
 from pmrl_cli.encoders import encoder_from_state
 from pmrl_cli.ensemble import Member, together
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
@@ -260,15 +260,21 @@ class Aligner:
 
         Raises: StateError for a modality or dimension the model does not know; UsageError for an unknown fusion.
         """
-        space, indices = self._fitted(), self._indices(dataset)
+        indices = self._indices(dataset)
         for ids, present, at, features, mask in self._read(dataset, rows):
             with torch.inference_mode():
-                encoded = together([member.embed(indices, features, mask) for member in space.members])
-                unit = encoded.vectors[:, indices] * mask[:, :, None]
+                encoded, unit = self._encode(indices, features, mask)
                 extra = _extra_of(encoded, indices, mask)
                 fused = extra.pop("fused") if "fused" in extra else fuse(unit, mask, fusion)
             outputs = {name: output[at].cpu().numpy() for name, output in extra.items()}
             yield EmbeddedBlock(ids, unit[at].cpu().numpy(), present, fused[at].cpu().numpy(), outputs)
+
+    def _encode(
+        self, indices: Sequence[int], features: Sequence[FloatArray], mask: torch.Tensor
+    ) -> tuple[Encoded, torch.Tensor]:
+        """Return what the members make of some modalities, and the (B, k, d) vectors of these, zero where absent."""
+        encoded = together([member.embed(indices, features, mask) for member in self._fitted().members])
+        return encoded, encoded.vectors[:, indices] * mask[:, :, None]
 
     def impute(
         self, dataset: Dataset, rows: Rows | None = None, *, fusion: str = "leading"
@@ -462,11 +468,16 @@ class Aligner:
         """Return per modality the (n, d) float32 unit embeddings; a missing row is all NaN.
 
         Args:
-            features: some or all of the model's modalities, as for ``fit``.
+            features: some or all of the model's modalities, as for ``fit``; here they may have no rows.
         """
-        dataset = self._dataset(features)
-        blocks = list(self.embed(dataset))
-        stacked = np.concatenate([b.embeddings for b in blocks])
+        empty = None if isinstance(features, Dataset) else dataset_without_rows(features)
+        dataset = self._dataset(features) if empty is None else empty
+        indices = self._indices(dataset)
+        blocks = [np.zeros((0, len(indices), self.dim), dtype=np.float32)]
+        for _, _, at, arrays, mask in self._read(dataset, None):
+            with torch.inference_mode():  # not fused, as ``embed`` does: that takes longer than a row
+                blocks.append(self._encode(indices, arrays, mask)[1][at].cpu().numpy())
+        stacked = np.concatenate(blocks)
         stacked[~dataset.present] = np.nan
         return {name: np.ascontiguousarray(stacked[:, m]) for m, name in enumerate(dataset.names)}
 

@@ -43,6 +43,22 @@ def test_partial_input_gives_the_same_embeddings_as_whole(aligner):
     np.testing.assert_allclose(part["text"], whole["text"], atol=1e-6)
 
 
+def test_no_rows_give_no_vectors(aligner):
+    none = {name: array[:0] for name, array in features().items()}
+    assert {name: e.shape for name, e in aligner.transform(none).items()} == dict.fromkeys(none, (0, aligner.dim))
+    with pytest.raises(StateError, match="dimension differs"):
+        aligner.transform({"text": np.zeros((0, 3), dtype=np.float32)})
+
+
+def test_transform_is_bit_for_bit_what_is_embedded_in_blocks(aligner, monkeypatch):
+    data = dataset_from_arrays(features(), None, None)
+    monkeypatch.setattr(dataset, "BLOCK_BYTES", 4 * sum(data.dims) * 64)
+    blocks = np.concatenate([block.embeddings for block in aligner.embed(data)])
+    for m, (name, vectors) in enumerate(aligner.transform(data).items()):
+        here = data.present[:, m]
+        np.testing.assert_array_equal(vectors[here], blocks[here, m], err_msg=name)
+
+
 @pytest.mark.parametrize("block_rows", [1000, 64, 7])
 @pytest.mark.parametrize("of", [2, 3, 41])
 def test_slices_are_embedded_bit_for_bit_as_they_are_among_all(aligner, monkeypatch, block_rows, of):

@@ -190,9 +190,16 @@ class Dataset:
     def read_ahead(self, rows: Rows | None = None) -> Iterator[tuple[Rows, list[FloatArray]]]:
         """Yield the rows of each of ``blocks`` and the features of all modalities there, read by a thread.
 
-        The next block is read while the last one is used: two are in memory.
+        The next block is read while the last one is used: two are in memory. One block alone is read here: a thread
+        takes longer to start than a few rows to read.
         """
         blocks = ((block, [features.read(block) for features in self.modalities]) for block in self.blocks(rows))
+        if (
+            len(range(len(self))[rows] if isinstance(rows, slice) else self if rows is None else rows)
+            <= self.block_rows()
+        ):
+            yield from blocks
+            return
         with ThreadPoolExecutor(1) as reader:
             coming = reader.submit(next, blocks, None)
             while (block := coming.result()) is not None:

@@ -20,6 +20,7 @@ __all__ = [
     "as_array",
     "check_unique",
     "dataset_from_arrays",
+    "dataset_without_rows",
     "row_faults",
     "text_ids",
     "zero_rows",
@@ -224,6 +225,17 @@ def zero_rows(array: npt.NDArray[np.generic], rows: npt.NDArray[np.bool_]) -> No
     """Set the rows marked True to zeros in place, as absent rows are stored."""
     if rows.any():
         array[rows] = 0
+
+
+def dataset_without_rows(features: Mapping[str, object]) -> Dataset | None:
+    """Return the data set of arrays that have columns but no rows; None where they are something else."""
+    if not features or any(getattr(array, "shape", ())[:1] != (0,) for array in features.values()):
+        return None
+    modalities = tuple(
+        Features(name, np.zeros(getattr(array, "shape"), dtype=np.float32))  # noqa: B009 - of any library
+        for name, array in sorted(features.items(), key=lambda item: item[0].encode())
+    )
+    return Dataset(pa.array([], pa.large_string()), modalities, np.zeros((0, len(modalities)), dtype=np.bool_))
 
 
 def dataset_from_arrays(
