@@ -8,7 +8,7 @@ the reservoir.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,7 @@ from pmrl_cli.diagnosis.state.accumulate import MOMENTS, RESERVOIR, State
 from pmrl_cli.diagnosis.state.header import Header
 from pmrl_cli.diagnosis.state.summaries import BINS
 from pmrl_cli.diagnosis.statistics.retrieval import DRAWS
+from pmrl_cli.diagnosis.statistics.row_runs import runs_of
 from pmrl_cli.retrieval.batches import check_pairs
 from pmrl_cli.stats.statistic import plain
 from pmrl_cli.world import ALONE, World, collect_arrays
@@ -178,7 +179,10 @@ def diagnose_state(
         sections["contribution"] = contribution_section(dataset, target, header.group, seed=header.seed)
     result = plain(sections)
     result["verdict"] = plain(judge(result).as_dict())
-    return Diagnosis(result, evidence.mispairs if header.shared else None)
+    mispairs = evidence.mispairs if header.shared else None
+    if mispairs is not None and dataset is not None:
+        mispairs = replace(mispairs, runs=evidence.once(runs_of).runs)
+    return Diagnosis(result, mispairs)
 
 
 def _limits(state: State) -> list[str]:

@@ -29,6 +29,9 @@ NEIGHBOURS = 10
 EDGES: Array = np.linspace(-2, 2, 4097)
 """Bins of a score: cosines and means of cosines lie within [-1, 1], their difference within [-2, 2]."""
 
+_NEAR, _FEWEST_NEAR = 0.05, 10
+"""Instances that are called like one: so many, and at least so many."""
+
 _SHORTEST = 1e-6  # a unit vector less the mean that is shorter than this is rounding
 
 
@@ -67,16 +70,25 @@ class Reference:
         return _agreement(self.vectors, self.consensus, self.usable, self.closeness)
 
     def mispaired(self) -> npt.NDArray[np.int64]:
-        """Return (K, bins) counts of the scores that every vector has with every other instance's consensus."""
-        counts = np.zeros((self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
-        for m in range(len(counts)):
+        """Return what mispaired instances would score.
+
+        Returns: (2, K, bins) counts of the scores that every vector has with the consensus of every other instance,
+            and with that of the twentieth of the instances whose consensus is most like its own.
+        """
+        counts = np.zeros((2, self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
+        for m in range(counts.shape[1]):
             chosen = self.usable[:, m]
             vectors, consensus = self.vectors[chosen, m], self.consensus[chosen, m]
             own, others = self.closeness[chosen, m].unbind(1)
-            for piece, scores in cosine_blocks(vectors, consensus):
+            near = min(max(_FEWEST_NEAR, round(_NEAR * len(consensus))), len(consensus) - 1)
+            likes = cosine_blocks(consensus, consensus)
+            for (piece, scores), (_, alike) in zip(cosine_blocks(vectors, consensus), likes, strict=True):
                 scores -= (own[piece, None] + others) / 2
                 scores.diagonal(piece.start).fill_(torch.inf)  # its own consensus: in no bin
-                counts[m] += _histogram(scores)
+                counts[0, m] += _histogram(scores)
+                if near > 0:
+                    alike.diagonal(piece.start).fill_(-torch.inf)
+                    counts[1, m] += _histogram(scores.gather(1, alike.topk(near, sorted=False).indices))
         return counts
 
 
@@ -100,20 +112,27 @@ def centre(batch: Batch, means: Tensor) -> Batch:
     return Batch(batch.rows, moved, batch.present)
 
 
-def _consensus(batch: Batch) -> tuple[Tensor, Tensor]:
+def _consensus(batch: Batch, trusted: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return (B, K, d) directions of the sum of the other vectors, and (B, K) whether there are any."""
-    others = batch.embeddings.sum(1, keepdim=True) - batch.embeddings
-    usable = batch.present & (batch.present.sum(1, keepdim=True) > 1)
+    heard = batch.present if trusted is None else batch.present & trusted
+    vectors = batch.embeddings * heard[..., None]
+    others = vectors.sum(1, keepdim=True) - vectors
+    usable = batch.present & (heard.sum(1, keepdim=True) - heard.long() > 0)
     lengths = others.norm(dim=-1, keepdim=True)
     directions = (others / lengths.clamp_min(_SHORTEST)).masked_fill(lengths < _SHORTEST, 0)
     return directions.masked_fill(~usable[..., None], 0), usable
 
 
-def reference_of(batch: Batch) -> Reference:
-    """Return the reference that a batch of unit vectors is."""
+def reference_of(batch: Batch, trusted: Tensor | None = None) -> Reference:
+    """Return the reference that a batch of unit vectors is.
+
+    Args:
+        batch: unit vectors.
+        trusted: (B, K) which of them the consensus is made of; None for all.
+    """
     means = modality_means(batch)
     centred = centre(batch, means)
-    consensus, usable = _consensus(centred)
+    consensus, usable = _consensus(centred, trusted)
     closeness = torch.zeros(*usable.shape, 2)
     reference = Reference(means, centred.embeddings, consensus, usable, closeness)
     for m in range(usable.shape[1]):
@@ -121,15 +140,16 @@ def reference_of(batch: Batch) -> Reference:
     return reference
 
 
-def agreement(reference: Reference, batch: Batch) -> Agreement:
+def agreement(reference: Reference, batch: Batch, trusted: Tensor | None = None) -> Agreement:
     """Return how the instances of a batch agree with themselves, measured against a reference.
 
     Args:
         reference: what is near is sought there; the instances of the batch may be among it.
         batch: unit vectors.
+        trusted: (B, K) which of them the consensus is made of; None for all.
     """
     centred = centre(batch, reference.means)
-    consensus, usable = _consensus(centred)
+    consensus, usable = _consensus(centred, trusted)
     closeness = torch.zeros(*usable.shape, 2)
     for m in range(usable.shape[1]):
         closeness[:, m] = _closeness(reference, centred.embeddings[:, m], consensus[:, m], m)

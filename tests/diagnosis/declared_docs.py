@@ -10,6 +10,7 @@ import re
 from pathlib import Path
 
 import pmrl_cli.diagnosis.statistics  # noqa: F401 - declares them
+from pmrl_cli.diagnosis.rules import RULES
 from pmrl_cli.diagnosis.statistics.declared import SCOPES, table, with_scopes
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,7 +23,7 @@ def schema_text(text: str) -> str:
 
 
 def docs_text(text: str) -> str:
-    """The page with the table of every scope as it is declared."""
+    """The page with the tables of all scopes and of the rules."""
     for scope in SCOPES:
         made = f"<!-- statistics: {scope} -->\n{table(scope)}\n<!-- end -->"
         text = re.sub(

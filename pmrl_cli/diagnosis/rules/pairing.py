@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from statistics import median
 
-from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
+from pmrl_cli.diagnosis.rules.rule import Finding, Found, ResultView, Rule
 from pmrl_cli.diagnosis.statistics.dependence import PAIRED_Z
 
 __all__ = ["RULES"]
@@ -13,7 +14,10 @@ FEW_INSTANCES = 200
 FEW_GROUPS = 50
 ANTI_ADJUSTED = -0.2
 MISPAIR_FLOOR = 0.005
-TELLING_AUC = 0.9
+NEAR_FLOOR = 0.01
+NEAR_EXCESS = 2.0
+"""Unless they are so many times the median of the others, near misses are the noise that all modalities have."""
+MOST_MISPAIRED = 0.5
 TIE_SPREAD = 0.005
 
 
@@ -82,21 +86,38 @@ def _opposed(look: ResultView) -> Iterator[Finding]:
         yield Finding("ANTI_ALIGNED", "fail", (pair,), evidence, text, advice)
 
 
+def _near_rate(look: ResultView, name: str) -> Found | None:
+    """Return the rate of swaps with an instance like it, where it is no matter of how noisy all modalities are."""
+    near = look.statistic("modality", name, "near_mispair_rate")
+    if near is None or near["status"] != "ok" or near["ci"][0] <= NEAR_FLOOR:
+        return None
+    of_others = [look.value("modality", other, "near_mispair_rate") or 0.0 for other in look.names if other != name]
+    usual = median(of_others) if len(of_others) > 1 else 0.0
+    return near if near["value"] >= max(of_others) and near["value"] > NEAR_EXCESS * usual else None
+
+
 def _mispairs(look: ResultView) -> Iterator[Finding]:
     names = look.names
     for name in names:
-        rate, auc = look.statistic("modality", name, "mispair_rate"), look.value("modality", name, "consensus_auc")
-        if rate is None or auc is None or rate["status"] != "ok" or rate["ci"] is None:
-            continue
-        if rate["ci"][0] <= MISPAIR_FLOOR or auc < TELLING_AUC or rate["value"] >= 0.5:
+        rate, near = look.statistic("modality", name, "mispair_rate"), _near_rate(look, name)
+        told = [
+            one
+            for one in (rate, near)
+            if one is not None and one["status"] == "ok" and one["ci"] is not None and one["ci"][0] > MISPAIR_FLOOR
+        ]
+        total = sum(one["value"] for one in told)
+        if not told or (near is None and total >= MOST_MISPAIRED):
             continue
         # With two modalities both have the rate of the pair: it is said once.
         subject = "|".join(names) if len(names) == 2 else name
-        low, high = rate["ci"]
-        text = f"{subject}: {rate['value']:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"
+        low, high = (min(1.0, sum(one["ci"][side] for one in told)) for side in (0, 1))
+        text = f"{subject}: {total:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"
+        if near in told:
+            text += ", with instances like them" if len(told) == 1 else ", part of them with instances like them"
         advice = "look at the suspects (--suspects), then fit with --exclude"
-        evidence = (f"modality.{name}.mispair_rate", f"modality.{name}.consensus_auc")
-        yield Finding("MISPAIRS", "warn", (subject,), evidence, text, advice)
+        keys = ("mispair_rate",) if near is None else ("mispair_rate", "near_mispair_rate")
+        evidence = tuple(f"modality.{name}.{key}" for key in keys)
+        yield Finding("MISPAIRS", "warn", (subject,), evidence, text, advice, rate=min(1.0, total))
         if len(names) == 2:
             return
 
@@ -119,7 +140,7 @@ RULES = (
     Rule("ANTI_ALIGNED", f"z below -{PAIRED_Z:g} and adjusted cosine below {ANTI_ADJUSTED:g}", _opposed),
     Rule(
         "MISPAIRS",
-        f"lower end of a mispair rate above {MISPAIR_FLOOR:g}, consensus AUC {TELLING_AUC:g} or more",
+        f"lower end of a mispair rate above {MISPAIR_FLOOR:g}, of swaps with like instances above {NEAR_FLOOR:g}",
         _mispairs,
     ),
     Rule("TIES", f"ties leave R@1 open by more than {TIE_SPREAD:g}", _ties),

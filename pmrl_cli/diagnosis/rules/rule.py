@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Finding", "ResultView", "Rule"]
+__all__ = ["Finding", "Found", "ResultView", "Rule"]
 
 Found = Mapping[str, Any]
 
@@ -22,6 +22,8 @@ class Finding:
         evidence: dotted paths of the statistics it rests on.
         text: what was found, with the numbers.
         advice: what to do.
+        rate: estimated fraction of the instances it is about, if that can be said.
+        rows: the first of the rows it is about and the one after the last, if they are consecutive.
     """
 
     code: str
@@ -30,6 +32,8 @@ class Finding:
     evidence: tuple[str, ...]
     text: str
     advice: str
+    rate: float | None = None
+    rows: tuple[int, int] | None = None
 
 
 class ResultView:

@@ -16,6 +16,7 @@ for _name in (
     "retrieval",
     "hubness",
     "agreement",
+    "row_runs",
     "modality",
     "training",
 ):

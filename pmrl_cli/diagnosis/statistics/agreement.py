@@ -27,7 +27,7 @@ _MERGED_BINS = 16  # of EDGES in one bin of a picture
 )
 def _consensus_auc(evidence: Evidence, m: int) -> Statistic:
     mispairs = evidence.mispairs
-    return consensus_auc(mispairs.found.score[:, m], mispairs.mispaired[m], evidence.sample.groups)
+    return consensus_auc(mispairs.found.score[:, m], mispairs.mispaired[0, m], evidence.sample.groups)
 
 
 @statistic(
@@ -43,6 +43,19 @@ def _mispair_rate(evidence: Evidence, m: int) -> Statistic:
     return evidence.mispairs.model.rates[m]
 
 
+@statistic(
+    "near_mispair_rate",
+    "modality",
+    formula="the same for swaps with an instance like it: scores below the 25 % quantile of those with the tenth "
+    "of the instances whose consensus is nearest, less what other swaps put there",
+    chance="0",
+    range="[0, 1]",
+    needs=["space"],
+)
+def _near_mispair_rate(evidence: Evidence, m: int) -> Statistic:
+    return evidence.mispairs.model.near_rates[m]
+
+
 @detail(
     "suspect_histogram",
     "modality",
@@ -56,5 +69,5 @@ def _suspect_histogram(evidence: Evidence, m: int) -> dict[str, Any]:
     return {
         "edges": edges,
         "observed": np.histogram(score[~np.isnan(score)], edges)[0],
-        "shuffled": mispairs.mispaired[m].reshape(-1, _MERGED_BINS).sum(1),
+        "shuffled": mispairs.mispaired[0, m].reshape(-1, _MERGED_BINS).sum(1),
     }

@@ -1,0 +1,63 @@
+"""Rules about rows of the files: runs that do not belong to their ids, and vectors that many rows hold."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
+
+__all__ = ["RULES"]
+
+TEMPLATE_FRACTION = 0.01
+
+
+def _runs(look: ResultView) -> Iterator[Finding]:
+    for name in look.names:
+        look.value("modality", name, "row_order")
+        for run in look.node("modality", name, "runs") or ():
+            first, last = run["rows"]
+            # With two modalities it cannot be said which of them is out of step.
+            subject = "|".join(look.names) if len(look.names) == 2 else name
+            place = f"rows {first + 1:,} to {last:,}"
+            text = (
+                f"{subject}: {place} ({run['ids'][0]} to {run['ids'][1]}) do not belong to their ids "
+                f"(agreement {run['agreement']:.2f}, mispaired 0.50)"
+            )
+            advice = f"look at {place} of {name} beside their ids, then fit with --exclude"
+            if run["shift"]:
+                count, way = abs(run["shift"]), "late" if run["shift"] > 0 else "early"
+                late = f"{count} row{'s' * (count > 1)} {way}"
+                text += f"; they are {late}"
+                advice = f"join {name} by id again: from row {first + 1:,} on it is {late}"
+            evidence = (f"modality.{name}.row_order",)
+            yield Finding(
+                "MISPAIRED_ROWS", "fail", (subject,), evidence, text, advice, rate=run["fraction"], rows=(first, last)
+            )
+            if len(look.names) == 2:
+                return
+
+
+def _templates(look: ResultView) -> Iterator[Finding]:
+    for name in look.names:
+        found = [
+            one for one in look.node("modality", name, "templates") or () if one["fraction"] >= TEMPLATE_FRACTION
+        ]
+        if found:
+            rows, fraction = sum(one["rows"] for one in found), sum(one["fraction"] for one in found)
+            what = "one vector is" if len(found) == 1 else f"{len(found)} vectors are"
+            text = f"{name}: {what} in {rows:,} of the rows looked at ({fraction:.1%}), {found[0]['id']} among them"
+            advice = f"leave those rows of {name} out (a filler says nothing), or make their vectors anew"
+            evidence = (f"modality.{name}.templates",)
+            yield Finding("TEMPLATES", "warn", (name,), evidence, text, advice, rate=fraction)
+
+
+RULES = (
+    Rule(
+        "MISPAIRED_ROWS",
+        "a run of rows that stands out at p .01 and agrees as mispaired ones do (below 0.7, the others above 0.8)",
+        _runs,
+    ),
+    Rule(
+        "TEMPLATES", f"vectors that {TEMPLATE_FRACTION:.0%} of the rows hold, ten times the usual number", _templates
+    ),
+)
