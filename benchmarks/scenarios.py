@@ -386,7 +386,7 @@ def levels(draws: int = 400) -> Iterator[str]:
         data = maker.dataset(maker.aligned(0.6))
         evidence = Evidence(state_of(data, seed=seed), data)
         modality = {name: section("modality", evidence, m) for m, name in enumerate(data.names)}
-        result = plain({"inputs": {"modalities": data.names, "shared_with_training": None}, "modality": modality})
+        result = plain({"inputs": {"modalities": data.names, "leaks": None}, "modality": modality})
         order = [one["row_order"]["p"] for one in result["modality"].values() if "row_order" in one]
         counts["row order, p below .05"] += min(order) < 0.05
         for rule in (*pairing.RULES, *rows.RULES):

@@ -546,16 +546,14 @@ class Aligner:
         from pmrl_cli.diagnosis import diagnose_state, state_of
         from pmrl_cli.training.history import training_of
 
-        dataset = self._dataset(features, ids, columns)
+        dataset = with_hashes(self._dataset(features, ids, columns))
         rows, scope = self.rows(dataset, split)
         embedded = self.embed_dataset(dataset, rows)
         options["group"] = group_column(dataset, options.get("group"))
         options["label"] = label_column(dataset, options.get("label"))
         state = state_of(embedded, columns=dataset.dims, **options)
-        diagnosis = diagnose_state(state, embedded, training_of(self.texts))
-        model = self._fitted().origin
-        diagnosis.result["inputs"] |= {"scope": scope, "model": model}
-        return diagnosis
+        inputs = {"scope": scope, "model": self._fitted().origin, "leaks": self.leaks(dataset, rows).as_dict()}
+        return diagnose_state(state, embedded, training_of(self.texts), inputs=inputs)
 
     def search(
         self,

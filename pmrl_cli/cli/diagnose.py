@@ -132,9 +132,13 @@ def command(
         from pmrl_cli.training.history import read_training
 
         training = read_training(asked.model)
-    diagnosis = diagnose_state(state, found.dataset, training, target=target)
+    inputs = {
+        "scope": found.instances,
+        "model": None if asked.model is None else str(asked.model),
+        "leaks": None if found.leaks is None else found.leaks.as_dict(),
+    }
+    diagnosis = diagnose_state(state, found.dataset, training, target=target, inputs=inputs)
     result = diagnosis.result
-    result["inputs"] |= {"scope": found.instances, "model": None if asked.model is None else str(asked.model)}
     reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
     if per_instance is not None or suspects is not None:

@@ -65,9 +65,9 @@ def command(
         )
     from pmrl_cli.diagnosis import diagnose_state
 
-    result = diagnose_state(merged).result
     instances = space.count_text(merged.instances, "instance")
-    result["inputs"] |= {"scope": f"{instances} of {space.count_text(len(files), 'state')}", "model": None}
+    scope = f"{instances} of {space.count_text(len(files), 'state')}"
+    result = diagnose_state(merged, inputs={"scope": scope, "model": None}).result
     reports.add_comparison(result, baseline, compare)
     reports.write(result, report)
     diagnose.conclude(result, diagnose.unmet_conditions(result, gates, fail_on), as_json=json)

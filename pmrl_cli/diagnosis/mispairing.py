@@ -24,6 +24,7 @@ from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = [
     "FLAGGED",
+    "NEAR_FLOOR",
     "InstanceBlock",
     "MispairModel",
     "Mispairs",
@@ -43,12 +44,15 @@ FLAGGED = 0.5
 IN_A_RUN = 0.95
 """Probability of an instance in a run of rows that do not belong to their ids."""
 
+NEAR_FLOOR = 0.01
+"""Lower end of the rate of swaps with like instances from which they are said, and instances accused of one."""
+
 _NULL_SHARE = 0.25
 """Share of mispaired scores below the threshold that counts them: low enough that few partners lie below it."""
 
 _TELLING_AUC, _TELLING_NEAR_AUC = 0.95, 0.98
-"""Below it partners lie under the threshold too, and the rate is only what it is at most. Of swaps with like instances
-more is asked: their scores come nearer to those of partners, and a few of these would make a rate."""
+"""Below it partners lie under the threshold too, and the rate is only what it is at most. Of swaps with like
+instances more is asked: their scores come nearer to those of partners, and a few of these would make a rate."""
 
 _NORMAL_95 = 1.959964
 
@@ -269,7 +273,8 @@ def _rates(
     density = mispaired / mispaired.sum(1, keepdims=True)
     # P(a near-missed score beats a mispaired one), and a mispaired one a near-missed.
     crossed = float(density[1] @ (below[0] - density[0] / 2))
-    near = _near_rate(found, aucs[1] - found[0] * (1 - crossed), low[1], shares[1], groups)
+    most = _count_interval(low[0], groups)[1] / n / shares[0, 0]
+    near = _near_rate(found, most, aucs[1] - found[0] * (1 - crossed), low[1], shares[1], groups)
     others = (near.value or 0.0) if near.status == "ok" else 0.0
     rate = min(1.0, max(0.0, (counts[0] - others * shares[0, 1]) / shares[0, 0]))
     clean = 1 - rate - others
@@ -280,12 +285,13 @@ def _rates(
 
 
 def _near_rate(
-    found: Array, auc: float, low: npt.NDArray[np.bool_], shares: Array, groups: npt.NDArray[np.int64]
+    found: Array, most: float, auc: float, low: npt.NDArray[np.bool_], shares: Array, groups: npt.NDArray[np.int64]
 ) -> Statistic:
     """Return the rate of swaps with an instance like it.
 
     Args:
         found: both rates as the counts give them.
+        most: upper end of the rate of swaps with any instance.
         auc: P(score > near-missed score), less what swaps with any instance add to it.
         low: (n,) which lie below the threshold.
         shares: of both nulls below it.
@@ -295,8 +301,14 @@ def _near_rate(
     clean = 1 - float(found[0]) - rate
     told = (auc - rate / 2) / clean if clean > 0 else 0.0
     bounds = _count_interval(low, groups)
-    ci = tuple(min(1.0, max(0.0, (bound / n - found[0] * shares[0]) / shares[1])) for bound in bounds)
-    return _rate_statistic(rate, (ci[0], ci[1]), n, known=told >= _TELLING_NEAR_AUC)
+    others = (most, float(found[0]))
+    ci = tuple(
+        min(1.0, max(0.0, (bound / n - one * shares[0]) / shares[1]))
+        for bound, one in zip(bounds, others, strict=True)
+    )
+    # Few of them beside more of the other kind are the same instances, counted by the other null.
+    known = told >= _TELLING_NEAR_AUC and ci[0] > NEAR_FLOOR and rate > found[0]
+    return _rate_statistic(rate, (ci[0], ci[1]), n, known=bool(known))
 
 
 def _count_interval(low: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> tuple[float, float]:

@@ -138,6 +138,7 @@ def diagnose_state(
     training: Mapping[str, Any] | None = None,
     *,
     target: str | None = None,
+    inputs: Mapping[str, Any] | None = None,
 ) -> Diagnosis:
     """Say what a state, of one pass or merged from several, has seen.
 
@@ -146,6 +147,8 @@ def diagnose_state(
         dataset: where it was seen, if at hand: where pairs look unpaired, other orders of its rows are tried.
         training: how the model that made the vectors was trained (``pmrl.training/1``), if one did.
         target: side column of classes of the data set: adds the section ``contribution``.
+        inputs: what more is known of them: ``scope``, ``model``, ``command`` (options and files that were given, of
+            which advice is made) and ``leaks`` (what they share with those that trained the model).
     """
     header, evidence = state.header, Evidence(state, dataset, training)
     sections: dict[str, Any] = {
@@ -160,6 +163,7 @@ def diagnose_state(
             "group": header.group,
             "label": header.label,
             "stage": "post" if header.shared else "pre",
+            **(inputs or {}),
         },
         "config": {
             "seed": header.seed,
@@ -187,7 +191,7 @@ def diagnose_state(
 
 def _limits(state: State) -> list[str]:
     """Return what this diagnosis cannot say."""
-    limits = ["mispaired instances that resemble each other are not seen", "nothing is known about data unlike these"]
+    limits = ["an instance swapped with a near copy of it is not seen", "nothing is known about data unlike these"]
     if len(state.header.names) == 2:
         limits.insert(0, "with two modalities it cannot be said which of them is wrong")
     if state.header.group is None:

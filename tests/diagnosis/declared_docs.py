@@ -26,10 +26,12 @@ def docs_text(text: str) -> str:
     """The page with the tables of all scopes and of the rules."""
     for scope in SCOPES:
         made = f"<!-- statistics: {scope} -->\n{table(scope)}\n<!-- end -->"
-        text = re.sub(
-            rf"<!-- statistics: {scope} -->.*?<!-- end -->", lambda _, made=made: made, text, flags=re.DOTALL
-        )
-    return text
+        place = rf"<!-- statistics: {scope} -->.*?<!-- end -->"
+        text = re.sub(place, lambda _, made=made: made, text, flags=re.DOTALL)
+    rules = "".join(f"| `{rule.code}` | {rule.condition} |\n" for rule in RULES)
+    head = "| code | fires at |\n|---|---|\n"
+    before, after = text.split(head)
+    return before + head + rules + after[after.index("\n\n") + 1 :]
 
 
 if __name__ == "__main__":

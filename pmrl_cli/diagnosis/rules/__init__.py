@@ -7,4 +7,4 @@ from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
 
 __all__ = ["RULES", "Finding", "ResultView", "Rule"]
 
-RULES: tuple[Rule, ...] = (*pairing.RULES, *rows.RULES, *modality.RULES, *mapping.RULES, *training.RULES)
+RULES: tuple[Rule, ...] = (*rows.RULES, *pairing.RULES, *modality.RULES, *mapping.RULES, *training.RULES)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
+from pmrl_cli.diagnosis.mispairing import NEAR_FLOOR
 from pmrl_cli.diagnosis.rules.rule import Finding, Found, ResultView, Rule
 from pmrl_cli.diagnosis.statistics.dependence import PAIRED_Z
 
@@ -14,9 +15,9 @@ FEW_INSTANCES = 200
 FEW_GROUPS = 50
 ANTI_ADJUSTED = -0.2
 MISPAIR_FLOOR = 0.005
-NEAR_FLOOR = 0.01
 NEAR_EXCESS = 2.0
 """Unless they are so many times the median of the others, near misses are the noise that all modalities have."""
+FEWEST_DIMENSIONS = 3.0
 MOST_MISPAIRED = 0.5
 TIE_SPREAD = 0.005
 
@@ -89,7 +90,11 @@ def _opposed(look: ResultView) -> Iterator[Finding]:
 def _near_rate(look: ResultView, name: str) -> Found | None:
     """Return the rate of swaps with an instance like it, where it is no matter of how noisy all modalities are."""
     near = look.statistic("modality", name, "near_mispair_rate")
-    if near is None or near["status"] != "ok" or near["ci"][0] <= NEAR_FLOOR:
+    dimensions = look.value("modality", name, "participation_ratio")
+    # In so few dimensions no neighbour can be told from a partner.
+    if dimensions is None or dimensions < FEWEST_DIMENSIONS:
+        return None
+    if near is None or near["status"] != "ok":
         return None
     of_others = [look.value("modality", other, "near_mispair_rate") or 0.0 for other in look.names if other != name]
     usual = median(of_others) if len(of_others) > 1 else 0.0

@@ -9,6 +9,7 @@ from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
 __all__ = ["RULES"]
 
 TEMPLATE_FRACTION = 0.01
+LEAK_FRACTION = 0.01
 
 
 def _runs(look: ResultView) -> Iterator[Finding]:
@@ -51,7 +52,26 @@ def _templates(look: ResultView) -> Iterator[Finding]:
             yield Finding("TEMPLATES", "warn", (name,), evidence, text, advice, rate=fraction)
 
 
+def _leak(look: ResultView) -> Iterator[Finding]:
+    judged, sharing = look.number("inputs", "leaks", "judged"), look.number("inputs", "leaks", "sharing")
+    if not judged or not sharing:
+        return
+    of = {name: count for name, count in look.node("inputs", "leaks", "modalities").items() if count}
+    each = ", ".join(f"{name} {count:,}" for name, count in of.items())
+    text = (
+        f"{sharing:,.0f} of {judged:,.0f} judged instances hold vectors that trained the model ({each}): its numbers "
+        "flatter it"
+    )
+    advice = "fit again: copies then stay on one side of the split"
+    severity = "fail" if sharing / judged >= LEAK_FRACTION else "warn"
+    evidence = ("inputs.leaks.judged", "inputs.leaks.sharing")
+    yield Finding("LEAK", severity, tuple(of), evidence, text, advice, rate=sharing / judged)
+
+
 RULES = (
+    Rule(
+        "LEAK", f"judged instances hold vectors that trained the model; fails from {LEAK_FRACTION:.0%} of them", _leak
+    ),
     Rule(
         "MISPAIRED_ROWS",
         "a run of rows that stands out at p .01 and agrees as mispaired ones do (below 0.7, the others above 0.8)",

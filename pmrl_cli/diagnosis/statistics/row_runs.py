@@ -73,8 +73,8 @@ def scan(values: Array) -> tuple[float, int, int]:
     """
     n = len(values)
     most = 9 * n // 10
-    deviation = float(values.std())
-    if most < SHORTEST or deviation <= 0:
+    deviation = float(values.std()) if most >= SHORTEST else 0.0
+    if deviation <= 0:
         return 0.0, 0, 0
     sums = np.concatenate([[0.0], np.cumsum((values.mean() - values) / deviation)])
     best = (0.0, 0, 0)
