@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import blake2b, sha256
 
 import numpy as np
@@ -9,7 +10,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["digest_ids", "hash_ids", "hash_values", "unit_interval"]
+__all__ = ["digest_ids", "hash_ids", "hash_values", "rows_of", "unit_interval"]
 
 
 def hash_ids(ids: pa.Array, seed: int) -> npt.NDArray[np.uint64]:
@@ -56,3 +57,10 @@ def hash_values(column: pa.Array, seed: int) -> npt.NDArray[np.uint64]:
 def unit_interval(hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.float64]:
     """Map hashes to [0, 1), keeping 53 bits."""
     return (hashes >> np.uint64(11)).astype(np.float64) * 2.0**-53
+
+
+def rows_of(ids: pa.Array, wanted: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return where some ids stand among (n,) unique ids; all must be there."""
+    found = pc.index_in(pa.array(list(wanted), pa.large_string()), value_set=ids)
+    rows: npt.NDArray[np.int64] = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    return rows

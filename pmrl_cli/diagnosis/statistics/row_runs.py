@@ -15,11 +15,10 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.ids import rows_of
 from pmrl_cli.data.repeats import hash_rows, repeats_among
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.mispairing import RowRun, places_of
@@ -229,8 +228,7 @@ def runs_of(evidence: Evidence) -> RowRuns:
     """Return the runs of the reservoir's rows in the order of the data set, in rows of that."""
     dataset, sample = evidence.dataset, evidence.sample
     assert dataset is not None
-    rows = pc.index_in(pa.array(sample.ids.tolist(), pa.large_string()), value_set=dataset.ids)
-    rows = rows.to_numpy(zero_copy_only=False)
+    rows = rows_of(dataset.ids, sample.ids.tolist())
     order = np.argsort(rows)
     rows = rows[order]
     vectors = [one[order] for one in sample.vectors]
