@@ -1,4 +1,4 @@
-"""CPU time of a training step of the systems beside pmrl: three modalities of 128 components, 32 dimensions, batch 128.
+"""CPU time of a training step of the systems: three modalities of 128 components, 32 dimensions, batch 128.
 
     PYTHONPATH=. python benchmarks/systems/steps.py
 
