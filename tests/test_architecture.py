@@ -48,6 +48,7 @@ ARROWS = {
         "world",
     },
     "information": set(),
+    "comparison": {"data", "training"},
     "codes": {"data"},
     "report": set(),
     "fit": {
@@ -91,6 +92,7 @@ OWNERS = {
     "pyarrow": {"files", "data", "cli"},
     "torch": {
         "codes",
+        "comparison",
         "information",
         "eigen",
         "spectrum",

@@ -17,7 +17,7 @@ import typer
 from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
-from pmrl_cli.cli import diagnose, evaluate, export, export_onnx, fit, ingest, inspect, merge, search
+from pmrl_cli.cli import compare, diagnose, evaluate, export, export_onnx, fit, ingest, inspect, merge, search
 from pmrl_cli.cli.options import switch
 from pmrl_cli.errors import PeerError, PmrlError, UsageError, is_out_of_memory
 
@@ -46,7 +46,7 @@ def _flowed(text: str) -> str:
     return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
 
 
-for module in (inspect, ingest, fit, diagnose, merge, evaluate, export, export_onnx, search):
+for module in (inspect, ingest, fit, diagnose, merge, evaluate, compare, export, export_onnx, search):
     app.command(module.__name__.rpartition(".")[2].replace("_", "-"), help=_flowed(module.command.__doc__ or ""))(
         module.command
     )
@@ -64,7 +64,7 @@ def _version(value: bool) -> None:
         raise typer.Exit
 
 
-_ALONE = ("inspect", "ingest", "merge", "export-onnx", "search")
+_ALONE = ("inspect", "ingest", "merge", "compare", "export-onnx", "search")
 
 
 def _check_world(name: str | None) -> None:
