@@ -26,8 +26,8 @@ def kernel(vectors: Tensor) -> tuple[Tensor, Tensor]:
     return spectrum(vectors)[:2]
 
 
-def lifted_kernel(vectors: Tensor) -> tuple[Tensor, Tensor]:
-    return spectrum(vectors, lifted=True)[:2]
+def sign_aware_kernel(vectors: Tensor) -> tuple[Tensor, Tensor]:
+    return spectrum(vectors, sign_aware=True)[:2]
 
 
 def reduced_svd(vectors: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,7 +57,7 @@ def step(
 
 
 def kernel_rows(run: Run) -> Iterator[Row]:
-    """Yield two rows for each number of modalities: the kernel, and the kernel of the lifted relation."""
+    """Yield two rows for each number of modalities: the kernel, and the kernel of the sign-aware relation."""
     batch, dim = (128, 128) if run.quick else (1024, 512)
     few = min(AUTHORS_BATCH, batch)
     repeats = run.repeats if run.device == "cpu" else 3  # an SVD there takes seconds
@@ -69,13 +69,13 @@ def kernel_rows(run: Run) -> Iterator[Row]:
         source, target = vectors.detach(), torch.empty(shape, device=run.device)
         calls = {
             "ours": step(kernel, vectors, towards),
-            "lifted": step(lifted_kernel, vectors, towards),
+            "sign_aware": step(sign_aware_kernel, vectors, towards),
             "reduced SVD": step(reduced_svd, vectors, towards),
             "authors' SVD": step(authors_svd, vectors[:few].detach().requires_grad_(), towards[:few]),
             "floor": partial(target.copy_, source),
         }
         found = in_turn(calls, repeats=repeats, timer=run.timer)
         found["authors' SVD"] *= batch / few
-        lifted = found.pop("lifted")
+        sign_aware = found.pop("sign_aware")
         yield row_of(f"K {modalities}, B {batch}, d {dim}", found)
-        yield row_of(f"K {modalities}, lifted", {**found, "ours": lifted})
+        yield row_of(f"K {modalities}, sign_aware", {**found, "ours": sign_aware})

@@ -24,7 +24,7 @@ from pmrl_cli.encoders.residual import Residual
 from pmrl_cli.methods import make_method
 from pmrl_cli.terms.protocol import Term
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.devices import tensor_cores
+from pmrl_cli.training.devices import allow_tf32
 from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData
 from pmrl_cli.training.step import Step, StepOptions
 
@@ -63,7 +63,7 @@ def training_step(
     numbers, drawn = count(1), batches_of(scores, batch, device)
 
     def step() -> None:
-        with tensor_cores(torch.device(device), "auto"):
+        with allow_tf32(torch.device(device), "auto"):
             unread = [take(next(numbers), next(drawn)) for _ in range(AT_A_TIME[device])]
         assert all(math.isfinite(totals.read()[1]) for totals in unread)
 
@@ -107,7 +107,7 @@ def products(dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrast
         )
 
     def multiply() -> None:
-        with tensor_cores(torch.device(device), "auto"):
+        with allow_tf32(torch.device(device), "auto"):
             for _ in range(AT_A_TIME[device]):
                 for a, b, out in calls:
                     torch.mm(a, b, out=out)

@@ -1,9 +1,9 @@
 """One vector, or one score, from the several modalities of an instance.
 
-``leading`` takes the lifted leading direction of the modalities, whoever asks. ``weighted`` takes their mean with the
-weights softmax(<t, z_m> / WEIGHT_TEMPERATURE), brought to unit length, where t is what they are compared with: a
-modality that disagrees with t counts little. In retrieval t is the candidate, so that every candidate meets a
-consensus of its own; where nobody asks it is the leading direction.
+``leading`` takes the sign-aware leading direction of the modalities, the same for every query. ``weighted`` takes
+their mean with the weights softmax(<t, z_m> / WEIGHT_TEMPERATURE), brought to unit length, where t is what they are
+compared with: a modality that disagrees with t counts little. In retrieval t is the candidate, so that every
+candidate meets a consensus of its own; without a query it is the leading direction.
 
 Source: Mehrish, Nag, Vascon, *SCALAR*, 2026 (weights over the observed modalities, temperature .1). Departs: a
 consensus shorter than ``RESULTANT_FLOOR`` has that length, and with no query the leading direction stands for it.
@@ -41,15 +41,15 @@ def fuse(vectors: Tensor, present: Tensor, fusion: str = "leading") -> Tensor:
     Args:
         vectors: (B, K, d) floating point, unit length where present, zero elsewhere.
         present: (B, K) bool; a present vector of length zero counts as absent.
-        fusion: ``leading``, the lifted leading direction, or ``weighted``, the consensus weighted by the agreement
-            of each modality with that direction.
+        fusion: ``leading``, the sign-aware leading direction, or ``weighted``, the consensus weighted by the
+            agreement of each modality with that direction.
 
     Returns: (B, d), unit length; zero where nothing is present.
 
     Raises: UsageError for another ``fusion``.
     """
     check_fusion(fusion)
-    leading = spectrum(vectors, present, lifted=True).leading_direction
+    leading = spectrum(vectors, present, sign_aware=True).leading_direction
     if fusion == "leading":
         return leading
     member = present & vectors.any(2)

@@ -6,7 +6,7 @@ streaming passes over the vectors all arithmetic is K x K, in float64. The gradi
 ``torch.linalg.svd`` divides by every gap between singular values and is NaN for identical, orthonormal,
 equicorrelated and zero columns; ours uses only gaps to the leading one, and those regularised.
 
-Lifted (``lifted=True``) the kernel takes the spectrum of the shifted relation R = (1 + cos) / 2, the Gram matrix of
+With ``sign_aware=True`` the kernel takes the spectrum of the shifted relation R = (1 + cos) / 2, the Gram matrix of
 [z; 1] / sqrt(2). Plain singular values cannot tell z from -z; here every entry is non-negative, so the loadings are
 too (Perron-Frobenius) and a modality that points the other way is the worst case instead of a perfect one.
 """
@@ -34,7 +34,7 @@ SIGMA_FLOOR = 1e-3
 lower multiplies that noise into gradients 100 times too large, one ten times higher damps honest ones."""
 
 RESULTANT_FLOOR = 1e-3
-"""Lifted loadings whose weighted sum of unit vectors is shorter than this cancel (z and -z): no shared direction."""
+"""Sign-aware loadings whose weighted sum of unit vectors is shorter than this cancel (z, -z): no shared direction."""
 
 ORIENTATION_FLOOR = 1e-4
 """Sum of loadings below which its sign is rounding (z and -z: exactly 0), so that another rule must orient them."""
@@ -57,11 +57,11 @@ class Spectrum(NamedTuple):
     loadings: Tensor
 
 
-def spectrum(vectors: Tensor, present: Tensor | None = None, *, lifted: bool = False) -> Spectrum:
+def spectrum(vectors: Tensor, present: Tensor | None = None, *, sign_aware: bool = False) -> Spectrum:
     """Return the singular values, leading direction and loadings of each instance.
 
     The leading direction points towards the sum of the present unit vectors; where that says nothing, towards the
-    first modality that loads on it at least half as much as the strongest. Lifted, it is Z v1 renormalised (d
+    first modality that loads on it at least half as much as the strongest. Sign-aware, it is Z v1 renormalised (d
     entries) and, where that vanishes because the modalities cancel, the vector of the first present one. A present
     vector of length zero counts as absent. Values and gradients are those of the sub-matrix of the present
     modalities, whatever stands in the other rows, NaN included. Sums are in float32 for float32, bfloat16 and
@@ -71,33 +71,33 @@ def spectrum(vectors: Tensor, present: Tensor | None = None, *, lifted: bool = F
     Args:
         vectors: (B, K, d) floating point, any length: they are normalised here.
         present: (B, K) bool; everything by default.
-        lifted: take the sign-aware spectrum of (1 + cos) / 2 instead of that of cos.
+        sign_aware: take the sign-aware spectrum of (1 + cos) / 2 instead of that of cos.
 
     Returns: the spectrum, in float32 (float64 for float64 vectors).
     """
     if present is None:
         present = torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
-    values, direction, loadings = subset_spectra(vectors, present[:, None], lifted=lifted)
+    values, direction, loadings = subset_spectra(vectors, present[:, None], sign_aware=sign_aware)
     return Spectrum(values.squeeze(1), direction.squeeze(1), loadings.squeeze(1))
 
 
-def subset_spectra(vectors: Tensor, subsets: Tensor, *, lifted: bool = False) -> Spectrum:
+def subset_spectra(vectors: Tensor, subsets: Tensor, *, sign_aware: bool = False) -> Spectrum:
     """Return the spectra of Q subsets of the modalities of each instance, from one Gram matrix.
 
     Args:
         vectors: (B, K, d) floating point, any length.
         subsets: (B, Q, K) bool, the members of each subset: only modalities that are present.
-        lifted: as in ``spectrum``.
+        sign_aware: as in ``spectrum``.
 
     Returns: the spectra, with (B, Q) instead of (B,).
     """
     vectors = vectors.to(torch.promote_types(vectors.dtype, torch.float32))
     with _float32_products(vectors.device):
-        return Spectrum(*_SubsetSpectra.apply(vectors, subsets, lifted))  # type: ignore[no-untyped-call]
+        return Spectrum(*_SubsetSpectra.apply(vectors, subsets, sign_aware))  # type: ignore[no-untyped-call]
 
 
 def leave_one_out_directions(vectors: Tensor, present: Tensor) -> Tensor:
-    """Return, for every modality, the lifted leading direction of the other present modalities.
+    """Return, for every modality, the sign-aware leading direction of the other present modalities.
 
     Args:
         vectors: (B, K, d) floating point, any length.
@@ -106,7 +106,7 @@ def leave_one_out_directions(vectors: Tensor, present: Tensor) -> Tensor:
     Returns: (B, K, d), unit length; zero where no other modality is present.
     """
     others = ~torch.eye(present.shape[1], dtype=torch.bool, device=present.device)
-    return subset_spectra(vectors, present[:, None] & others, lifted=True).leading_direction
+    return subset_spectra(vectors, present[:, None] & others, sign_aware=True).leading_direction
 
 
 @contextmanager
@@ -151,7 +151,7 @@ def _orient(loadings: Tensor) -> Tensor:
 
 
 class _SubsetSpectra(torch.autograd.Function):
-    """(vectors (B, K, d), subsets (B, Q, K), lifted) -> the fields of ``Spectrum``.
+    """(vectors (B, K, d), subsets (B, Q, K), sign_aware) -> the fields of ``Spectrum``.
 
     Inside, the batch comes last and the modalities first: (K, K, Q, B), (K, Q, B), (K, B).
     """
@@ -161,7 +161,7 @@ class _SubsetSpectra(torch.autograd.Function):
         ctx: Any,  # noqa: ANN401 - torch does not type what it passes
         vectors: Tensor,
         subsets: Tensor,
-        lifted: bool,  # noqa: FBT001 - apply takes positions only
+        sign_aware: bool,  # noqa: FBT001 - apply takes positions only
     ) -> tuple[Tensor, ...]:
         used = subsets.any(1)
         if _due(~used.all()):
@@ -185,18 +185,18 @@ class _SubsetSpectra(torch.autograd.Function):
         gram *= inverse[:, None] * inverse
         member = _last(subsets.mT) * ~zero[:, None]
 
-        relation = ((gram + 1) / 2 if lifted else gram)[:, :, None]
+        relation = ((gram + 1) / 2 if sign_aware else gram)[:, :, None]
         relation = relation * (member[:, None] * member)
         # An eigenvalue of its own (-1) keeps an absent modality out of the eigenvectors of the present ones.
         relation.diagonal().add_((member - 1).movedim(0, -1))
         eigenvalues, eigenvectors = eigh(relation)
         sigma = eigenvalues.clamp_min(0).sqrt()
         loadings = eigenvectors[:, 0] * member
-        # If R >= 0 entrywise and v leads, so does |v|: with the lifted relation nothing is left to orient.
-        loadings = loadings.abs() if lifted else _orient(loadings)
+        # If R >= 0 entrywise and v leads, so does |v|: with the sign-aware relation nothing is left to orient.
+        loadings = loadings.abs() if sign_aware else _orient(loadings)
 
         weights, cancelled = loadings, None
-        if lifted:
+        if sign_aware:
             squared_length = 2 * eigenvalues[0] - loadings.sum(0).square()
             cancelled = squared_length < RESULTANT_FLOOR**2
             first = member * (member.cumsum(0) == 1)
@@ -206,7 +206,7 @@ class _SubsetSpectra(torch.autograd.Function):
             inverse_length = sigma[0].clamp_min(0.5).reciprocal()
         scaled = weights * inverse_length
         direction = torch.bmm(_first((scaled * inverse[:, None]).transpose(0, 1), vectors.dtype), vectors)
-        if lifted:  # the length was a difference; unlike sigma_1 it can be small, and then it is not exact
+        if sign_aware:  # the length was a difference; unlike sigma_1 it can be small, and then it is not exact
             correction = direction.norm(dim=-1, keepdim=True)
             correction.masked_fill_(correction == 0, 1)
             direction /= correction
@@ -214,7 +214,7 @@ class _SubsetSpectra(torch.autograd.Function):
             scaled = weights * inverse_length
 
         ctx.set_materialize_grads(False)
-        ctx.lifted = lifted
+        ctx.sign_aware = sign_aware
         spectra = eigenvalues, eigenvectors, loadings
         ctx.save_for_backward(vectors, shrink, inverse, gram, member, *spectra, scaled, inverse_length, cancelled)
         values = _first(sigma.transpose(0, 1), vectors.dtype)
@@ -232,12 +232,12 @@ class _SubsetSpectra(torch.autograd.Function):
 
         With r = Z v1 = |r| u, its gradient h = (g_u - u (u.g_u)) / |r| and that of the loadings q = Z'h + g_v, the
         relation R gets N = sym(sum_j v_j (v_j.q) / (lambda_1 - lambda_j) v1') + V diag(g_sigma / (2 sigma)) V' and
-        dL/dZ = h v1' + 2 Z N, or Z N when lifted (R holds half the Gram). But for the share of g_u in h this is Z
+        dL/dZ = h v1' + 2 Z N, or Z N when sign-aware (R holds half the Gram). But for the share of g_u in h this is Z
         times a K x K matrix, ``mixed``. Normalisation then takes z (z . dL/dz) off every column.
         """
         vectors, shrink, inverse, gram, member, *spectra, scaled, inverse_length, cancelled = ctx.saved_tensors
         eigenvalues, eigenvectors, loadings = spectra
-        relation_share = 1 if ctx.lifted else 2
+        relation_share = 1 if ctx.sign_aware else 2
         to_loadings = None if grad_loadings is None else _last(grad_loadings.mT)
         mixed = torch.zeros_like(eigenvectors)
         with _float32_products(vectors.device):

@@ -78,7 +78,7 @@ def test_fusion_is_of_what_is_present_by_the_leading_direction_or_weighted(align
     embeddings = aligner.transform(features())
     stacked = torch.from_numpy(np.stack([embeddings[name] for name in sorted(embeddings)], axis=1))
     present = ~torch.isnan(stacked).any(2)
-    expected = spectrum(torch.nan_to_num(stacked), present, lifted=True).leading_direction
+    expected = spectrum(torch.nan_to_num(stacked), present, sign_aware=True).leading_direction
     np.testing.assert_allclose(aligner.fuse(features()), expected.numpy(), atol=1e-5)
     weighted = fuse(torch.nan_to_num(stacked), present, "weighted")
     assert (weighted - expected).abs().max() > 1e-3

@@ -25,7 +25,7 @@ from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingD
 from pmrl_cli.training.loop import Interrupted
 from pmrl_cli.training.step import Step, StepOptions
 from tests.reference.agreement import ON_VECTORS, make_objective
-from tests.test_spectrum import LIFTED, draw
+from tests.test_spectrum import BOTH_SPECTRA, draw
 from tests.training.test_fit import same, settings_for, simulate, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
@@ -40,14 +40,14 @@ def terms_of(name):
 CAPTURED = [name for name in REGISTRY if terms_of(name).on_device]
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize("modalities", range(1, 9))
-def test_the_kernel_has_the_values_and_gradients_of_the_cpu(modalities, lifted):
+def test_the_kernel_has_the_values_and_gradients_of_the_cpu(modalities, aware):
     vectors, present = draw(64, modalities, 33, seed=modalities)
     found = []
     for device in ("cpu", "cuda"):
         there = vectors.to(device).requires_grad_()
-        outputs = spectrum(there, present.to(device), lifted=lifted)
+        outputs = spectrum(there, present.to(device), sign_aware=aware)
         value = sum((output * torch.linspace(-1, 1, output.shape[1], device=device)).sum() for output in outputs)
         found.append([t.detach().cpu() for t in (*outputs, *torch.autograd.grad(value, there))])
     for mine, wanted in zip(*found, strict=True):

@@ -132,7 +132,7 @@ def test_fused_vectors_at_the_edges():
 
 def test_leading_is_the_lifted_leading_direction_and_the_default():
     vectors, present = instances()
-    expected = spectrum(vectors, present, lifted=True).leading_direction
+    expected = spectrum(vectors, present, sign_aware=True).leading_direction
     assert torch.equal(fuse(vectors, present), expected)
     assert torch.equal(fuse(vectors, present, "leading"), expected)
 

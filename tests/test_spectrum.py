@@ -12,7 +12,7 @@ from pmrl_cli import eigen
 from pmrl_cli.spectrum import GAP_WIDTH, leave_one_out_directions, spectrum, subset_spectra
 from tests.reference import spectrum as reference
 
-LIFTED = pytest.mark.parametrize("lifted", [False, True], ids=["plain", "lifted"])
+BOTH_SPECTRA = pytest.mark.parametrize("aware", [False, True], ids=["plain", "sign_aware"])
 
 
 def draw(batch, modalities, dim, *, shared=1.0, seed=0, dtype=torch.float64):
@@ -26,37 +26,41 @@ def draw(batch, modalities, dim, *, shared=1.0, seed=0, dtype=torch.float64):
     return vectors.to(dtype), present
 
 
-def gradient(vectors, present=None, *, lifted=False, seed=1):
+def gradient(vectors, present=None, *, sign_aware=False, seed=1):
     """Gradient of a fixed random linear function of all outputs."""
     vectors = vectors.detach().requires_grad_()
-    outputs = spectrum(vectors, present, lifted=lifted)
+    outputs = spectrum(vectors, present, sign_aware=sign_aware)
     generator = torch.Generator().manual_seed(seed)
     weights = [torch.randn(output.shape, generator=generator, dtype=torch.float64) for output in outputs]
     value = sum((output * weight).sum() for output, weight in zip(outputs, weights, strict=True))
     return torch.autograd.grad(value, vectors)[0]
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize(("modalities", "dim"), [(1, 3), (2, 2), (3, 1024), (4, 64), (5, 5), (8, 32), (8, 4)])
-def test_values_are_those_of_the_svd_of_the_present_columns(modalities, dim, lifted):
+def test_values_are_those_of_the_svd_of_the_present_columns(modalities, dim, aware):
     vectors, present = draw(40, modalities, dim)
-    expected = reference.spectrum(vectors.numpy(), present.numpy(), lifted=lifted)
-    for found, wanted in zip(spectrum(vectors, present, lifted=lifted), expected, strict=True):
+    expected = reference.spectrum(vectors.numpy(), present.numpy(), sign_aware=aware)
+    for found, wanted in zip(spectrum(vectors, present, sign_aware=aware), expected, strict=True):
         np.testing.assert_allclose(found, wanted, atol=1e-7)
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize(
     ("modalities", "dim"), [(2, 2), (2, 1024), (3, 3), (3, 17), (4, 8), (5, 9), (6, 6), (7, 9), (8, 12)]
 )
-def test_gradient_is_that_of_finite_differences(modalities, dim, lifted):
+def test_gradient_is_that_of_finite_differences(modalities, dim, aware):
     vectors, present = draw(2, modalities, dim, seed=modalities)
     vectors = normalize(vectors, dim=-1) * (1 + torch.rand(2, modalities, 1))
     present[0] = True
     vectors.requires_grad_()
     # The regularised gap leaves out (GAP_WIDTH / gap)^2 of the gradient: below rtol at gaps above .03.
     assert torch.autograd.gradcheck(
-        lambda v: tuple(spectrum(v, present, lifted=lifted)), vectors, rtol=2e-3, atol=1e-6, fast_mode=dim > 100
+        lambda v: tuple(spectrum(v, present, sign_aware=aware)),
+        vectors,
+        rtol=2e-3,
+        atol=1e-6,
+        fast_mode=dim > 100,
     )
 
 
@@ -79,23 +83,23 @@ def test_gradient_is_that_of_the_svd_where_that_has_one(modalities):
     torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-6)
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize("garbage", [0.0, 1e30, torch.nan, torch.inf])
 @pytest.mark.parametrize("modalities", [3, 5])
-def test_a_missing_modality_is_a_dropped_column(garbage, modalities, lifted):
+def test_a_missing_modality_is_a_dropped_column(garbage, modalities, aware):
     vectors, _ = draw(6, modalities, 7)
     present = torch.ones(6, modalities, dtype=torch.bool)
     present[:, 1] = False
     kept = vectors[:, present[0]]
     vectors[:, 1] = garbage
-    whole, dropped = spectrum(vectors, present, lifted=lifted), spectrum(kept, lifted=lifted)
+    whole, dropped = spectrum(vectors, present, sign_aware=aware), spectrum(kept, sign_aware=aware)
     torch.testing.assert_close(whole.singular_values[:, :-1], dropped.singular_values, rtol=0, atol=1e-12)
     assert (whole.singular_values[:, -1] == 0).all()
     torch.testing.assert_close(whole.leading_direction, dropped.leading_direction, rtol=0, atol=1e-12)
     torch.testing.assert_close(whole.loadings[:, present[0]], dropped.loadings, rtol=0, atol=1e-12)
 
     def value(these, mask=None):
-        out = spectrum(these, mask, lifted=lifted)
+        out = spectrum(these, mask, sign_aware=aware)
         return (out.singular_values[:, :2].exp() * torch.tensor([1.0, -2.0])).sum() + out.leading_direction[
             :, 0
         ].sum()
@@ -143,31 +147,31 @@ CASES = [
 ]
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("case", CASES)
 @pytest.mark.parametrize("modalities", [2, 3, 4, 8])
-def test_degenerate_instances_have_finite_gradients_and_unit_directions(case, modalities, dtype, lifted):
+def test_degenerate_instances_have_finite_gradients_and_unit_directions(case, modalities, dtype, aware):
     vectors = degenerate(case, modalities).to(dtype)
-    out = spectrum(vectors, lifted=lifted)
+    out = spectrum(vectors, sign_aware=aware)
     length = float(case != "all zero")
     torch.testing.assert_close(out.leading_direction.norm(), torch.tensor(length, dtype=dtype), rtol=1e-5, atol=0)
     present = (vectors[0].norm(dim=-1) > 0).sum()
     torch.testing.assert_close(out.singular_values.square().sum(), present.to(dtype), rtol=1e-5, atol=1e-9)
-    found = gradient(vectors, lifted=lifted)
+    found = gradient(vectors, sign_aware=aware)
     # Each output's Jacobian has norm below 1 / SIGMA_FLOOR or 1 / (2 GAP_WIDTH); a NaN or an explosion fails.
     assert found.norm() < 10 * modalities / GAP_WIDTH
     assert (found[vectors.norm(dim=-1) == 0] == 0).all()
 
 
-@LIFTED
-def test_present_vector_of_length_zero_behaves_as_absent(lifted):
+@BOTH_SPECTRA
+def test_present_vector_of_length_zero_behaves_as_absent(aware):
     vectors, _ = draw(5, 4, 9)
     vectors[:, 2] = 0
     present = torch.ones(5, 4, dtype=torch.bool)
     present[:, 2] = False
     for found, wanted in zip(
-        spectrum(vectors, lifted=lifted), spectrum(vectors, present, lifted=lifted), strict=True
+        spectrum(vectors, sign_aware=aware), spectrum(vectors, present, sign_aware=aware), strict=True
     ):
         torch.testing.assert_close(found, wanted, rtol=0, atol=1e-14)
 
@@ -193,9 +197,9 @@ def test_known_spectra(modalities):
 def test_lifted_tells_an_opposite_modality_which_plain_cannot():
     agree, oppose = degenerate("identical", 3), degenerate("opposite", 3)
     plain = [spectrum(vectors).singular_values[0, 0].item() for vectors in (agree, oppose)]
-    lifted = [spectrum(vectors, lifted=True).singular_values[0, 0].item() for vectors in (agree, oppose)]
+    sign_aware = [spectrum(vectors, sign_aware=True).singular_values[0, 0].item() for vectors in (agree, oppose)]
     assert plain == pytest.approx([3**0.5, 3**0.5])
-    assert lifted == pytest.approx([3**0.5, 2**0.5])  # R splits into the two that agree and the one that does not
+    assert sign_aware == pytest.approx([3**0.5, 2**0.5])  # R splits into the two that agree and the one that does not
 
 
 def test_one_modality_is_its_own_direction_and_none_is_zero():
@@ -208,32 +212,32 @@ def test_one_modality_is_its_own_direction_and_none_is_zero():
     assert out.loadings.tolist() == [[0.0, 1.0, 0.0], [0.0, 0.0, 0.0]]
 
 
-@LIFTED
-def test_rotation_and_length_change_nothing_and_orders_are_kept(lifted):
+@BOTH_SPECTRA
+def test_rotation_and_length_change_nothing_and_orders_are_kept(aware):
     vectors, present = draw(7, 4, 10)
-    out = spectrum(vectors, present, lifted=lifted)
+    out = spectrum(vectors, present, sign_aware=aware)
     q, _ = torch.linalg.qr(torch.randn(10, 10, generator=torch.Generator().manual_seed(3), dtype=torch.float64))
-    turned = spectrum(vectors @ q, present, lifted=lifted)
+    turned = spectrum(vectors @ q, present, sign_aware=aware)
     torch.testing.assert_close(turned.singular_values, out.singular_values, atol=1e-7, rtol=0)
     torch.testing.assert_close(turned.leading_direction, out.leading_direction @ q)
-    longer = spectrum(vectors * torch.rand(7, 4, 1).double().add(0.1), present, lifted=lifted)
+    longer = spectrum(vectors * torch.rand(7, 4, 1).double().add(0.1), present, sign_aware=aware)
     torch.testing.assert_close(longer.leading_direction, out.leading_direction)
     modality_order, instance_order = torch.tensor([2, 0, 3, 1]), torch.randperm(7)
     moved = spectrum(
-        vectors[instance_order][:, modality_order], present[instance_order][:, modality_order], lifted=lifted
+        vectors[instance_order][:, modality_order], present[instance_order][:, modality_order], sign_aware=aware
     )
     torch.testing.assert_close(moved.singular_values, out.singular_values[instance_order], atol=1e-7, rtol=0)
     torch.testing.assert_close(moved.leading_direction, out.leading_direction[instance_order])
     torch.testing.assert_close(moved.loadings, out.loadings[instance_order][:, modality_order])
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize("modalities", [2, 3, 5])
 @pytest.mark.parametrize("shared", [0.0, 1.0])
-def test_direction_points_towards_the_sum_of_the_unit_vectors(modalities, shared, lifted):
+def test_direction_points_towards_the_sum_of_the_unit_vectors(modalities, shared, aware):
     vectors, present = draw(300, modalities, 6, shared=shared)
     total = (normalize(vectors, dim=-1) * present[..., None]).sum(1)
-    towards = (spectrum(vectors, present, lifted=lifted).leading_direction * total).sum(1)
+    towards = (spectrum(vectors, present, sign_aware=aware).leading_direction * total).sum(1)
     # With two modalities at a negative cosine the plain direction is orthogonal to the sum: 0 up to rounding.
     assert (towards > -1e-12).all()
 
@@ -246,18 +250,18 @@ def test_orientation_is_fixed_where_the_sum_decides_nothing():
         torch.testing.assert_close(spectrum(vectors + tiny).leading_direction, expected, atol=1e-7, rtol=0)
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize(
     ("dtype", "tolerance"), [(torch.float32, 1e-5), (torch.bfloat16, 1e-5), (torch.float16, 1e-5)]
 )
-def test_short_floats_are_accumulated_in_float32(dtype, tolerance, lifted):
+def test_short_floats_are_accumulated_in_float32(dtype, tolerance, aware):
     vectors, present = draw(64, 3, 512, dtype=dtype)
-    found, exact = (spectrum(v, present, lifted=lifted) for v in (vectors, vectors.double()))
+    found, exact = (spectrum(v, present, sign_aware=aware) for v in (vectors, vectors.double()))
     for one, other in zip(found, exact, strict=True):
         assert one.dtype == torch.float32
         torch.testing.assert_close(one.double(), other, rtol=0, atol=tolerance)
-    step = gradient(vectors, present, lifted=lifted).double()
-    wanted = gradient(vectors.double(), present, lifted=lifted)
+    step = gradient(vectors, present, sign_aware=aware).double()
+    wanted = gradient(vectors.double(), present, sign_aware=aware)
     assert (step - wanted).norm() < (1e-4 if dtype == torch.float32 else 5e-3) * wanted.norm()
 
 
@@ -296,23 +300,23 @@ def test_a_bad_row_spoils_its_own_instance_only(bad, modalities):
     assert spectrum(vectors).leading_direction[1].isnan().all()
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize("modalities", [2, 3])
-def test_an_empty_batch_keeps_its_graph(modalities, lifted):
+def test_an_empty_batch_keeps_its_graph(modalities, aware):
     vectors = torch.zeros(0, modalities, 5, requires_grad=True)
-    out = spectrum(vectors, lifted=lifted)
+    out = spectrum(vectors, sign_aware=aware)
     sum(part.sum() for part in out).backward()
     assert vectors.grad is not None
     assert out.leading_direction.shape == (0, 5)
 
 
-@LIFTED
-def test_subsets_are_spectra_of_their_own(lifted):
+@BOTH_SPECTRA
+def test_subsets_are_spectra_of_their_own(aware):
     vectors, _ = draw(5, 4, 8)
     subsets = torch.rand(5, 6, 4, generator=torch.Generator().manual_seed(4)) < 0.5
-    together = subset_spectra(vectors, subsets, lifted=lifted)
+    together = subset_spectra(vectors, subsets, sign_aware=aware)
     for q in range(6):
-        alone = spectrum(vectors, subsets[:, q], lifted=lifted)
+        alone = spectrum(vectors, subsets[:, q], sign_aware=aware)
         for found, wanted in zip(together, alone, strict=True):
             torch.testing.assert_close(found[:, q], wanted)
 
@@ -323,7 +327,7 @@ def test_leave_one_out_directions_are_lifted_directions_of_the_others():
     for m in range(4):
         others = present.numpy() & (np.arange(4) != m)
         np.testing.assert_allclose(
-            found[:, m], reference.spectrum(vectors.numpy(), others, lifted=True)[1], atol=1e-9, err_msg=str(m)
+            found[:, m], reference.spectrum(vectors.numpy(), others, sign_aware=True)[1], atol=1e-9, err_msg=str(m)
         )
     vectors.requires_grad_()
     assert torch.autograd.gradcheck(lambda v: leave_one_out_directions(v, present), vectors, rtol=2e-3, atol=1e-6)
@@ -355,27 +359,30 @@ class NeverWaits(TorchDispatchMode):
         return result
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize("modalities", [1, 2, 3, 5])
-def test_off_the_cpu_nothing_waits_for_the_device(modalities, lifted, monkeypatch):
+def test_off_the_cpu_nothing_waits_for_the_device(modalities, aware, monkeypatch):
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())  # it does not know the device of no values
     vectors = torch.empty(6, modalities, 9, device="meta", requires_grad=True)
     present = torch.empty(6, modalities, dtype=torch.bool, device="meta")
     with NeverWaits():
-        for out in (spectrum(vectors, lifted=lifted), spectrum(vectors, present, lifted=lifted)):
+        for out in (spectrum(vectors, sign_aware=aware), spectrum(vectors, present, sign_aware=aware)):
             sum(part.sum() for part in out).backward()
         leave_one_out_directions(vectors, present).sum().backward()
     assert vectors.grad is not None
 
 
-@LIFTED
+@BOTH_SPECTRA
 @pytest.mark.parametrize("modalities", [2, 3, 4, 7])
-def test_what_runs_off_the_cpu_gives_the_same(modalities, lifted, monkeypatch):
+def test_what_runs_off_the_cpu_gives_the_same(modalities, aware, monkeypatch):
     vectors, present = draw(30, modalities, 12)
-    wanted = [*spectrum(vectors, present, lifted=lifted), gradient(vectors, present, lifted=lifted)]
+    wanted = [*spectrum(vectors, present, sign_aware=aware), gradient(vectors, present, sign_aware=aware)]
     monkeypatch.setattr("pmrl_cli.spectrum._due", lambda condition: True)
     monkeypatch.setattr(eigen, "_lapack", eigen._jacobi)
     with NeverWaits():
-        found = [*spectrum(vectors, present, lifted=lifted), gradient(vectors, present, lifted=lifted)]
+        found = [
+            *spectrum(vectors, present, sign_aware=aware),
+            gradient(vectors, present, sign_aware=aware),
+        ]
     for one, other in zip(found, wanted, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-7)

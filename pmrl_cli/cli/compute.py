@@ -24,9 +24,9 @@ def prepare(threads: int | None) -> None:
     """Set the number of threads, where one was asked for, and choose how this CPU multiplies and keeps memory."""
     import torch
 
-    from pmrl_cli.training.devices import choose_products, keep_memory
+    from pmrl_cli.training.devices import choose_matmul, tune_malloc
 
     if threads is not None:
         torch.set_num_threads(threads)
-    choose_products()
-    keep_memory()
+    choose_matmul()
+    tune_malloc()

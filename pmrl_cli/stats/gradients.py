@@ -62,20 +62,20 @@ def suggested_temperature(batch: Batch) -> float | None:
     return float(found) if len(values) and found > 0 else None
 
 
-def tangent_gradients(found: Spectrum, present: Tensor, *, lifted: bool) -> Tensor:
+def tangent_gradients(found: Spectrum, present: Tensor, *, sign_aware: bool) -> Tensor:
     """Return the length of the gradient of sigma_1 along the sphere, for each modality: (B, K), 0 where absent.
 
-    With loadings v, |v_m| sqrt(1 - sigma_1^2 v_m^2); a modality orthogonal to the others gets none. Lifted, where
+    With loadings v, |v_m| sqrt(1 - sigma_1^2 v_m^2); a modality orthogonal to the others gets none. Sign-aware, where
     sigma_1^2 = v'(1 + G)v / 2 and s the sum of v: |v_m| sqrt(|Zv|^2 - (z_m . Zv)^2) / (2 sigma_1) with
     |Zv|^2 = 2 sigma_1^2 - s^2 and z_m . Zv = 2 sigma_1^2 v_m - s.
 
     Args:
         found: spectrum of (B, K, d) unit vectors.
         present: (B, K) bool.
-        lifted: whether it is the lifted one.
+        sign_aware: whether it is the sign-aware one.
     """
     sigma, loading = found.singular_values[:, :1].double(), found.loadings.double()
-    if lifted:
+    if sign_aware:
         total = loading.sum(1, keepdim=True)
         radial = 2 * sigma.square() * loading - total
         lengths = (2 * sigma.square() - total.square() - radial.square()).clamp_min(0).sqrt() / (2 * sigma)
@@ -85,16 +85,16 @@ def tangent_gradients(found: Spectrum, present: Tensor, *, lifted: bool) -> Tens
     return reaching
 
 
-def gradient_shares(batch: Batch, groups: Groups, *, lifted: bool) -> tuple[Statistic, ...]:
+def gradient_shares(batch: Batch, groups: Groups, *, sign_aware: bool) -> tuple[Statistic, ...]:
     """Return the share of the gradient of sigma_1 that reaches each modality; they sum to 1, 1 / k each by chance.
 
     Args:
         batch: instances with two modalities or more.
         groups: (B,).
-        lifted: as the objective has it: the default one takes the lifted spectrum, the published one does not.
+        sign_aware: as the objective has it: the default one is, the published one is not.
     """
-    found = spectrum(batch.embeddings.double(), batch.present, lifted=lifted)
-    lengths = tangent_gradients(found, batch.present, lifted=lifted).numpy()
+    found = spectrum(batch.embeddings.double(), batch.present, sign_aware=sign_aware)
+    lengths = tangent_gradients(found, batch.present, sign_aware=sign_aware).numpy()
     total = lengths.sum()
     n, modalities = lengths.shape
     chance = 1 / modalities

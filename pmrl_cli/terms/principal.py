@@ -66,7 +66,7 @@ class Principal(Term):
             return Loss(value, parts)
         # One pass over the vectors for both: the whole of each instance, then the two subsets.
         subsets = random_subsets(present.shape[1], present.device) & present[:, None]
-        spectra = subset_spectra(embeddings, torch.cat([present[:, None], subsets], dim=1), lifted=True)
+        spectra = subset_spectra(embeddings, torch.cat([present[:, None], subsets], dim=1), sign_aware=True)
         if self.spectrum_weight:
             losses, temperatures = spectrum_loss(Spectrum(*(field[:, 0] for field in spectra)), present, group)
             contributes = present.sum(1) > 1

@@ -20,7 +20,7 @@ each other, where the gradient (about .1 / temperature) must stay bounded."""
 
 
 def spectrum_loss(spectra: Spectrum, present: Tensor, group: BatchGroup = SINGLE) -> tuple[Tensor, Tensor]:
-    """Return how far each instance is from full alignment, by softmax over its lifted singular values.
+    """Return how far each instance is from full alignment, by softmax over its sign-aware singular values.
 
     An instance with K_i modalities has logits sigma / sqrt(K_i) (so that the first is 1 when aligned) over a
     temperature at which the leading one takes 9/10 of the softmax at the batch's mean gap between the first two:
@@ -29,7 +29,7 @@ def spectrum_loss(spectra: Spectrum, present: Tensor, group: BatchGroup = SINGLE
     modalities that oppose each other are above 1.
 
     Args:
-        spectra: lifted spectra, (b, K) and so on.
+        spectra: sign-aware spectra, (b, K) and so on.
         present: (b, K) bool; at least one instance of all processes must have two.
         group: the processes that share the batch.
 
@@ -64,7 +64,7 @@ class SpectrumGap(Term):
         value = embeddings[:0].sum()
         if present.shape[1] < 2:
             return Loss(value, {})
-        losses, _ = spectrum_loss(spectrum(embeddings, present, lifted=True), present, group)
+        losses, _ = spectrum_loss(spectrum(embeddings, present, sign_aware=True), present, group)
         contributes = present.sum(1) > 1
         part = masked_mean(losses, contributes, group.gather(contributes))
         return Loss(value + part, {"spectrum": part.detach()})

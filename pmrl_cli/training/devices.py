@@ -12,7 +12,7 @@ import torch
 
 from pmrl_cli.errors import ResourceError, UsageError
 
-__all__ = ["PRODUCT_ERROR", "choose_device", "choose_precision", "choose_products", "keep_memory", "tensor_cores"]
+__all__ = ["PRODUCT_ERROR", "allow_tf32", "choose_device", "choose_matmul", "choose_precision", "tune_malloc"]
 
 PRODUCT_ERROR = 1e-6
 """Relative error of a product that passes for float32: it has 3e-7, one through bfloat16 2e-3."""
@@ -26,7 +26,7 @@ _LARGEST_KEPT = 2**25  # the most it takes
 _KEPT = 2**30
 
 
-def keep_memory() -> None:
+def tune_malloc() -> None:
     """Let glibc keep what is freed in pieces of up to 32 MB, 1 GB in all, for what is asked for next.
 
     A step asks for the same memory as the one before. Had it been given back, every page of it would have to be
@@ -74,7 +74,7 @@ def choose_precision(asked: str, device: torch.device) -> bool:
     return asked == "bf16"
 
 
-def choose_products() -> str:
+def choose_matmul() -> str:
     """Let products of float32 on this CPU run through oneDNN where that is float32 and faster; return which it is.
 
     On AMD processors torch's default (MKL) multiplies at half of oneDNN's speed. What lets torch use oneDNN lets it
@@ -106,7 +106,7 @@ def choose_products() -> str:
 
 
 @contextmanager
-def tensor_cores(device: torch.device, precision: str) -> Iterator[None]:
+def allow_tf32(device: torch.device, precision: str) -> Iterator[None]:
     """Let a GPU round what it multiplies in training to TF32, unless ``fp32`` was asked for; ranks stay exact."""
     before = torch.get_float32_matmul_precision()
     if device.type == "cuda" and precision != "fp32":

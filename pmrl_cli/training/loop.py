@@ -18,7 +18,7 @@ from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory
 from pmrl_cli.methods.protocol import Method
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training.checkpoint import Checkpoint
-from pmrl_cli.training.devices import tensor_cores
+from pmrl_cli.training.devices import allow_tf32
 from pmrl_cli.training.evaluator import Evaluator
 from pmrl_cli.training.heldout import HeldOut, ValidationSet
 from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs
@@ -146,7 +146,7 @@ def train(trainee: Trainee, data: TrainingData, validation: Validation | None, c
     trainee.terms.to(device)
     with ExitStack() as stack:
         stack.enter_context(torch.random.fork_rng(devices=[device] if device.type == "cuda" else []))
-        stack.enter_context(tensor_cores(device, context.settings.precision))
+        stack.enter_context(allow_tf32(device, context.settings.precision))
         loop = _Loop(trainee, data, validation, context)
         loop.start()
         # Closed by hand: a loop that is left leaves the thread that reads ahead for the collector.

@@ -55,7 +55,7 @@ def held_out_statistics(
         statistics[f"rho_q{percent:02}"] = float(value)
     if temperature is not None:
         statistics["saturation"] = _value(saturation(batch, batch.rows, temperature))
-    shares = gradient_shares(batch, batch.rows, lifted=sign_aware)
+    shares = gradient_shares(batch, batch.rows, sign_aware=sign_aware)
     for m, (name, share) in enumerate(zip(names, shares, strict=True)):
         statistics[f"loading.{name}"] = _mean(found.loading[:, m])
         statistics[f"gradient_share.{name}"] = _value(share)

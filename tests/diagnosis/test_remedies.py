@@ -74,8 +74,8 @@ def test_scaling_by_nearness_helps_against_hubs():
     # A few directions that many candidates share, and the queries too.
     hubs = np.zeros(16)
     hubs[:4] = 1
-    lifted = np.abs(gaussian(800, 1, seed=5)) * 3
-    x, y = z + 0.7 * gaussian(800, 16, seed=1), z + 0.7 * gaussian(800, 16, seed=2) + lifted * hubs
+    sign_aware = np.abs(gaussian(800, 1, seed=5)) * 3
+    x, y = z + 0.7 * gaussian(800, 16, seed=1), z + 0.7 * gaussian(800, 16, seed=2) + sign_aware * hubs
     results = found({"a": x, "b": y})
     assert results["csls",].helps
     assert results["csls",].before.value == pytest.approx(results["centre",].after.value)

@@ -56,29 +56,29 @@ def test_orthonormal_modalities_are_at_chance_and_suggest_nothing():
     assert suggested_temperature(batch) is None or suggested_temperature(batch) < 1e-3
 
 
-@pytest.mark.parametrize("lifted", [False, True])
-def test_gradients_are_those_of_autograd_along_the_sphere(lifted):
+@pytest.mark.parametrize("sign_aware", [False, True])
+def test_gradients_are_those_of_autograd_along_the_sphere(sign_aware):
     vectors = unit(torch.from_numpy(gaussian(12, 4, 7))).requires_grad_()
     present = torch.ones(12, 4, dtype=torch.bool)
     present[:5, 2] = False
-    found = spectrum(vectors, present, lifted=lifted)
+    found = spectrum(vectors, present, sign_aware=sign_aware)
     (gradient,) = torch.autograd.grad(found.singular_values[:, 0].sum(), vectors)
-    lengths = tangent_gradients(found, present, lifted=lifted)
+    lengths = tangent_gradients(found, present, sign_aware=sign_aware)
     torch.testing.assert_close(lengths, gradient.norm(dim=2), rtol=1e-8, atol=1e-10)
 
 
 def test_an_orthogonal_modality_gets_no_gradient_and_equal_ones_share_alike():
     z = np.linalg.qr(gaussian(40, 9, 3))[0].transpose(0, 2, 1)
     near = z[:, 0] + 0.5 * z[:, 1]
-    shares = gradient_shares(batch_of(np.stack([z[:, 0], near, z[:, 2]], 1)), np.arange(40), lifted=False)
+    shares = gradient_shares(batch_of(np.stack([z[:, 0], near, z[:, 2]], 1)), np.arange(40), sign_aware=False)
     assert shares[2].value == pytest.approx(0, abs=1e-6)
     assert shares[0].value == pytest.approx(0.5, abs=1e-6)
-    alike = gradient_shares(batch_of(gaussian(2000, 4, 16)), np.arange(2000), lifted=True)
+    alike = gradient_shares(batch_of(gaussian(2000, 4, 16)), np.arange(2000), sign_aware=True)
     assert sum(one.value for one in alike) == pytest.approx(1)
     for one in alike:
         assert one.ci[0] <= one.chance + 0.01
         assert one.ci[1] >= one.chance - 0.01
-    same = gradient_shares(batch_of(np.repeat(gaussian(9, 1, 5), 3, axis=1)), np.arange(9), lifted=False)
+    same = gradient_shares(batch_of(np.repeat(gaussian(9, 1, 5), 3, axis=1)), np.arange(9), sign_aware=False)
     assert {one.status for one in same} == {"collapsed"}
 
 

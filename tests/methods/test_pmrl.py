@@ -46,7 +46,7 @@ def spectrum_gradient_at(cosine, name):
 def test_spectrum_part_is_the_formula_with_missing_modalities():
     embeddings, present = draw(30, 5, 8)
     present[:3] = torch.eye(5, dtype=torch.bool)[:3]
-    losses, temperatures = spectrum_loss(spectrum(embeddings, present, lifted=True), present)
+    losses, temperatures = spectrum_loss(spectrum(embeddings, present, sign_aware=True), present)
     wanted, wanted_temperatures = reference.spectrum_loss(embeddings.numpy(), present.numpy(), TEMPERATURE_FLOOR)
     contributes = present.sum(1).numpy() > 1
     assert not contributes.all()
@@ -84,7 +84,7 @@ def test_instance_part_contrasts_lifted_directions_of_the_drawn_subsets():
     torch.manual_seed(3)
     subsets = present[:, None] & random_subsets(5)
     first, second = (
-        reference_spectrum.spectrum(embeddings.numpy(), s.numpy(), lifted=True)[1] for s in subsets.unbind(1)
+        reference_spectrum.spectrum(embeddings.numpy(), s.numpy(), sign_aware=True)[1] for s in subsets.unbind(1)
     )
     has = subsets.any(2).numpy()
     losses = reference.symmetric_info_nce(first, second, has, 0.1)
@@ -102,7 +102,7 @@ def test_spectrum_part_is_0_aligned_and_1_orthogonal_for_every_arity(modalities,
     present = torch.zeros(3, 8, dtype=torch.bool)
     present[:2, :modalities] = True
     present[2] = True
-    losses, _ = spectrum_loss(spectrum(batch, present, lifted=True), present)
+    losses, _ = spectrum_loss(spectrum(batch, present, sign_aware=True), present)
     assert losses.tolist()[:2] == pytest.approx([0.0, 1.0], abs=1e-6)
 
 
@@ -111,7 +111,7 @@ def test_spectrum_part_is_0_aligned_and_1_orthogonal_for_every_arity(modalities,
 def test_temperature_leaves_a_tenth_of_the_softmax(modalities, cosine):
     embeddings = equicorrelated(cosine, modalities)
     _, parts = make_objective("pmrl", SPECTRUM_ONLY)(embeddings, everything(embeddings))
-    levels = spectrum(embeddings, lifted=True).singular_values[0] / math.sqrt(modalities)
+    levels = spectrum(embeddings, sign_aware=True).singular_values[0] / math.sqrt(modalities)
     share = (levels / parts["temperature_spectrum"]).softmax(0)[0].item()
     assert share == pytest.approx(0.9)
 
@@ -146,7 +146,7 @@ def test_an_opposite_modality_raises_the_loss_and_is_pulled_round():
 
 
 def test_plain_spectrum_part_would_call_the_opposite_modality_perfect():
-    """Why pmrl is lifted: the published value is the same for z, z, z and z, z, -z."""
+    """Why pmrl is sign_aware: the published value is the same for z, z, z and z, z, -z."""
     one = normalize(torch.ones(1, 1, 4, dtype=torch.float64), dim=-1)
     agree, oppose = one.repeat(1, 3, 1), torch.cat([one, one, -one], 1)
     paper = make_objective("pmrl-paper", {})
@@ -182,10 +182,10 @@ def test_gradient_is_that_of_finite_differences(modalities):
 def spectrum_part(embeddings, present, held=None):
     """Mean spectrum loss, with the temperature measured on ``held`` (by default on the embeddings)."""
     contributes = present.sum(1) > 1
-    spectra = spectrum(embeddings, present, lifted=True)
+    spectra = spectrum(embeddings, present, sign_aware=True)
     if held is None:
         return spectrum_loss(spectra, present)[0].sum() / contributes.sum()
-    _, temperature = spectrum_loss(spectrum(held, present, lifted=True), present)
+    _, temperature = spectrum_loss(spectrum(held, present, sign_aware=True), present)
     total = 0.0
     for i in contributes.nonzero()[:, 0].tolist():
         k, tau = int(present[i].sum()), temperature[i]

@@ -21,6 +21,6 @@ def scores(vectors, present, candidates, temperature):
 
 
 def fused(vectors, present, temperature):
-    """(B, K, d), (B, K) -> (B, d): the consensus that each instance's lifted leading direction weights."""
-    _, leading, _ = spectrum(vectors, present, lifted=True)
+    """(B, K, d), (B, K) -> (B, d): the consensus that each instance's sign_aware leading direction weights."""
+    _, leading, _ = spectrum(vectors, present, sign_aware=True)
     return np.stack([consensus(u, z, p, temperature) for u, z, p in zip(leading, vectors, present, strict=True)])

@@ -23,7 +23,7 @@ def pmrl_paper(embeddings, present, temperature_spectrum, temperature_instance):
 
 def spectrum_loss(embeddings, present, floor):
     """The chance-corrected spectrum part of pmrl: (B,) losses and (B,) temperatures, nan below two modalities."""
-    sigma, _, _ = reference_spectrum.spectrum(embeddings, present, lifted=True)
+    sigma, _, _ = reference_spectrum.spectrum(embeddings, present, sign_aware=True)
     counts = present.sum(1)
     rows = [i for i in range(len(embeddings)) if counts[i] >= 2]
     gap = np.mean([(sigma[i, 0] - sigma[i, 1]) / math.sqrt(counts[i]) for i in rows])

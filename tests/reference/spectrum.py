@@ -9,7 +9,7 @@ def unit_columns(vectors, present):
     return np.stack(columns, 1)
 
 
-def spectrum(vectors, present=None, *, lifted=False):
+def spectrum(vectors, present=None, *, sign_aware=False):
     """(B, K, d), (B, K) -> singular values (B, K), leading direction (B, d), loadings (B, K)."""
     batch, modalities, dim = vectors.shape
     present = np.ones((batch, modalities), bool) if present is None else present
@@ -21,7 +21,7 @@ def spectrum(vectors, present=None, *, lifted=False):
             continue
         columns = unit_columns(vectors[i], present[i])
         matrix = columns
-        if lifted:  # append the constant coordinate, so that the inner products are (1 + cos) / 2
+        if sign_aware:  # append the constant coordinate, so that the inner products are (1 + cos) / 2
             matrix = np.concatenate([columns, np.ones((1, columns.shape[1]))]) / np.sqrt(2)
         _, sigma, right = np.linalg.svd(matrix, full_matrices=False)
         resultant = columns @ right[0]

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from pmrl_cli.training import devices
-from pmrl_cli.training.devices import PRODUCT_ERROR, choose_products
+from pmrl_cli.training.devices import PRODUCT_ERROR, choose_matmul
 from pmrl_cli.training.draws import seed_torch
 
 
@@ -17,7 +17,7 @@ def _unchanged():
 
 
 def test_products_are_float32_whatever_is_chosen():
-    chosen = choose_products()
+    chosen = choose_matmul()
     assert torch.get_float32_matmul_precision() == {"default": "highest", "onednn": "medium"}[chosen]
     a, b = (torch.randn(700, 700, generator=torch.Generator().manual_seed(seed)) for seed in (5, 6))
     exact = a.double() @ b.double()
@@ -42,7 +42,7 @@ def test_faster_products_are_taken_only_if_they_are_float32(monkeypatch, error, 
     monkeypatch.setattr(torch, "set_float32_matmul_precision", lambda word: state.__setitem__(0, word))
     monkeypatch.setattr(torch, "get_float32_matmul_precision", lambda: state[0])
     state = ["highest"]
-    assert choose_products() == chosen
+    assert choose_matmul() == chosen
     assert state[0] == {"default": "highest", "onednn": "medium"}[chosen]
 
 
@@ -52,7 +52,7 @@ def test_freed_memory_is_kept_by_glibc_and_other_libraries_are_left_alone(monkey
     for libc, wanted in ((glibc, [(-3, 2**25), (-1, 2**30)]), (SimpleNamespace(), [])):
         asked.clear()
         monkeypatch.setattr(devices.ctypes, "CDLL", lambda _, libc=libc: libc)
-        devices.keep_memory()
+        devices.tune_malloc()
         assert asked == wanted
 
 

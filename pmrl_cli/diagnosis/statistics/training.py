@@ -83,7 +83,7 @@ def negatives(batch: Batch, groups: Groups, temperature: float) -> Negatives | N
 def gradients_of(evidence: Evidence) -> tuple[Statistic, ...]:
     """Return the share of the gradient that reaches each modality, by the spectrum of the model's objective."""
     assert evidence.training is not None
-    return gradient_shares(evidence.batch, evidence.sample.groups, lifted=evidence.training["sign_aware"])
+    return gradient_shares(evidence.batch, evidence.sample.groups, sign_aware=evidence.training["sign_aware"])
 
 
 def negatives_of(evidence: Evidence) -> Negatives | None:
