@@ -30,7 +30,7 @@ from pmrl_cli.files.artifacts import model
 from pmrl_cli.training import checkpoint
 def nothing(*_, **__): return None
 sandbox_client.start = probe.refuse_pickle = nothing
-probe.unchanging = lambda path, before, contents: contents
+probe.unchanging = lambda path, before, contents, members=(): contents
 sandbox_client.probe = lambda form, path, options: form.probe(path, options)
 atomic._sync = nothing
 checksums.check_files = store.check_files = probe.check_listed = nothing

@@ -208,6 +208,51 @@ def frames_in_a_file_for_each_instance(folder):
 
 
 @case
+def a_word_in_the_names_of_files_of_one_instance(folder):
+    for m, order in ORDERS.items():
+        for row in order:
+            if m == "image" or row % 9:
+                npy(folder / f"{IDS[row]}_{m}.npy", rows(m, [row]))
+    return Case(["."], n=N - 4)
+
+
+@case
+def a_folder_for_each_instance(folder):
+    for m, order in ORDERS.items():
+        for row in order:
+            npy(folder / "all" / IDS[row] / f"{m}.npy", rows(m, [row])[0])
+    return Case(["all"])
+
+
+@case
+def ids_of_each_shard_beside_it(folder):
+    for m, part, x, ids in shards(folder, ""):
+        npy(folder / m / f"emb_{part}.npy", x)
+        npy(folder / m / f"ids_{part}.npy", np.array(ids))
+    return Case(["image", "text"])
+
+
+@case
+def ids_named_after_the_modality(folder):
+    def write(m, x, ids):
+        npy(folder / f"{m}_emb.npy", x)
+        npy(folder / f"{m}_ids.npy", np.array(ids))
+
+    each(write)
+    return Case(["."])
+
+
+@case
+def ids_of_their_own_and_a_column_in_common(folder):
+    def write(m, x, ids):
+        own = [f"{m}{row}" for row in range(N)]
+        pq.write_table(pa.table({"id": own, "cell": ids, "embedding": list(x)}), folder / f"{m}.parquet")
+
+    each(write)
+    return Case(["image.parquet", "text.parquet"], refused="Type --id-column cell", then={"id_column": "cell"})
+
+
+@case
 def a_dataset_for_each_instance(folder):
     def write(m, x, ids):
         with h5py.File(folder / f"{m}.h5", "w") as file:

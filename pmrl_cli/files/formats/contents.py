@@ -220,26 +220,32 @@ def check_regular(path: Path) -> None:
         )
 
 
-def _files(path: Path) -> list[os.stat_result]:
+def _files(path: Path, members: Sequence[str]) -> list[os.stat_result]:
+    if members:
+        return [(path / name).stat() for name in members]
     if not path.is_dir():
         return [path.stat()]
     return [(Path(folder) / name).stat() for folder, _, names in sorted(os.walk(path)) for name in sorted(names)]
 
 
-def signature(path: Path) -> tuple[int, ...]:
+def signature(path: Path, members: Sequence[str] = ()) -> tuple[int, ...]:
     """Return what changes when a file, or one in a folder, does: its size, its time of change in ns, its inode.
+
+    Args:
+        path: the file or folder.
+        members: the files of the folder that are meant; none for all.
 
     Raises: OSError.
     """
-    return tuple(n for status in _files(path) for n in (status.st_size, status.st_mtime_ns, status.st_ino))
+    return tuple(n for status in _files(path, members) for n in (status.st_size, status.st_mtime_ns, status.st_ino))
 
 
-def bytes_of(path: Path) -> int:
+def bytes_of(path: Path, members: Sequence[str] = ()) -> int:
     """Return the size of a file, or of all files in a folder with what it costs to open each.
 
     Raises: OSError.
     """
-    return sum(status.st_size + _OPENING_BYTES for status in _files(path))
+    return sum(status.st_size + _OPENING_BYTES for status in _files(path, members))
 
 
 def unreadable(file: str, dataset: str | None, found: str) -> DataError:

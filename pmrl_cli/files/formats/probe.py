@@ -38,9 +38,9 @@ def probe(path: Path, options: ProbeOptions = ProbeOptions(), known: registry.Fo
             next_step="Convert it, or rename it if it is one of these.",
         )
     with reading(str(path)):
-        before = signature(path)
+        before = signature(path, options.members)
     run = sandbox_client.probe if found.sandboxed else _here
-    return unchanging(path, before, run(found, path, options))
+    return unchanging(path, before, run(found, path, options), options.members)
 
 
 def _here(found: registry.Format, path: Path, options: ProbeOptions) -> Contents:

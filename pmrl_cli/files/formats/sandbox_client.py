@@ -127,7 +127,7 @@ def _exchange(
     from pmrl_cli.files.formats import contents
 
     with contents.reading(str(path)):
-        size = contents.bytes_of(path)
+        size = contents.bytes_of(path, options.members)
         seconds = SECONDS + size / _BYTES_PER_SECOND
         where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for what is said of the file
     asked = {"format": form.name, "options": asdict(options), "block": contents.READ_BYTES, "seconds": seconds}

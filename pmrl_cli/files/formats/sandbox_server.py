@@ -79,7 +79,7 @@ class _Server:
     def _contents(self, path: Path, request: dict[str, Any]) -> Contents:
         """Return what the file holds; looked at again only if it is another file by now."""
         asked = tuple(json.dumps(request[name]) for name in ("folder", "path", "format", "options", "block"))
-        key = (*asked, contents.signature(path))
+        key = (*asked, contents.signature(path, request["options"]["members"]))
         if key not in self._known:
             contents.READ_BYTES = request["block"]
             options = {**request["options"], "members": tuple(request["options"]["members"])}

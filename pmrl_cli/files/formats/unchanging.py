@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,7 +15,7 @@ from pmrl_cli.files.formats.contents import Block, Column, Contents, Vectors, si
 __all__ = ["unchanging"]
 
 
-def unchanging(path: Path, before: tuple[int, ...], contents: Contents) -> Contents:
+def unchanging(path: Path, before: tuple[int, ...], contents: Contents, members: Sequence[str] = ()) -> Contents:
     """Return the contents of a file whose arrays and columns are refused if it is another file by then.
 
     Size, time of change and inode are compared before the first value and after the last. A damaged file can also
@@ -25,8 +25,9 @@ def unchanging(path: Path, before: tuple[int, ...], contents: Contents) -> Conte
         path: the file.
         before: its ``signature`` before it was opened.
         contents: what it held.
+        members: the files of a folder that are meant; none for all.
     """
-    check = partial(_check, path, before)
+    check = partial(_check, path, before, members)
     return replace(
         contents,
         vectors=tuple(replace(v, blocks=partial(_blocks, v, check)) for v in contents.vectors),
@@ -34,9 +35,9 @@ def unchanging(path: Path, before: tuple[int, ...], contents: Contents) -> Conte
     )
 
 
-def _check(path: Path, before: tuple[int, ...]) -> None:
+def _check(path: Path, before: tuple[int, ...], members: Sequence[str]) -> None:
     try:
-        same = signature(path) == before
+        same = signature(path, members) == before
     except OSError:
         same = False
     if not same:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 
 from pmrl_cli.errors import DataError, Place, PmrlError, printable
 from pmrl_cli.files.formats.contents import Column, Contents, check_regular, reading, text_column
+from pmrl_cli.files.formats.names import plain_name
 from pmrl_cli.files.formats.probe import probe
 
 __all__ = ["ids_in", "names_ids", "with_ids_beside"]
@@ -32,7 +34,9 @@ _MOST_BYTES = 2**30
 def names_ids(path: Path) -> bool:
     """Return whether a file is called as one that holds ids."""
     stem = path.stem.lower()
-    return path.suffix.lower() in _SUFFIXES and (stem in _NAMES or any(stem.endswith(f"_{one}") for one in _NAMES))
+    bare = re.sub(r"[-_.]?\d+$", "", stem)
+    named = bare in _NAMES or any(bare.endswith(f"_{one}") or bare.startswith(f"{one}_") for one in _NAMES)
+    return path.suffix.lower() in _SUFFIXES and named
 
 
 def ids_in(path: Path) -> Column | None:
@@ -101,11 +105,17 @@ def _joined(contents: Contents, column: Column) -> Contents:
 
 def _candidates(path: Path) -> list[Path]:
     stem = path.stem.lower()
+    plain, number = plain_name(stem), re.search(r"[-_.]?\d*$", stem)
+    numbered = {f"{name}{number[0]}" for name in _NAMES} if number and number[0] else set()
     try:
         files = sorted(path.parent.iterdir())
     except OSError:
         return []
     others = [one for one in files if one.suffix.lower() in _SUFFIXES and one != path and one.is_file()]
     own = [one for one in others if one.stem.lower().startswith((f"{stem}_", f"{stem}-", f"{stem}."))]
+    own += [one for one in others if one.stem.lower() in numbered]  # of the same shard
+    called = {f"{plain}{mark}{name}" for mark in "_-." for name in _NAMES}
+    called |= {f"{name}{mark}{plain}" for mark in "_-." for name in _NAMES}
+    own += [one for one in others if one.stem.lower() in called and one not in own]
     shared = [one for one in others if one.stem.lower() in _NAMES]
     return [*own, *sorted(shared, key=lambda one: _NAMES.index(one.stem.lower()))]

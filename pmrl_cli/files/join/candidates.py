@@ -10,7 +10,7 @@ import pyarrow.compute as pc
 from pmrl_cli.errors import DataError, Place, PmrlError, printable
 from pmrl_cli.files.formats.contents import Column, Contents, Vectors
 
-__all__ = ["could_be_ids", "refuse_row_join"]
+__all__ = ["could_be_ids", "refuse_row_join", "shared_column"]
 
 _DISTINCT = 0.9
 """Share of distinct values from which a column is worth naming, though ids must all be distinct."""
@@ -47,17 +47,11 @@ def refuse_row_join(modalities: Sequence[Shards]) -> None:
 
     Raises: DataError that lists such columns, how many of their values are distinct and shared, and what to type.
     """
-    per_modality: list[dict[str, pa.Array]] = []
-    places: list[Place] = []
-    for contents, shards in modalities:
-        columns: dict[str, list[pa.Array]] = {}
-        for one, vectors in zip(contents, shards, strict=True):
-            for column, values in could_be_ids(one, vectors):
-                columns.setdefault(column.name.lstrip("/"), []).append(values)
-                places.append(Place(one.file))
-        per_modality.append({n: pa.concat_arrays(v) for n, v in columns.items() if len(v) == len(shards)})
+    per_modality = _columns_of(modalities)
     if not any(per_modality):
         return
+    having = next(at for at, columns in enumerate(per_modality) if columns)
+    place = Place(modalities[having][0][0].file)
     ranked = sorted(_judged(per_modality), key=lambda one: (-one[1], -one[2], -one[3], one[0]))
     shown = "; ".join(
         f"{name}: {share} of {rows} distinct values"
@@ -69,7 +63,7 @@ def refuse_row_join(modalities: Sequence[Shards]) -> None:
     option = f"--id-column {best[0]}"
     raise DataError(
         what="ids are not known, and some columns could be them",
-        at=places[0],
+        at=place,
         found=printable(shown),
         expected="one column named as the ids, or none that could be",
         next_step=printable(
@@ -78,6 +72,25 @@ def refuse_row_join(modalities: Sequence[Shards]) -> None:
             else f"Type --by-row if row i of every file is the same instance, or name the ids, as in {option}."
         ),
     )
+
+
+def _columns_of(modalities: Sequence[Shards]) -> list[dict[str, pa.Array]]:
+    """Return of each modality the columns that could be ids, over all of its shards, by name."""
+    found: list[dict[str, pa.Array]] = []
+    for contents, shards in modalities:
+        columns: dict[str, list[pa.Array]] = {}
+        for one, vectors in zip(contents, shards, strict=True):
+            for column, values in could_be_ids(one, vectors):
+                columns.setdefault(column.name.lstrip("/"), []).append(values)
+        found.append({n: pa.concat_arrays(v) for n, v in columns.items() if len(v) == len(shards)})
+    return found
+
+
+def shared_column(modalities: Sequence[Shards]) -> tuple[str, int] | None:
+    """Return the column of distinct values of which all modalities share most, and how many; None without any."""
+    judged = [one for one in _judged(_columns_of(modalities)) if one[1] and one[2] and one[3]]
+    best = max(judged, key=lambda one: one[2], default=None)
+    return None if best is None else (best[0], best[2])
 
 
 Judged = tuple[str, bool, int, bool, int, int]

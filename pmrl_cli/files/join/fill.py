@@ -22,6 +22,7 @@ from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
 from pmrl_cli.files.durable.npy import RowStore, digest_rows, npy_header, runs
 from pmrl_cli.files.formats.contents import BFLOAT16, Block, Vectors, to_float32
+from pmrl_cli.files.join.candidates import shared_column
 from pmrl_cli.files.join.discovery import Plan
 from pmrl_cli.files.join.modalities import Modality
 from pmrl_cli.files.join.side_table import SideTable
@@ -95,11 +96,14 @@ def join_plan(plan: Plan, options: ReadOptions) -> Joined:
             f"{modality.name} {modality.rows} rows ({', '.join(repr(i[:40]) for i in modality.ids[:3].to_pylist())})"
             for modality in plan.modalities
         )
+        better = shared_column([(modality.contents, modality.shards) for modality in plan.modalities])
+        hint = f"Type --id-column {better[0]}, {better[1]} of whose values they share." if better else None
         raise DataError(
             what="no instance in common",
+            at=Place(plan.modalities[0].shards[0].file),
             found=found,
             expected="ids that the modalities share",
-            next_step="Write ids alike in all files, or choose their column with --id-column.",
+            next_step=hint or "Write ids alike in all files, or choose their column with --id-column.",
         )
     return joined
 

@@ -11,7 +11,7 @@ from pmrl_cli.errors import DataError, Place, PmrlError, UsageError, printable
 from pmrl_cli.files.formats import registry
 from pmrl_cli.files.formats.contents import FLOATS, Contents
 from pmrl_cli.files.formats.layout import FEW, MANY
-from pmrl_cli.files.formats.names import natural_key, never_features
+from pmrl_cli.files.formats.names import natural_key, never_features, plain_name
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.formats.store import EXPORT, STORE, check_unread, folder_format
 from pmrl_cli.files.join.beside import names_ids
@@ -21,6 +21,10 @@ __all__ = ["Item", "Report", "check_not_input", "expand", "parse_spec"]
 
 Report = Callable[[PmrlError], None]
 """Takes an error: raises it, or keeps it so that the others are found too."""
+
+
+_MOST_WORDS = 8
+"""More words at the end of file names than this are no modalities."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +155,12 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
     if kind is None and item.dataset is None and _one_per_instance(features):
         notes.append(_said(item.path, len(features)))
         return [Item(item.path, item.name, None, registry.PER_INSTANCE, tuple(file.name for file in features))]
+    if kind is None and item.name is None and item.dataset is None and (words := _by_word(features)):
+        notes += [_said(item.path / word, len(group)) for word, group in words.items()]
+        return [
+            Item(item.path, word, None, registry.PER_INSTANCE, tuple(file.name for file in group))
+            for word, group in words.items()
+        ]
     found = [Item(file, item.name, item.dataset) for file in features]
     inner = sorted(path for path in item.path.iterdir() if path.is_dir() and not path.name.startswith("."))
     if kind == EXPORT:
@@ -187,8 +197,44 @@ def _inner(folder: Path, inner: Sequence[Path], notes: list[str]) -> list[Item]:
     ]
     if not filled:
         raise _nothing(folder)
+    if by_name := _by_file_name(filled):
+        notes += [_said(folder / name, len(group)) for name, group in by_name.items()]
+        return [
+            Item(folder, plain_name(Path(name).stem), None, registry.PER_INSTANCE, tuple(group))
+            for name, group in by_name.items()
+        ]
     notes.append(printable(f"read in {folder.name}: {', '.join(f'{path.name}/' for path in filled[:8])}."))
     return [entry for path in filled for entry in _folder(Item(path), notes)]
+
+
+def _by_word(files: Sequence[Path]) -> dict[str, list[Path]]:
+    """Return files of one instance and one modality each, as ``v1_rgb`` and ``v1_flow``, by the modality.
+
+    Empty if they are not: if some have no such word, or if a word has too few files.
+    """
+    groups: dict[str, list[Path]] = {}
+    for file in files:
+        match = re.fullmatch(r".+[-_.]([A-Za-z]\w*)", file.stem)
+        if match is None or len(groups) > _MOST_WORDS:
+            return {}
+        groups.setdefault(match[1], []).append(file)
+    alike = len(groups) > 1 and all(_one_per_instance(group) for group in groups.values())
+    return groups if alike and len(groups) <= _MOST_WORDS else {}
+
+
+def _by_file_name(folders: Sequence[Path]) -> dict[str, list[str]]:
+    """Return the files of folders of one instance each, in which few names come back, by these names."""
+    if len(folders) < FEW:
+        return {}
+    groups: dict[str, list[str]] = {}
+    known = registry.suffixes()
+    for folder in folders:
+        for file in _files(folder):
+            if file.suffix.lower() in known:
+                groups.setdefault(file.name, []).append(f"{folder.name}/{file.name}")
+    top = folders[0].parent
+    few = len(groups) <= min(_MOST_WORDS, len(folders) - 1)
+    return groups if few and all(_one_per_instance([top / one for one in of]) for of in groups.values()) else {}
 
 
 def _nothing(folder: Path) -> DataError:
@@ -214,7 +260,7 @@ def _one_per_instance(files: Sequence[Path]) -> bool:
     """
     if len(files) < FEW or len({file.suffix.lower() for file in files}) > 1:
         return False
-    files = sorted(files, key=lambda file: natural_key(file.name))
+    files = sorted(files, key=lambda file: natural_key(str(file)))
     looked_at = {0, len(files) // 4, len(files) // 2, 3 * len(files) // 4, len(files) - 1}
     sizes = set()
     for index in sorted(looked_at):
