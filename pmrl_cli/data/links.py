@@ -18,7 +18,7 @@ from pmrl_cli.data.columns import codes_of, group_column
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.repeats import repeats_of
 
-__all__ = ["Links", "components", "links_of", "sentences_of"]
+__all__ = ["Links", "components", "join_items", "links_of", "sentences_of"]
 
 Numbers = npt.NDArray[np.int64]
 
@@ -56,17 +56,32 @@ def links_of(dataset: Dataset, *, match: str | None = None, group: str | None = 
     """
     items = [found.items for found in repeats_of(dataset).values()]
     named = [codes_of(dataset, match)] if match is not None else []
+    same, not_followed = join_items(len(dataset), items, named)
+    dependent = same
+    if group is not None:
+        dependent = components(len(dataset), [same, codes_of(dataset, group)])
+    return Links(same, dependent, not_followed)
+
+
+def join_items(count: int, items: Sequence[Numbers], named: Sequence[Numbers]) -> tuple[Numbers, int | None]:
+    """Return the components of instances that share an item or a class, and what was not followed, as in ``Links``.
+
+    Args:
+        count: n.
+        items: each (n,) of a modality, -1 where it is absent: see ``Repeats``.
+        named: each (n,) classes that are always followed, -1 for none.
+    """
     counts = [np.bincount(one[one >= 0], minlength=1) for one in items]
 
     def joined(most: int) -> Numbers:
         rare = [
-            np.where((one >= 0) & (count[one] > 1) & (count[one] <= most), one, -1)
-            for one, count in zip(items, counts, strict=True)
+            np.where((one >= 0) & (held[one] > 1) & (held[one] <= most), one, -1)
+            for one, held in zip(items, counts, strict=True)
         ]
-        return components(len(dataset), [*named, *rare])
+        return components(count, [*named, *rare])
 
-    sizes = np.unique(np.concatenate([count[count > 1] for count in counts]))
-    allowed = max(_FEW, int(MOST_SHARE * len(dataset)), _largest(joined(0)))
+    sizes = np.unique(np.concatenate([held[held > 1] for held in counts]))
+    allowed = max(_FEW, int(MOST_SHARE * count), _largest(joined(0)))
     same, not_followed = joined(int(sizes[-1]) if len(sizes) else 0), None
     if _largest(same) > allowed:
         low, high = 0, len(sizes) - 1  # the largest component grows with what is followed: bisect
@@ -75,10 +90,7 @@ def links_of(dataset: Dataset, *, match: str | None = None, group: str | None = 
             low, high = (middle + 1, high) if _largest(joined(int(sizes[middle]))) <= allowed else (low, middle)
         not_followed = int(sizes[low - 1]) if low else 1
         same = joined(not_followed)
-    dependent = same
-    if group is not None:
-        dependent = components(len(dataset), [same, codes_of(dataset, group)])
-    return Links(same, dependent, not_followed)
+    return same, not_followed
 
 
 def sentences_of(dataset: Dataset, *, match: str | None = None, group: str | None = None) -> list[str]:

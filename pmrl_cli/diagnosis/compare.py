@@ -18,8 +18,8 @@ import numpy.typing as npt
 
 from pmrl_cli.errors import DataError, StateError
 from pmrl_cli.retrieval.intervals import Sample, interval, resample
-from pmrl_cli.retrieval.metrics import expected_rank, hits, hits_in_gallery, reciprocal_ranks
-from pmrl_cli.retrieval.ranks import OTHERS, Ranks
+from pmrl_cli.retrieval.metrics import hits, hits_in_gallery, reciprocal_ranks, wins
+from pmrl_cli.retrieval.ranks import OTHERS, Answers, Ranks
 from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["Outcomes", "compare", "pack_outcomes", "read_outcomes", "sign_flip"]
@@ -70,6 +70,10 @@ def pack_outcomes(
         columns[:, place[np.searchsorted(rows, found.rows)]] = found.greater, found.tied
         better, tied = (_pack(column, _WHOLE) for column in columns)
         directions[name] = {"gallery": found.gallery, "better": better, "tied": tied}
+        if found.answers is not None:
+            several = np.zeros((2, len(order)), dtype=np.int64)
+            several[:, place[np.searchsorted(rows, found.rows)]] = found.answers.right, found.answers.best
+            directions[name] |= {key: _pack(one, _WHOLE) for key, one in zip(_SEVERAL, several, strict=True)}
     codes = None if groups is None else np.unique(groups[order], return_inverse=True)[1]
     return {
         "instances": len(order),
@@ -97,7 +101,7 @@ def read_outcomes(packed: Mapping[str, Any]) -> Outcomes:
             gallery = int(found["gallery"])
             inside = (tied[rows] >= 0) & (better[rows] + tied[rows] < gallery) & (gallery <= count)
             _check(len(rows) and inside.all(), f"ranks of {name} beyond the gallery")
-            ranks[name] = Ranks(rows, better[rows], tied[rows], gallery)
+            ranks[name] = Ranks(rows, better[rows], tied[rows], gallery, _answers(found, rows, count))
         return Outcomes(str(packed["ids_sha256"]), groups.astype(np.int64), adjusted, ranks)
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
         what = "outcomes of a diagnosis cannot be read"
@@ -107,6 +111,19 @@ def read_outcomes(packed: Mapping[str, Any]) -> Outcomes:
             expected="what pmrl diagnose --json writes",
             next_step="Write that diagnosis anew.",
         ) from None
+
+
+_SEVERAL = ("right", "best")
+"""Right answers of a query, and those that tie with the best: where some query has several."""
+
+
+def _answers(found: Mapping[str, Any], rows: npt.NDArray[np.int64], count: int) -> Answers | None:
+    if _SEVERAL[0] not in found:
+        return None
+    right, best = (_unpack(found[key], _WHOLE, count).astype(np.int64)[rows] for key in _SEVERAL)
+    _check(((best >= 1) & (best <= right) & (right <= found["gallery"])).all(), "right answers beyond the gallery")
+    unknown = np.full(len(rows), np.nan)  # of all right answers: what is compared asks for the best
+    return Answers(right, best, unknown, unknown)
 
 
 def _check(fine: object, message: str) -> None:
@@ -211,7 +228,7 @@ def _values(metric: str, outcomes: Outcomes, direction: str, standard: int | Non
         return hits_in_gallery(ranks, 1, standard)
     if metric == "MRR":
         return reciprocal_ranks(ranks)
-    return 1 - (expected_rank(ranks) - 1) / max(ranks.gallery - 1, 1)
+    return wins(ranks)
 
 
 def _difference(

@@ -70,7 +70,7 @@ def _outcomes(evidence: Evidence) -> dict[str, Any]:
     return pack_outcomes(
         sample.hashes,
         rows=evidence.batch.rows,
-        groups=None if evidence.state.header.group is None else sample.groups,
+        groups=None if sample.alone else sample.groups,
         adjusted=adjusted_shares(instance_statistics(evidence.batch), evidence.null),
         ranks=evidence.once(retrieve_sample).ranks,
     )

@@ -17,6 +17,7 @@ import torch
 from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids, hash_values
+from pmrl_cli.data.repeats import hash_rows
 from pmrl_cli.data.split import group_keys
 from pmrl_cli.diagnosis.state.header import Header, require_array
 from pmrl_cli.diagnosis.state.reservoir import NO_LABEL, Reservoir
@@ -101,7 +102,12 @@ class State:
     def _add(self, dataset: Dataset, rows: npt.NDArray[np.int64], keys: Hashes, hashes: Hashes) -> None:
         """Add instances whose hashes (of the group, of the id) are known."""
         present = np.ascontiguousarray(dataset.present[rows])
-        vectors = [_unit(features.read(rows)) for features in dataset.modalities]
+        vectors = [features.read(rows) for features in dataset.modalities]
+        if dataset.hashes is None:
+            items = np.stack([hash_rows(vector) for vector in vectors], axis=1) * present
+        else:
+            items = dataset.hashes[rows]
+        vectors = [_unit(vector) for vector in vectors]
         if not present.all():
             vectors = [vector * present[:, [m]] for m, vector in enumerate(vectors)]
         self.instances += len(rows)
@@ -123,6 +129,7 @@ class State:
                 np.array(dataset.ids.take(rows[chosen]).to_pylist(), dtype=object),
                 present[chosen],
                 [vector[chosen] for vector in vectors],
+                items[chosen],
             )
         if self.header.group is not None:
             self._add_groups(keys)

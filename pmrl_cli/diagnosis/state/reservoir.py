@@ -13,9 +13,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.data.links import components, join_items
+from pmrl_cli.data.repeats import repeats_among
 from pmrl_cli.diagnosis.state.header import require_array
 from pmrl_cli.errors import Place, StateError
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.relevance import Relevance
 
 __all__ = ["Reservoir", "ReservoirSample"]
 
@@ -40,6 +43,7 @@ class Reservoir:
         self.keys: Hashes = np.zeros(0, dtype=np.uint64)
         self.hashes: Hashes = np.zeros(0, dtype=np.uint64)
         self.labels: Hashes = np.zeros(0, dtype=np.uint64)
+        self.items: Hashes = np.zeros((0, len(dims)), dtype=np.uint64)
         self.ids: npt.NDArray[np.object_] = np.zeros(0, dtype=object)
         self.present: npt.NDArray[np.bool_] = np.zeros((0, len(dims)), dtype=bool)
         self.vectors: list[npt.NDArray[np.float32]] = [np.zeros((0, dim), dtype=np.float32) for dim in dims]
@@ -58,6 +62,7 @@ class Reservoir:
         ids: npt.NDArray[np.object_],
         present: npt.NDArray[np.bool_],
         vectors: Sequence[npt.NDArray[np.float32]],
+        items: Hashes,
     ) -> None:
         """Add B instances.
 
@@ -68,6 +73,7 @@ class Reservoir:
             ids: (B,) str.
             present: (B, K).
             vectors: (B, d_m) of each modality, unit length, zero where absent.
+            items: (B, K) hashes of the vectors as they were read, 0 where absent.
         """
         keys, hashes = np.concatenate([self.keys, keys]), np.concatenate([self.hashes, hashes])
         order = np.lexsort((hashes, keys))[: self.limit + 1]
@@ -75,6 +81,7 @@ class Reservoir:
         self.labels = np.concatenate([self.labels, labels])[order]
         self.ids = np.concatenate([self.ids, ids])[order]
         self.present = np.concatenate([self.present, present])[order]
+        self.items = np.concatenate([self.items, items])[order]
         self.vectors = [np.concatenate([a, b])[order] for a, b in zip(self.vectors, vectors, strict=True)]
 
     def merge(self, other: Reservoir, *, name: str) -> None:
@@ -96,7 +103,7 @@ class Reservoir:
                 expected="every instance in one state",
                 next_step="Divide the instances among the states, and merge each state once.",
             )
-        self.add(other.keys, other.hashes, other.labels, other.ids, other.present, other.vectors)
+        self.add(other.keys, other.hashes, other.labels, other.ids, other.present, other.vectors, other.items)
 
     def chosen(self) -> ReservoirSample:
         """Return the instances: the smallest whole groups that ``limit`` holds, or part of one if it is larger."""
@@ -115,6 +122,7 @@ class Reservoir:
             "ids": np.frombuffer(b"".join(encoded), dtype=np.uint8),
             "id_ends": np.cumsum([len(one) for one in encoded], dtype=np.int64),
             "present": self.present,
+            "items": self.items,
             **{f"vectors.{m}": vectors for m, vectors in enumerate(self.vectors)},
         }
 
@@ -131,10 +139,22 @@ class Reservoir:
         self.ids = np.empty(size, dtype=object)
         self.ids[:] = [text[start:end].decode() for start, end in zip([0, *ends][:size], ends, strict=True)]
         self.present = require_array(arrays, "present", np.bool_, (size, self.present.shape[1]))
+        # A state of an older pmrl holds no hashes of vectors: each is then taken for one of its own.
+        self.items = np.zeros((size, self.present.shape[1]), dtype=np.uint64)
+        if "items" in arrays:
+            self.items = require_array(arrays, "items", np.uint64, (size, self.present.shape[1]))
         self.vectors = [
             require_array(arrays, f"vectors.{m}", np.float32, (size, vectors.shape[1]))
             for m, vectors in enumerate(self.vectors)
         ]
+
+
+def _items(hashes: Hashes, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+    """Return the items of a modality; a present vector whose hash is not known (0) is one of its own."""
+    items = repeats_among(hashes, present & (hashes > 0)).items
+    alone = np.flatnonzero(items < 0)
+    items[alone] = items.max(initial=-1) + 1 + np.arange(len(alone))
+    return items
 
 
 class ReservoirSample:
@@ -148,7 +168,8 @@ class ReservoirSample:
         ids: (r,) str.
         keys: (r,) hash of the group (or id).
         hashes: (r,) hash of the id.
-        groups: (r,) int64 code of the group.
+        relevance: of the instances: equal vectors of a modality are one item.
+        groups: (r,) int64 code of what is not independent: the group, and instances that share a vector.
         labels: (r,) int64 code of the label, -1 for none.
         present: (r, K) bool.
         vectors: (r, d_m) float32 of each modality.
@@ -158,14 +179,25 @@ class ReservoirSample:
         self.ids = reservoir.ids[:size]
         self.keys = reservoir.keys[:size]
         self.hashes = reservoir.hashes[:size]
-        self.groups = np.unique(self.keys, return_inverse=True)[1].astype(np.int64)
+        self.present = reservoir.present[:size]
+        items = np.stack(
+            [_items(*of_one) for of_one in zip(reservoir.items[:size].T, self.present.T, strict=True)], 1
+        )
+        self.relevance = Relevance(items, np.arange(size))
+        keys = np.unique(self.keys, return_inverse=True)[1].astype(np.int64)
+        same, _ = join_items(size, list(np.where(self.present, items, -1).T), [])
+        self.groups = components(size, [keys, same])
         codes = np.unique(reservoir.labels[:size], return_inverse=True)[1].astype(np.int64)
         self.labels = np.where(reservoir.labels[:size] == NO_LABEL, -1, codes)
-        self.present = reservoir.present[:size]
         self.vectors = [vectors[:size] for vectors in reservoir.vectors]
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def alone(self) -> bool:
+        """Whether each instance is independent of all others."""
+        return len(self) == 0 or int(self.groups.max()) + 1 == len(self)
 
     def both(self, a: int, b: int) -> tuple[Array, Array, npt.NDArray[np.int64]]:
         """Return the float64 vectors of two modalities of the instances that have both, and their groups."""

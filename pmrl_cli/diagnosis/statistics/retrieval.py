@@ -17,6 +17,7 @@ from pmrl_cli.retrieval.intervals import Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import chance, hits_in_gallery, metric, random_order, tie_spread, wins
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
+from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.stats.statistic import Statistic
 
 __all__ = [
@@ -62,6 +63,7 @@ def retrieve(
     groups: npt.NDArray[np.int64],
     labels: npt.NDArray[np.int64] | None,
     *,
+    relevance: Relevance | None = None,
     seed: int,
     draws: int,
 ) -> ReservoirRetrieval:
@@ -72,10 +74,11 @@ def retrieve(
         names: of the modalities.
         groups: by row of the data set, what the bootstrap draws.
         labels: by row of the data set, negative for none; or None.
+        relevance: of the reservoir: what is right for which; None: each instance for itself alone.
         seed: of the bootstrap.
         draws: of the bootstrap.
     """
-    ranked = rank_batch(batch, names)
+    ranked = rank_batch(batch, names, relevance=relevance)
     smallest = min(ranks.gallery for ranks in ranked.values())
     standard = next((size for size in _STANDARD_GALLERIES if size <= smallest), None)
     _, codes = np.unique(groups[batch.rows], return_inverse=True)
@@ -140,7 +143,15 @@ def retrieve_sample(evidence: Evidence) -> ReservoirRetrieval:
     """Rank the reservoir of some evidence within itself."""
     header, sample = evidence.state.header, evidence.sample
     labels = None if header.label is None else sample.labels
-    return retrieve(evidence.batch, evidence.names, sample.groups, labels, seed=header.seed, draws=DRAWS)
+    return retrieve(
+        evidence.batch,
+        evidence.names,
+        sample.groups,
+        labels,
+        relevance=sample.relevance,
+        seed=header.seed,
+        draws=DRAWS,
+    )
 
 
 def means_section(evidence: Evidence) -> dict[str, Any]:

@@ -1,0 +1,77 @@
+"""Vectors that stand in several rows: judged as ``evaluate`` judges them, drawn and shuffled as one."""
+
+import json
+
+import numpy as np
+import pytest
+
+from pmrl_cli.data.split import shard
+from pmrl_cli.diagnosis import Header, State, diagnose, diagnose_state, state_of
+from pmrl_cli.diagnosis.compare import compare
+from pmrl_cli.retrieval import evaluate
+from tests.simulate import dataset_of
+
+
+def captioned(images, captions, *, noise, seed=0):
+    generator = np.random.default_rng(seed)
+    vectors = np.repeat(generator.normal(size=(images, 16)), captions, axis=0)
+    order = generator.permutation(images * captions)
+    text = vectors + noise * generator.normal(size=vectors.shape)
+    return dataset_of({"image": vectors[order], "text": text[order]})
+
+
+def plain(diagnosis):
+    return json.loads(json.dumps(diagnosis.result))
+
+
+def test_retrieval_is_that_of_evaluate_with_several_right_answers():
+    data = captioned(80, 5, noise=1.0)
+    found, expected = plain(diagnose(data)), evaluate(data).as_dict()
+    for direction in ("image->text", "text->image"):
+        ours = found["pair"]["image|text"]["retrieval"][direction]
+        theirs = expected["directions"][direction]
+        assert ours["gallery"] == theirs["gallery"] == (400 if direction == "image->text" else 80)
+        for metric in ("R@1", "R@5", "MRR"):
+            assert ours[metric]["value"] == pytest.approx(theirs["metrics"][metric]["value"])
+            assert ours[metric]["chance"] == pytest.approx(theirs["metrics"][metric]["chance"])
+    perfect = plain(diagnose(captioned(80, 5, noise=0.01)))["retrieval"]
+    assert perfect["pairwise"]["R@1"]["value"] == 1
+    assert perfect["tie_spread"] == 0
+
+
+def test_copies_of_one_pair_are_not_taken_for_as_many_witnesses():
+    generator = np.random.default_rng(0)
+    once = {name: generator.normal(size=(150, 16)) for name in ("a", "b")}
+    many = {name: np.repeat(array, 6, axis=0) for name, array in once.items()}
+    interval = {}
+    for name, arrays in (("once", once), ("many", many)):
+        found = plain(diagnose(dataset_of(arrays)))
+        interval[name] = np.diff(found["retrieval"]["pairwise"]["MRR"]["ci"])[0]
+    assert interval["many"] > 0.7 * interval["once"]
+
+
+def test_states_of_shards_merge_to_that_of_the_whole():
+    data = captioned(60, 4, noise=0.5)
+    parts = [state_of(data.part(shard(240, i, 3)), share=(i, 3)) for i in range(3)]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged.merge(part)
+    arrays = merged.arrays()
+    restored = State.from_arrays(merged.header, {name: np.array(array) for name, array in arrays.items()})
+    whole = plain(diagnose_state(state_of(data)))["retrieval"]["pairwise"]["MRR"]
+    assert plain(diagnose_state(restored))["retrieval"]["pairwise"]["MRR"]["value"] == pytest.approx(whole["value"])
+    del arrays["reservoir.items"]  # of an older version: every vector is one of its own
+    old = State.from_arrays(merged.header, arrays)
+    assert isinstance(old.header, Header)
+    direction = plain(diagnose_state(old))["pair"]["image|text"]["retrieval"]["text->image"]
+    assert direction["gallery"] == 240
+
+
+def test_two_diagnoses_with_several_right_answers_compare():
+    data, worse = captioned(60, 4, noise=0.5), captioned(60, 4, noise=1.5)
+    after, before = plain(diagnose(data)), plain(diagnose(worse))
+    found = compare(after, before, name="before.json")["delta"]
+    for metric in ("R@1", "MRR"):
+        expected = (one["retrieval"]["pairwise"][metric]["value"] for one in (after, before))
+        delta = next(value for key, value in found.items() if key.endswith(metric) and "->" not in key)
+        assert (delta["after"], delta["before"]) == tuple(pytest.approx(value) for value in expected)
