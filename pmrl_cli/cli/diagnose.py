@@ -136,6 +136,7 @@ def command(
         "scope": found.instances,
         "model": None if asked.model is None else str(asked.model),
         "leaks": None if found.leaks is None else found.leaks.as_dict(),
+        "command": {"files": [str(path) for path in paths], "options": _options_of(reading)},
     }
     diagnosis = diagnose_state(state, found.dataset, training, target=target, inputs=inputs)
     result = diagnosis.result
@@ -147,6 +148,18 @@ def command(
             typer.echo(f"note: {space.count_text(listed, 'suspect')} in {suspects}", err=True)
     reports.write(result, report)
     conclude(result, unmet, as_json=json)
+
+
+def _options_of(reading: ReadOptions) -> list[str]:
+    """Return how the files were asked to be read, as options that every command that reads them has."""
+    found: list[str] = []
+    for name in ("labels", "ids", "by_row", "on_bad", "on_repeat", "feature_column", "pool", "id_column"):
+        value = getattr(reading, name)
+        if value not in (None, False, (), getattr(ReadOptions(), name)):
+            flag = f"--{name.replace('_', '-')}"
+            values = value if isinstance(value, tuple) else (value,)
+            found += [flag] if value is True else [part for one in values for part in (flag, str(one))]
+    return found
 
 
 def unmet_conditions(

@@ -240,6 +240,7 @@ def _reasons(result: Result, width: int, room: int) -> list[str]:
         [
             *textwrap.wrap(f"WHY  {finding['text']}", width, subsequent_indent="     "),
             *textwrap.wrap(f"DO   {finding['advice']}", width, subsequent_indent="     "),
+            *_command(finding.get("command", ""), width),
         ]
         for finding in findings
     ]
@@ -259,6 +260,12 @@ def _reasons(result: Result, width: int, room: int) -> list[str]:
     if result["limits"] and len(shown) + len(limits) <= room:
         shown += limits
     return shown
+
+
+def _command(command: str, width: int) -> list[str]:
+    """Return a command as it can be copied: lines that end in a backslash go on."""
+    lines = textwrap.wrap(command, width - 7, break_long_words=False, break_on_hyphens=False)
+    return [f"     {line} \\" for line in lines[:-1]] + [f"     {line}" for line in lines[-1:]]
 
 
 def _gains(result: Result, width: int) -> list[str]:

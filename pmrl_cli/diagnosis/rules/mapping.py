@@ -19,14 +19,14 @@ _NORMAL_95 = 1.959964
 def _alignable(look: ResultView) -> Iterator[Finding]:
     if look.node("inputs", "stage") == "post":
         adapter, centring = look.remedy("linear"), look.remedy("centre")
-        # What centring mends is a gap.
+        # What centring fixes is a gap.
         mended = 0.0 if centring is None else max(0.0, centring["delta"]["value"] or 0.0)
         if adapter is not None and helps(adapter, ADAPTER_GAIN + mended):
             text = (
                 f"what the modalities share is there, in other coordinates: {gain_text(adapter)} by a linear adapter"
             )
             evidence = tuple(look.seen)
-            advice = "fit adapters with pmrl fit"
+            advice = "fit adapters"
             yield Finding("NOT_ALIGNED_BUT_ALIGNABLE", "warn", (), evidence, text, advice)
         return
     reached = {}
@@ -44,7 +44,7 @@ def _alignable(look: ResultView) -> Iterator[Finding]:
     if len(look.pairs) > 1:
         text += f" and is above chance for {len(reached)} of {len(look.pairs)} pairs"
     evidence = tuple(f"pair.{pair}.probe.R@1" for pair in reached)
-    yield Finding("NOT_ALIGNED_BUT_ALIGNABLE", "warn", tuple(reached), evidence, text, "fit adapters with pmrl fit")
+    yield Finding("NOT_ALIGNED_BUT_ALIGNABLE", "warn", tuple(reached), evidence, text, "fit adapters")
 
 
 def _odd_one_out(look: ResultView) -> Iterator[Finding]:

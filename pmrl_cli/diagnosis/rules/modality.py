@@ -86,11 +86,11 @@ def _offset(look: ResultView) -> Iterator[Finding]:
     subject = tuple(wide) if mends else tuple(costly)
     text = f"modality gap: a constant offset is up to {max(wide.values()):.0%} of the distance between partners"
     if mends and centring is not None:
-        advice = f"centre each modality: {gain_text(centring)} (pmrl fit does)"
+        advice = f"centre each modality: {gain_text(centring)} (a fit does)"
     elif mixed is not None and helps(mixed):
         advice = f"centre each modality if both are searched in one gallery: {gain_text(mixed)}"
     else:
-        advice = "fit adapters (pmrl fit) if both are searched in one gallery: centring alone does not help"
+        advice = "fit adapters if both are searched in one gallery: centring alone does not help"
     evidence = tuple(f"pair.{pair}.gap.{key}" for pair in subject for key in ("gap_share", "mixed_penalty"))
     evidence = tuple(path for path in evidence if path in look.seen)
     yield Finding("MODALITY_GAP", "warn", subject, evidence, text, advice)
@@ -103,7 +103,7 @@ def _shapes(look: ResultView) -> Iterator[Finding]:
             continue
         if _costly(look, pair, SHAPE_PENALTY):
             text = f"{pair}: the clouds differ in shape ({shape['value']:.2f}, 0 alike, 1 disjoint)"
-            advice = "centring cannot mend it: fit adapters (pmrl fit), or whiten each modality"
+            advice = "centring cannot fix it: fit adapters, or whiten each modality"
             evidence = (f"pair.{pair}.gap.covariance_gap", f"pair.{pair}.gap.mixed_penalty")
             yield Finding("COV_GAP", "warn", (pair,), evidence, text, advice)
 

@@ -42,7 +42,9 @@ def _no_pairing(look: ResultView) -> Iterator[Finding]:
     if not strengths or max(strengths.values()) > PAIRED_Z:
         return
     text = f"the pairs cannot be told from shuffled ones ({max(strengths.values()):.1f} deviations at most)"
-    advice = "check ids and join with pmrl inspect first; then the encoders"
+    advice = "compare how the files name their instances; then look at the encoders"
+    if look.node("inputs", "model") is not None:
+        advice = "ask whether the features are paired without the model; if so, fit again"
     yield Finding("NO_PAIRING", "fail", (), tuple(look.seen), text, advice)
 
 
@@ -71,7 +73,7 @@ def _shifted(look: ResultView) -> Iterator[Finding]:
         text = f"{pair}: {how} ({score:.0f} deviations from shuffled)"
         evidence = (f"pair.{pair}.order.z",)
         yield Finding(
-            "SHIFTED_JOIN", "fail", (pair,), evidence, text, "join by id again, or mend the order of the rows"
+            "SHIFTED_JOIN", "fail", (pair,), evidence, text, "join by id again, or fix the order of the rows"
         )
 
 
@@ -119,7 +121,7 @@ def _mispairs(look: ResultView) -> Iterator[Finding]:
         text = f"{subject}: {total:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"
         if near in told:
             text += ", with instances like them" if len(told) == 1 else ", part of them with instances like them"
-        advice = "look at the suspects (--suspects), then fit with --exclude"
+        advice = "list the suspects, look at them, then fit with --exclude suspects.csv"
         keys = ("mispair_rate",) if near is None else ("mispair_rate", "near_mispair_rate")
         evidence = tuple(f"modality.{name}.{key}" for key in keys)
         yield Finding("MISPAIRS", "warn", (subject,), evidence, text, advice, rate=min(1.0, total))
@@ -131,7 +133,9 @@ def _ties(look: ResultView) -> Iterator[Finding]:
     spread = look.number("retrieval", "tie_spread")
     if spread is not None and spread > TIE_SPREAD:
         text = f"ties leave R@1 open by up to {spread:.3f}; its expectation is reported"
-        advice = "look for duplicate vectors; name their groups with --group"
+        advice = "see how many different vectors each file holds"
+        if look.node("inputs", "group") is None:
+            advice += "; name instances that belong together with --group"
         yield Finding("TIES", "info", (), ("retrieval.tie_spread",), text, advice)
 
 

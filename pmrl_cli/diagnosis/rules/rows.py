@@ -24,7 +24,7 @@ def _runs(look: ResultView) -> Iterator[Finding]:
                 f"{subject}: {place} ({run['ids'][0]} to {run['ids'][1]}) do not belong to their ids "
                 f"(agreement {run['agreement']:.2f}, mispaired 0.50)"
             )
-            advice = f"look at {place} of {name} beside their ids, then fit with --exclude"
+            advice = f"look at {place} of {name} beside their ids, then fit with --exclude suspects.csv"
             if run["shift"]:
                 count, way = abs(run["shift"]), "late" if run["shift"] > 0 else "early"
                 late = f"{count} row{'s' * (count > 1)} {way}"

@@ -24,6 +24,7 @@ class Finding:
         advice: what to do.
         rate: estimated fraction of the instances it is about, if that can be said.
         rows: the first of the rows it is about and the one after the last, if they are consecutive.
+        command: what to type next.
     """
 
     code: str
@@ -34,6 +35,7 @@ class Finding:
     advice: str
     rate: float | None = None
     rows: tuple[int, int] | None = None
+    command: str = ""
 
 
 class ResultView:

@@ -7,10 +7,11 @@ stand at the head of the modules in ``rules``.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from pmrl_cli.diagnosis.rules import RULES, Finding, ResultView
+from pmrl_cli.diagnosis.rules.advice import command_for
 
 __all__ = ["SEVERITIES", "Verdict", "judge"]
 
@@ -68,7 +69,8 @@ def judge(result: Mapping[str, Any]) -> Verdict:
         findings = [*_level(ResultView(result)), *findings]
     if not findings:
         text = "the modalities do not share a space: they have different numbers of columns"
-        findings = [Finding("NO_SPACE", "info", (), ("inputs.dims",), text, "fit adapters with pmrl fit")]
+        findings = [Finding("NO_SPACE", "info", (), ("inputs.dims",), text, "fit adapters")]
+    findings = [replace(finding, command=command_for(finding.code, result)) for finding in findings]
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Verdict(tuple(findings), tuple(silent))
 
@@ -83,7 +85,9 @@ def _level(look: ResultView) -> list[Finding]:
     where = f"partners beat {auc['value']:.1%} of candidates; R@1 {found['value']:.2f}, chance {found['chance']:.3f}"
     evidence = tuple(look.seen)
     if auc["ci"] is not None and auc["ci"][0] >= ALIGNED_AUC:
-        return [
-            Finding("HEALTHY", "info", (), evidence, f"aligned: {where}", "next: a larger gallery or a new domain")
-        ]
-    return [Finding("WEAK", "warn", (), evidence, f"paired, but weakly: {where}", "fit adapters with pmrl fit")]
+        advice = "measure it in a larger gallery, or in a new domain"
+        return [Finding("HEALTHY", "info", (), evidence, f"aligned: {where}", advice)]
+    advice = "fit adapters"
+    if look.node("inputs", "model") is not None:
+        advice = "see whether training still gained; if not, the modalities share no more than this"
+    return [Finding("WEAK", "warn", (), evidence, f"paired, but weakly: {where}", advice)]
