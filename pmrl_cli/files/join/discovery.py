@@ -58,24 +58,30 @@ def discover(files: Sequence[str], report: Report, options: ReadOptions = ReadOp
 
     Raises: whatever ``report`` raises.
     """
-    items, notes = expand(files, report)
+    errors: list[PmrlError] = []
+
+    def kept(error: PmrlError) -> None:
+        errors.append(error)
+        report(error)
+
+    items, notes = expand(files, kept)
     labels = None if options.labels is None else options.labels.resolve()
     features: list[Found] = []
     tables: list[Path] = []
-    for item, contents in _with_ids(_probe_all(items, options, report), options, notes, report):
+    for item, contents in _with_ids(_probe_all(items, options, kept), options, notes, kept):
         if item.dataset is None and is_side_table(contents, options.id_column):
             tables.append(item.path)
         elif not (item.path.resolve() == labels and _no_vectors(contents)):  # it may hold both
             features.append((item, contents))
-    arrays = _choose_all(features, options, notes, report)
-    modalities, named_by_row = modalities_of(arrays, options, notes, report)
+    arrays = _choose_all(features, options, notes, kept)
+    modalities, named_by_row = modalities_of(arrays, options, notes, kept)
     for contents in {array.contents.file: array.contents for array in arrays}.values():
         notes += contents.notes
-    if len(modalities) < options.min_modalities:
-        report(_too_few(modalities, tables, items, options.min_modalities))
-    side = own_tables(modalities, notes, report)
+    if len(modalities) < options.min_modalities and not errors:  # else those errors are the reason
+        kept(_too_few(modalities, tables, items, options.min_modalities))
+    side = own_tables(modalities, notes, kept)
     reference = modalities[0].ids if modalities else None
-    side += side_tables(tables, options, reference, side, report)
+    side += side_tables(tables, options, reference, side, kept)
     return Plan(modalities, side, named_by_row, tuple(notes))
 
 
