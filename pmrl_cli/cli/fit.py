@@ -68,6 +68,7 @@ def command(
 
     Example: pmrl fit features/*.h5 --test 0.2 -o runs/a
     """
+    began = time.monotonic()
     import torch
 
     from pmrl_cli.aligner import Aligner
@@ -130,7 +131,7 @@ def command(
                 max_memory=reading.max_memory,
                 exclude=excluded,
                 checkpoint=unfinished,
-                hooks=Hooks(stage, progress.evaluation, stop.asked),
+                hooks=Hooks(stage, progress.evaluation, stop.asked, progress.candidate, began),
                 world=world,
             )
             stop.training = False
@@ -157,7 +158,7 @@ def command(
         raise typer.Exit(128 + (stop.signal or signal.SIGINT)) from None
     for note in aligner.notes:
         progress.note(f"note: {note}")
-    progress.result(aligner.texts)
+    progress.result(aligner.texts, output)
     if json:
         import json as json_module
 

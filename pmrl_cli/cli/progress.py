@@ -6,12 +6,13 @@ import json
 import math
 import sys
 import time
+from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
@@ -38,9 +39,10 @@ class FitProgress:
         self._live = not quiet and sys.stderr.isatty()
         self._last = -math.inf
         self._best = -math.inf
+        self._candidate = ""
         console = Console(stderr=True)
         bar = (BarColumn(bar_width=None),) if console.width >= 100 else ()
-        count = (MofNCompleteColumn(), TimeRemainingColumn(), TextColumn("left"))
+        count = (MofNCompleteColumn(), TimeElapsedColumn())
         columns = (SpinnerColumn(), TextColumn("{task.description}"), *bar, *count)
         self._bar = Progress(*columns, console=console, transient=True, disable=not self._live)
         self._task = self._bar.add_task("reading", total=None, visible=self._live)
@@ -80,15 +82,22 @@ class FitProgress:
         elif self._verbose:
             self.note(name)
 
+    def candidate(self, number: int, count: int, name: str) -> None:
+        """Show which candidate runs."""
+        self._candidate = f"candidate {number} of {count}: "
+        if self._verbose and not self._live:
+            self.note(f"{self._candidate}{name}")
+
     def evaluation(self, line: Evaluation, plan: Schedule) -> None:
         """Show an evaluation."""
         better = line.mrr > self._best
         if better:
             self._best = line.mrr
         loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.3f}"
-        text = f"{line.stage}  {loss}"
+        # A refit is of what was chosen, and judged by nothing.
+        text = f"{'' if math.isnan(line.mrr) else self._candidate}{line.stage}  {loss}"
         if not math.isnan(line.mrr):
-            text += f"  sigma1 {line.share:.3f}  R@1 {line.r1:.3f}{' *' if better else ''}"
+            text += f"  held-out MRR {three(line.mrr)}{' *' if better else ''}"
         if self._live:
             self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
             return
@@ -97,10 +106,21 @@ class FitProgress:
             self._last = now
             self.note(f"step {line.step} of at most {plan.steps}  {text}")
 
-    def result(self, texts: dict[str, str]) -> None:
-        """Show what the fit reached on validation."""
+    def result(self, texts: dict[str, str], model: Path) -> None:
+        """Show what the fit reached on validation, what was chosen, and what to do next."""
         m = json.loads(texts["metrics.json"])
-        self.note(
-            f"held-out MRR {m['held_out.mrr']:.4f} (start {m['start.mrr']:.4f}), R@1 {m['held_out.r1']:.3f}, "
-            f"sigma1^2/k {m['held_out.share']:.3f}; step {m['best.step']}"
-        )
+        counts = " / ".join(f"{m[f'instances.{part}']:,}" for part in ("train", "validation", "test"))
+        self.note(f"split {m['split']}: {counts} (train / validation / test)")
+        parts = [
+            f"held-out MRR {three(m['held_out.mrr'])} (chance {three(m['held_out.chance'])}, "
+            f"{m['held_out.ranked']:,} instances)",
+            f"chosen: {m['chosen']}",
+            *([m["budget"]] if m["budget"] else []),
+            f"next: pmrl diagnose FILES --model {model}",
+        ]
+        self.note(" · ".join(parts))
+
+
+def three(value: float) -> str:
+    """Write a number in [0, 1] with three digits, as .123."""
+    return "-" if math.isnan(value) else f"{value:.3f}".removeprefix("0")

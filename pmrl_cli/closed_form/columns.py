@@ -19,7 +19,7 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import DataError
 from pmrl_cli.world import ALONE, World, first_arrays
 
-__all__ = ["COMPONENTS", "ProjectionFitter"]
+__all__ = ["COMPONENTS", "LANDMARKS", "ProjectionFitter"]
 
 COMPONENTS = 256
 """Principal components kept per modality: more did not help on any set measured, fewer lost where rows are many."""
@@ -48,14 +48,23 @@ class ProjectionFitter:
         dataset: what is read.
         train: (n_train,) row numbers, ascending.
         seed: of the hash that chooses rows where there are more than needed.
+        landmarks: of a kernel at most.
         world: the processes that share the rows.
 
     Raises: DataError if a modality has fewer than two training instances.
     """
 
-    def __init__(self, dataset: Dataset, train: npt.NDArray[np.int64], *, seed: int, world: World = ALONE) -> None:
+    def __init__(
+        self,
+        dataset: Dataset,
+        train: npt.NDArray[np.int64],
+        *,
+        seed: int,
+        landmarks: int = LANDMARKS,
+        world: World = ALONE,
+    ) -> None:
         self.train = train
-        self._dataset, self._seed, self._world = dataset, seed, world
+        self._dataset, self._seed, self._landmarks, self._world = dataset, seed, landmarks, world
         self._rows = [train[dataset.present[train, m]] for m in range(len(dataset.modalities))]
         self._columns: dict[int, ColumnMoments] = {}
         self._fitted: dict[tuple[int, FeatureMap], Projection] = {}
@@ -133,8 +142,8 @@ class ProjectionFitter:
         rows, features = self._rows[m], self._dataset.modalities[m]
         # The sample holds the landmarks: both take the least hashes.
         sampled = self._dataset.smallest_by_hash(rows, AXES_ROWS, self._seed)
-        landmarks = self._dataset.smallest_by_hash(sampled, LANDMARKS, self._seed)
+        landmarks = self._dataset.smallest_by_hash(sampled, self._landmarks, self._seed)
         sample = np.concatenate([linear.scores(features.read(block)) for block in self._dataset.blocks(sampled)])
-        most = max(64, min(KERNEL_COMPONENTS, _STACKED // len(self._rows)))
+        most = max(64, min(KERNEL_COMPONENTS, self._landmarks // 2, _STACKED // len(self._rows)))
         components = max(1, min(int(0.9 * len(rows)), most))
         return fit_kernel(linear, sample[np.searchsorted(sampled, landmarks)], sample, components)

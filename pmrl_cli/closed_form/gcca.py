@@ -13,6 +13,7 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import eigh
 
 from pmrl_cli.closed_form.moments import CrossMoments
 
@@ -69,9 +70,10 @@ def gcca(
         own = 0.0
         for a, b in pairwise(edges):
             covariance[a:b, a:b] = 0.0
-    eigenvalues, vectors = np.linalg.eigh(covariance)
-    order = np.argsort(eigenvalues)[::-1][:dim]
-    eigenvalues, vectors = eigenvalues[order], vectors[:, order]
+    size = len(covariance)
+    wanted = (max(0, size - dim), size - 1)
+    eigenvalues, vectors = eigh(covariance, subset_by_index=wanted, overwrite_a=True, check_finite=False)
+    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
     signs = np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
     vectors = vectors * signs
     k = len(cross.dims)

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.closed_form.gcca import gcca
+from pmrl_cli.closed_form.gcca import Gcca, gcca
 from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.world import ALONE, World, first_arrays
 
-__all__ = ["GccaConfig", "Initialization", "power_weights", "solve_gcca_init", "whiten"]
+__all__ = ["GccaConfig", "Initialization", "power_weights", "scaled_init", "solve_gcca_init", "whiten"]
 
 _ROWS = 65536  # whitened at once
 
@@ -54,19 +54,34 @@ def power_weights(correlations: npt.NDArray[np.float64], power: float) -> npt.ND
 
 
 def solve_gcca_init(data: ProjectedData, config: GccaConfig, solver: str, world: World = ALONE) -> Initialization:
-    """Solve a closed form.
+    """Solve a closed form."""
+    solution = None
+    if config.features.kind != "given":
+        solution = gcca(data.cross, data.variances, ridge=config.ridge, dim=config.dim, solver=solver)
+    return scaled_init(data, config, solution, world)
+
+
+def scaled_init(
+    data: ProjectedData, config: GccaConfig, solution: Gcca | None, world: World = ALONE
+) -> Initialization:
+    """Return a solution as training starts from it.
 
     The maps are scaled to outputs of root mean square 1 per dimension, so that the residual branch, whose weights
     start at ordinary sizes, has a comparable scale; cosines are unaffected.
+
+    Args:
+        data: that was solved for.
+        config: of the closed form.
+        solution: of its ridge, with as many directions or more; None for features as they are.
+        world: the processes that agree on it.
     """
-    if config.features.kind == "given":
+    if solution is None:
         identity = tuple(np.eye(config.dim, dtype=np.float32) for _ in data.projections)
         return Initialization(tuple(np.ones(config.dim, dtype=np.float32) for _ in data.projections), identity)
-    solution = gcca(data.cross, data.variances, ridge=config.ridge, dim=config.dim, solver=solver)
-    weight = power_weights(solution.correlations, config.power)
+    weight = power_weights(solution.correlations, config.power)[: config.dim]
     maps = []
     for factors, variance, directions in zip(solution.whiten, data.variances, solution.maps, strict=True):
-        weighted = directions * weight
+        weighted = directions[:, : config.dim] * weight
         power = float(np.sum((variance * factors**2)[:, None] * weighted**2))
         maps.append((weighted * np.sqrt(config.dim / power) if power > 0 else weighted).astype(np.float32))
     arrays = {f"whiten{m}": factors.astype(np.float32) for m, factors in enumerate(solution.whiten)}

@@ -228,6 +228,15 @@ class CrossMoments:
                 np.multiply(blocks[m][rows], factors[rows, [m]], out=part[:, first:last])
             self.products += part.T @ part
 
+    def leading(self, most: int) -> CrossMoments:
+        """Return the moments of the first ``most`` columns of each modality."""
+        dims = [min(dim, most) for dim in self.dims]
+        starts = [0, *accumulate(self.dims)]
+        columns = np.concatenate([np.arange(first, first + dim) for first, dim in zip(starts, dims, strict=False)])
+        leading = CrossMoments(dims)
+        leading.weights, leading.products = self.weights, self.products[np.ix_(columns, columns)]
+        return leading
+
     def merge(self, other: CrossMoments) -> None:
         """Add the instances another accumulator has seen."""
         self.products += other.products

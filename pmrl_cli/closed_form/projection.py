@@ -13,6 +13,7 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
+from scipy.linalg import eigh, solve_triangular
 
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 
@@ -29,6 +30,9 @@ WIDTH = 0.3
 0.5 did as well; at 1 sets of a few hundred instances lose."""
 
 _ROWS = 4096  # of a block whose kernel is held at once
+
+_NOISE = 1e-7
+"""Added to the kernel between landmarks, as a share of its trace, which bounds its largest eigenvalue."""
 
 
 class FeatureMap(NamedTuple):
@@ -234,15 +238,17 @@ def fit_kernel(linear: Projection, landmarks: FloatArray, sample: FloatArray, co
     median = float(np.median(apart[apart > 0])) if (apart > 0).any() else np.inf
     empty = np.zeros(0, dtype=np.float32)
     kernel = Kernel(landmarks, np.array([WIDTH / median], dtype=np.float32), empty, empty)
-    values, vectors = np.linalg.eigh(kernel.values(landmarks).astype(np.float64))
+    between = kernel.values(landmarks).astype(np.float64)
     # Directions below the rounding of float32 kernels are noise that dividing by their root would blow up.
-    kept = values > 1e-6 * values[-1]
-    span = vectors[:, kept] / np.sqrt(values[kept])
-    points = kernel.values(sample).astype(np.float64) @ span
-    mean = points.mean(axis=0)
-    variances, axes = np.linalg.eigh(np.cov(points - mean, rowvar=False, bias=True).reshape(len(mean), len(mean)))
-    order = np.argsort(variances)[::-1][:components]
-    order = order[variances[order] > 1e-9 * max(variances[order[0]], 1e-30)]
-    basis = span @ axes[:, order]
-    kernel = replace(kernel, center=(mean @ axes[:, order]).astype(np.float32), basis=basis.astype(np.float32))
+    between[np.diag_indices_from(between)] += _NOISE * np.trace(between)
+    lower = np.linalg.cholesky(between)
+    points = solve_triangular(lower, kernel.values(sample).T.astype(np.float64), lower=True, check_finite=False)
+    mean = points.mean(axis=1)
+    points -= mean[:, None]
+    wanted = (max(0, len(points) - components), len(points) - 1)
+    variances, axes = eigh(points @ points.T / points.shape[1], subset_by_index=wanted, check_finite=False)
+    variances, axes = variances[::-1], axes[:, ::-1]
+    axes = axes[:, variances > 1e-9 * max(variances[0], 1e-30)]
+    basis = solve_triangular(lower, axes, lower=True, trans="T", check_finite=False)
+    kernel = replace(kernel, center=(mean @ axes).astype(np.float32), basis=basis.astype(np.float32))
     return replace(linear, kernel=kernel)

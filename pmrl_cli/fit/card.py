@@ -77,10 +77,19 @@ def _config(result: FitResult) -> dict[str, object]:
     }
 
 
-def _metrics(result: FitResult) -> dict[str, float]:
+def _metrics(result: FitResult) -> dict[str, float | str]:
     start = result.start
     return {
         "best.step": result.recipes[0].best.step,
+        "chosen": result.chosen,
+        "training.helped": result.helped,
+        "candidates.planned": result.planned,
+        "candidates.tried": len(result.tried),
+        "budget": result.cut,
+        "split": result.split,
+        "refitted": result.refitted,
+        "held_out.chance": result.chance,
+        "held_out.ranked": result.ranked,
         "members": len(result.members),
         "held_out.mrr": result.held_out.mrr,
         "held_out.r1": result.held_out.r1,
@@ -158,6 +167,7 @@ def _card(result: FitResult) -> str:
         f"{result.counts['suspect']:,} of them, the most suspect, did not train. " if result.counts["suspect"] else ""
     )
     continued = "" if result.continued is None else _continued(result.continued)
+    cut = f" {result.cut}." if result.cut else ""
     tried = sum({recipe.closed_form: recipe.closed_form.compared for recipe in result.tried}.values())
     return f"""# Alignment of {", ".join(result.names)}
 
@@ -178,11 +188,14 @@ kind these recipes were trained, each stopped where validation ranked best (* ch
 |---|---|---|---|---|---|
 {_tried(result)}
 
+Chosen: {result.chosen}.{cut}
+
 {_why(result)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again.
 
 ## Held-out retrieval
 
-{result.counts["train"]:,} instances trained and {result.counts["validation"]:,} chose.{left_out} {suspects}{test}
+{result.counts["train"]:,} instances trained and {result.counts["validation"]:,} chose, split
+{result.split}.{left_out} {suspects}{test}
 
 | on {result.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|

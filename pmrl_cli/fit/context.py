@@ -41,11 +41,15 @@ class Hooks:
         stage: with the name of each stage as it begins.
         report: at each evaluation.
         should_stop: at each step; True saves the checkpoint and raises ``Interrupted``.
+        candidate: with the number of a candidate, how many there are and its name, before it runs.
+        began: when what ``--budget`` bounds began, on the monotonic clock; None: when the fit did.
     """
 
     stage: Callable[[str], None] = lambda _: None
     report: Callable[[Progress, Schedule], None] = lambda *_: None
     should_stop: Callable[[], bool] = lambda: False
+    candidate: Callable[[int, int, str], None] = lambda *_: None
+    began: float | None = None
 
 
 @dataclass(frozen=True)
@@ -103,8 +107,8 @@ def open_context(
     base: Base | None = None,
 ) -> FitContext:
     """Check what was asked, split the instances and return the context; the arguments are those of ``fit``."""
-    began = time.monotonic()
     hooks = hooks or Hooks()
+    began = time.monotonic() if hooks.began is None else hooks.began
     chosen_device = choose_device(device)
     if len(dataset.modalities) < 2:
         what = "alignment needs at least two modalities"

@@ -25,10 +25,11 @@ from pmrl_cli.errors import DataError, Place
 from pmrl_cli.fit.base import Base
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan, without_suspects
+from pmrl_cli.fit.race import Race
 from pmrl_cli.fit.result import ClosedForm, Continued, Model, Recipe
 from pmrl_cli.fit.search import SearchResult
 from pmrl_cli.fusion import fuse
-from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share
+from pmrl_cli.training.heldout import HeldOut, chance_of, held_out_retrieval, mean_share
 from pmrl_cli.training.loop import TrainResult
 from pmrl_cli.training.progress import Progress
 from pmrl_cli.training.run import embed, objectives_of
@@ -112,6 +113,7 @@ def _train(
     *,
     judged: bool = True,
 ) -> TrainResult:
+    race = Race(plan.deadline, refit=plan.refit, stops_early=False)
     return ctx.run.train(
         start.data,
         start.init,
@@ -121,7 +123,7 @@ def _train(
         rows=rows,
         validation=plan.validation if judged else None,
         plan=replace(plan.schedule, steps=steps),
-        deadline=plan.deadline if judged else None,
+        is_over=race.is_over if judged else lambda _: False,
         continuation=start.continuation,
     )
 
@@ -143,6 +145,8 @@ def _searched(
         model,
         HeldOut(*ctx.world.agree(held_out_retrieval(together, present, held.labels, held.relevance))),
         ctx.world.agree(mean_share(together, present)),
+        chance_of(present),
+        len(tried),
     )
 
 

@@ -22,6 +22,9 @@ from pmrl_cli.world import ALONE, World
 
 __all__ = ["fit"]
 
+REFIT_SHARE = 0.9
+"""Of a budget after which no refit begins."""
+
 
 def fit(
     dataset: Dataset,
@@ -69,20 +72,22 @@ def fit(
         base=base,
     )
     plan = make_plan(ctx)
+    refitted = plan.refit
     if base is not None:
         found, model = go_on(ctx, plan, base)
     else:
         found = search(ctx, plan)
-        model = refit(ctx, plan, found.model.recipes) if plan.refit else found.model
-    return _result(ctx, plan, found, model)
+        refitted = plan.refit and not plan.is_past(REFIT_SHARE, ctx)
+        model = refit(ctx, plan, found.model.recipes) if refitted else found.model
+    return _result(ctx, plan, found, model, refitted=refitted)
 
 
-def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model) -> FitResult:
+def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model, *, refitted: bool) -> FitResult:
     dataset, parts = ctx.dataset, ctx.parts
     lost = ctx.excluded.any(axis=1) & ~ctx.trainable
     hashes = dataset.id_hashes(0)
     # The suspects among them: what is likely mispaired judges nothing.
-    seen = (parts != TEST) if plan.refit else parts == TRAIN
+    seen = (parts != TEST) if refitted else parts == TRAIN
     words = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     counts = {word: int(((parts == part) & ~lost).sum()) for word, part in words.items()}
     seen_ids = {
@@ -103,10 +108,14 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model) -> F
         schedule=plan.schedule,
         recipes=model.recipes,
         tried=found.tried,
-        history=found.model.history + (model.history if plan.refit else ()),
+        history=found.model.history + (model.history if refitted else ()),
         held_out=found.held_out,
         share=found.share,
-        refitted=plan.refit,
+        chance=found.chance,
+        planned=found.planned,
+        split=_ruled_by(ctx.settings),
+        refitted=refitted,
+        wanted_refit=plan.refit,
         counts=counts | {"suspect": int(seen.sum()) - len(model.train)},
         seen=seen_ids,
         excluded={"vectors": int(ctx.excluded.sum()), "instances": int(ctx.excluded.any(axis=1).sum())},
@@ -115,3 +124,10 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model) -> F
         ids_digest=ctx.ids_digest,
         continued=None if ctx.base is None else continuation_of(ctx, ctx.base, model),
     )
+
+
+def _ruled_by(settings: FitSettings) -> str:
+    ruled = f"from column {settings.split_column!r}" if settings.split_column else "by hash of the ids"
+    columns = (("group", settings.group), ("match", settings.match))
+    whole = [f"{word} {column!r}" for word, column in columns if column]
+    return ruled + (f", {' and '.join(whole)} kept whole" if whole else "")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,11 +16,16 @@ from pmrl_cli.fit.suspects import drop_suspects
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.training.heldout import HELD_OUT_LIMIT, ValidationSet
 from pmrl_cli.training.progress import Schedule, schedule
+from pmrl_cli.training.run import make, objectives_of
+from pmrl_cli.training.settings import FitSettings
 from pmrl_cli.world import first_arrays
 
 __all__ = ["Plan", "make_plan", "without_suspects"]
 
 Rows = npt.NDArray[np.int64]
+
+KINDS = {"linear": ("linear",), "mlp": ("linear",), "kernel": ("kernel",), "auto": ("linear", "kernel")}
+"""The kinds of components that each ``--adapter`` tries."""
 
 FEW_INSTANCES = 20_000
 """Up to this many training instances a fit tries both dropouts and is refitted with the validation instances: there
@@ -34,17 +40,26 @@ class Plan:
         train: row numbers of the instances that train, ascending; some may have one modality.
         validation: those that are ranked to choose.
         schedule: of each candidate.
+        kinds: of components that are tried.
         few: whether instances are so few that more is tried.
         refit: whether the members are trained again with the validation instances.
-        deadline: of the search, on the monotonic clock; None for none.
+        deadline: of the fit, on the monotonic clock; None for none.
     """
 
     train: Rows
     validation: ValidationSet
     schedule: Schedule
+    kinds: tuple[str, ...]
     few: bool
     refit: bool
     deadline: float | None
+
+    def is_past(self, fraction: float, ctx: FitContext) -> bool:
+        """Return whether a fraction of the budget is over, as rank 0 sees it."""
+        if self.deadline is None:
+            return False
+        over: bool = ctx.world.agree(time.monotonic() > ctx.began + fraction * (self.deadline - ctx.began))
+        return over
 
 
 def without_suspects(ctx: FitContext, rows: Rows) -> Rows:
@@ -81,8 +96,14 @@ def make_plan(ctx: FitContext) -> Plan:
         ValidationSet(
             ranked, Relevance.of(ctx.dataset, settings.match).take(ranked), ctx.run.labels_that_judge(ranked)
         ),
-        Schedule(trains, 0, 1) if settings.objective in SOLVERS else schedule(settings, trains),
+        Schedule(trains, 0, 1) if settings.objective in SOLVERS or settings.fast else schedule(settings, trains),
+        _kinds(settings),
         few,
         refit,
-        None if settings.budget is None else ctx.began + settings.budget / (2 if refit else 1),
+        None if settings.budget is None else ctx.began + settings.budget,
     )
+
+
+def _kinds(settings: FitSettings) -> tuple[str, ...]:
+    linear = any(make(settings, name).linear_components for name in objectives_of(settings))
+    return KINDS["mlp" if linear else settings.adapter]

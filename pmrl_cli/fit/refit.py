@@ -14,6 +14,7 @@ from pmrl_cli.ensemble import Member
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan, without_suspects
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
+from pmrl_cli.fit.starts import landmarks_of
 from pmrl_cli.training.progress import Progress
 
 __all__ = ["refit"]
@@ -27,7 +28,9 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
     train = without_suspects(ctx, np.flatnonzero(ctx.parts != TEST))
     rows = train[ctx.trainable[train]]
     ctx.hooks.stage("training")
-    fitter = ProjectionFitter(ctx.dataset, train, seed=ctx.settings.seed, world=ctx.world)
+    fitter = ProjectionFitter(
+        ctx.dataset, train, seed=ctx.settings.seed, landmarks=landmarks_of(ctx.settings), world=ctx.world
+    )
     members: list[Member] = []
     again: list[Recipe] = []
     history: list[Progress] = []

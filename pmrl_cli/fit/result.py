@@ -121,7 +121,11 @@ class FitResult:
         history: evaluations of every run, in order.
         held_out: retrieval of the members together on validation, before any refit.
         share: mean sigma_1^2 / k_i there.
+        chance: mean reciprocal rank of a random order there.
+        planned: how many recipes a fit without a budget tries.
+        split: what decided which instances train, choose and are kept unseen.
         refitted: whether validation instances trained in the end.
+        wanted_refit: whether they would without a budget.
         counts: instances per part (train, validation, test) as split, less those excluded, and ``suspect`` (left out
             as mispaired).
         excluded: ``vectors`` and ``instances`` (of which a vector) left out of training and validation on request.
@@ -142,7 +146,11 @@ class FitResult:
     history: tuple[Progress, ...]
     held_out: HeldOut
     share: float
+    chance: float
+    planned: int
+    split: str
     refitted: bool
+    wanted_refit: bool
     counts: dict[str, int]
     excluded: dict[str, int]
     ranked: int
@@ -155,6 +163,32 @@ class FitResult:
     def dim(self) -> int:
         """Dimension of the space."""
         return sum(recipe.closed_form.config.dim for recipe in self.recipes)
+
+    @property
+    def helped(self) -> bool:
+        """Whether trained weights are among the members."""
+        return any(recipe.best.step for recipe in self.recipes)
+
+    @property
+    def chosen(self) -> str:
+        """What was chosen, in words."""
+        kinds = " + ".join(dict.fromkeys(recipe.closed_form.config.features.kind for recipe in self.recipes))
+        trained = [recipe for recipe in self.recipes if recipe.best.step]
+        if trained:
+            objectives = ", ".join(dict.fromkeys(recipe.objective for recipe in trained))
+            return f"{kinds}, trained {max(recipe.best.step for recipe in trained):,} steps with {objectives}"
+        objectives = ", ".join(dict.fromkeys(r.objective for r in self.tried if not r.name.endswith("start")))
+        return f"closed form ({kinds}); " + (
+            f"training with {objectives} did not help" if objectives else "nothing was trained"
+        )
+
+    @property
+    def cut(self) -> str:
+        """What the budget left out, in words; empty if nothing."""
+        if self.settings.budget is None or (len(self.tried) == self.planned and self.refitted == self.wanted_refit):
+            return ""
+        left = "" if self.refitted == self.wanted_refit else ", without the refit"
+        return f"budget {self.settings.budget:g}s: {len(self.tried)} of {self.planned} candidates tried{left}"
 
     @property
     def start(self) -> Progress:

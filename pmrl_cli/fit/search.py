@@ -11,17 +11,25 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmrl_cli.closed_form.init import solve_gcca_init, whiten
+from pmrl_cli.closed_form.init import whiten
 from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
-from pmrl_cli.fit.result import ClosedForm, Model, Recipe
-from pmrl_cli.fit.starts import choose_starts
+from pmrl_cli.fit.race import Race
+from pmrl_cli.fit.result import Model, Recipe
+from pmrl_cli.fit.starts import Start, choose_starts
 from pmrl_cli.retrieval.relevance import Relevance
-from pmrl_cli.training.heldout import HeldOut, held_out_retrieval, mean_share, reciprocal_ranks_by_instance
+from pmrl_cli.training.heldout import (
+    HeldOut,
+    chance_of,
+    held_out_retrieval,
+    mean_share,
+    reciprocal_ranks_by_instance,
+)
 from pmrl_cli.training.loop import TrainResult
 from pmrl_cli.training.run import closed_form_stands_in, embed, objectives_of
+from pmrl_cli.training.settings import FitSettings
 
 __all__ = ["SearchResult", "choose_members", "search"]
 
@@ -33,11 +41,19 @@ TOLERANCE = 0.5
 
 @dataclass(frozen=True)
 class Candidate:
-    """A recipe that was tried, with its trained weights and the data they were trained on."""
+    """A recipe that was tried, with its trained weights and the data they were trained on.
+
+    Args:
+        recipe: what was tried.
+        trained: what came of it.
+        data: whitened components.
+        embedded: (N, K, d) embeddings of the validation instances.
+    """
 
     recipe: Recipe
     trained: TrainResult
     data: ProjectedData
+    embedded: Tensor
 
 
 @dataclass(frozen=True)
@@ -49,12 +65,16 @@ class SearchResult:
         model: the candidates that make the space together.
         held_out: their retrieval on validation.
         share: mean sigma_1^2 / k_i there.
+        chance: mean reciprocal rank of a random order there.
+        planned: how many recipes a fit without a budget tries.
     """
 
     tried: tuple[Recipe, ...]
     model: Model
     held_out: HeldOut
     share: float
+    chance: float
+    planned: int
 
 
 def choose_members(embeddings: Sequence[Tensor], present: Tensor, relevance: Relevance | None = None) -> list[int]:
@@ -85,46 +105,89 @@ def choose_members(embeddings: Sequence[Tensor], present: Tensor, relevance: Rel
     return order[: max(i + 1 for i, values in enumerate(together) if good(values))]
 
 
+@dataclass(frozen=True)
+class _Entry:
+    """A candidate before it runs; without steps it is a closed form."""
+
+    start: Start
+    name: str
+    objective: str
+    dropout: float
+    steps: int
+
+
 def search(ctx: FitContext, plan: Plan) -> SearchResult:
-    """Try every candidate and choose the members."""
-    ctx.hooks.stage("closed-form starts")
-    starts = choose_starts(ctx, plan)
+    """Try the candidates and choose the members.
+
+    Closed forms first, then training, from the best closed form on. A run stops when it is over its peak or cannot
+    reach the best of those before it (``Race``).
+    """
+    ctx.hooks.stage("closed forms")
+    began = time.monotonic()
+    starts = [replace(start, data=whiten(start.data, start.init)) for start in choose_starts(ctx, plan)]
+    race = Race(plan.deadline, refit=plan.refit, stops_early=_methods_stand_in(ctx.settings))
+    race.reserve((time.monotonic() - began) / 2)  # a refit solves once what the search compared
     ctx.hooks.stage("training")
-    return _choose(ctx, plan, [one for form, data in starts for one in _candidates_of(ctx, plan, form, data)])
+    entries = _entries(ctx, plan, starts)
+    tried: list[Candidate] = []
+    for number, entry in enumerate(entries, start=1):
+        late: bool = ctx.world.agree(race.late)
+        if tried and late and entry.steps:
+            break
+        ctx.hooks.candidate(number, len(entries), entry.name)
+        tried.append(_try(ctx, plan, entry, race))
+    result = _choose(ctx, plan, tried)
+    planned = len(entries) + len(plan.kinds) - len({entry.start.form.config.features.kind for entry in entries})
+    return replace(result, planned=planned)
 
 
-def _candidates_of(ctx: FitContext, plan: Plan, form: ClosedForm, data: ProjectedData) -> Iterator[Candidate]:
-    init = solve_gcca_init(data, form.config, ctx.solver, ctx.world)
-    whitened = whiten(data, init)
-    rows = plan.train[ctx.trainable[plan.train]]
-    optional = closed_form_stands_in(ctx.settings)
-    for name, objective, dropout, steps in _recipes(ctx, plan, form.config.features.kind):
-        if steps and optional and plan.deadline is not None and ctx.world.agree(time.monotonic() > plan.deadline):
-            continue
-        trained = ctx.run.train(
-            whitened,
-            init,
-            stage=name,
-            objective=objective,
-            dropout=dropout,
-            rows=rows,
-            validation=plan.validation,
-            plan=replace(plan.schedule, steps=steps),
-            deadline=plan.deadline,
-        )
-        optional = True
-        best = trained.best
-        recipe = Recipe(name, objective, form, dropout, trained.history[0], best, trained.learned, best.step)
-        yield Candidate(recipe, trained, whitened)
+def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
+    race.begin()
+    start = entry.start
+    trained = ctx.run.train(
+        start.data,
+        start.init,
+        stage=entry.name,
+        objective=entry.objective,
+        dropout=entry.dropout,
+        rows=plan.train[ctx.trainable[plan.train]],
+        validation=plan.validation,
+        plan=replace(plan.schedule, steps=entry.steps),
+        is_over=race.is_over,
+    )
+    best, history = trained.best, trained.history
+    held = plan.validation
+    embedded = embed(trained.encoder, start.data, held.rows)
+    present = torch.from_numpy(ctx.dataset.present[held.rows])
+    ranks = reciprocal_ranks_by_instance(embedded, present, held.relevance)
+    race.finish(history, best, float(ranks.std()) / len(ranks) ** 0.5)
+    recipe = Recipe(
+        entry.name, entry.objective, start.form, entry.dropout, history[0], best, trained.learned, best.step
+    )
+    return Candidate(recipe, trained, start.data, embedded)
 
 
-def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str, float, int]]:
-    """Yield name, objective, dropout and steps of every candidate of a kind of components: first its closed form."""
+def _methods_stand_in(settings: FitSettings) -> bool:
+    return closed_form_stands_in(replace(settings, trained=False))
+
+
+def _entries(ctx: FitContext, plan: Plan, starts: Sequence[Start]) -> list[_Entry]:
+    entries: list[_Entry] = []
+    if closed_form_stands_in(ctx.settings) or not plan.schedule.steps:
+        first = objectives_of(ctx.settings)[0]
+        entries += [_Entry(start, f"{start.form.config.features.kind} start", first, 0.0, 0) for start in starts]
+    if plan.schedule.steps:
+        entries += [
+            _Entry(start, name, objective, dropout, plan.schedule.steps)
+            for start in starts
+            for name, objective, dropout in _recipes(ctx, plan, start.form.config.features.kind)
+        ]
+    return entries
+
+
+def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str, float]]:
+    """Yield name, objective and dropout of every candidate of a kind of components that is trained."""
     objectives = objectives_of(ctx.settings)
-    if closed_form_stands_in(ctx.settings):
-        yield f"{kind} start", objectives[0], 0.0, 0
-    if not plan.schedule.steps:
-        return
     if ctx.settings.dropout is not None:
         dropouts: tuple[float, ...] = (ctx.settings.dropout,)
     else:
@@ -132,17 +195,17 @@ def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str,
         dropouts = DROPOUTS if plan.few and kind != "kernel" else DROPOUTS[:1]
     for objective in objectives:
         for dropout in dropouts:
-            name = " ".join([kind, *([objective] if len(objectives) > 1 else []), f"dropout {dropout:g}"])
-            yield name, objective, dropout, plan.schedule.steps
+            named = [objective] if len(objectives) > 1 else []
+            yield " ".join([kind, *named, f"dropout {dropout:g}"]), objective, dropout
 
 
 def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchResult:
     held = plan.validation
     present = torch.from_numpy(ctx.dataset.present[held.rows])
     # A run whose best was its start is that start.
-    useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step]
-    alone = ctx.settings.dim is not None or not closed_form_stands_in(ctx.settings)
-    judged = [embed(c.trained.encoder, c.data, held.rows) for c in useful]
+    useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step or ctx.settings.trained]
+    alone = ctx.settings.dim is not None or not _methods_stand_in(ctx.settings)
+    judged = [c.embedded for c in useful]
     if alone:  # the dimension asked for is that of one member
         chosen = [max(range(len(useful)), key=lambda i: useful[i].recipe.best.quality)]
     else:
@@ -163,4 +226,6 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
         model,
         HeldOut(*ctx.world.agree(held_out_retrieval(together, present, held.labels, held.relevance))),
         ctx.world.agree(mean_share(together, present)),
+        chance_of(present),
+        len(tried),
     )

@@ -2,20 +2,24 @@
 
 Features that are in one space already (the towers of one contrastive encoder) can be better as they are, centred,
 than any map learned from few instances: where all modalities have equally many columns, that is one more candidate.
+
+The search is cheap where it only compares: feature maps and ridges are compared on a sample of the training and
+validation instances, on the leading components, at a few powers and dimensions. What is chosen is solved once on all.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from pmrl_cli.closed_form.columns import ProjectionFitter
-from pmrl_cli.closed_form.gcca import gcca
-from pmrl_cli.closed_form.init import GccaConfig, power_weights
+from pmrl_cli.closed_form.columns import LANDMARKS, ProjectionFitter
+from pmrl_cli.closed_form.gcca import Gcca, gcca
+from pmrl_cli.closed_form.init import GccaConfig, Initialization, power_weights, scaled_init
 from pmrl_cli.closed_form.projected import ProjectedData, project
 from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.errors import DataError, UsageError
@@ -23,17 +27,29 @@ from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.result import ClosedForm
 from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval
-from pmrl_cli.training.run import make, objectives_of
 from pmrl_cli.training.settings import FitSettings
 
-__all__ = ["choose_starts"]
+__all__ = ["Start", "choose_starts", "landmarks_of"]
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 COMPARED = (0.03, 0.3)
-"""Ridges at which feature maps are compared; the best map is then solved with all."""
+"""Ridges at which feature maps are compared; from the better one the search climbs to its best neighbour."""
 
 DIMS = (16, 32, 64, 128, 256)
 POWERS = (0.5, 1.0, 2.0, 3.0)
+
+FEW_DIMS, FEW_POWERS = (32, 128), (1.0, 2.0)
+"""Dimensions and powers at which feature maps and ridges are compared."""
+
+FAST_RIDGE, FAST_POWER, FAST_DIM = 0.1, 1.0, 128
+FAST_LANDMARKS = 512
+"""The one closed form of each kind that ``--fast`` solves, of squashed features."""
+
+KERNEL_SHARE = 0.25
+"""Of a budget that may be over before kernel components are tried, which take longer than linear ones."""
+
+LEADING = 1024
+"""Components of all modalities together on which ridges are compared: on fewer, too small a ridge does best."""
 
 GIVEN_DIM = 2048
 """Features as given are tried up to this many columns: contrastive encoders have fewer, and their maps are dense."""
@@ -41,146 +57,218 @@ GIVEN_DIM = 2048
 CHOOSING_ROWS = 20_000
 """Feature maps are compared on at most this many training instances, chosen by hash."""
 
-KINDS = {"linear": ("linear",), "mlp": ("linear",), "kernel": ("kernel",), "auto": ("linear", "kernel")}
-"""The kinds of components that each ``--adapter`` tries."""
+COMPARING = 1000
+"""Validation instances that are ranked where feature maps and ridges are compared."""
 
 
-class _Projector:
-    """Projects the data by each feature map that is compared.
+@dataclass(frozen=True)
+class Start:
+    """Where the candidates of one kind of components start.
 
-    Maps are compared on a sample of the training instances; what is chosen is fitted on all of them.
+    Args:
+        form: the closed form.
+        init: its solution.
+        data: the projected instances, not whitened yet.
     """
 
-    def __init__(self, ctx: FitContext, plan: Plan) -> None:
-        self._ctx, self._validation = ctx, plan.validation.rows
-        sample = ctx.dataset.smallest_by_hash(plan.train, CHOOSING_ROWS, ctx.settings.seed)
-        self._sample = ProjectionFitter(ctx.dataset, sample, seed=ctx.settings.seed, world=ctx.world)
-        self.samples = sample is not plan.train
-        self._all = (
-            ProjectionFitter(ctx.dataset, plan.train, seed=ctx.settings.seed, world=ctx.world)
-            if self.samples
-            else self._sample
-        )
-
-    def project(self, features: FeatureMap, *, sample: bool) -> ProjectedData:
-        fitter = self._sample if sample else self._all
-        return project(
-            self._ctx.dataset,
-            np.union1d(fitter.train, self._validation),
-            fitter.train,
-            fitter.fit(features),
-            cross=features.kind != "given",
-            scratch=self._ctx.scratch,
-            world=self._ctx.world,
-        )
+    form: ClosedForm
+    init: Initialization
+    data: ProjectedData
 
 
-def choose_starts(ctx: FitContext, plan: Plan) -> list[tuple[ClosedForm, ProjectedData]]:
-    """Return, for each kind of components, the best closed form and the projected data.
+def landmarks_of(settings: FitSettings) -> int:
+    """Return how many landmarks a kernel has at most."""
+    return FAST_LANDMARKS if settings.fast else LANDMARKS
 
-    Both ways to keep features from running away are tried, and for linear components the features as they are, with
-    every ridge, power and dimension. Where features as they are do best among the linear, other kinds that do worse
-    are left out.
+
+def choose_starts(ctx: FitContext, plan: Plan) -> list[Start]:
+    """Return the best closed form of each kind of components, the best first.
+
+    Both ways to keep features from running away are tried on linear components, and the better one is taken for
+    kernel components too. Features as they are are tried where all modalities have equally many columns. Where those
+    do best among the linear, other kinds that do worse are left out.
 
     Raises: UsageError if the dimension asked for is more than the components of all modalities together; DataError
         for too few instances, or a constant modality.
     """
-    projector = _Projector(ctx, plan)
-    starts = [_best_of_kind(ctx, plan, kind, projector) for kind in _kinds(ctx.settings)]
-    first = starts[0][0]
+    search = _Search(ctx, plan)
+    linear = search.compared("linear")
+    starts = [search.solved(linear)] if "linear" in plan.kinds else []
+    if "kernel" in plan.kinds and not (starts and plan.is_past(KERNEL_SHARE, ctx)):
+        squash = max(linear, key=_mrr).config.features.squash
+        starts.append(search.solved(search.ridges(FeatureMap("kernel", squash=squash))))
+    first = starts[0].form
     if first.config.features.kind == "given":
         # They share a space: what is worse than it on its own came from another one, and would only blur it.
-        starts = [start for start in starts if start[0].held_out.mrr >= first.held_out.mrr]
-    return starts
+        starts = [start for start in starts if start.form.held_out.mrr >= first.held_out.mrr]
+    return sorted(starts, key=lambda start: -start.form.held_out.mrr)
 
 
-def _kinds(settings: FitSettings) -> tuple[str, ...]:
-    linear = any(make(settings, name).linear_components for name in objectives_of(settings))
-    return KINDS["mlp" if linear else settings.adapter]
+class _Search:
+    """Compares closed forms; every projection, moment and solution is computed once."""
 
+    def __init__(self, ctx: FitContext, plan: Plan) -> None:
+        self._ctx = ctx
+        self._validation = plan.validation
+        few = ctx.dataset.smallest_by_hash(plan.validation.rows, COMPARING, ctx.settings.seed)
+        self._few = plan.validation.part(few)
+        sample = ctx.dataset.smallest_by_hash(plan.train, CHOOSING_ROWS, ctx.settings.seed)
+        landmarks = landmarks_of(ctx.settings)
+        self._sample = ProjectionFitter(
+            ctx.dataset, sample, seed=ctx.settings.seed, landmarks=landmarks, world=ctx.world
+        )
+        self._all = self._sample
+        if sample is not plan.train:
+            self._all = ProjectionFitter(
+                ctx.dataset, plan.train, seed=ctx.settings.seed, landmarks=landmarks, world=ctx.world
+            )
+        self._projected: dict[FeatureMap, ProjectedData] = {}
 
-def _best_of_kind(ctx: FitContext, plan: Plan, kind: str, projector: _Projector) -> tuple[ClosedForm, ProjectedData]:
-    maps = [FeatureMap(kind, squash=squash) for squash in (False, True)]
-    dims = set(ctx.dataset.dims)
-    if kind == "linear" and len(dims) == 1 and max(dims) <= GIVEN_DIM and ctx.settings.dim in (None, *dims):
-        maps.append(FeatureMap("given", squash=False))
-    found: list[ClosedForm] = []
-    kept: ProjectedData | None = None
-    for features in maps:
-        data = projector.project(features, sample=True)
-        found.append(_best(_judged(ctx, plan, data, features, COMPARED)))
-        if kept is None or found[-1] is max(found, key=lambda form: form.held_out.mrr):
-            kept = data
-    best = _best(found)
-    if kept is None or projector.samples:
-        kept = projector.project(best.config.features, sample=False)
-    solved = _best(_judged(ctx, plan, kept, best.config.features, RIDGES))
-    return replace(solved, compared=best.compared + solved.compared), kept
+    def compared(self, kind: str) -> list[ClosedForm]:
+        """Return the closed forms of every feature map of a kind that were compared."""
+        if self._ctx.settings.fast:
+            return self._at(FeatureMap(kind, squash=True), FAST_RIDGE) + self._given_if_comparable()
+        maps = [FeatureMap(kind, squash=squash) for squash in (False, True)]
+        forms = [form for features in maps for form in self.ridges(features, COMPARED)]
+        best = max(forms, key=_mrr)
+        forms += self._climb(
+            best, [form.config.ridge for form in forms if form.config.features == best.config.features]
+        )
+        forms += self._given_if_comparable()
+        self._keep(max(forms, key=_mrr).config.features)
+        return forms
 
+    def ridges(self, features: FeatureMap, ridges: Sequence[float] | None = None) -> list[ClosedForm]:
+        """Return closed forms of a feature map at some ridges, or at those that lead to the best."""
+        if self._ctx.settings.fast:
+            return self._at(features, FAST_RIDGE)
+        if ridges is not None:
+            return [form for ridge in ridges for form in self._at(features, ridge)]
+        forms = self.ridges(features, COMPARED)
+        return forms + self._climb(max(forms, key=_mrr), list(COMPARED))
 
-def _judged(
-    ctx: FitContext, plan: Plan, data: ProjectedData, features: FeatureMap, ridges: Sequence[float]
-) -> list[ClosedForm]:
-    if features.kind == "given":
-        found = [_given(data, plan.validation)]
-    else:
-        found = list(_solved(data, plan.validation, features, ridges, dim=ctx.settings.dim, solver=ctx.solver))
-    # Rank 0 chooses: elsewhere a number may be rounded otherwise.
-    quality = ctx.world.agree([form.held_out for form in found])
-    return [replace(form, held_out=HeldOut(*of_one)) for form, of_one in zip(found, quality, strict=True)]
+    def _climb(self, best: ClosedForm, done: list[float]) -> list[ClosedForm]:
+        # The held-out rank has one peak along the ridge: from the better of two go on while it gets better.
+        forms: list[ClosedForm] = []
+        while True:
+            at = RIDGES.index(best.config.ridge)
+            nearby = [ridge for ridge in RIDGES[max(0, at - 1) : at + 2] if ridge not in done]
+            if not nearby:
+                return forms
+            done += nearby
+            found = [form for ridge in nearby for form in self._at(best.config.features, ridge)]
+            forms += found
+            best = max([best, *found], key=_mrr)
 
+    def _at(self, features: FeatureMap, ridge: float) -> list[ClosedForm]:
+        data = self._of(features)
+        asked = self._ctx.settings.dim
+        cross, variances = data.cross, data.variances
+        if asked is None:
+            cross = cross.leading(LEADING // len(cross.dims))
+            variances = tuple(v[:d] for v, d in zip(variances, cross.dims, strict=True))
+        fast = self._ctx.settings.fast
+        dims = _dims(asked, sum(cross.dims), (FAST_DIM,) if fast else FEW_DIMS)
+        solution = gcca(cross, variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver)
+        return self._judged(
+            features, ridge, solution, data, self._few, product((FAST_POWER,) if fast else FEW_POWERS, dims)
+        )
 
-def _given(data: ProjectedData, validation: ValidationSet) -> ClosedForm:
-    held = data.positions(validation.rows)
-    outputs = [torch.from_numpy(np.ascontiguousarray(components[held])) for components in data.components]
-    quality = _judge(outputs, torch.from_numpy(data.present[held]), validation)
-    return ClosedForm(GccaConfig(FeatureMap("given", squash=False), 0.0, 0.0, outputs[0].shape[1]), quality)
-
-
-def _solved(
-    data: ProjectedData,
-    validation: ValidationSet,
-    features: FeatureMap,
-    ridges: Sequence[float],
-    *,
-    dim: int | None,
-    solver: str,
-) -> Iterator[ClosedForm]:
-    # One eigen-decomposition a ridge; dimensions and powers are read off it.
-    dims = _dims(dim, sum(data.cross.dims))
-    held = data.positions(validation.rows)
-    present = torch.from_numpy(data.present[held])
-    held_out = [torch.from_numpy(np.ascontiguousarray(components[held])) for components in data.components]
-    for ridge in ridges:
-        solution = gcca(data.cross, data.variances, ridge=ridge, dim=max(dims), solver=solver)
+    def _judged(
+        self,
+        features: FeatureMap,
+        ridge: float,
+        solution: Gcca,
+        data: ProjectedData,
+        validation: ValidationSet,
+        grid: Iterable[tuple[float, int]],
+    ) -> list[ClosedForm]:
+        held = data.positions(validation.rows)
+        present = torch.from_numpy(data.present[held])
         directions = [
-            components @ torch.from_numpy((whiten[:, None] * maps).astype(np.float32))
-            for components, whiten, maps in zip(held_out, solution.whiten, solution.maps, strict=True)
+            torch.from_numpy(array[held, : len(maps)] @ (whiten[:, None] * maps).astype(np.float32))
+            for array, whiten, maps in zip(data.components, solution.whiten, solution.maps, strict=True)
         ]
-        for power in POWERS:
+        forms = []
+        for power, dim in grid:
             weight = torch.from_numpy(power_weights(solution.correlations, power).astype(np.float32))
-            for d in dims:
-                quality = _judge([y[:, :d] * weight[:d] for y in directions], present, validation)
-                yield ClosedForm(GccaConfig(features, ridge, power, d), quality)
+            quality = _quality([y[:, :dim] * weight[:dim] for y in directions], present, validation)
+            forms.append(ClosedForm(GccaConfig(features, ridge, power, dim), quality))
+        return self._agreed(forms)
+
+    def _given_if_comparable(self) -> list[ClosedForm]:
+        dims = set(self._ctx.dataset.dims)
+        if len(dims) > 1 or max(dims) > GIVEN_DIM or self._ctx.settings.dim not in (None, *dims):
+            return []
+        features = FeatureMap("given", squash=False)
+        data = self._of(features)
+        held = data.positions(self._few.rows)
+        outputs = [torch.from_numpy(np.ascontiguousarray(array[held])) for array in data.components]
+        quality = _quality(outputs, torch.from_numpy(data.present[held]), self._few)
+        return self._agreed([ClosedForm(GccaConfig(features, 0.0, 0.0, outputs[0].shape[1]), quality)])
+
+    def _agreed(self, forms: list[ClosedForm]) -> list[ClosedForm]:
+        # Rank 0 chooses: elsewhere a number may be rounded otherwise.
+        quality = self._ctx.world.agree([form.held_out for form in forms])
+        return [replace(form, held_out=HeldOut(*of_one)) for form, of_one in zip(forms, quality, strict=True)]
+
+    def solved(self, compared: Sequence[ClosedForm]) -> Start:
+        """Solve the best of the forms that were compared, on all training instances; powers and dimensions anew."""
+        config = _best(compared).config
+        data = self._of(config.features, sample=self._all is self._sample)
+        if config.features.kind == "given":
+            init = scaled_init(data, config, None, self._ctx.world)
+            form = _best(compared)
+        else:
+            fast = self._ctx.settings.fast
+            dims = _dims(self._ctx.settings.dim, sum(data.cross.dims), (FAST_DIM,) if fast else DIMS)
+            solution = gcca(data.cross, data.variances, ridge=config.ridge, dim=max(dims), solver=self._ctx.solver)
+            grid = product((FAST_POWER,) if fast else POWERS, dims)
+            found = self._judged(config.features, config.ridge, solution, data, self._validation, grid)
+            form = replace(_best(found), compared=len(found) + len(compared))
+            init = scaled_init(data, form.config, solution, self._ctx.world)
+        return Start(form, init, self._projected.pop(config.features))
+
+    def _of(self, features: FeatureMap, *, sample: bool = True) -> ProjectedData:
+        fitter = self._sample if sample else self._all
+        if features not in self._projected or not sample:
+            self._projected[features] = project(
+                self._ctx.dataset,
+                np.union1d(fitter.train, self._validation.rows),
+                fitter.train,
+                fitter.fit(features),
+                cross=features.kind != "given",
+                scratch=self._ctx.scratch,
+                world=self._ctx.world,
+            )
+        return self._projected[features]
+
+    def _keep(self, features: FeatureMap) -> None:
+        # What lost holds as much memory as what won.
+        self._projected = {key: data for key, data in self._projected.items() if key == features}
 
 
-def _dims(asked: int | None, most: int) -> Sequence[int]:
+def _dims(asked: int | None, most: int, tried: Sequence[int]) -> Sequence[int]:
     if asked is not None and asked > most:
         what = "dimension larger than the features can fill"
         raise UsageError(what, found=f"--dim {asked}", expected=f"{most} or less", next_step="Lower it.")
     if asked is not None:
         return (asked,)
-    return sorted({min(dim, most) for dim in DIMS})
+    return sorted({min(dim, most) for dim in tried})
 
 
-def _judge(outputs: Sequence[Tensor], present: Tensor, validation: ValidationSet) -> HeldOut:
-    vectors = torch.nn.functional.normalize(torch.stack(list(outputs), dim=1), dim=2)
-    return held_out_retrieval(vectors, present, validation.labels, validation.relevance)
+def _quality(outputs: Sequence[Tensor], present: Tensor, validation: ValidationSet) -> HeldOut:
+    unit = torch.nn.functional.normalize(torch.stack(list(outputs), dim=1), dim=2)
+    return held_out_retrieval(unit, present, validation.labels, validation.relevance)
+
+
+def _mrr(form: ClosedForm) -> float:
+    return form.held_out.mrr
 
 
 def _best(forms: Sequence[ClosedForm]) -> ClosedForm:
     # Ties keep the earlier one.
-    best = max(forms, key=lambda form: form.held_out.mrr)
+    best = max(forms, key=_mrr)
     if np.isnan(best.held_out.mrr):
         what = "too few held-out instances"
         raise DataError(
@@ -189,4 +277,4 @@ def _best(forms: Sequence[ClosedForm]) -> ClosedForm:
             expected="enough to choose by (tens or more)",
             next_step="Give more instances or raise --validation.",
         )
-    return replace(best, compared=sum(form.compared for form in forms))
+    return replace(best, compared=len(forms))

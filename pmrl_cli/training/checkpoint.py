@@ -10,9 +10,8 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-import torch
 from torch import Tensor, nn
 
 from pmrl_cli.errors import Place, StateError
@@ -24,6 +23,18 @@ from pmrl_cli.world import ALONE, World
 __all__ = ["Checkpoint", "Saved"]
 
 STATE = "checkpoint.json"
+
+
+class Optimiser(Protocol):
+    """What has a state as torch's optimisers have it."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        ...
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Take over a state."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -53,7 +64,7 @@ class Checkpoint:
         self,
         encoder: nn.Module,
         terms: nn.Module,
-        optimiser: torch.optim.Optimizer,
+        optimiser: Optimiser,
         *,
         step: int,
         since: int,
@@ -92,9 +103,7 @@ class Checkpoint:
             if old.name not in (state_file, STATE):
                 remove(old)
 
-    def load(
-        self, encoder: nn.Module, terms: nn.Module, optimiser: torch.optim.Optimizer, world: World = ALONE
-    ) -> Saved | None:
+    def load(self, encoder: nn.Module, terms: nn.Module, optimiser: Optimiser, world: World = ALONE) -> Saved | None:
         """Restore a saved state into the three and return the rest; None if there is none.
 
         Raises: StateError if it was saved for other data, settings or start, or has changed since it was saved.

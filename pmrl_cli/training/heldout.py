@@ -20,6 +20,7 @@ __all__ = [
     "HELD_OUT_LIMIT",
     "HeldOut",
     "ValidationSet",
+    "chance_of",
     "held_out_retrieval",
     "mean_share",
     "reciprocal_ranks_by_instance",
@@ -49,6 +50,11 @@ class ValidationSet(NamedTuple):
     rows: npt.NDArray[np.int64]
     relevance: Relevance
     labels: npt.NDArray[np.int64] | None = None
+
+    def part(self, rows: npt.NDArray[np.int64]) -> ValidationSet:
+        """Return those with the row numbers, which ascend and are among its own."""
+        at = np.searchsorted(self.rows, rows)
+        return ValidationSet(rows, self.relevance.take(at), None if self.labels is None else self.labels[at])
 
 
 def _ranks(embeddings: Tensor, present: Tensor, relevance: Relevance | None) -> list[Ranks]:
@@ -81,6 +87,19 @@ def held_out_retrieval(
     mrr = [float(reciprocal_ranks(r).mean()) for r in ranks]
     r1 = [float(hits(r, 1).mean()) for r in ranks]
     return HeldOut(sum(mrr) / len(mrr), sum(r1) / len(r1))
+
+
+def chance_of(present: Tensor) -> float:
+    """Return the mean reciprocal rank of a random order, mean over the same pairs; NaN if there are none.
+
+    Of n candidates, one of which is right, it is (1 + 1/2 + ... + 1/n) / n.
+
+    Args:
+        present: (N, K) bool.
+    """
+    galleries = [int((present[:, m] & present[:, n]).sum()) for m, n in permutations(range(present.shape[1]), 2)]
+    each = [float(np.sum(1 / np.arange(1, n + 1)) / n) for n in galleries if n > 1]
+    return sum(each) / len(each) if each else float("nan")
 
 
 def _class_retrieval(embeddings: Tensor, present: Tensor, labels: Tensor) -> HeldOut:

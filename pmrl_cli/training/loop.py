@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -94,7 +94,7 @@ class TrainContext:
         ids_of: ids of training instances by number, to name some in an error.
         report: called at each evaluation.
         should_stop: asked at each step; True, in any process, saves a checkpoint and raises.
-        deadline: on the monotonic clock of rank 0; the first evaluation after it is the last.
+        is_over: asked in rank 0 after each evaluation, with those so far, whether it was the last.
         world: the processes that train together.
     """
 
@@ -108,7 +108,7 @@ class TrainContext:
     ids_of: Callable[[list[int]], list[str]]
     report: Callable[[Progress, Schedule], None] = lambda *_: None
     should_stop: Callable[[], bool] = lambda: False
-    deadline: float | None = None
+    is_over: Callable[[Sequence[Progress]], bool] = lambda _: False
     world: World = ALONE
 
 
@@ -158,7 +158,7 @@ def train(trainee: Trainee, data: TrainingData, validation: Validation | None, c
     encoder.load_state_dict(loop.best_state)
     encoder.to("cpu").eval()
     trainee.method.finish(encoder, _local_batches(data, context.world))
-    best = loop.history[-1] if validation is None else best_line(loop.history, start=trainee.may_stay)
+    best = loop.history[-1] if validation is None else best_line(loop.history, start=loop.may_stay)
     return TrainResult(encoder, tuple(loop.history), best, trainee.terms.learned())
 
 
@@ -176,7 +176,8 @@ class _Loop:
     def __init__(
         self, trainee: Trainee, data: TrainingData, validation: Validation | None, context: TrainContext
     ) -> None:
-        self._encoder, self._terms, self._may_stay = trainee.encoder, trainee.terms, trainee.may_stay
+        self._encoder, self._terms = trainee.encoder, trainee.terms
+        self.may_stay = trainee.may_stay and not context.settings.trained
         self._context, self._settings = context, context.settings
         settings = context.settings
         options = StepOptions(settings.learning_rate, settings.mixup, settings.seed, context.bf16)
@@ -222,10 +223,9 @@ class _Loop:
         if self.step >= context.schedule.steps:
             return True
         if self._evaluator is not None:
-            waited = len(self.history) - 1 - self.history.index(best_line(self.history, start=self._may_stay))
-        asks = context.deadline is not None and self._since == 0
-        late = asks and context.world.agree(time.monotonic() > (context.deadline or 0))
-        return waited >= self._settings.patience or late
+            waited = len(self.history) - 1 - self.history.index(best_line(self.history, start=self.may_stay))
+        over = self._since == 0 and context.world.agree(context.is_over(self.history))
+        return waited >= self._settings.patience or over
 
     def advance(self, batch: Batch) -> None:
         """Take a step, and what is due after it: an evaluation, a checkpoint.
@@ -282,7 +282,7 @@ class _Loop:
         epoch = step / self.sampler.per_epoch
         line = Progress(context.stage, step, epoch, loss, share, quality.mrr, quality.r1, means, statistics)
         self.history.append(line)
-        if self._evaluator is None or line is best_line(self.history, start=self._may_stay):
+        if self._evaluator is None or line is best_line(self.history, start=self.may_stay):
             state = self._encoder.state_dict().items()
             self.best_state = {name: tensor.detach().cpu().clone() for name, tensor in state}
         self._sums, self._since = {}, 0

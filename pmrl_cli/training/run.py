@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +63,8 @@ def needs_of(settings: FitSettings) -> frozenset[str]:
 
 def closed_form_stands_in(settings: FitSettings) -> bool:
     """Return whether a closed form may be chosen instead of what the methods and terms of a fit train."""
+    if settings.trained:
+        return False
     methods = all(make(settings, name).closed_form_stands_in for name in objectives_of(settings))
     return methods and all(make_term(name).closed_form_stands_in for name in settings.terms)
 
@@ -145,7 +147,7 @@ class Run:
         rows: npt.NDArray[np.int64],
         validation: ValidationSet | None,
         plan: Schedule,
-        deadline: float | None = None,
+        is_over: Callable[[Sequence[Progress]], bool] = lambda _: False,
         continuation: Continuation | None = None,
     ) -> TrainResult:
         """Train an encoder from a closed form.
@@ -159,8 +161,8 @@ class Run:
             rows: (n_train,) row numbers of the instances that train, of all processes.
             validation: those that choose, which every process holds; None trains unjudged.
             plan: schedule.
-            deadline: on the monotonic clock.
-            continuation: what the encoder goes on from; None starts afresh.
+        is_over: Callable[[Sequence[Progress]], bool] = lambda _: False,
+        continuation: Continuation | None = None,
         """
         method = make(self.settings, objective)
         labels = self.labels if "labels" in method.needs else None
@@ -211,7 +213,7 @@ class Run:
             lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
             self.report,
             self.should_stop,
-            deadline,
+            is_over,
             self.world,
         )
         held_out = None

@@ -82,6 +82,8 @@ class FitSettings:
         learning_rate: of AdamW.
         dropout: share of an adapter's input scores zeroed in training; None tries 0 and 0.5 where there are few
             instances and lets validation choose.
+        fast: only solve closed forms, of linear and kernel components, at a default ridge.
+        trained: choose among trained weights alone, even where a closed form ranks better.
         mixup: a of the Beta(a, a) by which training instances are mixed; 0 mixes none.
         continue_from: folder of a model whose members train on and whose space new modalities join; None fits anew.
         protect: what of that model's training stays: ``input``, the vectors of what it was trained on, exactly;
@@ -89,7 +91,7 @@ class FitSettings:
             first order, as published; ``none``, nothing.
         protect_energy: fraction of the energy of earlier inputs whose directions are protected.
         mispaired: share of instances known to be mispaired; as many, the most suspect, do not train.
-        budget: seconds the search may take, the refit in half of them; None tries everything.
+        budget: seconds a fit may take; what does not fit in is not tried. None tries everything.
         patience: evaluations without a better held-out retrieval before training stops.
         refit: after validation has chosen, train anew on train and validation together; None does so where there
             are few instances.
@@ -151,6 +153,17 @@ class FitSettings:
     dropout: float | None = flag(
         None, "--dropout", help="Share of input scores zeroed in training (default: chosen).", panel="How long"
     )
+    fast: bool = flag(
+        False,
+        "--fast",
+        help="Closed forms only, linear and kernel, at a default ridge: no search and no training.",
+        panel="How long",
+    )
+    trained: bool = flag(
+        False,
+        "--trained",
+        help="Keep trained weights even where a closed form ranks better.",
+    )
     mixup: float = flag(
         0.0,
         "--mixup",
@@ -164,7 +177,7 @@ class FitSettings:
         None,
         "--budget",
         metavar="TIME",
-        help="Stop the search after it, as in 90s, 5m, 2h.",
+        help="End within it, counted from the start of the command, as in 90s, 5m, 2h.",
         parse=parse_seconds,
         panel="How long",
     )

@@ -11,6 +11,7 @@ from pmrl_cli.batch import Inputs, Loss
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.methods.protocol import Update
 from pmrl_cli.terms.weighted import WeightedTerms
+from pmrl_cli.training.adamw import AdamW
 from pmrl_cli.training.draws import seed_torch
 from pmrl_cli.training.loader import Batch, map_inputs, tensors_of
 from pmrl_cli.world import ALONE, World
@@ -110,20 +111,19 @@ class Step:
             # The fused optimiser pairs a parameter with its moments by their places in memory, and moments that are
             # read from a checkpoint lie row after row.
             parameter.data = parameter.data.contiguous()
-        groups = [
-            {"params": list(encoder.parameters()), "weight_decay": WEIGHT_DECAY},
-            {"params": list(terms.parameters()), "weight_decay": 0.0},
-        ]
+        groups = [(list(encoder.parameters()), WEIGHT_DECAY), (list(terms.parameters()), 0.0)]
         device = self.parameters[0].device
         # Mixing draws its proportion on the host, and processes exchange through it.
         without_host = world.size == 1 and not options.mixup and encoder.on_device and terms.on_device
         self._captures = device.type == "cuda" and without_host and (update is None or update.on_device)
-        self.optimiser = torch.optim.AdamW(
-            [g for g in groups if g["params"]], lr=options.learning_rate, fused=True, capturable=self._captures
-        )
         # Read by the fused kernel: 1 leaves parameters and moments as they are.
         self._bad = torch.zeros((), device=device)
-        self.optimiser.found_inf = self._bad  # type: ignore[attr-defined]
+        self.optimiser = AdamW(
+            [group for group in groups if group[0]],
+            learning_rate=options.learning_rate,
+            bad=self._bad,
+            capturable=self._captures,
+        )
         self._stop = torch.zeros((), device=device)
         self._captured: _Captured | None = None
 
@@ -143,7 +143,7 @@ class Step:
         if step is not None:
             seed_torch(self._options.seed, "objective", step)
         loss: Loss = self._terms(encoded, inputs, self._world.batch_group(batch.counts))
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimiser.zero_grad()
         loss.value.backward()  # type: ignore[no-untyped-call]
         return loss
 

@@ -13,6 +13,7 @@ from pmrl_cli.fit.fit import fit
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.training import loop
 from pmrl_cli.training import run as run_module
+from pmrl_cli.training.adamw import AdamW
 from pmrl_cli.training.loop import Interrupted
 from tests.training.test_fit import same, settings_for, simulate, weights
 
@@ -69,9 +70,9 @@ def test_weights_that_are_not_finite_are_never_saved(monkeypatch, tmp_path):
     monkeypatch.setattr(loop, "CHECKPOINT_SECONDS", -1.0)
 
     def poison(optimiser, *_arguments, **_options):
-        optimiser.param_groups[0]["params"][0].data.fill_(torch.nan)
+        optimiser.parameters[0].data.fill_(torch.nan)
 
-    monkeypatch.setattr(torch.optim.AdamW, "step", poison)
+    monkeypatch.setattr(AdamW, "step", poison)
     with pytest.raises(DivergedError, match="weights that are not finite after step 1"):
         fit(DATA, SETTINGS, checkpoint=tmp_path)
     steps = [json.loads(path.read_text(encoding="utf-8"))["step"] for path in tmp_path.rglob("checkpoint.json")]
