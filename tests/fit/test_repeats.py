@@ -48,7 +48,7 @@ def test_batches_know_which_instances_show_the_same_thing(monkeypatch):
     honest = run.train
 
     def recorded(*positional, **named):
-        seen.append(positional[3])
+        seen.append(positional[1])
         return honest(*positional, **named)
 
     monkeypatch.setattr(run, "train", recorded)
