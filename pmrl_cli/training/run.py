@@ -161,8 +161,8 @@ class Run:
             rows: (n_train,) row numbers of the instances that train, of all processes.
             validation: those that choose, which every process holds; None trains unjudged.
             plan: schedule.
-        is_over: Callable[[Sequence[Progress]], bool] = lambda _: False,
-        continuation: Continuation | None = None,
+            is_over: asked after each evaluation whether it was the last.
+            continuation: what the encoder goes on from; None starts afresh.
         """
         method = make(self.settings, objective)
         labels = self.labels if "labels" in method.needs else None
