@@ -56,6 +56,29 @@ def test_a_step_is_adamw_on_the_gradient_of_the_objective():
         torch.testing.assert_close(mine, wanted)
 
 
+class Halved:
+    """Takes back half of what the optimiser did to the encoder."""
+
+    on_device = True
+
+    def __call__(self, before, after):
+        for name, parameter in after.items():
+            parameter.lerp_(before[name], 0.5)
+
+
+def test_an_update_changes_what_the_optimiser_did_to_the_encoder_alone():
+    encoder, batch = drawn()
+    found = []
+    for update in (None, Halved()):
+        mine, terms = copy.deepcopy(encoder), terms_of("infonce")
+        Step(mine, terms, StepOptions(0.01), update)(1, batch)
+        found.append((mine, terms))
+    for start, whole, half in zip(encoder.parameters(), *(mine.parameters() for mine, _ in found), strict=True):
+        torch.testing.assert_close(half, (start + whole) / 2)
+    for whole, same in zip(*(terms.parameters() for _, terms in found), strict=True):
+        assert torch.equal(whole, same)
+
+
 class BadOnce(Term):
     """InfoNCE whose loss, or gradient, is not finite in its second call."""
 
@@ -123,7 +146,7 @@ def test_a_captured_step_is_the_step_and_capturing_changes_nothing(monkeypatch):
     found = []
     for captures in (False, True):
         mine = copy.deepcopy(encoder)
-        take_step = graph.step = Step(mine, terms_of("infonce"), StepOptions(0.01))
+        take_step = graph.step = Step(mine, terms_of("infonce"), StepOptions(0.01), Halved())
         take_step._captures = captures
         if captures:
             before = copy.deepcopy(mine.state_dict())
