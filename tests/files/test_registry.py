@@ -54,4 +54,5 @@ def test_a_format_registered_in_one_line_is_read_joined_ingested_and_inspected(
     assert [entry["ids"] for entry in found.modalities] == ["keys", "keys"]
     manifest = ingest_store([str(toy), third], tmp_path / "store", ReadOptions(join="inner"))
     assert [entry["name"] for entry in manifest["modalities"]] == ["left", "right", "third"]
-    assert ".toy" in inspect_files([str(tmp_path / "store" / "manifest.json")]).problems[0].expected
+    (tmp_path / "x.odd").write_text("?")
+    assert ".toy" in inspect_files([str(tmp_path / "x.odd")]).problems[0].expected

@@ -11,6 +11,7 @@ bytes that a checksum covers. Inputs follow from the seed and their number alone
 from __future__ import annotations
 
 import argparse
+import json
 import resource
 import shutil
 import sys
@@ -26,6 +27,7 @@ from random import Random
 import h5py
 import numpy as np
 import pyarrow as pa
+import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
@@ -79,6 +81,19 @@ def good_files(folder: Path) -> list[Good]:
     parts.write(ids, X)
     parts.close()
     (folder / "parts" / "part-00000-of-00001.parquet").rename(folder / "checked.parquet")
+    table = pa.table({"id": IDS, "embedding": list(X)})
+    feather.write_feather(table, folder / "a.feather", compression="uncompressed")
+    with pa.ipc.new_stream(folder / "a.arrows", table.schema) as writer:
+        writer.write_table(table, max_chunksize=16)
+    lines = [f"{i},{','.join(map(str, x))}\n" for i, x in zip(IDS, X.tolist(), strict=True)]
+    (folder / "a.csv").write_text(f"id,{','.join(f'f{k}' for k in range(DIM))}\n{''.join(lines)}")
+    objects = [json.dumps({"id": i, "embedding": x}) for i, x in zip(IDS, X.tolist(), strict=True)]
+    (folder / "a.jsonl").write_text("\n".join(objects) + "\n")
+    with h5py.File(folder / "each.h5", "w") as file:
+        for i, x in zip(IDS, X, strict=True):
+            file[i] = x
+    with h5py.File(folder / "a.h5mu", "w") as file:
+        file["mod/x/X"], file["mod/x/obs/_index"] = X, IDS
     np.save(folder / "a.npy", X)
     np.savez_compressed(folder / "a.npz", features=X, ids=np.array(IDS))
     save_file({"emb": X}, folder / "a.safetensors")

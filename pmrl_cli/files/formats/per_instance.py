@@ -83,7 +83,7 @@ def _names(folder: Path) -> list[str]:
     return [
         one.name
         for one in folder.iterdir()
-        if one.is_file() and not one.name.startswith(".") and one.suffix.lower() in registry.suffixes()
+        if one.is_file() and not one.name.startswith(".") and one.suffix.lower() in registry.suffixes(in_folders=True)
     ]
 
 

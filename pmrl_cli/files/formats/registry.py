@@ -26,6 +26,7 @@ class Format(NamedTuple):
         home: module with its ``probe``, imported where it runs.
         suffixes: of its files, in lower case.
         sniff: whether a folder is one; looks at names and small files only. None where it is no folder.
+        in_folders: a folder is searched for such files; others are read only if they are named.
         sandboxed: read in the reading process, for its library can be crashed by a malformed file.
     """
 
@@ -35,6 +36,7 @@ class Format(NamedTuple):
     suffixes: tuple[str, ...] = ()
     sniff: Callable[[Path], bool] | None = None
     sandboxed: bool = True
+    in_folders: bool = True
 
     @property
     def probe(self) -> Callable[[Path, ProbeOptions], Contents]:
@@ -68,6 +70,7 @@ FORMATS: list[Format] = [
     Format("mat", "MATLAB", _HERE + "mat", (".mat",)),
     Format("parquet", "Parquet", _HERE + "parquet", (".parquet", ".pq")),
     Format("csv", "CSV", _HERE + "csv", (".csv", ".tsv")),
+    Format("json", "JSON", _HERE + "json", (".json",), in_folders=False),
     Format("jsonl", "JSON lines", _HERE + "jsonl", (".jsonl", ".ndjson")),
     Format("arrow", "Arrow", _HERE + "arrow", (".arrow", ".arrows", ".feather", ".ipc")),
     Format("datasets", "Hugging Face datasets", _HERE + "datasets", sniff=_is_saved_dataset),
@@ -96,6 +99,6 @@ def format_named(name: str) -> Format:
     return {one.name: one for one in (*FORMATS, PER_INSTANCE)}[name]
 
 
-def suffixes() -> list[str]:
-    """Return every suffix that is read."""
-    return [suffix for one in FORMATS for suffix in one.suffixes]
+def suffixes(*, in_folders: bool = False) -> list[str]:
+    """Return every suffix that is read, or those for which a folder is searched."""
+    return [suffix for one in FORMATS for suffix in one.suffixes if one.in_folders or not in_folders]

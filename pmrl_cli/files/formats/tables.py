@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pmrl_cli.data.validate import SHOWN
 from pmrl_cli.errors import DataError, Place
@@ -40,6 +41,9 @@ __all__ = ["Opened", "Table", "contents_of", "from_batches", "in_turn"]
 
 _RUN = 8
 """Numbered numeric columns that together are one vector without being named as such."""
+
+_SEPARATOR = ", "
+"""Between the levels of an index of several, in the name of their column."""
 
 _LOOKED_AT = 64
 """Rows that tell what a column of lists or of text holds; reading holds the others to it."""
@@ -86,7 +90,7 @@ def contents_of(path: Path, opened: Opened, options: ProbeOptions, size: int, sp
     return Contents(
         str(path),
         tuple(look.vectors),
-        (*look.columns, *sides),
+        (*look.columns, *look.levels(), *sides),
         tuple(look.others),
         tuple(look.notes),
         ("split",) if splits else (),
@@ -182,6 +186,19 @@ class _Look:
                 Column(one.name, one.rows, one.nameable, one.load, one.name == self.index) for one in self.columns
             ]
 
+    def levels(self) -> list[Column]:
+        """Return the index of a frame with several levels as one column: their texts with ``|`` between."""
+        names = (self.ids or "").split(_SEPARATOR)
+        if len(names) < 2 or not all(name in self.table.schema.names for name in names):
+            return []
+        each = [self._column(name, self.table.schema.field(name).type) for name in names]
+
+        def load(*, text: bool = False) -> pa.Array:
+            parts = [one.load(text=True).cast(pa.large_string()) for one in each]
+            return pc.binary_join_element_wise(*parts, pa.scalar("|", pa.large_string()))
+
+        return [Column(self.ids or "", self.table.rows, nameable=True, load=load)]
+
     def _several(self, name: str, shape: str, *, poolable: bool) -> None:
         phrase = f"{name} ({self.table.rows} x {shape})"
         (self.unpooled if poolable else self.others).append(phrase)
@@ -200,7 +217,7 @@ class _Look:
                     start += len(batch)
                     yield block
 
-        ids = self.ids if self.ids in self.table.schema.names else None
+        ids = self.ids if self.ids in (*self.table.schema.names, *(one.name for one in self.levels())) else None
         self.vectors.append(Vectors(str(path), shown, rows, dim, dtype, blocks, ids))
 
     def _column(self, name: str, kind: pa.DataType) -> Column:
@@ -372,6 +389,8 @@ def _pandas_index(schema: pa.Schema) -> tuple[str | None, str | None]:
         names = {column.get("field_name"): column.get("name") for column in about.get("columns", [])}
     except (ValueError, AttributeError, TypeError, RecursionError):
         return None, None
+    if isinstance(index, list) and len(index) > 1 and all(one in schema.names for one in index):
+        return _SEPARATOR.join(index), None
     if not isinstance(index, list) or len(index) != 1 or not isinstance(index[0], str):
         return None, None
     return (index[0], None) if names.get(index[0]) else (None, index[0])

@@ -149,7 +149,7 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
         )
     if kind != EXPORT and registry.find(item.path) is not None:
         return [item]
-    known = registry.suffixes()
+    known = registry.suffixes(in_folders=True)
     direct = _files(item.path)
     features = [file for file in direct if file.suffix.lower() in known]
     if kind is None and item.dataset is None and _one_per_instance(features):
@@ -189,7 +189,7 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
 
 def _inner(folder: Path, inner: Sequence[Path], notes: list[str]) -> list[Item]:
     """Return what the folders in one without files of its own give: as if they had been typed."""
-    known = registry.suffixes()
+    known = registry.suffixes(in_folders=True)
     filled = [
         path
         for path in inner
@@ -227,7 +227,7 @@ def _by_file_name(folders: Sequence[Path]) -> dict[str, list[str]]:
     if len(folders) < FEW:
         return {}
     groups: dict[str, list[str]] = {}
-    known = registry.suffixes()
+    known = registry.suffixes(in_folders=True)
     for folder in folders:
         for file in _files(folder):
             if file.suffix.lower() in known:
