@@ -49,6 +49,8 @@ class Init:
         whiten: per modality (p_m,) factors that made the components of principal components; empty if unknown.
         spread: per modality (p_m,) standard deviation of each component over training instances; empty if unknown.
         classes: number of classes of the labels; 0 where the method needs none.
+        sample: up to 4,096 training instances with their labels, the same in every process; None where the method
+            needs no labels.
         continuation: what the encoder goes on from; None starts afresh.
     """
 
@@ -59,6 +61,7 @@ class Init:
     whiten: tuple[Tensor, ...] = ()
     spread: tuple[Tensor, ...] = ()
     classes: int = 0
+    sample: Inputs | None = None
     continuation: Continuation | None = None
 
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
+from pmrl_cli.encoders.protocol import Encoder, Init
 from pmrl_cli.terms.protocol import Term
 
 __all__ = [
@@ -126,7 +127,7 @@ class RecastConsistency(Term):
     such instances or more. q rises from 0 to 1 over ``ramp`` steps.
 
     Args:
-        prior: (D, C) W; with no column (before the classes are known) the term cannot be called.
+        prior: what W is: ``random``, orthonormal columns, or ``learned`` from such (``learn_prior``).
         inverse: what W+ is, one of ``INVERSES``.
         shape_weight: alpha.
         distance_weight: beta, here of the squared distance.
@@ -144,8 +145,8 @@ class RecastConsistency(Term):
 
     def __init__(
         self,
-        prior: Tensor,
         *,
+        prior: str = "learned",
         inverse: str = "pinv",
         shape_weight: float = 0.1,
         distance_weight: float = 0.1,
@@ -156,9 +157,23 @@ class RecastConsistency(Term):
         super().__init__()
         self.weights = (shape_weight, distance_weight, class_weight)
         self.keep, self.ramp = keep, ramp
-        self.register_buffer("prior", prior)
-        self.register_buffer("targets", inverse_prior(prior, inverse) if prior.shape[1] else prior.mT)
+        self._prior, self._inverse = prior, inverse
         self.register_buffer("step", torch.zeros((), dtype=torch.int64))
+        self.use(torch.zeros(0, 0))
+
+    def use(self, prior: Tensor) -> None:
+        """Take (D, C) W as the prior; one without columns stands for none yet."""
+        self.register_buffer("prior", prior)
+        self.register_buffer("targets", inverse_prior(prior, self._inverse) if prior.shape[1] else prior.mT)
+
+    def extend(self, encoder: Encoder, init: Init) -> Encoder:
+        """Make the prior, for as many classes as there are; the encoder stays as it is."""
+        prior = random_prior(init.maps[0].shape[1], init.classes, torch.default_generator)
+        sample = init.sample
+        if self._prior == "learned" and sample is not None and sample.labels is not None:
+            prior, _ = learn_prior(sample.components, sample.present, sample.labels, prior)
+        self.use(prior)
+        return encoder
 
     def forward(self, encoded: Encoded, inputs: Inputs, group: BatchGroup = SINGLE) -> Loss:
         """Return the loss of a batch."""
@@ -215,6 +230,9 @@ def learn_prior(
     found: list[tuple[float, Tensor]] = []
     for m, of_modality in enumerate(components):
         rows = torch.nonzero(present[:, m] & (labels >= 0))[:, 0]
+        if len(rows) < 2:
+            found.append((0.0, prior))
+            continue
         judges = torch.arange(len(rows)) % _HELD == 0
         learned = nn.Parameter(prior.clone())
         network = nn.Sequential(nn.Linear(of_modality.shape[1], 256), nn.ReLU(), nn.Linear(256, len(prior)))

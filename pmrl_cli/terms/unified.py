@@ -7,10 +7,10 @@ from torch import Tensor
 from torch.nn import functional
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
-from pmrl_cli.terms.contrast import masked_mean
+from pmrl_cli.terms.contrast import LearnedTemperature, masked_mean, matches, pairwise_contrast
 from pmrl_cli.terms.protocol import Term
 
-__all__ = ["UnifiedConsistency"]
+__all__ = ["JointContrast", "UnifiedConsistency"]
 
 VARIANCE_EPSILON = 1e-4
 """Under the root of the variance, as published: at variance 0 the root has no gradient."""
@@ -56,6 +56,29 @@ class UnifiedConsistency(Term):
         value = self.consistency * (intra + inter) + 2 * (self.variance_weight * hinge + covariance)
         parts = {"intra": intra, "inter": inter, "hinge": hinge, "covariance": covariance}
         return Loss(value, {name: part.detach() for name, part in parts.items()})
+
+
+class JointContrast(Term):
+    """InfoNCE over all pairs of the vectors of single modalities and the fused vector, each of its own view.
+
+    Not of UmURL, whose consistency needs no negatives: added here, as without it what tells instances apart is lost.
+
+    Args:
+        temperature: divides the cosines at first; it is learned.
+    """
+
+    def __init__(self, *, temperature: float = 0.1) -> None:
+        super().__init__()
+        self.temperature = LearnedTemperature(temperature)
+
+    def forward(self, encoded: Encoded, inputs: Inputs, group: BatchGroup = SINGLE) -> Loss:
+        """Return the loss of a batch."""
+        vectors = torch.cat([encoded.vectors, encoded.extra["fused"][:, None]], dim=1)
+        # An instance with one modality has nothing to agree on: its fused vector is another view of that alone.
+        shared = inputs.present.sum(1, keepdim=True) > 1
+        present = torch.cat([inputs.present & shared, shared], dim=1)
+        value = pairwise_contrast(vectors, present, self.temperature(), same=matches(inputs, group))
+        return Loss(value, {"contrast": value.detach()})
 
 
 def _spread(outputs: Tensor, present: Tensor) -> tuple[Tensor, Tensor]:

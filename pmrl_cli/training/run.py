@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,12 +35,15 @@ from pmrl_cli.training.loader import TrainingData
 from pmrl_cli.training.loop import TrainContext, Trainee, TrainResult, Validation, train
 from pmrl_cli.training.progress import Progress, Schedule
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
-from pmrl_cli.world import World
+from pmrl_cli.world import World, first_arrays
 
 __all__ = ["HIDDEN", "Run", "check_objective", "closed_form_stands_in", "embed", "make", "needs_of", "objectives_of"]
 
 HIDDEN = 256
 """Width of the residual MLP."""
+
+SAMPLE_ROWS = 4096
+"""Instances that a method may look at before it starts."""
 
 SEEN_ROWS = 65_536
 """Instances, evenly spaced, of which an encoder takes down what it met: second moments need no more."""
@@ -195,6 +199,7 @@ class Run:
                     for variances, factors in zip(projected.variances, start.whiten, strict=True)
                 ),
                 classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
+                sample=None if labels is None else self._sample(projected, rows, labels),
                 continuation=continuation,
             )
             added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}
@@ -220,6 +225,17 @@ class Run:
         if validation is not None:
             held_out = Validation(torch.from_numpy(projected.positions(validation.rows)), validation)
         return train(Trainee(method, encoder, terms), data, held_out, context)
+
+    def _sample(self, projected: ProjectedData, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Inputs:
+        """Return up to ``SAMPLE_ROWS`` training instances of those that rank 0 holds, evenly spaced; all get them."""
+        local = self.local(rows)
+        local = local[:: max(1, -(-len(local) // SAMPLE_ROWS))]
+        at = projected.positions(local)
+        arrays: dict[str, npt.NDArray[Any]] = {f"components{m}": c[at] for m, c in enumerate(projected.components)}
+        arrays |= {"present": projected.present[at], "labels": labels[local]}
+        agreed = {name: torch.from_numpy(array) for name, array in first_arrays(self.world, arrays).items()}
+        components = [agreed[f"components{m}"] for m in range(len(projected.components))]
+        return Inputs(components, agreed["present"], agreed["labels"])
 
     def local(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the rows that this process holds."""

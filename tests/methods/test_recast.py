@@ -139,6 +139,12 @@ def test_consistency_agrees_with_the_public_code():
     assert float(robust) == pytest.approx(1.0581847891917269, rel=1e-7)
 
 
+def consistency(prior, **settings):
+    term = RecastConsistency(**settings)
+    term.use(prior)
+    return term
+
+
 def batch(present, labels, dim=6, seed=0):
     vectors = normalize(draw(*present.shape, dim, seed=seed), dim=2)
     return Encoded(vectors, present), Inputs([], present, labels)
@@ -149,7 +155,7 @@ def test_the_term_against_loops():
     labels = torch.tensor([0, 1, 2, -1, 2, 0, 1])
     encoded, inputs = batch(present, labels)
     prior = draw(6, 3, seed=3)
-    term = RecastConsistency(prior, shape_weight=0.3, distance_weight=0.2, class_weight=1.5, keep=0.8, ramp=4)
+    term = consistency(prior, shape_weight=0.3, distance_weight=0.2, class_weight=1.5, keep=0.8, ramp=4)
     term.step += 2
     torch.manual_seed(0)
     found = term(encoded, inputs)
@@ -177,7 +183,7 @@ def test_the_term_against_loops():
 def test_the_gradient_of_the_term_against_differences():
     present = torch.ones(5, 2, dtype=torch.bool)
     _, inputs = batch(present, torch.arange(5) % 3)
-    term = RecastConsistency(draw(6, 3, seed=3)).eval()
+    term = consistency(draw(6, 3, seed=3)).eval()
 
     def value(vectors):
         torch.manual_seed(0)
@@ -191,7 +197,7 @@ def test_the_term_is_a_zero_of_the_graph_when_nothing_contributes(case):
     present = torch.full((0 if case == "empty" else 4, 2), case == "no labels")
     encoded, inputs = batch(present, torch.full((len(present),), -1 if case == "no labels" else 0))
     vectors = encoded.vectors.requires_grad_()
-    loss = RecastConsistency(draw(6, 3))(Encoded(vectors, present), inputs)
+    loss = consistency(draw(6, 3))(Encoded(vectors, present), inputs)
     loss.value.backward()
     assert loss.value == 0
     assert (vectors.grad == 0).all()
@@ -234,7 +240,7 @@ def trained_without_pairs(priors, seed):
         torch.nn.Sequential(torch.nn.Linear(c.shape[1], 64), torch.nn.ReLU(), torch.nn.Linear(64, 32))
         for c in components
     ]
-    terms = [RecastConsistency(prior, ramp=100) for prior in priors]
+    terms = [consistency(prior, ramp=100) for prior in priors]
     optimiser = torch.optim.Adam([p for net in networks for p in net.parameters()], lr=3e-3, betas=(0.5, 0.999))
     for _ in range(100):
         rows = torch.randint(len(labels), (384,))
