@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.encoders.protocol import Encoder, Init
+from pmrl_cli.encoders.residual import Residual
 from pmrl_cli.terms.protocol import Term
 
 __all__ = [
@@ -167,13 +168,23 @@ class RecastConsistency(Term):
         self.register_buffer("targets", inverse_prior(prior, self._inverse) if prior.shape[1] else prior.mT)
 
     def extend(self, encoder: Encoder, init: Init) -> Encoder:
-        """Make the prior, for as many classes as there are; the encoder stays as it is."""
+        """Make the prior, for as many classes as there are, and begin at a regression on its targets.
+
+        Without pairs no closed form of pairs says where to begin. The encoder is one with an adapter a modality.
+        """
         prior = random_prior(init.maps[0].shape[1], init.classes, torch.default_generator)
         sample = init.sample
         if self._prior == "learned" and sample is not None and sample.labels is not None:
             prior, _ = learn_prior(sample.components, sample.present, sample.labels, prior)
         self.use(prior)
-        return encoder
+        if sample is None or sample.labels is None:
+            return encoder
+        maps = []
+        for m, start in enumerate(init.maps):
+            rows = sample.present[:, m] & (sample.labels >= 0)
+            found = _regression(sample.components[m][rows], self.targets[sample.labels[rows]])
+            maps.append(start if found is None else found)
+        return Residual(maps, init.names, hidden=init.hidden, dropout=init.dropout)
 
     def forward(self, encoded: Encoded, inputs: Inputs, group: BatchGroup = SINGLE) -> Loss:
         """Return the loss of a batch."""
@@ -201,6 +212,25 @@ class RecastConsistency(Term):
         shape, distance = recast_consistency(features, classes @ targets)
         of_class = generalised_cross_entropy(features @ prior, classes, q).mean()
         return torch.stack([shape, distance, of_class])
+
+
+_RIDGE = 0.1
+"""Of the regression that training begins at, relative to the mean variance of the components."""
+
+
+def _regression(components: Tensor, targets: Tensor) -> Tensor | None:
+    """Return the (p, d) ridge regression, scaled to outputs of mean squared length d; None where there is none."""
+    rows, wanted = components.double(), targets.double()
+    if len(rows) < 2:
+        return None
+    gram, cross = rows.mT @ rows / len(rows), rows.mT @ (wanted - wanted.mean(0)) / len(rows)
+    regularised = gram + _RIDGE * gram.diagonal().mean() * torch.eye(len(gram), dtype=gram.dtype)
+    solved = torch.linalg.solve(regularised, cross)
+    power = ((solved.mT @ gram) * solved.mT).sum()
+    if not bool(power > 0):
+        return None
+    found: Tensor = (solved * (targets.shape[1] / power).sqrt()).float()
+    return found
 
 
 _HELD = 3
