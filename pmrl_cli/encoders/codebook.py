@@ -28,7 +28,7 @@ class Codebook(nn.Module):
     sums: Tensor
     idle: Tensor
 
-    def __init__(self, count: int, dim: int, *, decay: float = 0.99, patience: int = 100) -> None:
+    def __init__(self, count: int, dim: int, *, decay: float = 0.99, patience: int = 20) -> None:
         super().__init__()
         self.decay, self.patience = decay, patience
         start = functional.normalize(torch.randn(count, dim), dim=1)

@@ -42,7 +42,7 @@ class Fcid(Method):
         code_temperature: float = setting(0.1, "divides the distances to the codes", low=0.01)
         information: float = setting(1.0, "of the bound on what general and specific vectors share", low=0)
         reconstruction: float = setting(1.0, "of the reconstruction from code and specific vector", low=0)
-        patience: int = setting(100, "steps unused after which a code starts again", low=1)
+        patience: int = setting(20, "steps unused after which a code starts again", low=1)
 
     def encoder(self, init: Init) -> Encoder:
         """Return adapters with a codebook."""
