@@ -96,12 +96,13 @@ def hash_rows(values: FloatArray) -> Hashes:
     """Return a 64-bit hash of each row, never 0; equal for rows that are equal as the module says.
 
     Args:
-        values: (B, d) float32 without NaN.
+        values: (B, d) float32; the hash of a row with NaN says nothing.
     """
     hashes = np.empty(len(values), dtype=np.uint64)
     for start in range(0, len(values), _ROWS):
         piece = slice(start, start + _ROWS)
-        hashes[piece] = _hash(_words(values[piece] + np.float32(0)))  # -0 is 0
+        with np.errstate(invalid="ignore"):  # a signalling NaN, whose row is bad anyway
+            hashes[piece] = _hash(_words(values[piece] + np.float32(0)))  # -0 is 0
     return np.maximum(hashes, np.uint64(1))
 
 
