@@ -40,11 +40,12 @@ TRAINING = {
 
 
 def test_the_page_is_made_from_what_json_says(run, tmp_path):
+    from pmrl_cli.diagnosis import notes
     from pmrl_cli.report import render
 
     data, page = simulate(60, 2, 8), tmp_path / "page.html"
     _, out, _ = run("diagnose", data, "--json", "--report", str(page))
-    assert page.read_text(encoding="utf-8") == render(json.loads(out))
+    assert page.read_text(encoding="utf-8") == render(json.loads(out), notes())
     reports.check(page, None, force=False)  # its own page is replaced
     page.write_text("notes", encoding="utf-8")
     with pytest.raises(UsageError, match="a file that pmrl did not write"):

@@ -98,9 +98,10 @@ def sample(names=("text", "video", "audio")):
         "evidence": [f"modality.{names[-1]}.consensus_auc"],
         "text": f"{names[-1]} deviates: adjusted cosine 0.21 with the others, 0.58 among them",
         "advice": "check its files and encoder",
+        "command": "pmrl fit FILES -o runs/aligned",
     }
     return {
-        "schema": "pmrl.diagnose/1",
+        "schema": "pmrl.diagnose/2",
         "inputs": {
             "modalities": list(names),
             "dims": dict.fromkeys(names, 512),
