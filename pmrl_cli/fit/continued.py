@@ -32,7 +32,7 @@ from pmrl_cli.fusion import fuse
 from pmrl_cli.training.heldout import HeldOut, chance_of, held_out_retrieval, mean_share
 from pmrl_cli.training.loop import TrainResult
 from pmrl_cli.training.progress import Progress
-from pmrl_cli.training.run import embed, objectives_of
+from pmrl_cli.training.run import RunPlan, embed, objectives_of
 
 __all__ = ["continuation_of", "go_on"]
 
@@ -114,18 +114,15 @@ def _train(
     judged: bool = True,
 ) -> TrainResult:
     race = Race(plan.deadline, refit=plan.refit, stops_early=False)
-    return ctx.run.train(
-        start.data,
-        start.init,
-        stage=name,
-        objective=objective,
-        dropout=ctx.settings.dropout or 0.0,
-        rows=rows,
-        validation=plan.validation if judged else None,
-        plan=replace(plan.schedule, steps=steps),
-        is_over=race.is_over if judged else lambda _: False,
-        continuation=start.continuation,
+    run_plan = RunPlan(
+        name,
+        objective,
+        ctx.settings.dropout or 0.0,
+        replace(plan.schedule, steps=steps),
+        race.is_over if judged else lambda _: False,
+        start.continuation,
     )
+    return ctx.run.train(start.data, start.init, run_plan, rows, plan.validation if judged else None)
 
 
 def _searched(

@@ -16,6 +16,7 @@ from pmrl_cli.fit.plan import Plan, without_suspects
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
 from pmrl_cli.fit.starts import landmarks_of
 from pmrl_cli.training.progress import Progress
+from pmrl_cli.training.run import RunPlan
 
 __all__ = ["refit"]
 
@@ -38,16 +39,9 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
         if not again or recipe.closed_form != again[-1].closed_form:
             data, init = _start(ctx, fitter, recipe.closed_form)
         steps = round(recipe.best.epoch * (len(rows) // plan.schedule.batch_size))
-        trained = ctx.run.train(
-            data,
-            init,
-            stage=f"refit {recipe.name}",
-            objective=recipe.objective,
-            dropout=recipe.dropout,
-            rows=rows,
-            validation=None,
-            plan=replace(plan.schedule, steps=steps),
-        )
+        schedule = replace(plan.schedule, steps=steps)
+        run_plan = RunPlan(f"refit {recipe.name}", recipe.objective, recipe.dropout, schedule)
+        trained = ctx.run.train(data, init, run_plan, rows, None)
         ctx.run.see(trained.encoder, data, rows)
         members.append(Member(data.projections, trained.encoder))
         again.append(replace(recipe, learned=trained.learned, steps=steps))

@@ -28,7 +28,7 @@ from pmrl_cli.training.heldout import (
     reciprocal_ranks_by_instance,
 )
 from pmrl_cli.training.loop import TrainResult
-from pmrl_cli.training.run import closed_form_stands_in, embed, objectives_of
+from pmrl_cli.training.run import RunPlan, closed_form_stands_in, embed, objectives_of
 from pmrl_cli.training.settings import FitSettings
 
 __all__ = ["SearchResult", "choose_members", "search"]
@@ -144,17 +144,10 @@ def search(ctx: FitContext, plan: Plan) -> SearchResult:
 def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
     race.begin()
     start = entry.start
-    trained = ctx.run.train(
-        start.data,
-        start.init,
-        stage=entry.name,
-        objective=entry.objective,
-        dropout=entry.dropout,
-        rows=plan.train[ctx.trainable[plan.train]],
-        validation=plan.validation,
-        plan=replace(plan.schedule, steps=entry.steps),
-        is_over=race.is_over,
-    )
+    schedule = replace(plan.schedule, steps=entry.steps)
+    run_plan = RunPlan(entry.name, entry.objective, entry.dropout, schedule, race.is_over)
+    rows = plan.train[ctx.trainable[plan.train]]
+    trained = ctx.run.train(start.data, start.init, run_plan, rows, plan.validation)
     best, history = trained.best, trained.history
     held = plan.validation
     embedded = embed(trained.encoder, start.data, held.rows)

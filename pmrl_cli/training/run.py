@@ -37,7 +37,17 @@ from pmrl_cli.training.progress import Progress, Schedule
 from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
 from pmrl_cli.world import World, first_arrays
 
-__all__ = ["HIDDEN", "Run", "check_objective", "closed_form_stands_in", "embed", "make", "needs_of", "objectives_of"]
+__all__ = [
+    "HIDDEN",
+    "Run",
+    "RunPlan",
+    "check_objective",
+    "closed_form_stands_in",
+    "embed",
+    "make",
+    "needs_of",
+    "objectives_of",
+]
 
 HIDDEN = 256
 """Width of the residual MLP."""
@@ -112,6 +122,27 @@ def check_objective(settings: FitSettings, modalities: int | None = None) -> Non
 
 
 @dataclass(frozen=True)
+class RunPlan:
+    """What one run trains, and for how long.
+
+    Args:
+        stage: name of the run, for its history and its state.
+        objective: that it trains on.
+        dropout: of its input components.
+        schedule: how long and in what portions.
+        is_over: asked after each evaluation whether it was the last.
+        continuation: what the encoder goes on from; None starts afresh.
+    """
+
+    stage: str
+    objective: str
+    dropout: float
+    schedule: Schedule
+    is_over: Callable[[Sequence[Progress]], bool] = lambda _: False
+    continuation: Continuation | None = None
+
+
+@dataclass(frozen=True)
 class Run:
     """What the runs of one fit share."""
 
@@ -144,33 +175,52 @@ class Run:
         self,
         projected: ProjectedData,
         start: Initialization,
-        *,
-        stage: str,
-        objective: str,
-        dropout: float,
+        plan: RunPlan,
         rows: npt.NDArray[np.int64],
         validation: ValidationSet | None,
-        plan: Schedule,
-        is_over: Callable[[Sequence[Progress]], bool] = lambda _: False,
-        continuation: Continuation | None = None,
     ) -> TrainResult:
         """Train an encoder from a closed form.
 
         Args:
             projected: of this process, its components whitened.
             start: of every process.
-            stage: name of the run, for its history and its state.
-            objective: that it trains on.
-            dropout: of its input components.
+            plan: what is trained, and for how long.
             rows: (n_train,) row numbers of the instances that train, of all processes.
             validation: those that choose, which every process holds; None trains unjudged.
-            plan: schedule.
-            is_over: asked after each evaluation whether it was the last.
-            continuation: what the encoder goes on from; None starts afresh.
         """
-        method = make(self.settings, objective)
+        folder = self.folder / plan.stage.replace(" ", "-") if self.folder else None
+        context = TrainContext(
+            plan.stage,
+            self.dataset.names,
+            plan.schedule,
+            self.settings,
+            self.device,
+            choose_precision(self.settings.precision, self.device),
+            Checkpoint(folder, self._fingerprint(projected, start)),
+            lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
+            self.report,
+            self.should_stop,
+            plan.is_over,
+            self.world,
+        )
+        held_out = None
+        if validation is not None:
+            held_out = Validation(torch.from_numpy(projected.positions(validation.rows)), validation)
+        method = make(self.settings, plan.objective)
         labels = self.labels if "labels" in method.needs else None
-        data = TrainingData(
+        trainee = self._trainee(method, projected, start, plan, rows, labels)
+        return train(trainee, self._data(projected, rows, labels), held_out, context)
+
+    def _fingerprint(self, projected: ProjectedData, start: Initialization) -> dict[str, str]:
+        arrays = [*start.whiten, *start.maps]
+        arrays += [array for projection in projected.projections for array in projection.arrays().values()]
+        digest = hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest()
+        return {**self.fingerprint, "closed-form start": digest}
+
+    def _data(
+        self, projected: ProjectedData, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
+    ) -> TrainingData:
+        return TrainingData(
             Inputs(
                 [torch.from_numpy(c) for c in projected.components],
                 torch.from_numpy(projected.present),
@@ -180,19 +230,23 @@ class Run:
             torch.from_numpy(projected.positions(rows)),
             torch.from_numpy(rank_of_rows(self.world, self.dataset, rows)),
         )
-        arrays = [*start.whiten, *start.maps]
-        arrays += [array for projection in projected.projections for array in projection.arrays().values()]
-        fingerprint = {
-            **self.fingerprint,
-            "closed-form start": hashlib.sha256(b"".join(array.tobytes() for array in arrays)).hexdigest(),
-        }
+
+    def _trainee(
+        self,
+        method: Method,
+        projected: ProjectedData,
+        start: Initialization,
+        plan: RunPlan,
+        rows: npt.NDArray[np.int64],
+        labels: npt.NDArray[np.int64] | None,
+    ) -> Trainee:
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.settings.seed)
             init = Init(
                 tuple(torch.from_numpy(m) for m in start.maps),
                 self.dataset.names,
                 hidden=0 if self.settings.adapter == "linear" else HIDDEN,
-                dropout=dropout,
+                dropout=plan.dropout,
                 whiten=tuple(torch.from_numpy(factors) for factors in start.whiten),
                 spread=tuple(
                     torch.from_numpy((np.sqrt(variances) * factors).astype(np.float32))
@@ -200,31 +254,14 @@ class Run:
                 ),
                 classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
                 sample=None if labels is None else self._sample(projected, rows, labels),
-                continuation=continuation,
+                continuation=plan.continuation,
             )
             added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}
             terms = WeightedTerms(method.terms(), added)
             encoder = method.encoder(init)
             for term in terms.terms:
                 encoder = term.extend(encoder, init)
-        context = TrainContext(
-            stage,
-            self.dataset.names,
-            plan,
-            self.settings,
-            self.device,
-            choose_precision(self.settings.precision, self.device),
-            Checkpoint(self.folder / stage.replace(" ", "-") if self.folder else None, fingerprint),
-            lambda chosen: self.dataset.ids.take(rows[chosen]).to_pylist(),
-            self.report,
-            self.should_stop,
-            is_over,
-            self.world,
-        )
-        held_out = None
-        if validation is not None:
-            held_out = Validation(torch.from_numpy(projected.positions(validation.rows)), validation)
-        return train(Trainee(method, encoder, terms), data, held_out, context)
+        return Trainee(method, encoder, terms)
 
     def _sample(self, projected: ProjectedData, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Inputs:
         """Return up to ``SAMPLE_ROWS`` training instances of those that rank 0 holds, evenly spaced; all get them."""
