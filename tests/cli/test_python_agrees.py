@@ -58,7 +58,13 @@ def test_diagnose_of_a_model(capsys, files, split):
     folder, arrays, ids, columns = files
     aligner = Aligner.load(folder / "model")
     found = json.loads(json.dumps(aligner.diagnose(arrays, ids, columns=columns, split=split).as_dict()))
-    assert found == command(capsys, files, "diagnose", "--model", str(folder / "model"), "--split", split)
+    said = command(capsys, files, "diagnose", "--model", str(folder / "model"), "--split", split)
+    del said["inputs"]["command"]  # what was typed, which advice repeats
+    for one in (said, found):
+        del one["digest"]
+        for finding in one["verdict"]["findings"]:
+            del finding["advice"]
+    assert found == said
     assert found["inputs"]["scope"] == aligner.rows(dataset(files), split)[1]
 
 
