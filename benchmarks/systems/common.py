@@ -6,6 +6,7 @@ import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before NumPy and torch read it
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -24,9 +25,9 @@ DRAWS = 2000
 Array = npt.NDArray[np.float64]
 
 
-def load(folder: Path) -> Dataset:
-    """Read the features of a set and its side table."""
-    files = sorted(str(path) for path in folder.glob("*.h5"))
+def load(folder: Path, without: Sequence[str] = ()) -> Dataset:
+    """Read the features of a set, but for some of its modalities, and its side table."""
+    files = sorted(str(path) for path in folder.glob("*.h5") if path.stem not in without)
     return read_dataset(files, labels=folder / "labels.parquet", join="outer")
 
 

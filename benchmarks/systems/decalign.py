@@ -1,6 +1,6 @@
 """What decalign calls common and unique on a real set: label probes, and what each says of the features.
 
-    PYTHONPATH=. python benchmarks/systems/decalign.py SET [SET ...] [--seeds 3] [--steps 600]
+    PYTHONPATH=. python benchmarks/systems/decalign.py SET [SET ...] [--seeds 3] [--steps 600] [--without NAME ...]
 
 60/20/20 as in structure.py. Probes are least-squares classifiers on training instances, read on test instances. R2 is
 of the first 32 principal components of a modality's standardised features, from a ridge regression on its own vectors
@@ -19,6 +19,9 @@ from common import GROUPS, arrays_of, load, queries, ridge
 from pmrl_cli import Aligner
 from pmrl_cli.data.dataset import Dataset
 
+STRENGTH = 1.0
+"""Of the ridge regressions, relative to the mean eigenvalue."""
+
 VARIANTS = {
     "infonce": {"objective": "infonce", "terms": {"geometry": 1e-9}},
     "decalign": {"objective": "decalign"},
@@ -30,12 +33,12 @@ def probe(seen: np.ndarray, labels: np.ndarray, asked: np.ndarray, truth: np.nda
     """Return the accuracy of a least-squares classifier."""
     classes = np.unique(labels)
     wanted = (labels[:, None] == classes).astype(float)
-    return float(np.mean(classes[ridge(seen, wanted, asked, 0.1).argmax(1)] == truth))
+    return float(np.mean(classes[ridge(seen, wanted, asked, STRENGTH).argmax(1)] == truth))
 
 
 def explained(seen: np.ndarray, wanted: np.ndarray, asked: np.ndarray, truth: np.ndarray) -> float:
     """Return R2 on what was not fitted."""
-    left = np.square(ridge(seen, wanted, asked, 0.1) - truth).sum()
+    left = np.square(ridge(seen, wanted, asked, STRENGTH) - truth).sum()
     return float(1 - left / np.square(truth - wanted.mean(0)).sum())
 
 
@@ -70,11 +73,12 @@ def describe(aligner: Aligner, dataset: Dataset, train: np.ndarray, test: np.nda
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("sets", type=Path, nargs="+")
+    parser.add_argument("--without", nargs="*", default=[], help="Modalities that are left out.")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--steps", type=int, default=600)
     asked = parser.parse_args()
     for folder in asked.sets:
-        dataset = load(folder)
+        dataset = load(folder, asked.without)
         tables: dict[str, list[dict[str, float]]] = {}
         for seed in range(asked.seeds):
             for name, settings in VARIANTS.items():

@@ -1,0 +1,3 @@
+"""Variational autoencoder of all modalities, its posterior refined (docs/systems.md)."""
+
+SETTINGS = {"objective": "mvae"}
