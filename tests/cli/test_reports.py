@@ -9,6 +9,7 @@ import pytest
 from pmrl_cli.cli import reports
 from pmrl_cli.cli.main import app
 from pmrl_cli.cli.training_screen import lines, sparkline
+from pmrl_cli.data.json_digest import with_digest
 from pmrl_cli.errors import DataError, StateError, UsageError
 from tests.diagnosis.test_schema import SCHEMA
 from tests.report.sample import sample
@@ -91,7 +92,7 @@ def test_what_cannot_be_compared_is_refused(run, earlier, tmp_path):
 def test_the_hand_made_sample_is_of_the_schema():
     result = {**sample(), "outcomes": {}}
     result["inputs"]["columns"] = result["inputs"]["dims"]
-    jsonschema.Draft202012Validator(SCHEMA).validate(json.loads(json.dumps(result)))
+    jsonschema.Draft202012Validator(SCHEMA).validate(with_digest(json.loads(json.dumps(result))))
 
 
 @pytest.mark.parametrize("width", [80, 50])
