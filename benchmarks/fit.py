@@ -145,7 +145,8 @@ def main() -> None:
         (fit, script, form) = figures
         print(
             f"| {folder.name} | {fit[0]:.4f} | {script[0]:.4f} | {form[0]:.4f} | {fit[1]:.1f} s "
-            f"| {script[1]:.1f} s | {form[1]:.1f} s | {fit[0] / script[0]:.2f} | {fit[1] / script[1]:.2f} | {fit[2]:.0f} s |",
+            f"| {script[1]:.1f} s | {form[1]:.1f} s "
+            f"| {fit[0] / script[0]:.2f} | {fit[1] / script[1]:.2f} | {fit[2]:.0f} s |",
             flush=True,
         )
 
