@@ -82,8 +82,9 @@ def _children():
 
 
 def _is_kept(number):
-    # The reading process serves one test after the other.
-    return b"pmrl_cli.files" in Path(f"/proc/{number}/cmdline").read_bytes()
+    # The reading process, and that of multiprocessing which counts its resources, serve one test after the other.
+    command = Path(f"/proc/{number}/cmdline").read_bytes()
+    return b"pmrl_cli.files" in command or b"resource_tracker" in command
 
 
 @pytest.fixture(autouse=True)
