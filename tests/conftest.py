@@ -82,9 +82,9 @@ def _children():
 
 
 def _is_kept(number):
-    # The reading process, and that of multiprocessing which counts its resources, serve one test after the other.
+    # The reading process, and those of multiprocessing that count and start, serve one test after the other.
     command = Path(f"/proc/{number}/cmdline").read_bytes()
-    return b"pmrl_cli.files" in command or b"resource_tracker" in command
+    return any(word in command for word in (b"pmrl_cli.files", b"resource_tracker", b"forkserver"))
 
 
 @pytest.fixture(autouse=True)
