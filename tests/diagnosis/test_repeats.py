@@ -75,3 +75,16 @@ def test_two_diagnoses_with_several_right_answers_compare():
         expected = (one["retrieval"]["pairwise"][metric]["value"] for one in (after, before))
         delta = next(value for key, value in found.items() if key.endswith(metric) and "->" not in key)
         assert (delta["after"], delta["before"]) == tuple(pytest.approx(value) for value in expected)
+
+
+def test_rows_that_share_a_vector_are_counted_and_said():
+    generator = np.random.default_rng(0)
+    arrays = {name: generator.normal(size=(300, 16)) for name in ("a", "b")}
+    arrays["b"] += arrays["a"]
+    assert "TIES" not in {one["code"] for one in plain(diagnose(dataset_of(arrays)))["verdict"]["findings"]}
+    arrays["a"][:30] = arrays["a"][30:60]
+    found = plain(diagnose(dataset_of(arrays)))
+    assert (found["modality"]["a"]["repeated"], found["modality"]["b"]["repeated"]) == (0.2, 0)
+    ties = next(one for one in found["verdict"]["findings"] if one["code"] == "TIES")
+    assert ties["subject"] == ["a"]
+    assert ties["evidence"] == ["modality.a.repeated"]

@@ -20,6 +20,7 @@ NEAR_EXCESS = 2.0
 FEWEST_DIMENSIONS = 3.0
 MOST_MISPAIRED = 0.5
 TIE_SPREAD = 0.005
+REPEATED_SHARE = 0.005
 
 
 def _few(look: ResultView) -> Iterator[Finding]:
@@ -130,6 +131,15 @@ def _mispairs(look: ResultView) -> Iterator[Finding]:
 
 
 def _ties(look: ResultView) -> Iterator[Finding]:
+    found = {name: look.number("modality", name, "repeated") or 0.0 for name in look.names}
+    repeated = {name: share for name, share in found.items() if share > REPEATED_SHARE}
+    if repeated:
+        which = ", ".join(f"{share:.1%} of the rows of {name}" for name, share in repeated.items())
+        text = f"{which} hold a vector that another row holds too; retrieval counts equal vectors once"
+        advice = "leave the copies out, unless rows share a vector by design (captions of one image)"
+        yield Finding(
+            "TIES", "info", tuple(repeated), tuple(f"modality.{m}.repeated" for m in repeated), text, advice
+        )
     spread = look.number("retrieval", "tie_spread")
     if spread is not None and spread > TIE_SPREAD:
         text = f"ties leave R@1 open by up to {spread:.3f}; its expectation is reported"
@@ -152,5 +162,10 @@ RULES = (
         f"lower end of a mispair rate above {MISPAIR_FLOOR:g}, of swaps with like instances above {NEAR_FLOOR:g}",
         _mispairs,
     ),
-    Rule("TIES", f"ties leave R@1 open by more than {TIE_SPREAD:g}", _ties),
+    Rule(
+        "TIES",
+        f"over {REPEATED_SHARE:g} of a modality's rows hold another row's vector, "
+        f"or ties leave R@1 open by more than {TIE_SPREAD:g}",
+        _ties,
+    ),
 )

@@ -3,9 +3,10 @@
 The rows of the reservoir are put in the order of the files. What is looked at is how each vector agrees with the
 consensus of the others: P(a mispaired one agrees less). The run of rows where it falls most is found by a scan over
 starts and lengths (Kulldorff, Communications in Statistics 26, 1997, in one dimension); its null is the same scan of
-permuted rows, jointly over all modalities, which is exact where rows are exchangeable. What is found is set
-aside, and the rest is looked at again. Rows sorted by anything are not exchangeable: a run is reported only if
-its vectors agree about as mispaired ones do while those of the other rows agree.
+permuted rows, jointly over all modalities. docs/diagnose.md states the level that was measured: it is above the
+nominal one. What is found is set aside, and the rest is looked at again. Rows sorted by anything are not
+exchangeable: a run is reported only if its vectors agree about as mispaired ones do while those of the other rows
+agree.
 """
 
 from __future__ import annotations
@@ -336,3 +337,18 @@ def _templates(evidence: Evidence, m: int) -> list[dict[str, Any]]:
         {"rows": one.rows, "fraction": one.rows / found.rows, "id": sample.ids[one.first]}
         for one in found.templates[:10]
     ]
+
+
+@detail(
+    "repeated",
+    "modality",
+    about="fraction of the rows of the reservoir whose vector another of them holds too, templates left out",
+    schema={"type": "number", "minimum": 0, "maximum": 1},
+)
+def _repeated(evidence: Evidence, m: int) -> float | None:
+    sample = evidence.sample
+    items = sample.relevance.items[sample.present[:, m], m]
+    if not len(items):
+        return None
+    _, inverse, counts = np.unique(items, return_inverse=True, return_counts=True)
+    return float(np.mean(counts[inverse] > 1))
