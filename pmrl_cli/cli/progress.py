@@ -93,9 +93,9 @@ class FitProgress:
         better = line.mrr > self._best
         if better:
             self._best = line.mrr
-        loss = "start" if math.isnan(line.loss) else f"loss {line.loss:.3f}"
+        loss = "" if math.isnan(line.loss) else f"  loss {line.loss:.3f}"
         # A refit is of what was chosen, and judged by nothing.
-        text = f"{'' if math.isnan(line.mrr) else self._candidate}{line.stage}  {loss}"
+        text = f"{'' if math.isnan(line.mrr) else self._candidate}{line.stage}{loss}"
         if not math.isnan(line.mrr):
             text += f"  held-out MRR {three(line.mrr)}{' *' if better else ''}"
         if self._live:
@@ -104,7 +104,7 @@ class FitProgress:
         now = time.monotonic()
         if self._verbose or now - self._last > PLAIN_SECONDS:
             self._last = now
-            self.note(f"step {line.step} of at most {plan.steps}  {text}")
+            self.note(f"step {line.step} of at most {plan.steps}  {text}" if plan.steps else text)
 
     def result(self, texts: dict[str, str], model: Path) -> None:
         """Show what the fit reached on validation, what was chosen, and what to do next."""

@@ -241,7 +241,7 @@ def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path):
     out, _ = process.communicate()
     assert (process.returncode, out) == (0, b"m\n")
     text = shown.decode()
-    assert re.search(r"sigma1 0\.\d+  R@1 0\.\d+", text)
+    assert re.search(r"candidate \d of \d: .*held-out MRR \.\d+", text)
     assert "/150" in text
     assert "left" in text
     assert "\x1b[" not in fitted[2]
