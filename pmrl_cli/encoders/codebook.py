@@ -64,6 +64,8 @@ class Codebook(nn.Module):
             nearest: (B, K) code of each.
             present: (B, K) bool.
         """
+        if len(vectors) == 0:
+            return
         vectors = vectors.detach().masked_fill(~present[..., None], 0)
         others = present.sum(1)[:, None, None] - 1
         mean_of_others = (vectors.sum(1, keepdim=True) - vectors) / others.clamp_min(1)

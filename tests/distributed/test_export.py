@@ -73,7 +73,7 @@ def test_what_goes_wrong_in_one_process_ends_all(tmp_path, model_and_features):
     (tmp_path / "rank0" / "model").symlink_to(model)
     (tmp_path / "rank1").mkdir()
     typed = ["export", *files, "--model", "model", "-o", tmp_path / "out"]
-    codes, _, said = ended(launch(2, typed, tmp_path, lambda rank: tmp_path / f"rank{rank}"), tmp_path, 60)
+    codes, _, said = ended(launch(2, typed, tmp_path, lambda rank: tmp_path / f"rank{rank}"), tmp_path)
     assert codes[0] == codes[1] != 0
     assert "rank 1 said: " in said[0]
     assert not (tmp_path / "out").exists()
