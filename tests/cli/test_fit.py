@@ -166,7 +166,11 @@ def test_json_is_one_object_with_the_metrics(tmp_path):
         (("--device", "cuda:77"), 5, "device is not there"),
         (("--device", "cpu:"), 2, "unknown device: 'cpu:'"),
         (("--seed", "4294967296"), 2, "seed out of range"),
-        (("--set", "temperature_instance=0"), 2, "setting of the objective is out of range: temperature_instance=0.0, expected 0.015 to 1"),
+        (
+            ("--set", "temperature_instance=0"),
+            2,
+            "setting of the objective is out of range: temperature_instance=0.0, expected 0.015 to 1",
+        ),
         (("--steps", "1", "--learning-rate", "1e30", "--dropout", "0"), 6, "training diverged"),
         (("--device", "abacus"), 2, "unknown device: 'abacus'"),
         (("--max-memory", "lots"), 2, "is not a size such as 512M or 8G"),
