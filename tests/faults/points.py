@@ -46,6 +46,7 @@ COMMANDS = (
     *(f"export-{kind}" for kind in EXPORTS),
     *(f"diagnose-{name}" for name in TABLES),
     "merge",
+    "search",
 )
 
 Contents = dict[str, bytes] | None
@@ -65,6 +66,9 @@ def arguments(command: str, *, new: bool) -> tuple[str, ...]:
         )
     if command == "fit":
         return ("fit", "store", *QUICK, "--seed", str(int(new)), "-o", "out")
+    if command == "search":
+        sides = ("search", "store", "--gallery", "store", "--model", "model")
+        return (*sides, "-k", "2" if new else "1", "-o", "out", "-q")
     if command == "merge":
         return ("merge", *(("train", "validation") if new else ("train",)), "-o", "out")
     if command.startswith("diagnose-"):
