@@ -69,8 +69,11 @@ class Evidence:
 
     @cached_property
     def half(self) -> npt.NDArray[np.bool_]:
-        """(r,) which of the reservoir are in the first half."""
-        return np.asarray(half_of(self.sample.keys) == 0)
+        """(r,) which of the reservoir are in the first half; instances that share a vector are in the same."""
+        keys, groups = self.sample.keys, self.sample.groups
+        least = np.full(int(groups.max(initial=-1)) + 1, np.iinfo(np.uint64).max, dtype=np.uint64)
+        np.minimum.at(least, groups, keys)
+        return np.asarray(half_of(least[groups]) == 0)
 
     @cached_property
     def null(self) -> InstanceStatistics:

@@ -88,3 +88,11 @@ def test_rows_that_share_a_vector_are_counted_and_said():
     ties = next(one for one in found["verdict"]["findings"] if one["code"] == "TIES")
     assert ties["subject"] == ["a"]
     assert ties["evidence"] == ["modality.a.repeated"]
+
+
+def test_noise_whose_rows_repeat_is_not_paired():
+    generator = np.random.default_rng(0)
+    noise = {name: np.repeat(generator.normal(size=(150, 16)), 6, axis=0) for name in ("a", "b")}
+    found = plain(diagnose(dataset_of(noise)))
+    assert found["pair"]["a|b"]["strength"]["value"] < 4
+    assert [one["code"] for one in found["verdict"]["findings"]] == ["NO_PAIRING", "TIES"]

@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.repeats import hash_rows
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import STATISTIC, detail
 from pmrl_cli.diagnosis.statistics.dependence import PAIRED_Z, Scatter, compact, permutation_moments, strength
@@ -79,14 +80,18 @@ def _try(
     rows, partners = rows[there], partners[there]
     if len(rows) == 0:
         return []
-    x = _unit(dataset.modalities[first].read(rows))
+    x = dataset.modalities[first].read(rows)
     # Memory maps are read fastest in ascending order.
     ascending = np.sort(partners)
-    y = _unit(dataset.modalities[second].read(ascending))[np.searchsorted(ascending, partners)]
-    z = _pairing(x, y)
+    y = dataset.modalities[second].read(ascending)[np.searchsorted(ascending, partners)]
+    # Rows that share a vector are one witness of the pairing: the null permutes what is independent.
+    for one in (0, 1):
+        once = np.sort(np.unique(hash_rows((x, y)[one]), return_index=True)[1])
+        x, y = x[once], y[once]
+    z = _pairing(_unit(x), _unit(y))
     if z is None:
         return []
-    return [Order(shift, turned, Statistic(z, chance=0.0, n=len(rows), null="permutation"))]
+    return [Order(shift, turned, Statistic(z, chance=0.0, n=len(x), null="permutation"))]
 
 
 def _unit(vectors: npt.NDArray[np.float32]) -> Array:
