@@ -13,7 +13,7 @@ from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_te
 
 __all__ = ["LINES", "lines", "show"]
 
-LINES = 34
+LINES = 35
 MOST_PAIRS = 6  # those of four modalities
 _LONG = 20
 _MARKS = {"fail": "x", "warn": "!"}
@@ -40,7 +40,7 @@ def show(result: Result) -> None:
 
 
 def lines(result: Result, width: int) -> list[str]:
-    """Return the screen: at most 34 lines of at most 80 characters for up to four modalities.
+    """Return the screen: at most 35 lines of at most 80 characters for up to four modalities.
 
     Args:
         result: a diagnosis.
