@@ -63,10 +63,10 @@ def crashing(path: Path) -> Path:
 
 
 def slow(path: Path) -> Path:
-    """Some kilobytes of gzip that hold 24 million ids: seconds of work."""
+    """Some kilobytes of gzip that hold 96 million ids: seconds of work."""
     with h5py.File(path, "w") as file:
         file["features"] = X
-        zeros = np.zeros(24_000_000, "S1")
+        zeros = np.zeros(96_000_000, "S1")
         file.create_dataset("ids", data=zeros, chunks=(4_000_000,), compression="gzip", compression_opts=9)
     return path
 
