@@ -65,6 +65,13 @@ def standardise(
     return kept.astype(np.float32, copy=False)
 
 
+def _in_rows(one: Kernel | Projection) -> None:
+    """Lay the arrays out row by row, as they are read back: a product rounds by the layout of its factors."""
+    for name, value in vars(one).items():
+        if isinstance(value, np.ndarray):
+            object.__setattr__(one, name, np.ascontiguousarray(value))
+
+
 @dataclass(frozen=True)
 class Kernel:
     """Nearness to landmarks: scores = exp(-width |s - l|^2) @ basis - center.
@@ -82,6 +89,9 @@ class Kernel:
     width: FloatArray
     center: FloatArray
     basis: FloatArray
+
+    def __post_init__(self) -> None:
+        _in_rows(self)
 
     def values(self, scores: FloatArray) -> FloatArray:
         """Return the (B, L) kernel between (B, p) scores and the landmarks, in (0, 1]."""
@@ -122,6 +132,9 @@ class Projection:
     basis: FloatArray
     squash: bool = False
     kernel: Kernel | None = None
+
+    def __post_init__(self) -> None:
+        _in_rows(self)
 
     @property
     def dim(self) -> int:
