@@ -155,6 +155,7 @@ def test_a_process_that_is_killed_ends_all_and_no_output_is_left(tmp_path, files
     while not list(unfinished.glob("linear-dropout-0")):
         assert [process.poll() for process in started] == [None, None], "it ended before training began"
         time.sleep(0.1)
+    time.sleep(1)  # so that it is met in a step, most often
     os.kill(started[1].pid, signal.SIGKILL)
     codes, outputs, said = ended(started, tmp_path)
     assert codes == [5, -signal.SIGKILL]
