@@ -35,7 +35,7 @@ from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, SplitRule, split_instances
 from pmrl_cli.files.durable.scratch import Scratch
-from pmrl_cli.training.heldout import held_out_retrieval
+from pmrl_cli.train.heldout import held_out_retrieval
 
 Rows = np.ndarray[Any, Any]
 

@@ -24,21 +24,21 @@ def seconds_of_a_step(batch: int, objective: str) -> float:
     from pmrl_cli.batch import Inputs
     from pmrl_cli.encoders.residual import Residual
     from pmrl_cli.methods import make_method
+    from pmrl_cli.process_group import process_group
     from pmrl_cli.terms.weighted import WeightedTerms
-    from pmrl_cli.training.loader import BatchLoader, BatchSampler, TrainingData
-    from pmrl_cli.training.step import Step, StepOptions
-    from pmrl_cli.world import joined
+    from pmrl_cli.train.loader import BatchLoader, BatchSampler, TrainingData
+    from pmrl_cli.train.step import Step, StepOptions
 
     torch.manual_seed(0)
     scores = [torch.randn(4 * batch, width) for width in DIMS]
     present = torch.ones(4 * batch, len(DIMS), dtype=torch.bool)
     places = torch.arange(4 * batch)
-    with joined() as world:
+    with process_group() as processes:
         encoder = Residual([torch.randn(width, DIM) / 16 for width in DIMS], "abc", hidden=DIM, dropout=0.0).train()
         terms = WeightedTerms(make_method(objective, {}).terms())
-        take_step = Step(encoder, terms, StepOptions(1e-3), world=world)
-        data = TrainingData(Inputs(scores, present), places, places * world.size // len(places))
-        loader = BatchLoader(data, BatchSampler(len(places), batch, 0), torch.device("cpu"), world)
+        take_step = Step(encoder, terms, StepOptions(1e-3), processes=processes)
+        data = TrainingData(Inputs(scores, present), places, places * processes.size // len(places))
+        loader = BatchLoader(data, BatchSampler(len(places), batch, 0), torch.device("cpu"), processes)
         times, stream = [], loader.after(0)
         for step in range(1, STEPS + 1):
             start = time.perf_counter()

@@ -27,7 +27,7 @@ import torch
 from pmrl_cli.files.durable import atomic, checksums
 from pmrl_cli.files.formats import probe, sandbox_client, store
 from pmrl_cli.files.artifacts import model
-from pmrl_cli.training import checkpoint
+from pmrl_cli.train import checkpoint
 def nothing(*_, **__): return None
 sandbox_client.start = probe.refuse_pickle = nothing
 probe.unchanging = lambda path, before, contents, members=(): contents

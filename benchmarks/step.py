@@ -24,9 +24,9 @@ from pmrl_cli.encoders.residual import Residual
 from pmrl_cli.methods import make_method
 from pmrl_cli.terms.protocol import Term
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.devices import allow_tf32
-from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData
-from pmrl_cli.training.step import Step, StepOptions
+from pmrl_cli.train.devices import allow_tf32
+from pmrl_cli.train.loader import Batch, BatchLoader, BatchSampler, TrainingData
+from pmrl_cli.train.step import Step, StepOptions
 
 DIMS = (512, 768, 1024)
 DIM = 256

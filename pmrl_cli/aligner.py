@@ -36,10 +36,10 @@ from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.fusion import fuse
 from pmrl_cli.imputation import can_impute, impute
-from pmrl_cli.training.devices import choose_device
-from pmrl_cli.training.run import check_objective
-from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.world import ALONE, World
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
+from pmrl_cli.train.devices import choose_device
+from pmrl_cli.train.run import check_objective
+from pmrl_cli.train.settings import FitSettings
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -76,7 +76,7 @@ class Aligner:
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        **settings: those of ``pmrl_cli.training.settings.FitSettings``: objective, adapter, dim, steps, seed, ...
+        **settings: those of ``pmrl_cli.train.settings.FitSettings``: objective, adapter, dim, steps, seed, ...
 
     Example:
         >>> aligner = Aligner(dim=32, seed=0).fit({"image": images, "text": texts})
@@ -126,7 +126,7 @@ class Aligner:
         exclude: npt.NDArray[np.bool_] | None = None,
         checkpoint: Path | None = None,
         hooks: Hooks | None = None,
-        world: World = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> Self:
         """Train on paired features.
 
@@ -139,7 +139,7 @@ class Aligner:
             exclude: (n, k), vectors that neither train nor choose; None for none.
             checkpoint: folder of the resumable state.
             hooks: called while it runs: stage, report, should_stop.
-            world: the processes that fit together (``pmrl_cli.world.joined``), each with all the features.
+            processes: the processes that fit together (``pmrl_cli.process_group``), each with all the features.
 
         Raises: PmrlError of the kind that fits (see ``pmrl_cli.errors``).
         """
@@ -153,7 +153,7 @@ class Aligner:
             excluded=exclude,
             checkpoint=checkpoint,
             hooks=hooks,
-            world=world,
+            processes=processes,
             base=None if model is None else Aligner.load(model, device=self.device)._base(model),
         )
         self._space = _Space(
@@ -379,7 +379,7 @@ class Aligner:
         rows: npt.NDArray[np.int64] | None = None,
         *,
         max_memory: int | None = None,
-        world: World = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> Dataset:
         """Return the rows of a data set in the shared space, as a data set (side columns kept).
 
@@ -389,12 +389,12 @@ class Aligner:
             dataset: as for ``embed``.
             rows: ascending row numbers, or None for all.
             max_memory: bytes the embeddings may take in memory; beyond it they live on disk.
-            world: the processes that embed a share each; every one of them gets all.
+            processes: the processes that embed a share each; every one of them gets all.
         """
         taken = np.arange(len(dataset)) if rows is None else rows
         scratch = Scratch(max_memory)
         arrays = [scratch.empty((len(taken), self.dim)) for _ in dataset.modalities]
-        share = shard(len(taken), world.rank, world.size)
+        share = shard(len(taken), processes.rank, processes.size)
         start = share.start
         for block in self.embed(dataset, taken[share]):
             stop = start + len(block.ids)
@@ -402,7 +402,9 @@ class Aligner:
                 array[start:stop] = block.embeddings[:, m]
             start = stop
         for array in arrays:
-            world.fill(array, [shard(len(taken), rank, world.size).stop for rank in range(world.size)])
+            processes.all_gather_rows(
+                array, [shard(len(taken), rank, processes.size).stop for rank in range(processes.size)]
+            )
         return Dataset(
             dataset.ids.take(taken),
             tuple(Features(name, array) for name, array in zip(dataset.names, arrays, strict=True)),
@@ -544,7 +546,7 @@ class Aligner:
         Raises: as ``evaluate``.
         """
         from pmrl_cli.diagnosis import diagnose_state, state_of
-        from pmrl_cli.training.history import training_of
+        from pmrl_cli.train.history import training_of
 
         dataset = with_hashes(self._dataset(features, ids, columns))
         rows, scope = self.rows(dataset, split)

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli.data.columns import codes_of
-from pmrl_cli.training.heldout import held_out_retrieval, reciprocal_ranks_by_instance
+from pmrl_cli.train.heldout import held_out_retrieval, reciprocal_ranks_by_instance
 
 if TYPE_CHECKING:
     from pmrl_cli.aligner import Aligner

@@ -20,13 +20,13 @@ from pmrl_cli.retrieval.ranks import rank_batch
 from pmrl_cli.spectrum import spectrum
 from pmrl_cli.terms import principal
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training import loader
-from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs, tensors_of
-from pmrl_cli.training.loop import Interrupted
-from pmrl_cli.training.step import Step, StepOptions
+from pmrl_cli.train import loader
+from pmrl_cli.train.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs, tensors_of
+from pmrl_cli.train.loop import Interrupted
+from pmrl_cli.train.step import Step, StepOptions
 from tests.reference.agreement import ON_VECTORS, make_objective
 from tests.test_spectrum import BOTH_SPECTRA, draw
-from tests.training.test_fit import same, settings_for, simulate, weights
+from tests.train.test_fit import same, settings_for, simulate, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 

@@ -28,7 +28,7 @@ from pmrl_cli.codes.channels import choose_channels
 from pmrl_cli.codes.kmeans import fit_codebook, nearest_codes
 from pmrl_cli.data.columns import codes_of, column_of
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.training.heldout import reciprocal_ranks_by_instance
+from pmrl_cli.train.heldout import reciprocal_ranks_by_instance
 
 BYTES = (4, 8, 16, 32)
 CODES, DIM = 64, 64

@@ -12,7 +12,7 @@ from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import Place, UsageError
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.train.settings import FitSettings
 
 if TYPE_CHECKING:
     from pmrl_cli.aligner import Aligner

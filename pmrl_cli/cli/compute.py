@@ -24,7 +24,7 @@ def prepare(threads: int | None) -> None:
     """Set the number of threads, where one was asked for, and choose how this CPU multiplies and keeps memory."""
     import torch
 
-    from pmrl_cli.training.devices import choose_matmul, tune_malloc
+    from pmrl_cli.train.devices import choose_matmul, tune_malloc
 
     if threads is not None:
         torch.set_num_threads(threads)

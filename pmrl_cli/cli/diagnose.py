@@ -102,10 +102,10 @@ def command(
     instances.check_outputs(per_instance, suspects, force=force)
     baseline = reports.check(report, compare, force=force)
     from pmrl_cli.diagnosis import diagnose_state, state_of
-    from pmrl_cli.world import joined
+    from pmrl_cli.process_group import process_group
 
-    with joined() as world:
-        found = space.read_space(paths, reading, asked, computing, quiet=quiet, world=world, share=share)
+    with process_group() as processes:
+        found = space.read_space(paths, reading, asked, computing, quiet=quiet, processes=processes, share=share)
         digest = ""
         if partial is not None and asked.model is not None:  # states of different models do not merge
             from pmrl_cli.files.artifacts.model import WEIGHTS
@@ -120,16 +120,16 @@ def command(
             columns=found.columns,
             model=digest,
             share=share,
-            world=world,
+            processes=processes,
         )
-    if world.rank:
+    if processes.rank:
         return
     if partial is not None:
         states.write(state, partial, as_json=json)
         return
     training = None
     if asked.model is not None:
-        from pmrl_cli.training.history import read_training
+        from pmrl_cli.train.history import read_training
 
         training = read_training(asked.model)
     inputs = {

@@ -60,12 +60,12 @@ def command(
     Example: pmrl evaluate features/*.h5 --model runs/a --fail-under R@1=0.5
     """
     gates = space.parse_gates(fail_under)
+    from pmrl_cli.process_group import process_group
     from pmrl_cli.retrieval import evaluate
-    from pmrl_cli.world import joined
 
-    with joined() as world:
+    with process_group() as processes:
         found = space.read_space(
-            options.expand_files(files, null=null), reading, asked, computing, quiet=quiet, world=world
+            options.expand_files(files, null=null), reading, asked, computing, quiet=quiet, processes=processes
         )
         evaluation = evaluate(
             found.dataset,
@@ -75,9 +75,9 @@ def command(
             match=found.match,
             seed=seed,
             max_queries=queries,
-            world=world,
+            processes=processes,
         )
-    if world.rank:
+    if processes.rank:
         return
     result = replace(evaluation, scope=found.instances, leaks=found.leaks).as_dict()
     unmet = space.unmet_gates(result, gates, SHORT)

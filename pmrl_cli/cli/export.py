@@ -21,7 +21,7 @@ from pmrl_cli.files.artifacts.writers import REGISTRY
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import EmbeddedBlock
     from pmrl_cli.files.artifacts.plan import ExportPlan
-    from pmrl_cli.world import World
+    from pmrl_cli.process_group import ProcessGroup
 
 __all__ = ["command"]
 
@@ -88,7 +88,7 @@ def _check_together(format: str, *, streaming: bool, shard: str | None) -> None:
 
 
 def _write_together(
-    world: World,
+    processes: ProcessGroup,
     blocks: Iterator[EmbeddedBlock],
     out: Path,
     plan: ExportPlan,
@@ -102,20 +102,20 @@ def _write_together(
     from pmrl_cli.files.artifacts.export import open_export, seal_export, write_files
 
     with ExitStack() as stack:
-        folder = stack.enter_context(open_export(out, plan.names, force=force)) if world.rank == 0 else out
-        folder = Path(world.agree(str(folder.resolve())))
+        folder = stack.enter_context(open_export(out, plan.names, force=force)) if processes.rank == 0 else out
+        folder = Path(processes.broadcast_json(str(folder.resolve())))
         if not folder.is_dir():
             what = "folder of the export is not there"
             raise ResourceError(
                 what,
                 at=Place(str(out)),
-                found=f"none that rank {world.rank} sees",
+                found=f"none that rank {processes.rank} sees",
                 expected="a file system that all processes share",
                 next_step="Write to one, or give each of your own jobs a --shard I/N.",
             )
         described, files = write_files(blocks, folder, plan)
-        everyone = world.collect(json.dumps(files).encode())
-        if world.rank == 0:
+        everyone = processes.gather_bytes(json.dumps(files).encode())
+        if processes.rank == 0:
             written = {path: digest for content in everyone for path, digest in json.loads(content).items()}
             seal_export(folder, described, written, provenance)
 
@@ -273,16 +273,16 @@ def command(
     from pmrl_cli.files.durable.checksums import sha256_of
     from pmrl_cli.files.join.dataset import read_dataset
     from pmrl_cli.files.join.specs import check_not_input
-    from pmrl_cli.world import joined, size_asked
+    from pmrl_cli.process_group import launched_size, process_group
 
-    if size_asked() > 1:
+    if launched_size() > 1:
         _check_together(file_format, streaming=streaming, shard=shard)
     paths = options.expand_files(files, null=null)
     if not streaming:
         check_replaceable(Path(output), kind=KIND, force=force)
         check_not_input(Path(output), paths)
     compute.prepare(computing.threads)
-    with joined() as world:
+    with process_group() as processes:
         aligner = Aligner.load(model, device=computing.device)
         dataset = read_dataset(paths, replace(reading, min_modalities=1))
         part_rows = rows_per_file or ROWS_PER_FILE
@@ -301,9 +301,9 @@ def command(
         present = held[rows]
         counts = dict(zip(names, present.sum(axis=0).tolist(), strict=True))
         instances = int(present.any(axis=1).sum())
-        if world.size > 1:
-            rows, share = rank_of(names, held, world.rank, world.size, part_rows)
-        hidden = quiet or bool(world.rank)
+        if processes.size > 1:
+            rows, share = rank_of(names, held, processes.rank, processes.size, part_rows)
+        hidden = quiet or bool(processes.rank)
         for sentence in () if hidden else dataset.notes:
             typer.echo(f"note: {sentence}", err=True)
         made = (aligner.impute if impute else aligner.embed)(dataset, rows, fusion=fusion)
@@ -319,18 +319,18 @@ def command(
             rows_per_file=part_rows,
             share=share,
             also=tuple(Also(name, *further[name]) for name in also or ()),
-            compressed=compressed_by(compression, aligner.dim, writes=world.rank == 0),
+            compressed=compressed_by(compression, aligner.dim, writes=processes.rank == 0),
             widths=aligner.widths if impute else (),
         )
         blocks = compression.applied(blocks)
         if streaming:
             write_stream(blocks, sys.stdout.buffer, plan)
             return
-        if world.size == 1:
+        if processes.size == 1:
             write_export(blocks, Path(output), plan, force=force, provenance=provenance)
         else:
-            _write_together(world, blocks, Path(output), plan, force=force, provenance=provenance)
-    if world.rank:
+            _write_together(processes, blocks, Path(output), plan, force=force, provenance=provenance)
+    if processes.rank:
         return
     if json:
         summary = {

@@ -18,7 +18,7 @@ import typer
 from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import flattened, option, switch
 from pmrl_cli.data.read_options import ReadOptions
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["command"]
 
@@ -82,9 +82,9 @@ def command(
     from pmrl_cli.files.join.dataset import read_dataset
     from pmrl_cli.files.join.specs import check_not_input
     from pmrl_cli.fit.context import Hooks
-    from pmrl_cli.training.loop import Interrupted
-    from pmrl_cli.training.run import needs_of
-    from pmrl_cli.world import joined
+    from pmrl_cli.process_group import process_group
+    from pmrl_cli.train.loop import Interrupted
+    from pmrl_cli.train.run import needs_of
 
     compute.prepare(computing.threads)
     check_replaceable(output, kind=FORMAT, force=force)
@@ -96,9 +96,12 @@ def command(
     signal.signal(signal.SIGTERM, stop)
     started = time.time()
     try:
-        with joined(cuda=computing.device != "cpu" and torch.cuda.is_available()) as world, ExitStack() as stack:
+        with (
+            process_group(cuda=computing.device != "cpu" and torch.cuda.is_available()) as processes,
+            ExitStack() as stack,
+        ):
             aligner = Aligner(device=computing.device, **vars(settings))
-            leads = world.rank == 0  # the others hold no file and say nothing
+            leads = processes.rank == 0  # the others hold no file and say nothing
             progress = stack.enter_context(FitProgress(quiet=quiet or not leads, verbose=verbose))
             if leads:
                 stack.enter_context(held(unfinished))
@@ -132,10 +135,10 @@ def command(
                 exclude=excluded,
                 checkpoint=unfinished,
                 hooks=Hooks(stage, progress.evaluation, stop.asked, progress.candidate, began),
-                world=world,
+                processes=processes,
             )
             stop.training = False
-            if bool(world.sum(torch.tensor(float(stop.asked())))):  # during the last step
+            if bool(processes.all_reduce(torch.tensor(float(stop.asked())))):  # during the last step
                 raise Interrupted
             if not leads:
                 return
@@ -147,7 +150,7 @@ def command(
                 "torch": torch.__version__,
                 "threads": torch.get_num_threads(),
                 "cores": os.cpu_count(),
-                "processes": world.size,
+                "processes": processes.size,
                 "command": sys.argv[1:],
             }
             aligner.save(output, force=force, run=run, reading=reading.as_settings())

@@ -67,7 +67,7 @@ def _version(value: bool) -> None:
 _ALONE = ("inspect", "ingest", "merge", "compare", "export-onnx", "search")
 
 
-def _check_world(name: str | None) -> None:
+def _check_processes(name: str | None) -> None:
     """Refuse to run what one process does in each of several: they would all read and write the same."""
     size = os.environ.get("WORLD_SIZE", "1")
     if name in _ALONE and size != "1":
@@ -87,7 +87,7 @@ def pmrl(
     debug: Annotated[bool, switch("--debug", help="Show the trace of an error.")] = False,
 ) -> None:
     """Take the options of all commands; its help is ``_HELP``."""
-    _check_world(context.invoked_subcommand)
+    _check_processes(context.invoked_subcommand)
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
@@ -119,7 +119,7 @@ def _usage_message(error: TyperException) -> str:
 def _fail(error: BaseException, message: str, code: int, details: dict[str, object]) -> int:
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    told = isinstance(error, PeerError) and error.told  # by the process it names
+    told = isinstance(error, PeerError) and error.explained  # by the process it names
     if "--json" in sys.argv and not told:
         with suppress(OSError):  # what cannot be written may be standard output itself
             typer.echo(json.dumps(details, ensure_ascii=False))

@@ -16,8 +16,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
-    from pmrl_cli.training.progress import Progress as Evaluation
-    from pmrl_cli.training.progress import Schedule
+    from pmrl_cli.train.progress import Progress as Evaluation
+    from pmrl_cli.train.progress import Schedule
 
 __all__ = ["FitProgress"]
 

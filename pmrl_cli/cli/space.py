@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from pmrl_cli.data.dataset import Dataset
     from pmrl_cli.data.leaks import Leaks
-    from pmrl_cli.world import World
+    from pmrl_cli.process_group import ProcessGroup
 
 __all__ = [
     "WIDTH",
@@ -117,7 +117,7 @@ def read_space(
     computing: compute.ComputeOptions,
     *,
     quiet: bool,
-    world: World,
+    processes: ProcessGroup,
     share: tuple[int, int] | None = None,
 ) -> Space:
     """Read the files and, with a model, embed the instances it is to be judged on.
@@ -145,7 +145,7 @@ def read_space(
 
         aligner = Aligner.load(asked.model, device=computing.device)
     dataset = read_dataset(files, reading)
-    if not quiet and world.rank == 0:
+    if not quiet and processes.rank == 0:
         for note in dataset.notes:
             typer.echo(f"note: {note}", err=True)
     compute.prepare(computing.threads)
@@ -164,7 +164,7 @@ def read_space(
         taken = shard(len(dataset) if rows is None else len(rows), *share)
         dataset, rows = (dataset.part(taken), None) if rows is None else (dataset, rows[taken])
     if aligner is not None:
-        dataset = aligner.embed_dataset(dataset, rows, max_memory=reading.max_memory, world=world)
+        dataset = aligner.embed_dataset(dataset, rows, max_memory=reading.max_memory, processes=processes)
     return Space(
         dataset,
         instances,

@@ -54,7 +54,7 @@ def run(model: Path, report: Path | None, of_instances: Mapping[str, object], *,
             expected="feature files",
             next_step=f"Type: pmrl diagnose FILES --model {model}.",
         )
-    from pmrl_cli.training.history import read_training
+    from pmrl_cli.train.history import read_training
 
     reports.check(report, None, force=force)
     training = read_training(model)
@@ -72,7 +72,7 @@ def lines(training: Mapping[str, Any], model: str, width: int, *, unicode: bool)
     """Return the screen.
 
     Args:
-        training: from ``pmrl_cli.training.history``.
+        training: from ``pmrl_cli.train.history``.
         model: name of the model.
         width: characters of a line.
         unicode: whether block characters can be written.

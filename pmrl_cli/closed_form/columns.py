@@ -17,7 +17,7 @@ from pmrl_cli.closed_form.projection import (
 from pmrl_cli.closed_form.shards import local_rows, reduce_moments
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import DataError
-from pmrl_cli.world import ALONE, World, first_arrays
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup, broadcast_arrays
 
 __all__ = ["COMPONENTS", "LANDMARKS", "ProjectionFitter"]
 
@@ -49,7 +49,7 @@ class ProjectionFitter:
         train: (n_train,) row numbers, ascending.
         seed: of the hash that chooses rows where there are more than needed.
         landmarks: of a kernel at most.
-        world: the processes that share the rows.
+        processes: the processes that share the rows.
 
     Raises: DataError if a modality has fewer than two training instances.
     """
@@ -61,10 +61,10 @@ class ProjectionFitter:
         *,
         seed: int,
         landmarks: int = LANDMARKS,
-        world: World = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
         self.train = train
-        self._dataset, self._seed, self._landmarks, self._world = dataset, seed, landmarks, world
+        self._dataset, self._seed, self._landmarks, self._processes = dataset, seed, landmarks, processes
         self._rows = [train[dataset.present[train, m]] for m in range(len(dataset.modalities))]
         self._columns: dict[int, ColumnMoments] = {}
         self._fitted: dict[tuple[int, FeatureMap], Projection] = {}
@@ -88,7 +88,7 @@ class ProjectionFitter:
     def _projection(self, m: int, features: FeatureMap) -> Projection:
         if (m, features) not in self._fitted:
             make = {"linear": self._linear, "kernel": self._kernel, "given": self._given}[features.kind]
-            arrays = first_arrays(self._world, make(m, features.squash).arrays())
+            arrays = broadcast_arrays(self._processes, make(m, features.squash).arrays())
             self._fitted[m, features] = Projection.from_arrays(arrays, squash=features.squash)
         return self._fitted[m, features]
 
@@ -96,9 +96,9 @@ class ProjectionFitter:
         if m not in self._columns:
             features = self._dataset.modalities[m]
             columns = ColumnMoments(features.dim)
-            for block in self._dataset.blocks(local_rows(self._world, self._dataset, self._rows[m])):
+            for block in self._dataset.blocks(local_rows(self._processes, self._dataset, self._rows[m])):
                 columns.add(features.read(block))
-            self._columns[m] = reduce_moments(self._world, columns)
+            self._columns[m] = reduce_moments(self._processes, columns)
         return self._columns[m]
 
     def _linear(self, m: int, squash: bool) -> Projection:  # noqa: FBT001 - a value, not a switch
@@ -108,9 +108,9 @@ class ProjectionFitter:
         scale = inverse_deviation(columns)
         if features.dim > AXES_ROWS:
             rows = self._dataset.smallest_by_hash(rows, AXES_ROWS, self._seed)
-        for block in self._dataset.blocks(local_rows(self._world, self._dataset, rows)):
+        for block in self._dataset.blocks(local_rows(self._processes, self._dataset, rows)):
             second.add(standardise(features.read(block), columns.mean, scale, squash=squash))
-        second = reduce_moments(self._world, second)
+        second = reduce_moments(self._processes, second)
         # Past 0.9 n components the whitened components only restate which instance is which.
         components = max(1, min(features.dim, int(0.9 * len(self._rows[m])), COMPONENTS))
         projection, _ = fit_projection(columns, second, components, squash=squash)

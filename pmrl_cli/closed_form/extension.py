@@ -12,7 +12,7 @@ from pmrl_cli.closed_form.moments import SecondMoment
 from pmrl_cli.closed_form.projection import Projection, standardise
 from pmrl_cli.closed_form.shards import local_rows, reduce_moments
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.world import World, first_arrays
+from pmrl_cli.process_group import ProcessGroup, broadcast_arrays
 
 __all__ = ["axis_lengths", "extend"]
 
@@ -36,7 +36,13 @@ def axis_lengths(projection: Projection) -> npt.NDArray[np.float32]:
 
 
 def extend(
-    projection: Projection, dataset: Dataset, m: int, rows: npt.NDArray[np.int64], *, ridge: float, world: World
+    projection: Projection,
+    dataset: Dataset,
+    m: int,
+    rows: npt.NDArray[np.int64],
+    *,
+    ridge: float,
+    processes: ProcessGroup,
 ) -> Projection:
     """Return a linear projection with the principal axes of what it leaves out of some rows as further components.
 
@@ -49,7 +55,7 @@ def extend(
         m: the modality.
         rows: (n,) row numbers that have it, of all processes.
         ridge: relative ridge, as of the closed form.
-        world: the processes that share the rows.
+        processes: the processes that share the rows.
     """
     span = np.linalg.qr(projection.basis.astype(np.float64))[0].astype(np.float32)
     most = min(projection.dim - projection.components, int(0.9 * len(rows)), COMPONENTS)
@@ -58,14 +64,14 @@ def extend(
     if projection.dim > AXES_ROWS:
         rows = dataset.smallest_by_hash(rows, AXES_ROWS, 0)
     second, energy = SecondMoment(projection.dim), np.zeros(1)
-    for block in dataset.blocks(local_rows(world, dataset, rows)):
+    for block in dataset.blocks(local_rows(processes, dataset, rows)):
         standard = standardise(
             dataset.modalities[m].read(block), projection.mean, projection.scale, squash=projection.squash
         )
         standard -= projection.center
         energy += np.square(standard, dtype=np.float64).sum()
         second.add(standard - (standard @ span) @ span.T)
-    second = reduce_moments(world, second)
+    second = reduce_moments(processes, second)
     axes, variances = second.principal_axes(most)
     kept = variances > _NULL * energy[0] / max(1, second.count)
     axes, variances = axes[:, kept], variances[kept]
@@ -74,5 +80,5 @@ def extend(
     # Orthogonal to the old axes to the last digit: else old rows would not be zero in the new components.
     axes = np.linalg.qr(axes - span.astype(np.float64) @ (span.T.astype(np.float64) @ axes))[0]
     factors = (variances + ridge * variances.mean()) ** -0.5
-    found = first_arrays(world, {"basis": (axes * factors).astype(np.float32)})["basis"]
+    found = broadcast_arrays(processes, {"basis": (axes * factors).astype(np.float32)})["basis"]
     return replace(projection, basis=np.concatenate([projection.basis, found], axis=1))

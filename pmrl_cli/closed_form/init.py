@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pmrl_cli.closed_form.gcca import Gcca, gcca
 from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.closed_form.projection import FeatureMap
-from pmrl_cli.world import ALONE, World, first_arrays
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup, broadcast_arrays
 
 __all__ = ["GccaConfig", "Initialization", "power_weights", "scaled_init", "solve_gcca_init", "whiten"]
 
@@ -53,16 +53,18 @@ def power_weights(correlations: npt.NDArray[np.float64], power: float) -> npt.ND
     return correlations**power if correlations.any() else np.ones_like(correlations)
 
 
-def solve_gcca_init(data: ProjectedData, config: GccaConfig, solver: str, world: World = ALONE) -> Initialization:
+def solve_gcca_init(
+    data: ProjectedData, config: GccaConfig, solver: str, processes: ProcessGroup = SINGLE_PROCESS
+) -> Initialization:
     """Solve a closed form."""
     solution = None
     if config.features.kind != "given":
         solution = gcca(data.cross, data.variances, ridge=config.ridge, dim=config.dim, solver=solver)
-    return scaled_init(data, config, solution, world)
+    return scaled_init(data, config, solution, processes)
 
 
 def scaled_init(
-    data: ProjectedData, config: GccaConfig, solution: Gcca | None, world: World = ALONE
+    data: ProjectedData, config: GccaConfig, solution: Gcca | None, processes: ProcessGroup = SINGLE_PROCESS
 ) -> Initialization:
     """Return a solution as training starts from it.
 
@@ -73,7 +75,7 @@ def scaled_init(
         data: that was solved for.
         config: of the closed form.
         solution: of its ridge, with as many directions or more; None for features as they are.
-        world: the processes that agree on it.
+        processes: the processes that agree on it.
     """
     if solution is None:
         identity = tuple(np.eye(config.dim, dtype=np.float32) for _ in data.projections)
@@ -86,7 +88,7 @@ def scaled_init(
         maps.append((weighted * np.sqrt(config.dim / power) if power > 0 else weighted).astype(np.float32))
     arrays = {f"whiten{m}": factors.astype(np.float32) for m, factors in enumerate(solution.whiten)}
     arrays |= {f"map{m}": directions for m, directions in enumerate(maps)}
-    agreed = first_arrays(world, arrays)  # an eigenvector may have the other sign elsewhere
+    agreed = broadcast_arrays(processes, arrays)  # an eigenvector may have the other sign elsewhere
     return Initialization(*(tuple(agreed[f"{name}{m}"] for m in range(len(maps))) for name in ("whiten", "map")))
 
 

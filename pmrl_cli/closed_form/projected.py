@@ -14,7 +14,7 @@ from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.closed_form.shards import local_rows, reduce_moments
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.files.durable.scratch import Scratch
-from pmrl_cli.world import ALONE, World
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 
 __all__ = ["ProjectedData", "project"]
 
@@ -52,7 +52,7 @@ def project(
     *,
     cross: bool,
     scratch: Scratch,
-    world: World = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> ProjectedData:
     """Project instances, and take the moments of those that train, in one sequential pass over the features.
 
@@ -64,9 +64,9 @@ def project(
         projections: one per modality.
         cross: whether cross moments are wanted; features as given do without.
         scratch: where the components live.
-        world: the processes that share the rows.
+        processes: the processes that share the rows.
     """
-    chosen = local_rows(world, dataset, train)
+    chosen = local_rows(processes, dataset, train)
     rows = np.union1d(chosen, np.setdiff1d(rows, train, assume_unique=True))
     widths = [projection.components for projection in projections]
     components = tuple(scratch.empty((len(rows), width)) for width in widths)
@@ -86,7 +86,7 @@ def project(
             moments.add([c[start:stop][training] for c in components], present[training])
         start = stop
     for array in moments.arrays():
-        world.sum(torch.from_numpy(array))
+        processes.all_reduce(torch.from_numpy(array))
     # Of all training instances: those the axes were found on may be a sample, on which they are too large.
-    variances = [reduce_moments(world, column).deviation ** 2 for column in columns]
+    variances = [reduce_moments(processes, column).deviation ** 2 for column in columns]
     return ProjectedData(rows, tuple(projections), tuple(variances), moments, components, dataset.present[rows])

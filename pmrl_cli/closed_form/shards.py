@@ -10,36 +10,36 @@ import numpy.typing as npt
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import shard
-from pmrl_cli.world import World, collect_arrays, first_arrays
+from pmrl_cli.process_group import ProcessGroup, broadcast_arrays, gather_arrays
 
 __all__ = ["local_rows", "rank_of_rows", "reduce_moments"]
 
 Moments = TypeVar("Moments", ColumnMoments, SecondMoment)
 
 
-def local_rows(world: World, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def local_rows(processes: ProcessGroup, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return those of ``rows`` in this rank's contiguous shard of the data set."""
-    own = shard(len(dataset), world.rank, world.size)
+    own = shard(len(dataset), processes.rank, processes.size)
     local: npt.NDArray[np.int64] = rows[(rows >= own.start) & (rows < own.stop)]
     return local
 
 
-def rank_of_rows(world: World, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
+def rank_of_rows(processes: ProcessGroup, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the rank whose shard holds each of ``rows``."""
-    stops = [shard(len(dataset), rank, world.size).stop for rank in range(world.size)]
+    stops = [shard(len(dataset), rank, processes.size).stop for rank in range(processes.size)]
     ranks: npt.NDArray[np.int64] = np.searchsorted(stops, rows, side="right")
     return ranks
 
 
-def reduce_moments(world: World, moments: Moments) -> Moments:
+def reduce_moments(processes: ProcessGroup, moments: Moments) -> Moments:
     """Return the moments of the rows of all processes, the same bits in each."""
-    if world.size == 1:
+    if processes.size == 1:
         return moments
 
     def named(moments: Moments) -> dict[str, npt.NDArray[np.float64]]:
         return {str(i): array for i, array in enumerate(moments.arrays())}
 
-    for number, arrays in enumerate(collect_arrays(world, named(moments))):  # nothing but at rank 0
+    for number, arrays in enumerate(gather_arrays(processes, named(moments))):  # nothing but at rank 0
         if number:
             moments.merge(type(moments).from_arrays(list(arrays.values())))
-    return type(moments).from_arrays(list(first_arrays(world, named(moments)).values()))
+    return type(moments).from_arrays(list(broadcast_arrays(processes, named(moments)).values()))

@@ -27,9 +27,9 @@ from pmrl_cli.diagnosis.state.header import Header
 from pmrl_cli.diagnosis.state.summaries import BINS
 from pmrl_cli.diagnosis.statistics.retrieval import DRAWS
 from pmrl_cli.diagnosis.statistics.row_runs import runs_of
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup, gather_arrays
 from pmrl_cli.retrieval.batches import check_pairs
 from pmrl_cli.stats.statistic import plain
-from pmrl_cli.world import ALONE, World, collect_arrays
 
 __all__ = ["SCHEMA", "Diagnosis", "diagnose", "diagnose_state", "state_of"]
 
@@ -84,7 +84,7 @@ def state_of(
     columns: Sequence[int] | None = None,
     model: str = "",
     share: tuple[int, int] | None = None,
-    world: World = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> State:
     """Read a data set once.
 
@@ -100,7 +100,7 @@ def state_of(
         model: digest of that model.
         share: which of how many shards of the instances these are, from 0 on: perhaps none of them has two
             modalities. None: they are all.
-        world: the processes that read a share each, of a data set that all of them have. Rank 0 gets the state of
+        processes: the processes that read a share each, of a data set that all of them have. Rank 0 gets the state of
             all; the others that of their share.
 
     Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
@@ -122,8 +122,8 @@ def state_of(
         model,
         1 if share is None else share[1],
     )
-    own = State.of(dataset.part(shard(len(dataset), world.rank, world.size)), header)
-    others = collect_arrays(world, own.arrays()) if world.size > 1 else []  # at rank 0
+    own = State.of(dataset.part(shard(len(dataset), processes.rank, processes.size)), header)
+    others = gather_arrays(processes, own.arrays()) if processes.size > 1 else []  # at rank 0
     for rank, arrays in enumerate(others):
         if rank:
             own.merge(State.from_arrays(header, arrays), name=f"rank {rank}")

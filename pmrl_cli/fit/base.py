@@ -15,8 +15,8 @@ from pmrl_cli.ensemble import Member
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
 from pmrl_cli.methods import REGISTRY, method_class
 from pmrl_cli.methods.protocol import Method
-from pmrl_cli.training.run import objectives_of
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.train.run import objectives_of
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["Base"]
 

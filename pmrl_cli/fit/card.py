@@ -14,7 +14,7 @@ from pmrl_cli.files.artifacts.model import to_csv, to_toml
 from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.fit.result import Continued, FitResult, Recipe
 from pmrl_cli.methods import REGISTRY, settings_of
-from pmrl_cli.training.progress import Progress
+from pmrl_cli.train.progress import Progress
 
 __all__ = ["texts_of"]
 

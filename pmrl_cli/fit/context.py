@@ -22,11 +22,11 @@ from pmrl_cli.data.split import TEST, split_instances
 from pmrl_cli.errors import DataError
 from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fit.base import Base
-from pmrl_cli.training.devices import choose_device
-from pmrl_cli.training.progress import Progress, Schedule
-from pmrl_cli.training.run import Run, check_objective, needs_of
-from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.world import ALONE, World
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
+from pmrl_cli.train.devices import choose_device
+from pmrl_cli.train.progress import Progress, Schedule
+from pmrl_cli.train.run import Run, check_objective, needs_of
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["FitContext", "Hooks", "open_context"]
 
@@ -65,7 +65,7 @@ class FitContext:
         scratch: where components live.
         hooks: called while the fit runs.
         run: trains.
-        world: the processes that fit together.
+        processes: the processes that fit together.
         began: on the monotonic clock.
         base: the model to go on from; None fits anew.
     """
@@ -78,7 +78,7 @@ class FitContext:
     scratch: Scratch
     hooks: Hooks
     run: Run
-    world: World
+    processes: ProcessGroup
     began: float
     base: Base | None = None
 
@@ -103,7 +103,7 @@ def open_context(
     excluded: Mask | None = None,
     checkpoint: Path | None = None,
     hooks: Hooks | None = None,
-    world: World = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     base: Base | None = None,
 ) -> FitContext:
     """Check what was asked, split the instances and return the context; the arguments are those of ``fit``."""
@@ -135,10 +135,10 @@ def open_context(
         "device": chosen_device.type,
         "threads": str(torch.get_num_threads()),
         "products": torch.get_float32_matmul_precision(),
-        "processes": str(world.size),
+        "processes": str(processes.size),
         "versions": f"pmrl {__version__}, torch {torch.__version__}, numpy {np.__version__}",
     }
-    run = Run(dataset, settings, chosen_device, checkpoint, fingerprint, hooks.report, hooks.should_stop, world)
+    run = Run(dataset, settings, chosen_device, checkpoint, fingerprint, hooks.report, hooks.should_stop, processes)
     if "labels" in needs_of(settings) and not (run.labels is not None and (run.labels >= 0).any()):
         what = "side column has no labels"
         raise DataError(
@@ -146,4 +146,4 @@ def open_context(
         )
     resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
     scratch = Scratch(None if max_memory is None else max(0, max_memory - resident))
-    return FitContext(dataset, settings, parts, left_out, ids_digest, scratch, hooks, run, world, began, base)
+    return FitContext(dataset, settings, parts, left_out, ids_digest, scratch, hooks, run, processes, began, base)

@@ -29,10 +29,10 @@ from pmrl_cli.fit.race import Race
 from pmrl_cli.fit.result import ClosedForm, Continued, Model, Recipe
 from pmrl_cli.fit.search import SearchResult
 from pmrl_cli.fusion import fuse
-from pmrl_cli.training.heldout import HeldOut, chance_of, held_out_retrieval, mean_share
-from pmrl_cli.training.loop import TrainResult
-from pmrl_cli.training.progress import Progress
-from pmrl_cli.training.run import RunPlan, embed, objectives_of
+from pmrl_cli.train.heldout import HeldOut, chance_of, held_out_retrieval, mean_share
+from pmrl_cli.train.loop import TrainResult
+from pmrl_cli.train.progress import Progress
+from pmrl_cli.train.run import RunPlan, embed, objectives_of
 
 __all__ = ["continuation_of", "go_on"]
 
@@ -140,8 +140,8 @@ def _searched(
     return SearchResult(
         tuple(tried),
         model,
-        HeldOut(*ctx.world.agree(held_out_retrieval(together, present, held.labels, held.relevance))),
-        ctx.world.agree(mean_share(together, present)),
+        HeldOut(*ctx.processes.broadcast_json(held_out_retrieval(together, present, held.labels, held.relevance))),
+        ctx.processes.broadcast_json(mean_share(together, present)),
         chance_of(present),
         len(tried),
     )
@@ -181,7 +181,7 @@ def _start(
         projections,
         cross=False,
         scratch=ctx.scratch,
-        world=ctx.world,
+        processes=ctx.processes,
     )
     factors = [
         (variances + config.ridge * variances.mean()) ** -0.5 if place is None else of_old
@@ -211,7 +211,9 @@ def _projections(
     fitted = dict(
         zip(
             new,
-            ProjectionFitter(only_new, train, seed=ctx.settings.seed, world=ctx.world).fit(kind) if new else (),
+            ProjectionFitter(only_new, train, seed=ctx.settings.seed, processes=ctx.processes).fit(kind)
+            if new
+            else (),
             strict=True,
         )
     )
@@ -220,7 +222,7 @@ def _projections(
         projection = fitted[m] if place is None else member.projections[place]
         rows = train[dataset.present[train, m]]
         if place is not None and len(rows) and config.features.kind == "linear":
-            projection = extend(projection, dataset, m, rows, ridge=config.ridge, world=ctx.world)
+            projection = extend(projection, dataset, m, rows, ridge=config.ridge, processes=ctx.processes)
         projections.append(projection)
     return projections, [np.ones(projection.components) for projection in projections]
 
@@ -240,9 +242,9 @@ def _joined(ctx: FitContext, start: _Start, train: Rows, validation: Rows) -> _S
     for m in (m for m, place in enumerate(places) if place is None):
         both = anchored & torch.from_numpy(data.present[held, m])
         components = torch.from_numpy(data.components[m][held]).double() * both[:, None]
-        gram = ctx.world.sum(components.mT @ components)
-        cross = ctx.world.sum(components.mT @ targets.double())
-        count = float(ctx.world.sum(both.sum().double()))
+        gram = ctx.processes.all_reduce(components.mT @ components)
+        cross = ctx.processes.all_reduce(components.mT @ targets.double())
+        count = float(ctx.processes.all_reduce(both.sum().double()))
         if count < 2:
             what = "a new modality meets none that the model knows"
             raise DataError(
@@ -302,4 +304,4 @@ def _best_ridge(
             expected="enough to choose by (tens or more)",
             next_step="Give more instances or raise --validation.",
         )
-    return list(maps)[ctx.world.agree(int(np.argmax(quality)))]
+    return list(maps)[ctx.processes.broadcast_json(int(np.argmax(quality)))]

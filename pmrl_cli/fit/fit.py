@@ -17,8 +17,8 @@ from pmrl_cli.fit.plan import Plan, make_plan
 from pmrl_cli.fit.refit import refit
 from pmrl_cli.fit.result import FitResult, Model
 from pmrl_cli.fit.search import SearchResult, search
-from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.world import ALONE, World
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["fit"]
 
@@ -35,7 +35,7 @@ def fit(
     excluded: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
     hooks: Hooks | None = None,
-    world: World = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
     base: Base | None = None,
 ) -> FitResult:
     """Fit a model to a data set.
@@ -53,8 +53,8 @@ def fit(
         excluded: (n, k), vectors that neither train nor choose, as if they were missing; None for none.
         checkpoint: folder of the resumable state; None keeps none.
         hooks: called while it runs.
-        world: the processes that fit together: each holds its shard of the training instances, all end with the same
-            result.
+        processes: the processes that fit together: each holds its shard of the training instances, all end with the
+            same result.
         base: the model to go on from; None fits anew.
 
     Raises: DataError for data that cannot be fitted; UsageError for settings; ResourceError for a device that is
@@ -68,7 +68,7 @@ def fit(
         excluded=excluded,
         checkpoint=checkpoint,
         hooks=hooks,
-        world=world,
+        processes=processes,
         base=base,
     )
     plan = make_plan(ctx)

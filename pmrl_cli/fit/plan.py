@@ -13,12 +13,12 @@ from pmrl_cli.data.split import TRAIN, VALIDATION
 from pmrl_cli.errors import DataError
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.suspects import drop_suspects
+from pmrl_cli.process_group import broadcast_arrays
 from pmrl_cli.retrieval.relevance import Relevance
-from pmrl_cli.training.heldout import HELD_OUT_LIMIT, ValidationSet
-from pmrl_cli.training.progress import Schedule, schedule
-from pmrl_cli.training.run import make, objectives_of
-from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.world import first_arrays
+from pmrl_cli.train.heldout import HELD_OUT_LIMIT, ValidationSet
+from pmrl_cli.train.progress import Schedule, schedule
+from pmrl_cli.train.run import make, objectives_of
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["Plan", "make_plan", "without_suspects"]
 
@@ -58,7 +58,9 @@ class Plan:
         """Return whether a fraction of the budget is over, as rank 0 sees it."""
         if self.deadline is None:
             return False
-        over: bool = ctx.world.agree(time.monotonic() > ctx.began + fraction * (self.deadline - ctx.began))
+        over: bool = ctx.processes.broadcast_json(
+            time.monotonic() > ctx.began + fraction * (self.deadline - ctx.began)
+        )
         return over
 
 
@@ -67,7 +69,7 @@ def without_suspects(ctx: FitContext, rows: Rows) -> Rows:
     if not ctx.settings.mispaired:
         return rows
     kept = drop_suspects(ctx.dataset, rows, ctx.settings.mispaired, seed=ctx.settings.seed, scratch=ctx.scratch)
-    return first_arrays(ctx.world, {"rows": kept})["rows"]
+    return broadcast_arrays(ctx.processes, {"rows": kept})["rows"]
 
 
 def make_plan(ctx: FitContext) -> Plan:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-from pmrl_cli.training.progress import Progress
+from pmrl_cli.train.progress import Progress
 
 __all__ = ["Race"]
 

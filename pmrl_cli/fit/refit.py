@@ -15,8 +15,8 @@ from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan, without_suspects
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
 from pmrl_cli.fit.starts import landmarks_of
-from pmrl_cli.training.progress import Progress
-from pmrl_cli.training.run import RunPlan
+from pmrl_cli.train.progress import Progress
+from pmrl_cli.train.run import RunPlan
 
 __all__ = ["refit"]
 
@@ -30,7 +30,7 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
     rows = train[ctx.trainable[train]]
     ctx.hooks.stage("training")
     fitter = ProjectionFitter(
-        ctx.dataset, train, seed=ctx.settings.seed, landmarks=landmarks_of(ctx.settings), world=ctx.world
+        ctx.dataset, train, seed=ctx.settings.seed, landmarks=landmarks_of(ctx.settings), processes=ctx.processes
     )
     members: list[Member] = []
     again: list[Recipe] = []
@@ -58,7 +58,7 @@ def _start(ctx: FitContext, fitter: ProjectionFitter, form: ClosedForm) -> tuple
         fitter.fit(config.features),
         cross=config.features.kind != "given",
         scratch=ctx.scratch,
-        world=ctx.world,
+        processes=ctx.processes,
     )
-    init = solve_gcca_init(data, config, ctx.solver, ctx.world)
+    init = solve_gcca_init(data, config, ctx.solver, ctx.processes)
     return whiten(data, init), init

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 from pmrl_cli.closed_form.init import GccaConfig
 from pmrl_cli.ensemble import Member
-from pmrl_cli.training.heldout import HeldOut
-from pmrl_cli.training.progress import Progress, Schedule
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.train.heldout import HeldOut
+from pmrl_cli.train.progress import Progress, Schedule
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["ClosedForm", "Continued", "FitResult", "Model", "Recipe"]
 

@@ -20,16 +20,16 @@ from pmrl_cli.fit.race import Race
 from pmrl_cli.fit.result import Model, Recipe
 from pmrl_cli.fit.starts import Start, choose_starts
 from pmrl_cli.retrieval.relevance import Relevance
-from pmrl_cli.training.heldout import (
+from pmrl_cli.train.heldout import (
     HeldOut,
     chance_of,
     held_out_retrieval,
     mean_share,
     reciprocal_ranks_by_instance,
 )
-from pmrl_cli.training.loop import TrainResult
-from pmrl_cli.training.run import RunPlan, closed_form_stands_in, embed, objectives_of
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.train.loop import TrainResult
+from pmrl_cli.train.run import RunPlan, closed_form_stands_in, embed, objectives_of
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["SearchResult", "choose_members", "search"]
 
@@ -131,7 +131,7 @@ def search(ctx: FitContext, plan: Plan) -> SearchResult:
     entries = _entries(ctx, plan, starts)
     tried: list[Candidate] = []
     for number, entry in enumerate(entries, start=1):
-        late: bool = ctx.world.agree(race.late)
+        late: bool = ctx.processes.broadcast_json(race.late)
         if tried and late and entry.steps:
             break
         ctx.hooks.candidate(number, len(entries), entry.name)
@@ -202,7 +202,7 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
     if alone:  # the dimension asked for is that of one member
         chosen = [max(range(len(useful)), key=lambda i: useful[i].recipe.best.quality)]
     else:
-        chosen = list(ctx.world.agree(choose_members(judged, present, held.relevance)))
+        chosen = list(ctx.processes.broadcast_json(choose_members(judged, present, held.relevance)))
     together = side_by_side([judged[i] for i in chosen])
     members = [useful[i] for i in chosen]
     if not plan.refit:
@@ -217,8 +217,8 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
     return SearchResult(
         tuple(c.recipe for c in tried),
         model,
-        HeldOut(*ctx.world.agree(held_out_retrieval(together, present, held.labels, held.relevance))),
-        ctx.world.agree(mean_share(together, present)),
+        HeldOut(*ctx.processes.broadcast_json(held_out_retrieval(together, present, held.labels, held.relevance))),
+        ctx.processes.broadcast_json(mean_share(together, present)),
         chance_of(present),
         len(tried),
     )

@@ -26,8 +26,8 @@ from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.result import ClosedForm
-from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.train.heldout import HeldOut, ValidationSet, held_out_retrieval
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["Start", "choose_starts", "landmarks_of"]
 
@@ -115,12 +115,12 @@ class _Search:
         sample = ctx.dataset.smallest_by_hash(plan.train, CHOOSING_ROWS, ctx.settings.seed)
         landmarks = landmarks_of(ctx.settings)
         self._sample = ProjectionFitter(
-            ctx.dataset, sample, seed=ctx.settings.seed, landmarks=landmarks, world=ctx.world
+            ctx.dataset, sample, seed=ctx.settings.seed, landmarks=landmarks, processes=ctx.processes
         )
         self._all = self._sample
         if sample is not plan.train:
             self._all = ProjectionFitter(
-                ctx.dataset, plan.train, seed=ctx.settings.seed, landmarks=landmarks, world=ctx.world
+                ctx.dataset, plan.train, seed=ctx.settings.seed, landmarks=landmarks, processes=ctx.processes
             )
         self._projected: dict[FeatureMap, ProjectedData] = {}
 
@@ -209,7 +209,7 @@ class _Search:
 
     def _agreed(self, forms: list[ClosedForm]) -> list[ClosedForm]:
         # Rank 0 chooses: elsewhere a number may be rounded otherwise.
-        quality = self._ctx.world.agree([form.held_out for form in forms])
+        quality = self._ctx.processes.broadcast_json([form.held_out for form in forms])
         return [replace(form, held_out=HeldOut(*of_one)) for form, of_one in zip(forms, quality, strict=True)]
 
     def solved(self, compared: Sequence[ClosedForm]) -> Start:
@@ -217,7 +217,7 @@ class _Search:
         config = _best(compared).config
         data = self._of(config.features, sample=self._all is self._sample)
         if config.features.kind == "given":
-            init = scaled_init(data, config, None, self._ctx.world)
+            init = scaled_init(data, config, None, self._ctx.processes)
             form = _best(compared)
         else:
             fast = self._ctx.settings.fast
@@ -226,7 +226,7 @@ class _Search:
             grid = product((FAST_POWER,) if fast else POWERS, dims)
             found = self._judged(config.features, config.ridge, solution, data, self._validation, grid)
             form = replace(_best(found), compared=len(found) + len(compared))
-            init = scaled_init(data, form.config, solution, self._ctx.world)
+            init = scaled_init(data, form.config, solution, self._ctx.processes)
         return Start(form, init, self._projected.pop(config.features))
 
     def _of(self, features: FeatureMap, *, sample: bool = True) -> ProjectedData:
@@ -239,7 +239,7 @@ class _Search:
                 fitter.fit(features),
                 cross=features.kind != "given",
                 scratch=self._ctx.scratch,
-                world=self._ctx.world,
+                processes=self._ctx.processes,
             )
         return self._projected[features]
 

@@ -35,7 +35,7 @@ def render(result: Mapping[str, Any], notes: Sequence[tuple[str, str, str]] = ()
 
     Args:
         result: JSON values as ``docs/diagnose.schema.json`` describes them (what is null or absent is not shown), or
-            the ``pmrl.training/1`` object of ``pmrl_cli.training.history``.
+            the ``pmrl.training/1`` object of ``pmrl_cli.train.history``.
         notes: name, formula and chance of the statistics.
     """
     check_installed()

@@ -14,13 +14,13 @@ from pmrl_cli.data.leaks import Leaks
 from pmrl_cli.data.links import links_of
 from pmrl_cli.data.repeats import repeats_of, with_hashes
 from pmrl_cli.fusion import check_fusion
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.retrieval.batches import check_one_space, read_batch
 from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
 from pmrl_cli.retrieval.labels import label_precision
 from pmrl_cli.retrieval.metrics import METRICS, chance, metric, tie_spread
 from pmrl_cli.retrieval.ranks import OTHERS, rank_dataset
 from pmrl_cli.retrieval.relevance import Relevance
-from pmrl_cli.world import ALONE, World
 
 __all__ = [
     "LABEL_GALLERY",
@@ -107,7 +107,7 @@ def evaluate(
     match: str | None = None,
     seed: int = 0,
     max_queries: int = 20_000,
-    world: World = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
     """Measure cross-modal retrieval in every direction, and from all other modalities fused.
 
@@ -123,7 +123,7 @@ def evaluate(
         match: side column; instances of one value show the same thing: each is a right answer for the others.
         seed: of the choice of queries and of the bootstrap.
         max_queries: above this many instances, that many chosen by the hash of their ids ask; the gallery is full.
-        world: the processes that ask a share of the queries each, of a data set that all of them have.
+        processes: the processes that ask a share of the queries each, of a data set that all of them have.
 
     Raises: DataError if the modalities do not share a space or no instance has two; UsageError for an unknown
         fusion or column.
@@ -134,7 +134,9 @@ def evaluate(
     label, group = label_column(dataset, label), group_column(dataset, group)
     rows = np.flatnonzero(dataset.present.sum(1) >= 2)
     queries = dataset.smallest_by_hash(rows, max_queries, seed)
-    ranked = rank_dataset(dataset, queries, relevance=Relevance.of(dataset, match), fusion=fusion, world=world)
+    ranked = rank_dataset(
+        dataset, queries, relevance=Relevance.of(dataset, match), fusion=fusion, processes=processes
+    )
 
     codes = links_of(dataset, match=match, group=group).dependent
     numbers, positions = np.unique(codes[queries], return_inverse=True)

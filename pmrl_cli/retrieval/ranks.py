@@ -23,6 +23,7 @@ import torch
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import shard
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.retrieval.counting import (
     BEST,
@@ -39,7 +40,6 @@ from pmrl_cli.retrieval.counting import (
 )
 from pmrl_cli.retrieval.relevance import Relevance, Rights
 from pmrl_cli.spectrum import leave_one_out_directions
-from pmrl_cli.world import ALONE, World
 
 __all__ = [
     "OTHERS",
@@ -114,7 +114,7 @@ def rank_dataset(
     *,
     relevance: Relevance | None = None,
     fusion: str = "leading",
-    world: World = ALONE,
+    processes: ProcessGroup = SINGLE_PROCESS,
 ) -> dict[str, Ranks]:
     """Rank the right answers of some instances among all instances of a data set.
 
@@ -125,13 +125,13 @@ def rank_dataset(
         queries: ascending rows of the instances that may ask: of those that are one item, the first that is there.
         relevance: what is right; None: for each instance itself alone, whatever vectors are equal.
         fusion: of ``others->b``, one of ``pmrl_cli.fusion.FUSIONS``.
-        world: the processes that ask a share each, of a data set that all of them have.
+        processes: the processes that ask a share each, of a data set that all of them have.
 
     Returns: ranks by direction (``a->b``, ``others->b``); a direction nobody can ask is absent.
     """
-    share = shard(len(queries), world.rank, world.size)
+    share = shard(len(queries), processes.rank, processes.size)
     counts = count_share(dataset, queries, share, relevance=relevance, fusion=fusion)
-    world.sum(torch.from_numpy(counts))
+    processes.all_reduce(torch.from_numpy(counts))
     return ranks_of(counts, dataset, queries, relevance=relevance)
 
 

@@ -28,7 +28,7 @@ class HalfModel:
     def leaks(self, dataset, rows):
         return Leaks(len(rows), 3, {"m0": 3, "m1": 0})
 
-    def embed_dataset(self, dataset, rows, *, max_memory, world):
+    def embed_dataset(self, dataset, rows, *, max_memory, processes):
         first = dataset.modalities[0].array[rows]
         labels = dataset.columns["label"].take(rows).to_pylist()
         return dataset_of(dict.fromkeys(dataset.names, first), ids=[f"id{i}" for i in rows], label=labels)

@@ -21,7 +21,7 @@ from pmrl_cli.cli.main import app
 from pmrl_cli.cli.options import parse_shard
 from pmrl_cli.errors import UsageError
 from pmrl_cli.flags import flag, parse_bytes, parse_seconds
-from pmrl_cli.training.settings import FitSettings, parse_settings, parse_terms
+from pmrl_cli.train.settings import FitSettings, parse_settings, parse_terms
 
 
 @pytest.mark.parametrize(

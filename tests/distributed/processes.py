@@ -1,4 +1,4 @@
-"""Runs a function in several processes that have joined one world."""
+"""Runs a function in several processes that have joined one processes."""
 
 from __future__ import annotations
 
@@ -26,19 +26,19 @@ def _plain(value):
 def _process(rank, function, size, port, arguments, result):
     import torch
 
-    from pmrl_cli.world import joined
+    from pmrl_cli.process_group import process_group
 
     torch.set_num_threads(1)
     os.environ |= {"RANK": str(rank), "WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     try:
-        with joined() as world:
-            result.send(_plain(function(world, *arguments)))
+        with process_group() as processes:
+            result.send(_plain(function(processes, *arguments)))
     except BaseException:  # noqa: BLE001 - the test shows it
         result.send(traceback.format_exc())
 
 
 def in_processes(function, size, *arguments):
-    """Return what ``function(world, *arguments)`` returns in each of ``size`` processes, by rank."""
+    """Return what ``function(processes, *arguments)`` returns in each of ``size`` processes, by rank."""
     # A server that has imported the libraries once, and has no threads yet: a fork of it is quick and safe.
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["torch", "pmrl_cli.aligner", "pmrl_cli.diagnosis"])

@@ -1,4 +1,4 @@
-"""World sizes 1, 2 and 4: the same moments, losses and model; and one cause for all when something goes wrong."""
+"""One, two and four processes: the same moments, losses and model; one cause for all when something goes wrong."""
 
 import json
 import os
@@ -16,23 +16,23 @@ from pmrl_cli.closed_form.projected import project
 from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fit.fit import fit
-from pmrl_cli.world import ALONE
+from pmrl_cli.process_group import SINGLE_PROCESS
 from tests.distributed.processes import free_port, in_processes
 from tests.limits import HUNG
-from tests.training.test_fit import settings_for, simulate
+from tests.train.test_fit import settings_for, simulate
 
 SIZES = pytest.mark.parametrize("size", [2, 4])
 SETTINGS = settings_for(steps=30, batch_size=48, adapter="mlp", test=0.1, refit=True)
 
 
-def moments_of(world):
+def moments_of(processes):
     """Projections of every kind, and cross moments of their scores, over rows of which each process reads a share."""
     data, found = simulate(missing=0.4), {}
     train = np.flatnonzero(np.arange(len(data)) % 5)
     for kind in ("linear", "given"):  # a kernel follows linear scores, on a sample that everybody reads
-        projections = ProjectionFitter(data, train, seed=0, world=world).fit(FeatureMap(kind, squash=True))
+        projections = ProjectionFitter(data, train, seed=0, processes=processes).fit(FeatureMap(kind, squash=True))
         everyone = np.arange(len(data))
-        bank = project(data, everyone, train, projections, cross=True, scratch=Scratch(), world=world)
+        bank = project(data, everyone, train, projections, cross=True, scratch=Scratch(), processes=processes)
         found[kind] = [p.arrays() for p in projections], bank.cross.arrays(), list(bank.variances)
         rows = bank.rows.tolist()
         assert set(everyone[::5]) <= set(rows)  # those that choose are with everybody
@@ -42,7 +42,7 @@ def moments_of(world):
 
 @SIZES
 def test_moments_are_those_of_one_process(size):
-    alone = moments_of(ALONE)
+    alone = moments_of(SINGLE_PROCESS)
     for found in in_processes(moments_of, size):
         for kind, (projections, cross, variances) in alone.items():
             for wanted, projection in zip(projections, found[kind][0], strict=True):
@@ -52,9 +52,9 @@ def test_moments_are_those_of_one_process(size):
                 np.testing.assert_allclose(array, wanted, rtol=1e-6, atol=1e-6 * np.abs(wanted).max())
 
 
-def model_of(world):
+def model_of(processes):
     """Losses, and the weights of the model that every process ends with."""
-    fitted = fit(simulate(), SETTINGS, world=world)
+    fitted = fit(simulate(), SETTINGS, processes=processes)
     weights = [member.encoder.state_dict() for member in fitted.members]
     return {
         "history": [(line.stage, line.step, line.loss, line.mrr, line.r1) for line in fitted.history],
@@ -66,7 +66,7 @@ def model_of(world):
 
 @pytest.fixture(scope="module")
 def alone():
-    return model_of(ALONE)
+    return model_of(SINGLE_PROCESS)
 
 
 @SIZES

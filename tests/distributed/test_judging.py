@@ -7,20 +7,20 @@ import pytest
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.diagnosis import diagnose_state, state_of
+from pmrl_cli.process_group import SINGLE_PROCESS
 from pmrl_cli.retrieval import evaluate
-from pmrl_cli.world import ALONE
 from tests.distributed.processes import in_processes
-from tests.training.test_fit import simulate
+from tests.train.test_fit import simulate
 
 
-def judged(world, folder):
+def judged(processes, folder):
     """Embeddings, evaluation, and the diagnosis where rank 0 has it."""
     data = simulate(n=203, missing=0.3)
     data.modalities[0].array[100:140] = data.modalities[0].array[:40]  # several right answers
-    aligned = Aligner.load(folder).embed_dataset(data, np.arange(0, 203, 2), world=world)
-    evaluation = evaluate(aligned, world=world).as_dict()
-    state = state_of(aligned, reservoir=64, moments=64, world=world)
-    diagnosis = diagnose_state(state, aligned).result if world.rank == 0 else None
+    aligned = Aligner.load(folder).embed_dataset(data, np.arange(0, 203, 2), processes=processes)
+    evaluation = evaluate(aligned, processes=processes).as_dict()
+    state = state_of(aligned, reservoir=64, moments=64, processes=processes)
+    diagnosis = diagnose_state(state, aligned).result if processes.rank == 0 else None
     return [features.array for features in aligned.modalities], evaluation, diagnosis
 
 
@@ -42,7 +42,7 @@ def assert_close(found, wanted, path=""):
 @pytest.mark.parametrize("size", [2, 4])
 def test_several_processes_find_what_one_finds(tmp_path, size):
     Aligner(adapter="linear", steps=0, seed=0).fit(simulate(n=203, missing=0.3)).save(tmp_path / "model")
-    arrays, evaluation, diagnosis = judged(ALONE, tmp_path / "model")
+    arrays, evaluation, diagnosis = judged(SINGLE_PROCESS, tmp_path / "model")
     found = in_processes(judged, size, tmp_path / "model")
     for own_arrays, own_evaluation, _ in found:
         for one, other in zip(own_arrays, arrays, strict=True):

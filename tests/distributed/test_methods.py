@@ -1,4 +1,4 @@
-"""World sizes 1, 2 and 4: the same loss and gradient of every objective, whatever each process holds."""
+"""ProcessGroup sizes 1, 2 and 4: the same loss and gradient of every objective, whatever each process holds."""
 
 import numpy as np
 import pytest
@@ -20,17 +20,17 @@ def whole_batch():
     return normalize(vectors, dim=2), present
 
 
-def shares_of_every_loss(world, counts):
+def shares_of_every_loss(processes, counts):
     """Value, parts and gradients of this process's share, by objective."""
     vectors, present = whole_batch()
-    start = sum(counts[: world.rank])
-    own = slice(start, start + counts[world.rank])
+    start = sum(counts[: processes.rank])
+    own = slice(start, start + counts[processes.rank])
     found = {}
     for name in ON_VECTORS:
         objective = make_objective(name, {}).double()
         mine = vectors[own].clone().requires_grad_()
         torch.manual_seed(0)
-        value, parts = objective(mine, present[own], world.batch_group(counts))
+        value, parts = objective(mine, present[own], processes.batch_group(counts))
         value.backward()
         learned = [parameter.grad for parameter in objective.parameters()]
         found[name] = {"value": value.detach(), "gradient": mine.grad, "parts": parts, "learned": learned}

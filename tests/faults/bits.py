@@ -25,7 +25,7 @@ from pmrl_cli.cli.main import app  # noqa: E402
 from pmrl_cli.errors import PmrlError  # noqa: E402
 from pmrl_cli.files.artifacts.states import read_state  # noqa: E402
 from pmrl_cli.files.join.dataset import read_dataset  # noqa: E402
-from pmrl_cli.training.checkpoint import Checkpoint  # noqa: E402
+from pmrl_cli.train.checkpoint import Checkpoint  # noqa: E402
 from tests.archives.make import make  # noqa: E402
 
 ENDS = 16

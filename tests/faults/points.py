@@ -86,7 +86,7 @@ def act(folder: Path, *typed: str) -> Callable[[], int]:
         os.chdir(folder)
         sys.argv = ["pmrl", *typed]
         from pmrl_cli.cli.main import run
-        from pmrl_cli.training import loop
+        from pmrl_cli.train import loop
 
         loop.CHECKPOINT_SECONDS = -1.0  # a state after each step
         try:

@@ -12,7 +12,7 @@ from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.errors import DataError, StateError, UsageError
 from pmrl_cli.fit.result import Continued
-from pmrl_cli.world import ALONE
+from pmrl_cli.process_group import SINGLE_PROCESS
 
 FIT = {"adapter": "linear", "steps": 30, "refit": False, "dropout": 0.0, "device": "cpu", "dim": 8}
 GO_ON = {"steps": 60, "learning_rate": 2e-2, "refit": False, "device": "cpu"}
@@ -149,7 +149,7 @@ def test_further_components_are_orthogonal_and_the_old_ones_stay():
     np.testing.assert_allclose(axis_lengths(projection), np.arange(1, 7), rtol=1e-5)
     rows = 0.5 * draws.standard_normal((50, 9)) @ draws.standard_normal((9, 20))
     dataset = dataset_from_arrays({"a": rows, "b": rows}, None, None)
-    wider = extend(projection, dataset, 0, np.arange(50), ridge=0.1, world=ALONE)
+    wider = extend(projection, dataset, 0, np.arange(50), ridge=0.1, processes=SINGLE_PROCESS)
     assert wider.components == 6 + 9
     np.testing.assert_array_equal(wider.basis[:, :6], projection.basis)
     np.testing.assert_allclose(wider.basis[:, :6].T @ wider.basis[:, 6:], 0, atol=1e-5)

@@ -11,7 +11,7 @@ from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.fit import starts
 from pmrl_cli.fit.fit import fit
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.train.settings import FitSettings
 
 
 @dataclass(frozen=True)

@@ -3,7 +3,7 @@
 import pytest
 
 from pmrl_cli.fit.race import Race
-from pmrl_cli.training.progress import Progress
+from pmrl_cli.train.progress import Progress
 
 
 def history(*qualities, every=10):

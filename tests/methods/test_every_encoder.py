@@ -129,15 +129,15 @@ COUNTS = (7, 0, 8, 1)
 UNDRAWN = [case for case in CASES if case != "umurl"]
 
 
-def shares(world, counts):
+def shares(processes, counts):
     """Value and gradients of this process's part of the loss, by case."""
-    start = sum(counts[: world.rank])
-    own = slice(start, start + counts[world.rank])
+    start = sum(counts[: processes.rank])
+    own = slice(start, start + counts[processes.rank])
     whole = draw(16)
     inputs = Inputs([c[own] for c in whole.components], whole.present[own])
     found = {}
     for case in UNDRAWN:
-        value, gradients, _ = differentiate(*build(case), inputs, world.batch_group(counts))
+        value, gradients, _ = differentiate(*build(case), inputs, processes.batch_group(counts))
         found[case] = {"value": value, "gradients": gradients}
     return found
 

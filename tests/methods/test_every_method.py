@@ -13,7 +13,7 @@ from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import UsageError
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.methods import REGISTRY, make_method, method_class, settings_of
-from pmrl_cli.training.loop import Interrupted
+from pmrl_cli.train.loop import Interrupted
 from tests.reference.agreement import ON_VECTORS, draw, make_objective
 
 EVERY = pytest.mark.parametrize("name", ON_VECTORS)

@@ -9,7 +9,7 @@ import pytest
 from pmrl_cli import Aligner
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.fit.context import Hooks
-from pmrl_cli.training.loop import Interrupted
+from pmrl_cli.train.loop import Interrupted
 from tests.distributed.processes import in_processes
 from tests.simulate import simulate
 
@@ -66,10 +66,10 @@ def test_it_resumes_bit_for_bit(name, tmp_path):
         np.testing.assert_array_equal(resumed.transform(data())[modality], vectors)
 
 
-def fitted(world):
+def fitted(processes):
     found = {}
     for name, settings in SETTINGS.items():
-        aligner = Aligner(**settings | {"refit": False}).fit(data(), world=world)
+        aligner = Aligner(**settings | {"refit": False}).fit(data(), processes=processes)
         found[name] = {"vectors": aligner.transform(data()), "codes": aligner.codes}
     return found
 

@@ -30,8 +30,8 @@ from pmrl_cli.methods import Entry
 from pmrl_cli.methods.protocol import Method, setting
 from pmrl_cli.terms.contrast import PairwiseContrast
 from pmrl_cli.terms.protocol import Term
-from pmrl_cli.training.loop import Interrupted
-from tests.training.test_fit import simulate
+from pmrl_cli.train.loop import Interrupted
+from tests.train.test_fit import simulate
 
 
 class TwoHeads(Encoder):

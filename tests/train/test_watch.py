@@ -6,7 +6,7 @@ import torch
 
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.stats.instances import InstanceStatistics, adjusted_shares
-from pmrl_cli.training.watch import held_out_statistics
+from pmrl_cli.train.watch import held_out_statistics
 from tests.simulate import simulate
 
 

@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from pmrl_cli.training.settings import FitSettings
+from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["CRITERION", "Progress", "Schedule", "best_line", "schedule"]
 

@@ -11,11 +11,11 @@ from pmrl_cli.errors import DivergedError, ResourceError, StateError
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training import loop
-from pmrl_cli.training import run as run_module
-from pmrl_cli.training.adamw import AdamW
-from pmrl_cli.training.loop import Interrupted
-from tests.training.test_fit import same, settings_for, simulate, weights
+from pmrl_cli.train import loop
+from pmrl_cli.train import run as run_module
+from pmrl_cli.train.adamw import AdamW
+from pmrl_cli.train.loop import Interrupted
+from tests.train.test_fit import same, settings_for, simulate, weights
 
 SETTINGS = settings_for(steps=12, batch_size=32, adapter="linear")
 DATA = simulate(n=120, dims=(6, 5, 4))

@@ -1,9 +1,9 @@
 """The processes of one command: alone, or several that a launcher such as torchrun started.
 
-The only user of torch.distributed. Everything here is also right for one process, so that nobody above asks how many
-there are: sums are what they are, gathered rows are one's own, and the first process is this one. Rank 0 alone writes
-outputs and prints; what it decides by looking at numbers, it tells the others (``agree``), for two machines may round
-one of them otherwise.
+The only user of torch.distributed. Everything here is also right for one process, so that no caller asks how many
+there are: sums are what they are, gathered rows are one's own, and rank 0 is this process. Rank 0 alone writes
+outputs and prints; a decision that depends on computed numbers is broadcast from it (``broadcast_json``), since two machines
+may round one of them differently.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 from pmrl_cli.batch import SINGLE, BatchGroup
 from pmrl_cli.errors import PeerError, UsageError, is_out_of_memory
 
-__all__ = ["ALONE", "World", "collect_arrays", "first_arrays", "joined", "size_asked"]
+__all__ = ["SINGLE_PROCESS", "ProcessGroup", "broadcast_arrays", "gather_arrays", "launched_size", "process_group"]
 
 T = TypeVar("T")
 Array = npt.NDArray[Any]
@@ -41,33 +41,33 @@ _SENT_BYTES = 2**26
 """Of an array that are sent at once."""
 
 _CAUSE = "pmrl/cause"
-_TOLD = timedelta(seconds=5)
+_CAUSE_WAIT = timedelta(seconds=5)
 """Wait for the word of a process that ended; it leaves it before its connections close."""
 
 
-class World(Protocol):
+class ProcessGroup(Protocol):
     """All processes of one command, as one of them sees them."""
 
     rank: int
     size: int
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         """Add up a tensor over all processes, in place; every process gets the same bits."""
         ...
 
-    def agree(self, value: T) -> T:
+    def broadcast_json(self, value: T) -> T:
         """Return the value of rank 0: anything JSON can hold (a tuple comes back as a list)."""
         ...
 
-    def first(self, content: bytes | None) -> bytes:
+    def broadcast_bytes(self, content: bytes | None) -> bytes:
         """Return the bytes that rank 0 gives; what the others give is not looked at."""
         ...
 
-    def collect(self, content: bytes) -> list[bytes]:
+    def gather_bytes(self, content: bytes) -> list[bytes]:
         """Return the bytes of every process, by rank, to rank 0; nothing to the others."""
         ...
 
-    def fill(self, array: Array, stops: Sequence[int]) -> None:
+    def all_gather_rows(self, array: Array, stops: Sequence[int]) -> None:
         """Give every process the rows that another has written, in place.
 
         Args:
@@ -88,39 +88,39 @@ class World(Protocol):
 class _Alone:
     rank, size = 0, 1
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         return tensor
 
-    def agree(self, value: T) -> T:
+    def broadcast_json(self, value: T) -> T:
         return value
 
-    def first(self, content: bytes | None) -> bytes:
+    def broadcast_bytes(self, content: bytes | None) -> bytes:
         assert content is not None
         return content
 
-    def collect(self, content: bytes) -> list[bytes]:
+    def gather_bytes(self, content: bytes) -> list[bytes]:
         return [content]
 
-    def fill(self, array: Array, stops: Sequence[int]) -> None:
+    def all_gather_rows(self, array: Array, stops: Sequence[int]) -> None:
         pass
 
     def batch_group(self, counts: Sequence[int]) -> BatchGroup:
         return SINGLE
 
 
-ALONE: World = _Alone()
+SINGLE_PROCESS: ProcessGroup = _Alone()
 
 
-def first_arrays(world: World, arrays: Mapping[str, Array]) -> dict[str, Array]:
+def broadcast_arrays(processes: ProcessGroup, arrays: Mapping[str, Array]) -> dict[str, Array]:
     """Return the arrays of rank 0, to the bit."""
-    if world.size == 1:
+    if processes.size == 1:
         return dict(arrays)
-    return _unpack(world.first(_pack(arrays) if world.rank == 0 else None))
+    return _unpack(processes.broadcast_bytes(_pack(arrays) if processes.rank == 0 else None))
 
 
-def collect_arrays(world: World, arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
+def gather_arrays(processes: ProcessGroup, arrays: Mapping[str, Array]) -> list[dict[str, Array]]:
     """Return the arrays of every process, by rank, to rank 0; nothing to the others."""
-    return [_unpack(content) for content in world.collect(_pack(arrays))]
+    return [_unpack(content) for content in processes.gather_bytes(_pack(arrays))]
 
 
 def _pack(arrays: Mapping[str, Array]) -> bytes:
@@ -134,7 +134,7 @@ def _unpack(content: bytes) -> dict[str, Array]:
         return dict(arrays)
 
 
-def size_asked() -> int:
+def launched_size() -> int:
     """Return how many processes the launcher started, as it says in the environment."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or int(text) < 1:
@@ -146,7 +146,7 @@ def size_asked() -> int:
 
 
 @contextmanager
-def joined(*, cuda: bool = False) -> Iterator[World]:
+def process_group(*, cuda: bool = False) -> Iterator[ProcessGroup]:
     """Join the other processes that the launcher started, and leave them at the end; alone if there are none.
 
     What ends this process is left where the others find it: whichever of them waits for this one ends with the same
@@ -157,8 +157,8 @@ def joined(*, cuda: bool = False) -> Iterator[World]:
 
     Raises: PeerError if the others do not come, or one of them ends.
     """
-    if size_asked() == 1:
-        yield ALONE
+    if launched_size() == 1:
+        yield SINGLE_PROCESS
         return
     with _lost(None), _ends_at_once():
         try:
@@ -185,7 +185,7 @@ def joined(*, cuda: bool = False) -> Iterator[World]:
                 "code": code if isinstance(code, int) else 70,
                 "message": str(error) or type(error).__name__,
             }
-            with suppress(RuntimeError):  # nobody is there to be told
+            with suppress(RuntimeError):  # no other process is left
                 store.compare_set(_CAUSE, "", json.dumps(said))  # the first cause stays
         raise
     finally:
@@ -214,7 +214,7 @@ def _lost(store: Store | None) -> Iterator[None]:
         said: dict[str, Any] = {}
         if store is not None:
             with suppress(RuntimeError):  # it was killed, and left none
-                store.wait([_CAUSE], _TOLD)
+                store.wait([_CAUSE], _CAUSE_WAIT)
                 said = json.loads(store.get(_CAUSE))
         what = "another process of this run ended"
         lost = PeerError(
@@ -225,7 +225,7 @@ def _lost(store: Store | None) -> Iterator[None]:
             expected="all processes to the end",
             next_step="See what it printed, and start all of them again.",
         )
-        lost.exit_code, lost.told = said.get("code", lost.exit_code), bool(said)
+        lost.exit_code, lost.explained = said.get("code", lost.exit_code), bool(said)
         raise lost from None
 
 
@@ -234,16 +234,16 @@ class _Distributed:
         self.rank, self.size = rank, size
         self._store = store
 
-    def sum(self, tensor: Tensor) -> Tensor:
+    def all_reduce(self, tensor: Tensor) -> Tensor:
         with _lost(self._store):
             dist.all_reduce(tensor)
         return tensor
 
-    def agree(self, value: T) -> T:
-        agreed: T = json.loads(self.first(json.dumps(value).encode() if self.rank == 0 else None))
+    def broadcast_json(self, value: T) -> T:
+        agreed: T = json.loads(self.broadcast_bytes(json.dumps(value).encode() if self.rank == 0 else None))
         return agreed
 
-    def first(self, content: bytes | None) -> bytes:
+    def broadcast_bytes(self, content: bytes | None) -> bytes:
         size = torch.tensor([len(content) if self.rank == 0 and content is not None else 0])
         with _lost(self._store):
             dist.broadcast(size, 0)
@@ -252,7 +252,7 @@ class _Distributed:
                 dist.broadcast(data, 0)
         return bytes(data.numpy())
 
-    def collect(self, content: bytes) -> list[bytes]:
+    def gather_bytes(self, content: bytes) -> list[bytes]:
         sizes = self.gather(torch.tensor([len(content)]), [1] * self.size).tolist()
         padded = torch.zeros(max(sizes), dtype=torch.uint8)
         padded[: len(content)] = _as_tensor(content)
@@ -261,7 +261,7 @@ class _Distributed:
             dist.gather(padded, received)
         return [bytes(data[:size].numpy()) for data, size in zip(received or (), sizes, strict=bool(received))]
 
-    def fill(self, array: Array, stops: Sequence[int]) -> None:
+    def all_gather_rows(self, array: Array, stops: Sequence[int]) -> None:
         step = max(1, _SENT_BYTES * len(array) // max(1, array.nbytes))
         with _lost(self._store):
             for rank, (first, stop) in enumerate(pairwise([0, *stops])):
@@ -290,29 +290,33 @@ def _as_tensor(content: bytes) -> Tensor:
 class _BatchGroup:
     """See ``pmrl_cli.batch.BatchGroup``."""
 
-    def __init__(self, world: _Distributed, counts: Sequence[int]) -> None:
-        self.size = world.size
-        self._world = world
+    def __init__(self, processes: _Distributed, counts: Sequence[int]) -> None:
+        self.size = processes.size
+        self._processes = processes
         self._counts = list(counts)
-        self.start = [0, *accumulate(counts)][world.rank]
+        self.start = [0, *accumulate(counts)][processes.rank]
 
     def gather(self, rows: Tensor, *, each: int | None = None) -> Tensor:
         counts = self._counts if each is None else [each] * self.size
-        gathered: Tensor = _Gather.apply(rows, counts, self._world)  # type: ignore[no-untyped-call]
+        gathered: Tensor = _Gather.apply(rows, counts, self._processes)  # type: ignore[no-untyped-call]
         return gathered
 
     def local(self, rows: Tensor) -> Tensor:
-        return rows[self.start : self.start + self._counts[self._world.rank]]
+        return rows[self.start : self.start + self._counts[self._processes.rank]]
 
 
 class _Gather(torch.autograd.Function):
-    """(own rows, counts, world) -> the rows of all; what flows back is summed over all, and each takes its own."""
+    """(own rows, counts, processes) -> the rows of all; gradients are summed over all, each takes its own rows."""
 
     @staticmethod
-    def forward(ctx: Any, rows: Tensor, counts: Sequence[int], world: _Distributed) -> Tensor:  # noqa: ANN401
-        ctx.world, ctx.start, ctx.stop = world, sum(counts[: world.rank]), sum(counts[: world.rank + 1])
-        return world.gather(rows, counts)
+    def forward(ctx: Any, rows: Tensor, counts: Sequence[int], processes: _Distributed) -> Tensor:  # noqa: ANN401
+        ctx.processes, ctx.start, ctx.stop = (
+            processes,
+            sum(counts[: processes.rank]),
+            sum(counts[: processes.rank + 1]),
+        )
+        return processes.gather(rows, counts)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None, None]:  # noqa: ANN401
-        return ctx.world.sum(grad.contiguous())[ctx.start : ctx.stop], None, None
+        return ctx.processes.all_reduce(grad.contiguous())[ctx.start : ctx.stop], None, None

@@ -13,8 +13,8 @@ from pmrl_cli.methods import REGISTRY, make_method
 from pmrl_cli.terms.contrast import PairwiseContrast
 from pmrl_cli.terms.protocol import Term
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.loader import Batch, map_inputs
-from pmrl_cli.training.step import WEIGHT_DECAY, Step, StepOptions
+from pmrl_cli.train.loader import Batch, map_inputs
+from pmrl_cli.train.step import WEIGHT_DECAY, Step, StepOptions
 from tests.test_spectrum import NeverWaits
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from pmrl_cli.training.adamw import AdamW
+from pmrl_cli.train.adamw import AdamW
 
 
 def test_it_steps_as_torchs_own_and_leaves_everything_after_a_bad_loss():
@@ -36,7 +36,7 @@ def test_it_steps_as_torchs_own_and_leaves_everything_after_a_bad_loss():
 def test_a_step_does_not_import_torchs_compiler():
     code = """if True:
         import sys, torch
-        from pmrl_cli.training.adamw import AdamW
+        from pmrl_cli.train.adamw import AdamW
         parameter = torch.nn.Parameter(torch.zeros(3))
         own = AdamW([([parameter], 0.1)], learning_rate=0.1, bad=torch.zeros(()))
         parameter.sum().backward()

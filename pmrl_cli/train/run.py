@@ -26,16 +26,16 @@ from pmrl_cli.encoders.protocol import Continuation, Encoder, Init
 from pmrl_cli.errors import UsageError
 from pmrl_cli.methods import make_method
 from pmrl_cli.methods.protocol import Method
+from pmrl_cli.process_group import ProcessGroup, broadcast_arrays
 from pmrl_cli.terms import make_term
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.checkpoint import Checkpoint
-from pmrl_cli.training.devices import choose_precision
-from pmrl_cli.training.heldout import ValidationSet
-from pmrl_cli.training.loader import TrainingData
-from pmrl_cli.training.loop import TrainContext, Trainee, TrainResult, Validation, train
-from pmrl_cli.training.progress import Progress, Schedule
-from pmrl_cli.training.settings import AUTO_OBJECTIVES, FitSettings
-from pmrl_cli.world import World, first_arrays
+from pmrl_cli.train.checkpoint import Checkpoint
+from pmrl_cli.train.devices import choose_precision
+from pmrl_cli.train.heldout import ValidationSet
+from pmrl_cli.train.loader import TrainingData
+from pmrl_cli.train.loop import TrainContext, Trainee, TrainResult, Validation, train
+from pmrl_cli.train.progress import Progress, Schedule
+from pmrl_cli.train.settings import AUTO_OBJECTIVES, FitSettings
 
 __all__ = [
     "HIDDEN",
@@ -153,7 +153,7 @@ class Run:
     fingerprint: dict[str, str]
     report: Callable[[Progress, Schedule], None]
     should_stop: Callable[[], bool]
-    world: World
+    processes: ProcessGroup
 
     @cached_property
     def labels(self) -> npt.NDArray[np.int64] | None:
@@ -201,7 +201,7 @@ class Run:
             self.report,
             self.should_stop,
             plan.is_over,
-            self.world,
+            self.processes,
         )
         held_out = None
         if validation is not None:
@@ -228,7 +228,7 @@ class Run:
                 None if self.match is None else torch.from_numpy(self.match[projected.rows]),
             ),
             torch.from_numpy(projected.positions(rows)),
-            torch.from_numpy(rank_of_rows(self.world, self.dataset, rows)),
+            torch.from_numpy(rank_of_rows(self.processes, self.dataset, rows)),
         )
 
     def _trainee(
@@ -270,13 +270,13 @@ class Run:
         at = projected.positions(local)
         arrays: dict[str, npt.NDArray[Any]] = {f"components{m}": c[at] for m, c in enumerate(projected.components)}
         arrays |= {"present": projected.present[at], "labels": labels[local]}
-        agreed = {name: torch.from_numpy(array) for name, array in first_arrays(self.world, arrays).items()}
+        agreed = {name: torch.from_numpy(array) for name, array in broadcast_arrays(self.processes, arrays).items()}
         components = [agreed[f"components{m}"] for m in range(len(projected.components))]
         return Inputs(components, agreed["present"], agreed["labels"])
 
     def local(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the rows that this process holds."""
-        return local_rows(self.world, self.dataset, rows)
+        return local_rows(self.processes, self.dataset, rows)
 
     def see(self, encoder: Encoder, projected: ProjectedData, rows: npt.NDArray[np.int64]) -> None:
         """Let a trained encoder take down what a later fit needs, from up to ``SEEN_ROWS`` of the rows it trained on.
@@ -295,7 +295,7 @@ class Run:
                     [torch.from_numpy(c[at]) for c in projected.components], torch.from_numpy(projected.present[at])
                 )
 
-        encoder.see(batches(), self.world.sum)
+        encoder.see(batches(), self.processes.all_reduce)
 
 
 def embed(encoder: Encoder, data: ProjectedData, rows: npt.NDArray[np.int64]) -> Tensor:

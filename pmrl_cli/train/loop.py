@@ -16,16 +16,16 @@ from pmrl_cli.batch import Inputs
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory
 from pmrl_cli.methods.protocol import Method
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.checkpoint import Checkpoint
-from pmrl_cli.training.devices import allow_tf32
-from pmrl_cli.training.evaluator import Evaluator
-from pmrl_cli.training.heldout import HeldOut, ValidationSet
-from pmrl_cli.training.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs
-from pmrl_cli.training.progress import Progress, Schedule, best_line
-from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.training.step import Step, StepOptions, Totals
-from pmrl_cli.world import ALONE, World
+from pmrl_cli.train.checkpoint import Checkpoint
+from pmrl_cli.train.devices import allow_tf32
+from pmrl_cli.train.evaluator import Evaluator
+from pmrl_cli.train.heldout import HeldOut, ValidationSet
+from pmrl_cli.train.loader import Batch, BatchLoader, BatchSampler, TrainingData, map_inputs
+from pmrl_cli.train.progress import Progress, Schedule, best_line
+from pmrl_cli.train.settings import FitSettings
+from pmrl_cli.train.step import Step, StepOptions, Totals
 
 __all__ = ["Interrupted", "TrainContext", "TrainResult", "Trainee", "Validation", "train"]
 
@@ -95,7 +95,7 @@ class TrainContext:
         report: called at each evaluation.
         should_stop: asked at each step; True, in any process, saves a checkpoint and raises.
         is_over: asked in rank 0 after each evaluation, with those so far, whether it was the last.
-        world: the processes that train together.
+        processes: the processes that train together.
     """
 
     stage: str
@@ -109,7 +109,7 @@ class TrainContext:
     report: Callable[[Progress, Schedule], None] = lambda *_: None
     should_stop: Callable[[], bool] = lambda: False
     is_over: Callable[[Sequence[Progress]], bool] = lambda _: False
-    world: World = ALONE
+    processes: ProcessGroup = SINGLE_PROCESS
 
 
 @dataclass(frozen=True)
@@ -150,21 +150,23 @@ def train(trainee: Trainee, data: TrainingData, validation: Validation | None, c
         loop = _Loop(trainee, data, validation, context)
         loop.start()
         # Closed by hand: a loop that is left leaves the thread that reads ahead for the collector.
-        ahead = stack.enter_context(closing(BatchLoader(data, loop.sampler, device, context.world).after(loop.step)))
+        ahead = stack.enter_context(
+            closing(BatchLoader(data, loop.sampler, device, context.processes).after(loop.step))
+        )
         while not loop.done():
             loop.advance(next(ahead))
         loop.flush_losses()
         loop.save()  # so that a fit resumed in a later run finds this one done
     encoder.load_state_dict(loop.best_state)
     encoder.to("cpu").eval()
-    trainee.method.finish(encoder, _local_batches(data, context.world))
+    trainee.method.finish(encoder, _local_batches(data, context.processes))
     best = loop.history[-1] if validation is None else best_line(loop.history, start=loop.may_stay)
     return TrainResult(encoder, tuple(loop.history), best, trainee.terms.learned())
 
 
-def _local_batches(data: TrainingData, world: World) -> Iterator[Inputs]:
+def _local_batches(data: TrainingData, processes: ProcessGroup) -> Iterator[Inputs]:
     """Yield the training instances of this process in order."""
-    rows = data.positions[data.owners == world.rank]
+    rows = data.positions[data.owners == processes.rank]
     for first in range(0, len(rows), _FINISHED_AT_ONCE):
         some = rows[first : first + _FINISHED_AT_ONCE]
         yield map_inputs(data.inputs, partial(torch.index_select, dim=0, index=some))
@@ -182,13 +184,13 @@ class _Loop:
         settings = context.settings
         options = StepOptions(settings.learning_rate, settings.mixup, settings.seed, context.bf16)
         update = trainee.method.update(trainee.encoder)
-        self._take_step = Step(trainee.encoder, trainee.terms, options, update, context.world)
+        self._take_step = Step(trainee.encoder, trainee.terms, options, update, context.processes)
         self.sampler = BatchSampler(len(data), context.schedule.batch_size, settings.seed)
         self._evaluator = None
         if validation is not None:
             at = validation.positions
             held = map_inputs(data.inputs, lambda tensor: tensor[at].to(context.device))
-            judged = (trainee.method, trainee.terms, context.world)
+            judged = (trainee.method, trainee.terms, context.processes)
             self._evaluator = Evaluator(held, validation.instances, context.names, settings.seed, *judged)
         self.step = self._since = 0
         self._sums: dict[str, float] = {}
@@ -203,8 +205,8 @@ class _Loop:
 
         Raises: Interrupted if asked to stop already.
         """
-        optimiser, world = self._take_step.optimiser, self._context.world
-        saved = self._context.checkpoint.load(self._encoder, self._terms, optimiser, world)
+        optimiser, processes = self._take_step.optimiser, self._context.processes
+        saved = self._context.checkpoint.load(self._encoder, self._terms, optimiser, processes)
         if saved is None:
             self._evaluate()
         else:
@@ -213,7 +215,7 @@ class _Loop:
             self.best_state.update(saved.best)
         self._last_save = time.monotonic()
         self._encoder.train()
-        if bool(world.sum(torch.tensor(float(self._context.should_stop())))):
+        if bool(processes.all_reduce(torch.tensor(float(self._context.should_stop())))):
             self.save()
             raise Interrupted
 
@@ -224,7 +226,7 @@ class _Loop:
             return True
         if self._evaluator is not None:
             waited = len(self.history) - 1 - self.history.index(best_line(self.history, start=self.may_stay))
-        over = self._since == 0 and context.world.agree(context.is_over(self.history))
+        over = self._since == 0 and context.processes.broadcast_json(context.is_over(self.history))
         return waited >= self._settings.patience or over
 
     def advance(self, batch: Batch) -> None:
@@ -292,7 +294,7 @@ class _Loop:
         """Save a checkpoint, on rank 0."""
         if not all(bool(torch.isfinite(parameter).all()) for parameter in self._take_step.parameters):
             raise self._diverged(f"weights that are not finite after step {self.step}")
-        if self._context.world.rank == 0:
+        if self._context.processes.rank == 0:
             self._context.checkpoint.save(
                 self._encoder,
                 self._terms,

@@ -2,7 +2,7 @@
 
 A checkpoint belongs to one (data, settings, start): its fingerprint says which, and another is refused with the
 difference named. Saved through the atomic door; safetensors and JSON only. Random
-numbers need no state: see ``pmrl_cli.training.draws``. Of several processes rank 0 alone reads and writes it.
+numbers need no state: see ``pmrl_cli.train.draws``. Of several processes rank 0 alone reads and writes it.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pmrl_cli.errors import Place, StateError
 from pmrl_cli.files.artifacts.tensors import read_tensors, write_tensors
 from pmrl_cli.files.durable.atomic import atomic_file, remove
 from pmrl_cli.files.durable.checksums import check_bytes, sha256_of, unseal, write_sealed
-from pmrl_cli.world import ALONE, World
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 
 __all__ = ["Checkpoint", "Saved"]
 
@@ -103,17 +103,21 @@ class Checkpoint:
             if old.name not in (state_file, STATE):
                 remove(old)
 
-    def load(self, encoder: nn.Module, terms: nn.Module, optimiser: Optimiser, world: World = ALONE) -> Saved | None:
+    def load(
+        self, encoder: nn.Module, terms: nn.Module, optimiser: Optimiser, processes: ProcessGroup = SINGLE_PROCESS
+    ) -> Saved | None:
         """Restore a saved state into the three and return the rest; None if there is none.
 
         Raises: StateError if it was saved for other data, settings or start, or has changed since it was saved.
         """
-        found = self._read() if world.rank == 0 else None
-        text = world.first(None if world.rank else b"" if found is None else json.dumps(found[0]).encode())
+        found = self._read() if processes.rank == 0 else None
+        text = processes.broadcast_bytes(
+            None if processes.rank else b"" if found is None else json.dumps(found[0]).encode()
+        )
         if not text:
             return None
         content = json.loads(text)
-        tensors = read_tensors(world.first(None if found is None else found[1]), self._folder or Path())
+        tensors = read_tensors(processes.broadcast_bytes(None if found is None else found[1]), self._folder or Path())
 
         def under(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.batch import Inputs
-from pmrl_cli.training.draws import generator_of
-from pmrl_cli.world import ALONE, World
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
+from pmrl_cli.train.draws import generator_of
 
 __all__ = ["Batch", "BatchLoader", "BatchSampler", "TrainingData", "map_inputs", "tensors_of"]
 
@@ -128,11 +128,17 @@ class BatchLoader:
         data: that is trained on.
         sampler: the order.
         device: where batches are wanted.
-        world: the processes that train together.
+        processes: the processes that train together.
     """
 
-    def __init__(self, data: TrainingData, sampler: BatchSampler, device: torch.device, world: World = ALONE) -> None:
-        self._data, self._sampler, self._world = data, sampler, world
+    def __init__(
+        self,
+        data: TrainingData,
+        sampler: BatchSampler,
+        device: torch.device,
+        processes: ProcessGroup = SINGLE_PROCESS,
+    ) -> None:
+        self._data, self._sampler, self._processes = data, sampler, processes
         self._device = device
         self._inputs = data.inputs
         self._streams = device.type == "cuda"
@@ -159,8 +165,8 @@ class BatchLoader:
 
     def _gather(self, places: Tensor, turn: int) -> Batch:
         owners = self._data.owners[places]
-        counts = torch.bincount(owners, minlength=self._world.size).tolist()
-        rows = self._data.positions[places if self._world.size == 1 else places[owners == self._world.rank]]
+        counts = torch.bincount(owners, minlength=self._processes.size).tolist()
+        rows = self._data.positions[places if self._processes.size == 1 else places[owners == self._processes.rank]]
         sent = self._sent[turn]
         if sent is not None:
             sent.synchronize()  # the GPU has taken what these buffers held

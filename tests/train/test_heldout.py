@@ -6,7 +6,7 @@ import numpy as np
 import torch
 from torch.nn.functional import normalize
 
-from pmrl_cli.training.heldout import held_out_retrieval
+from pmrl_cli.train.heldout import held_out_retrieval
 
 
 def test_classes_answer_where_instances_have_no_partners():

@@ -5,9 +5,9 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from pmrl_cli.training import devices
-from pmrl_cli.training.devices import PRODUCT_ERROR, choose_matmul
-from pmrl_cli.training.draws import seed_torch
+from pmrl_cli.train import devices
+from pmrl_cli.train.devices import PRODUCT_ERROR, choose_matmul
+from pmrl_cli.train.draws import seed_torch
 
 
 @pytest.fixture(autouse=True)

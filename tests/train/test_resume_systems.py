@@ -4,8 +4,8 @@ import pytest
 
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
-from pmrl_cli.training.loop import Interrupted
-from tests.training.test_fit import same, settings_for, simulate, weights
+from pmrl_cli.train.loop import Interrupted
+from tests.train.test_fit import same, settings_for, simulate, weights
 
 CASES = {
     "decalign": {"objective": "decalign"},

@@ -11,11 +11,11 @@ import torch
 from pmrl_cli.batch import Inputs
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.methods.protocol import Method
+from pmrl_cli.process_group import ProcessGroup
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.heldout import HeldOut, ValidationSet, held_out_retrieval, mean_share
-from pmrl_cli.training.progress import CRITERION
-from pmrl_cli.training.watch import held_out_statistics
-from pmrl_cli.world import World
+from pmrl_cli.train.heldout import HeldOut, ValidationSet, held_out_retrieval, mean_share
+from pmrl_cli.train.progress import CRITERION
+from pmrl_cli.train.watch import held_out_statistics
 
 __all__ = ["Evaluator"]
 
@@ -31,7 +31,7 @@ class Evaluator:
         seed: of the shuffled pairs.
         method: whose facts are followed.
         terms: what is minimised.
-        world: the processes that train together, of which rank 0 evaluates.
+        processes: the processes that train together, of which rank 0 evaluates.
     """
 
     inputs: Inputs
@@ -40,12 +40,12 @@ class Evaluator:
     seed: int
     method: Method
     terms: WeightedTerms
-    world: World
+    processes: ProcessGroup
 
     def __call__(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:
         """Return mean share, held-out retrieval and the statistics of diagnosis, as rank 0 finds them."""
-        found = self._evaluate(encoder) if self.world.rank == 0 else (math.nan, HeldOut(math.nan, math.nan), {})
-        share, quality, statistics = self.world.agree(found)
+        found = self._evaluate(encoder) if self.processes.rank == 0 else (math.nan, HeldOut(math.nan, math.nan), {})
+        share, quality, statistics = self.processes.broadcast_json(found)
         return share, HeldOut(*quality), statistics
 
     def _evaluate(self, encoder: Encoder) -> tuple[float, HeldOut, dict[str, float]]:

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 from pmrl_cli.batch import Inputs, Loss
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.methods.protocol import Update
+from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.training.adamw import AdamW
-from pmrl_cli.training.draws import seed_torch
-from pmrl_cli.training.loader import Batch, map_inputs, tensors_of
-from pmrl_cli.world import ALONE, World
+from pmrl_cli.train.adamw import AdamW
+from pmrl_cli.train.draws import seed_torch
+from pmrl_cli.train.loader import Batch, map_inputs, tensors_of
 
 __all__ = ["Step", "StepOptions", "Totals", "mix"]
 
@@ -93,7 +93,7 @@ class Step:
         terms: the loss, there too.
         options: how a step is taken.
         update: what follows the optimiser; None for nothing.
-        world: the processes that share each batch.
+        processes: the processes that share each batch.
     """
 
     def __init__(
@@ -102,9 +102,9 @@ class Step:
         terms: WeightedTerms,
         options: StepOptions,
         update: Update | None = None,
-        world: World = ALONE,
+        processes: ProcessGroup = SINGLE_PROCESS,
     ) -> None:
-        self._encoder, self._terms, self._update, self._world = encoder, terms, update, world
+        self._encoder, self._terms, self._update, self._processes = encoder, terms, update, processes
         self._options = options
         self.parameters = [*encoder.parameters(), *terms.parameters()]
         for parameter in self.parameters:
@@ -114,7 +114,7 @@ class Step:
         groups = [(list(encoder.parameters()), WEIGHT_DECAY), (list(terms.parameters()), 0.0)]
         device = self.parameters[0].device
         # Mixing draws its proportion on the host, and processes exchange through it.
-        without_host = world.size == 1 and not options.mixup and encoder.on_device and terms.on_device
+        without_host = processes.size == 1 and not options.mixup and encoder.on_device and terms.on_device
         self._captures = device.type == "cuda" and without_host and (update is None or update.on_device)
         # Read by the fused kernel: 1 leaves parameters and moments as they are.
         self._bad = torch.zeros((), device=device)
@@ -136,13 +136,13 @@ class Step:
         """
         # Dropout and mixing are drawn by each process for its instances, what the terms draw by all alike.
         if step is not None:
-            seed_torch(self._options.seed, "instances", step, self._world.rank)
+            seed_torch(self._options.seed, "instances", step, self._processes.rank)
         inputs = mix(batch.inputs, self._options.mixup) if self._options.mixup else batch.inputs
         with torch.autocast(inputs.present.device.type, dtype=torch.bfloat16, enabled=self._options.bf16):
             encoded = self._encoder(inputs)
         if step is not None:
             seed_torch(self._options.seed, "objective", step)
-        loss: Loss = self._terms(encoded, inputs, self._world.batch_group(batch.counts))
+        loss: Loss = self._terms(encoded, inputs, self._processes.batch_group(batch.counts))
         self.optimiser.zero_grad()
         loss.value.backward()  # type: ignore[no-untyped-call]
         return loss
@@ -160,7 +160,7 @@ class Step:
             return Totals(*self._change(step, batch))
         if self._captured is None:
             self._captured = self._capture(batch)
-        seed_torch(self._options.seed, "instances", step, self._world.rank)
+        seed_torch(self._options.seed, "instances", step, self._processes.rank)
         return self._captured.replay(batch)
 
     def _change(self, step: int | None, batch: Batch) -> tuple[tuple[str, ...], Tensor]:
@@ -170,8 +170,8 @@ class Step:
             [part.detach().to(torch.float32) for part in (loss.value, *loss.parts.values(), self._stop)]
         )
         gradients = [parameter.grad for parameter in self.parameters if parameter.grad is not None]
-        if self._world.size > 1:
-            whole = self._world.sum(torch.cat([*(g.flatten() for g in gradients), numbers]))
+        if self._processes.size > 1:
+            whole = self._processes.all_reduce(torch.cat([*(g.flatten() for g in gradients), numbers]))
             *summed, numbers = torch.split_with_sizes(whole, [*(g.numel() for g in gradients), len(numbers)])
             torch._foreach_copy_(gradients, [s.view_as(g) for s, g in zip(summed, gradients, strict=True)])
         norm = nn.utils.get_total_norm(gradients)

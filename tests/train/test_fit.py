@@ -23,13 +23,13 @@ from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.fit.search import choose_members
-from pmrl_cli.training import loader
-from pmrl_cli.training.heldout import held_out_retrieval
-from pmrl_cli.training.loader import BatchLoader, BatchSampler, TrainingData, map_inputs
-from pmrl_cli.training.loop import Interrupted
-from pmrl_cli.training.progress import schedule
-from pmrl_cli.training.settings import FitSettings
-from pmrl_cli.training.step import mix
+from pmrl_cli.train import loader
+from pmrl_cli.train.heldout import held_out_retrieval
+from pmrl_cli.train.loader import BatchLoader, BatchSampler, TrainingData, map_inputs
+from pmrl_cli.train.loop import Interrupted
+from pmrl_cli.train.progress import schedule
+from pmrl_cli.train.settings import FitSettings
+from pmrl_cli.train.step import mix
 
 
 def simulate(n=300, seed=0, missing=0.2, noise=0.5, dims=(12, 10, 8)):
