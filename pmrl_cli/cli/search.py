@@ -90,9 +90,7 @@ def command(
     check_columns(searched, column or [])
     found = search(asking, searched, count, source=source, target=target, csls=csls)
     if csls and not quiet:
-        sides = {"source": source, "target": target}
-        plain, fair = (search(asking, searched, 1, **sides, csls=way) for way in (False, True))
-        typer.echo(_gain(_own_first(asking, searched, plain), _own_first(asking, searched, fair)), err=True)
+        found = _with_gain(asking, searched, found)
     batches = _batches(asking, searched, found, column or [])
     if output is not None:
         write_neighbours(output, batches)
@@ -119,28 +117,26 @@ def _space(
     return Aligner.load(model, device=computing.device).embed_dataset(dataset, max_memory=reading.max_memory)
 
 
-def _own_first(queries: Dataset, gallery: Dataset, found: Iterator[Found]) -> tuple[int, int]:
-    """Return for how many queries their own id stands first, and how many have theirs in the gallery."""
-    import numpy as np
+def _with_gain(queries: Dataset, gallery: Dataset, found: Iterator[Found]) -> Iterator[Found]:
+    """Yield what was found, and say at its end how many queries find their own id first, with CSLS and without."""
     import pyarrow.compute as pc
 
-    first = asked = 0
+    asked = before = after = 0
     for part in found:
         own = queries.ids.take(part.queries)
-        known = pc.is_in(own, gallery.ids).to_numpy(zero_copy_only=False)
-        same = pc.equal(own, gallery.ids.take(part.rows[:, 0])).to_numpy(zero_copy_only=False)
-        first, asked = first + int(np.sum(same)), asked + int(known.sum())
-    return first, asked
+        asked += _count(pc.is_in(own, gallery.ids))
+        before += _count(pc.equal(own, gallery.ids.take(part.closest)))
+        after += _count(pc.equal(own, gallery.ids.take(part.rows[:, 0])))
+        yield part
+    if not asked:
+        typer.echo("note: what --csls gains is not known: no query's id is in the gallery.", err=True)
+        return
+    gain = f"{after / asked:.3f} find it first with --csls, {before / asked:.3f} without."
+    typer.echo(f"note: of {asked:,} queries whose id is in the gallery, {gain}", err=True)
 
 
-def _gain(plain: tuple[int, int], fair: tuple[int, int]) -> str:
-    if not plain[1]:
-        return "note: what --csls gains is not known: no query's id is in the gallery."
-    (before, asked), (after, _) = plain, fair
-    return (
-        f"note: of {asked:,} queries whose id is in the gallery, {after / asked:.3f} find it first with --csls, "
-        f"{before / asked:.3f} without."
-    )
+def _count(true: pa.BooleanArray) -> int:
+    return int(true.to_numpy(zero_copy_only=False).sum())
 
 
 def _batches(

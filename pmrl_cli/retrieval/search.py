@@ -33,7 +33,16 @@ class Neighbours(NamedTuple):
     Args:
         rows: (q, k) int64, rows of the gallery, best first; of equal scores the first row stands first.
         scores: (q, k) float32, descending.
+        closest: (q,) int64 row of the highest cosine, -1 in an empty gallery: ``rows[:, 0]`` but for a penalty.
     """
+
+    rows: Tensor
+    scores: Tensor
+    closest: Tensor
+
+
+class _Best(NamedTuple):
+    """The best so far: rows and scores as in ``Neighbours``, as many as there were."""
 
     rows: Tensor
     scores: Tensor
@@ -46,11 +55,13 @@ class Found(NamedTuple):
         queries: (q,) int64 rows of the data set that asks.
         rows: (q, k) int64 rows of the data set that was searched, best first.
         scores: (q, k) float32, descending: cosines, or those less the hubness of the candidate (CSLS).
+        closest: (q,) int64 rows of the data set that was searched: the first by cosine, also where CSLS ranks.
     """
 
     queries: npt.NDArray[np.int64]
     rows: npt.NDArray[np.int64]
     scores: npt.NDArray[np.float32]
+    closest: npt.NDArray[np.int64]
 
 
 def search(
@@ -81,10 +92,11 @@ def search(
     asking, searched = _Side(queries, source, "asks"), _Side(gallery, target, "is searched")
     penalty = None
     if csls:
-        penalty = hubness_penalty(searched.blocks(), asking.blocks)
+        penalty = hubness_penalty((vectors for _, vectors in searched.held()), asking.blocks)
     for rows, vectors in asking.held():
         found = nearest(vectors, searched.blocks(), count, penalty=penalty)
-        yield Found(rows, searched.rows[found.rows.numpy()], found.scores.numpy())
+        ranked, closest = (searched.rows[found_rows.numpy()] for found_rows in (found.rows, found.closest))
+        yield Found(rows, ranked, found.scores.numpy(), closest)
 
 
 def _check_dims(queries: Dataset, gallery: Dataset) -> None:
@@ -151,27 +163,35 @@ def nearest(queries: Tensor, gallery: Iterable[Tensor], count: int, *, penalty: 
 
     Returns: at most k of each query, in one size for all.
     """
-    best = Neighbours(
-        torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device), queries.new_empty((len(queries), 0))
-    )
+    best, closest = _none(queries), _none(queries)
     start = 0
     for block in gallery:
         for low in range(0, len(block), _CANDIDATES):
             candidates = block[low : low + _CANDIDATES]
-            stop = start + len(candidates)
-            pieces = []
+            pieces, firsts = [], []
             for first in range(0, max(1, len(queries)), _QUERIES):
                 piece = slice(first, first + _QUERIES)
                 scores = queries[piece] @ candidates.mT
                 if penalty is not None:
-                    scores = 2 * scores - penalty[start:stop]
-                pieces.append(_merged(Neighbours(best.rows[piece], best.scores[piece]), scores, start, count))
-            best = Neighbours(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
-            start = stop
-    return best
+                    firsts.append(_merged(_Best(closest.rows[piece], closest.scores[piece]), scores, start, 1))
+                    scores = 2 * scores - penalty[start : start + len(candidates)]
+                pieces.append(_merged(_Best(best.rows[piece], best.scores[piece]), scores, start, count))
+            best = _joined(pieces)
+            closest = _joined(firsts) if firsts else _Best(best.rows[:, :1], best.scores[:, :1])
+            start += len(candidates)
+    return Neighbours(*best, closest.rows[:, 0] if start else torch.full((len(queries),), -1))
 
 
-def _merged(best: Neighbours, scores: Tensor, start: int, count: int) -> Neighbours:
+def _none(queries: Tensor) -> _Best:
+    rows = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
+    return _Best(rows, queries.new_empty((len(queries), 0)))
+
+
+def _joined(pieces: list[_Best]) -> _Best:
+    return _Best(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
+
+
+def _merged(best: _Best, scores: Tensor, start: int, count: int) -> _Best:
     """Return the best of those so far and of one block, whose rows begin at ``start``.
 
     Rows of the block come after all rows before it, so a stable sort keeps equal scores in the order of their rows.
@@ -198,12 +218,12 @@ def _merged(best: Neighbours, scores: Tensor, start: int, count: int) -> Neighbo
     )
     rows, kept = best.rows.clone(), best.scores.clone()
     rows[changed], kept[changed] = merged
-    return Neighbours(rows, kept)
+    return _Best(rows, kept)
 
 
-def _sorted(rows: Tensor, scores: Tensor, count: int) -> Neighbours:
+def _sorted(rows: Tensor, scores: Tensor, count: int) -> _Best:
     scores, order = scores.sort(dim=1, descending=True, stable=True)
-    return Neighbours(rows.gather(1, order)[:, :count], scores[:, :count])
+    return _Best(rows.gather(1, order)[:, :count], scores[:, :count])
 
 
 def hubness_penalty(gallery: Iterable[Tensor], queries: Callable[[], Iterable[Tensor]]) -> Tensor:

@@ -66,3 +66,28 @@ def test_an_unknown_side_column_and_a_foreign_output_are_refused(space, tmp_path
     (tmp_path / "mine.txt").write_text("thesis")
     with pytest.raises(UsageError, match="output exists"):
         run(tmp_path, capsys, "-o", str(tmp_path / "mine.txt"))
+
+
+def test_csls_says_how_many_queries_find_their_own_id_with_it_and_without(tmp_path, capsys):
+    generator = np.random.default_rng(0)
+    centre = generator.normal(size=16)
+    text = centre + 0.9 * generator.normal(size=(30, 16))
+    image = np.concatenate([text + 0.9 * generator.normal(size=(30, 16)), text.mean(0, keepdims=True)])  # and a hub
+    for name, vectors in (("text", text), ("image", image)):
+        ids = np.array([f"i{row}" for row in range(len(vectors))])
+        np.savez(tmp_path / f"{name}.npz", features=vectors.astype(np.float32), ids=ids)
+    typed = ["search", str(tmp_path / "text.npz"), "--gallery", str(tmp_path / "image.npz"), "-k", "2", "--json"]
+    assert not app([*typed, "--csls"], standalone_mode=False)
+    fair = capsys.readouterr()
+    assert not app([*typed, "-q"], standalone_mode=False)
+    plain = capsys.readouterr()
+    found = []
+    for shown in (fair, plain):
+        rows = [json.loads(line) for line in shown.out.splitlines()]
+        found.append(np.mean([row["query"] == row["id"] for row in rows if row["rank"] == 1]))
+    assert found[0] > found[1]
+    expected = (
+        f"of 30 queries whose id is in the gallery, {found[0]:.3f} find it first with --csls, {found[1]:.3f} without"
+    )
+    assert expected in fair.err
+    assert not plain.err

@@ -47,7 +47,9 @@ def test_of_equal_vectors_the_first_row_stands_first_also_over_blocks():
 def test_a_gallery_smaller_than_k_gives_all_of_it_and_none_gives_none():
     queries = unit(3, 4, 0)
     assert nearest(queries, [unit(2, 4, 1)], 10).rows.shape == (3, 2)
-    assert nearest(queries, [], 10).rows.shape == (3, 0)
+    nothing = nearest(queries, [], 10)
+    assert nothing.rows.shape == (3, 0)
+    assert nothing.closest.tolist() == [-1, -1, -1]
     assert nearest(queries[:0], [unit(2, 4, 1)], 10).rows.shape == (0, 2)
 
 
@@ -59,6 +61,7 @@ def test_csls_takes_off_the_mean_cosine_of_a_candidate_with_its_nearest_queries(
     torch.testing.assert_close(penalty.double(), wanted)
     found = nearest(queries, gallery.split(9), 5, penalty=penalty)
     np.testing.assert_array_equal(found.rows.numpy(), by_loops(queries, gallery, 5, penalty))
+    np.testing.assert_array_equal(found.closest.numpy(), by_loops(queries, gallery, 1)[:, 0])
 
 
 def test_csls_no_longer_gives_the_hub_to_every_query():
@@ -99,6 +102,7 @@ def test_a_data_set_is_searched_from_and_to_any_modality_or_all_fused(monkeypatc
     np.testing.assert_array_equal(np.concatenate([part.queries for part in found]), asking)
     wanted = rows[by_loops(vectors[asking], candidates[rows], 3)]
     np.testing.assert_array_equal(np.concatenate([part.rows for part in found]), wanted)
+    np.testing.assert_array_equal(np.concatenate([part.closest for part in found]), wanted[:, 0])
 
 
 def test_what_cannot_be_searched_is_refused():
