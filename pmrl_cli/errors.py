@@ -186,11 +186,11 @@ class StateError(PmrlError):
 
 
 class PeerError(PmrlError):
-    """Another process of the same run ended; ``exit_code`` is that of its cause where it left one (``told``)."""
+    """Another process of the same run ended; ``exit_code`` is that of its cause where it left one (``explained``)."""
 
     exit_code = 5
     kind = "peer"
-    told = False
+    explained = False
 
 
 def raise_all(errors: Sequence[PmrlError]) -> NoReturn:

@@ -223,7 +223,8 @@ def _merged(best: _Best, scores: Tensor, start: int, count: int) -> _Best:
 
 def _sorted(rows: Tensor, scores: Tensor, count: int) -> _Best:
     scores, order = scores.sort(dim=1, descending=True, stable=True)
-    return _Best(rows.gather(1, order)[:, :count], scores[:, :count])
+    # Copies: a view of what is kept would hold all of what was sorted.
+    return _Best(rows.gather(1, order[:, :count]), scores[:, :count].clone())
 
 
 def hubness_penalty(gallery: Iterable[Tensor], queries: Callable[[], Iterable[Tensor]]) -> Tensor:
