@@ -6,13 +6,10 @@ A vector is a column of lists, of tensors or of text such as ``[0.1, 0.2]``, or 
 
 from __future__ import annotations
 
-import json
 import re
 import uuid
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager
-from fnmatch import fnmatchcase
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -34,16 +31,22 @@ from pmrl_cli.files.formats.contents import (
     rows_per_block,
     text_column,
 )
-from pmrl_cli.files.formats.layout import pooled
 from pmrl_cli.files.formats.names import ID_NAMES
+from pmrl_cli.files.formats.table_rows import Convert, Lists, Nested, Stacked, Tensors, Texts, numbers, storage_array
+from pmrl_cli.files.formats.table_schema import (
+    LEVELS,
+    RUN,
+    dtype_of,
+    innermost,
+    is_list,
+    is_nameable,
+    is_number,
+    is_text,
+    numbered_columns,
+    pandas_index,
+)
 
 __all__ = ["Opened", "Table", "contents_of", "from_batches", "in_turn"]
-
-_RUN = 8
-"""Numbered numeric columns that together are one vector without being named as such."""
-
-_SEPARATOR = ", "
-"""Between the levels of an index of several, in the name of their column."""
 
 _LOOKED_AT = 64
 """Rows that tell what a column of lists or of text holds; reading holds the others to it."""
@@ -108,8 +111,8 @@ class _Look:
         self.others: list[str] = []
         self.unpooled: list[str] = []
         self.notes: list[str] = []
-        self.ids, self.index = _pandas_index(table.schema)
-        self.runs = _runs(table.schema, options.columns)
+        self.ids, self.index = pandas_index(table.schema)
+        self.runs = numbered_columns(table.schema, options.columns)
         self._in_runs = {name for names in self.runs.values() for name in names}
 
     def at(self, name: str) -> None:
@@ -118,9 +121,9 @@ class _Look:
         if name in self._in_runs:
             return
         storage = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-        if isinstance(kind, pa.FixedShapeTensorType) and _is_number(kind.value_type):
+        if isinstance(kind, pa.FixedShapeTensorType) and is_number(kind.value_type):
             self._tensors(name, kind)
-        elif _is_list(storage) and _is_number(_innermost(storage)):
+        elif is_list(storage) and is_number(innermost(storage)):
             self._lists(name, storage)
         elif pa.types.is_nested(storage):
             self.others.append(f"{name} ({kind})")
@@ -128,7 +131,7 @@ class _Look:
                 self.columns.append(
                     Column(name, self.table.rows, nameable=False, load=lambda *, text=False: pa.nulls(0))
                 )
-        elif not (_is_text(storage) and self._texts(name)):
+        elif not (is_text(storage) and self._texts(name)):
             self.columns.append(self._column(name, kind))
 
     def _tensors(self, name: str, kind: pa.FixedShapeTensorType) -> None:
@@ -137,11 +140,11 @@ class _Look:
             self._several(name, f"{tuple(kind.shape)}", poolable=len(inner) == 2)
             return
         length, dim = (inner[0], inner[1]) if len(inner) == 2 else (1, inner[0])
-        self._add(name, [name], dim, _dtype(kind.value_type), _Tensors(length, dim, self.options.pool))
+        self._add(name, [name], dim, dtype_of(kind.value_type), Tensors(length, dim, self.options.pool))
 
     def _lists(self, name: str, storage: pa.DataType) -> None:
-        nested = _is_list(storage.value_type)
-        if nested and _is_list(storage.value_type.value_type):
+        nested = is_list(storage.value_type)
+        if nested and is_list(storage.value_type.value_type):
             self.others.append(f"{name} ({storage})")
             return
         first = _first_rows(self.table, name)
@@ -160,26 +163,26 @@ class _Look:
         if not 0 < dim <= MAX_DIM:
             self.others.append(f"{name} ({storage})")
             return
-        convert = _Nested(dim, self.options.pool) if nested else _Lists(dim)
-        self._add(name, [name], dim, _dtype(_innermost(storage)), convert)
+        convert = Nested(dim, self.options.pool) if nested else Lists(dim)
+        self._add(name, [name], dim, dtype_of(innermost(storage)), convert)
 
     def _texts(self, name: str) -> bool:
         first = _first_rows(self.table, name)
-        values = [_numbers(text) for text in first.to_pylist() if text is not None and _TEXT_VECTOR.match(text)]
+        values = [numbers(text) for text in first.to_pylist() if text is not None and _TEXT_VECTOR.match(text)]
         if not len(first) or len(values) < len(first) or None in values or len(values[0] or []) < 2:
             return False
-        self._add(name, [name], len(values[0] or []), "float64", _Texts(len(values[0] or [])))
+        self._add(name, [name], len(values[0] or []), "float64", Texts(len(values[0] or [])))
         self.notes.append(f"{self.path.name}: the column {name} holds vectors as text, which are slow to read.")
         return True
 
     def at_runs(self) -> None:
         """Take the runs of numeric columns."""
         for shown, names in self.runs.items():
-            kinds = [np.dtype(_dtype(self.table.schema.field(name).type)) for name in names]
+            kinds = [np.dtype(dtype_of(self.table.schema.field(name).type)) for name in names]
             dtype = str(np.result_type(*kinds))
-            self._add(shown, names, len(names), dtype, _Stacked(dtype))
+            self._add(shown, names, len(names), dtype, Stacked(dtype))
         floats = [one.name for one in self.table.schema if pa.types.is_floating(one.type)]
-        if not self.vectors and not self.unpooled and len(floats) >= _RUN and len(floats) > len(self.columns) * 0.8:
+        if not self.vectors and not self.unpooled and len(floats) >= RUN and len(floats) > len(self.columns) * 0.8:
             self.others.append(f"{len(floats)} numeric columns, one vector if named with --feature-column '*'")
         if any(one.name == self.index for one in self.columns):
             self.columns = [
@@ -188,7 +191,7 @@ class _Look:
 
     def levels(self) -> list[Column]:
         """Return the index of a frame with several levels as one column: their texts with ``|`` between."""
-        names = (self.ids or "").split(_SEPARATOR)
+        names = (self.ids or "").split(LEVELS)
         if len(names) < 2 or not all(name in self.table.schema.names for name in names):
             return []
         each = [self._column(name, self.table.schema.field(name).type) for name in names]
@@ -232,194 +235,16 @@ class _Look:
                 chunks = [batch.column(0) for batch in table.batches([name], 2**18)]
                 return _one_array(chunks, kind)
 
-        return Column(name, self.table.rows, _nameable(kind), load)
-
-
-class Convert(Protocol):
-    """Makes rows of a batch; returns by row what was found instead where rows are of another length."""
-
-    def __call__(self, batch: pa.RecordBatch) -> Block | dict[int, str]:
-        """Return the rows of a batch."""
-        ...
-
-
-class _Lists:
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-
-    def __call__(self, batch: pa.RecordBatch) -> Block | dict[int, str]:
-        return _from_lists(_storage(batch.column(0)), self.dim)
-
-
-def _from_lists(values: pa.Array, dim: int) -> Block | dict[int, str]:
-    """Return lists as rows; nulls are rows of zeros, marked."""
-    null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
-    whole = values if null is None else values.drop_null()
-    lengths = whole.value_lengths().to_numpy()
-    if (lengths != dim).any():
-        rows = np.arange(len(values)) if null is None else np.flatnonzero(~null)
-        return {int(rows[at]): f"{lengths[at]} values" for at in np.flatnonzero(lengths != dim)}
-    flat = whole.flatten().to_numpy(zero_copy_only=False).reshape(-1, dim)
-    if null is None:
-        return flat, None
-    block = np.zeros((len(values), dim), dtype=flat.dtype)
-    block[~null] = flat
-    return block, null
-
-
-class _Nested:
-    """Lists of lists: one list a row, or several that are pooled."""
-
-    def __init__(self, dim: int, pool: str | None) -> None:
-        self.dim, self.pool = dim, pool
-
-    def __call__(self, batch: pa.RecordBatch) -> Block | dict[int, str]:
-        values = _storage(batch.column(0))
-        null = values.is_null().to_numpy(zero_copy_only=False) if values.null_count else None
-        whole = values if null is None else values.drop_null()
-        counts = whole.value_lengths().to_numpy()
-        rows = np.arange(len(values)) if null is None else np.flatnonzero(~null)
-        if (counts < 1).any() or ((counts > 1).any() and self.pool is None):
-            wrong = np.flatnonzero((counts < 1) | (counts > 1))
-            return {int(rows[at]): f"{counts[at]} vectors" for at in wrong}
-        inner = _from_lists(whole.flatten(), self.dim)
-        if isinstance(inner, dict):
-            of = np.repeat(rows, counts)
-            return {int(of[at]): was for at, was in inner.items()}
-        flat = inner[0]
-        if (counts > 1).any():
-            starts = np.concatenate([[0], np.cumsum(counts)])
-            flat = np.stack([pooled(flat[None, a:b], self.pool or "first")[0] for a, b in pairwise(starts)])
-        if null is None:
-            return flat, None
-        block = np.zeros((len(values), self.dim), dtype=flat.dtype)
-        block[~null] = flat
-        return block, null
-
-
-class _Tensors:
-    def __init__(self, length: int, dim: int, pool: str | None) -> None:
-        self.length, self.dim, self.pool = length, dim, pool
-
-    def __call__(self, batch: pa.RecordBatch) -> Block | dict[int, str]:
-        found = _from_lists(_storage(batch.column(0)), self.length * self.dim)
-        if isinstance(found, dict) or self.length == 1:
-            return found
-        return pooled(found[0].reshape(-1, self.length, self.dim), self.pool or "first"), found[1]
-
-
-class _Stacked:
-    def __init__(self, dtype: str) -> None:
-        self.dtype = dtype
-
-    def __call__(self, batch: pa.RecordBatch) -> Block:
-        columns = [batch.column(index) for index in range(batch.num_columns)]
-        rows = np.stack([column.to_numpy(zero_copy_only=False) for column in columns], axis=1)
-        null = np.all(
-            np.stack([column.is_null().to_numpy(zero_copy_only=False) for column in columns], axis=1), axis=1
-        )
-        return np.ascontiguousarray(rows, dtype=self.dtype), null if null.any() else None
-
-
-class _Texts:
-    def __init__(self, dim: int) -> None:
-        self.dim = dim
-
-    def __call__(self, batch: pa.RecordBatch) -> Block | dict[int, str]:
-        texts = batch.column(0).to_pylist()
-        block, null, wrong = np.zeros((len(texts), self.dim)), np.zeros(len(texts), dtype=np.bool_), {}
-        for row, text in enumerate(texts):
-            values = None if text is None else _numbers(text)
-            if text is None or not text.strip():
-                null[row] = True
-            elif values is None or len(values) != self.dim:
-                wrong[row] = repr(text[:40]) if values is None else f"{len(values)} values"
-            else:
-                block[row] = values
-        return wrong or (block, null if null.any() else None)
-
-
-def _numbers(text: str) -> list[float] | None:
-    try:
-        return [float(word) for word in re.split(r"[\s,;]+", text.strip().strip("[](){}").strip())]
-    except ValueError:
-        return None
-
-
-def _storage(values: pa.Array) -> pa.Array:
-    return values.storage if isinstance(values, pa.ExtensionArray) else values
+        return Column(name, self.table.rows, is_nameable(kind), load)
 
 
 def _first_rows(table: Table, name: str) -> pa.Array:
     """Return the first values of a column that are there."""
     for batch in table.batches([name], _LOOKED_AT):
-        values = _storage(batch.column(0)).drop_null()
+        values = storage_array(batch.column(0)).drop_null()
         if len(values):
             return values[:_LOOKED_AT]
-    return _storage(pa.array([], table.schema.field(name).type))
-
-
-def _is_number(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_floating(kind) or pa.types.is_integer(kind))
-
-
-def _is_list(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind))
-
-
-def _innermost(kind: pa.DataType) -> pa.DataType:
-    while _is_list(kind):
-        kind = kind.value_type
-    return kind
-
-
-def _dtype(kind: pa.DataType) -> str:
-    return str(np.dtype(kind.to_pandas_dtype()).name)
-
-
-def _is_text(kind: pa.DataType) -> bool:
-    return bool(pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind))
-
-
-def _pandas_index(schema: pa.Schema) -> tuple[str | None, str | None]:
-    """Return the column of a pandas index that has a name, and of one that has none; a range of rows is neither."""
-    try:
-        about = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-        index = about.get("index_columns", [])
-        names = {column.get("field_name"): column.get("name") for column in about.get("columns", [])}
-    except (ValueError, AttributeError, TypeError, RecursionError):
-        return None, None
-    if isinstance(index, list) and len(index) > 1 and all(one in schema.names for one in index):
-        return _SEPARATOR.join(index), None
-    if not isinstance(index, list) or len(index) != 1 or not isinstance(index[0], str):
-        return None, None
-    return (index[0], None) if names.get(index[0]) else (None, index[0])
-
-
-def _runs(schema: pa.Schema, wanted: str | None) -> dict[str, list[str]]:
-    """Return numeric columns that together are a vector, by what it is called.
-
-    Those that ``wanted`` names; else runs of ``_RUN`` or more ``0..n``, ``f0..``, ``dim_0..``.
-    """
-    numeric = [field.name for field in schema if _is_number(field.type)]
-    if wanted is not None:
-        given = [name.strip() for name in wanted.split(",")]
-        taken = [name for pattern in given for name in numeric if fnmatchcase(name, pattern)]
-        if all(one in taken for one in given if not set(one) & set("*?[")) and taken:
-            return {wanted: list(dict.fromkeys(taken))}
-        return {}
-    groups: dict[str, dict[int, str]] = {}
-    for name in numeric:
-        match = re.fullmatch(r"(.*?)(\d+)", name)
-        if match:
-            groups.setdefault(match[1], {})[int(match[2])] = name
-    runs = {}
-    for numbered in groups.values():
-        numbers = sorted(numbered)
-        if len(numbers) >= _RUN and numbers[0] in (0, 1) and numbers[-1] - numbers[0] == len(numbers) - 1:
-            names = [numbered[number] for number in numbers]
-            runs[f"{names[0]}..{names[-1]}"] = names
-    return runs
+    return storage_array(pa.array([], table.schema.field(name).type))
 
 
 def _ragged(path: Path, name: str, wrong: dict[int, str], dim: int) -> DataError:
@@ -439,7 +264,7 @@ def _ragged(path: Path, name: str, wrong: dict[int, str], dim: int) -> DataError
 def _one_array(chunks: Sequence[pa.Array], kind: pa.DataType) -> pa.Array:
     """Return one array with 64-bit offsets, so that any amount of text fits; identifiers as their canonical text."""
     if isinstance(kind, pa.BaseExtensionType):
-        chunks, kind = [_storage(chunk) for chunk in chunks], kind.storage_type
+        chunks, kind = [storage_array(chunk) for chunk in chunks], kind.storage_type
     if pa.types.is_fixed_size_binary(kind) and kind.byte_width == 16:
         return _identifiers(chunks, kind)
     if pa.types.is_string(kind) or pa.types.is_string_view(kind):
@@ -457,17 +282,6 @@ def _identifiers(chunks: Sequence[pa.Array], kind: pa.DataType) -> pa.Array:
     except pa.ArrowInvalid:
         texts = [None if one is None else str(uuid.UUID(bytes=one)) for one in values.to_pylist()]
         return pa.array(texts, pa.large_string())
-
-
-def _nameable(kind: pa.DataType) -> bool:
-    kind = kind.storage_type if isinstance(kind, pa.BaseExtensionType) else kind
-    binary = (
-        pa.types.is_binary(kind)
-        or pa.types.is_large_binary(kind)
-        or pa.types.is_fixed_size_binary(kind)
-        or pa.types.is_binary_view(kind)
-    )
-    return bool(_is_text(kind) or binary or pa.types.is_integer(kind))
 
 
 class _InTurn:
