@@ -25,7 +25,8 @@ from sklearn.metrics import roc_auc_score
 from pmrl_cli import Aligner, read_dataset
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.diagnosis import diagnose
-from pmrl_cli.diagnosis.mispairing import consensus_auc, mispair_model
+from pmrl_cli.diagnosis.mispair_model import mispair_model
+from pmrl_cli.diagnosis.mispair_rates import consensus_auc
 from pmrl_cli.diagnosis.rules import RULES
 from pmrl_cli.diagnosis.statistics.dependence import dependence
 from pmrl_cli.diagnosis.statistics.pairing import pairing_z

@@ -8,7 +8,8 @@ import torch
 from scipy.stats import chi2
 from sklearn.metrics import roc_auc_score
 
-from pmrl_cli.diagnosis.mispairing import consensus_auc, mispair_model, poisson_interval
+from pmrl_cli.diagnosis.mispair_model import mispair_model
+from pmrl_cli.diagnosis.mispair_rates import consensus_auc, poisson_interval
 from pmrl_cli.diagnosis.statistics.linear import fit_linear
 from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.retrieval.batches import Batch, read_batch

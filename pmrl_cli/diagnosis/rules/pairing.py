@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from statistics import median
 
-from pmrl_cli.diagnosis.mispairing import NEAR_FLOOR
+from pmrl_cli.diagnosis.mispair_rates import NEAR_FLOOR
 from pmrl_cli.diagnosis.rules.rule import Finding, Found, ResultView, Rule
 from pmrl_cli.diagnosis.statistics.dependence import PAIRED_Z
 

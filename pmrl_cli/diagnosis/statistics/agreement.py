@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from pmrl_cli.diagnosis.evidence import Evidence
-from pmrl_cli.diagnosis.mispairing import consensus_auc
+from pmrl_cli.diagnosis.mispair_rates import consensus_auc
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.stats.consensus import EDGES
 from pmrl_cli.stats.statistic import Statistic

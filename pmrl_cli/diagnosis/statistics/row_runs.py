@@ -22,7 +22,8 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import rows_of
 from pmrl_cli.data.repeats import hash_rows, repeats_among
 from pmrl_cli.diagnosis.evidence import Evidence
-from pmrl_cli.diagnosis.mispairing import RowRun, places_of
+from pmrl_cli.diagnosis.mispair_rates import places_of
+from pmrl_cli.diagnosis.mispairing import RowRun
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.diagnosis.statistics.linear import Vectors, fit_linear
 from pmrl_cli.diagnosis.statistics.pairing import pairing_z

@@ -1,0 +1,156 @@
+"""Which instances are mispaired, and which of their modalities is to blame.
+
+How far the scores of the instances lie above those of mispaired ones says how much a modality can tell, and a low
+score is evidence in that measure: a modality that hardly tells partners from other instances accuses none.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.diagnosis.mispair_rates import Counts, mispair_rates
+from pmrl_cli.stats.consensus import EDGES, Agreement
+from pmrl_cli.stats.statistic import Statistic
+
+__all__ = ["MispairModel", "Suspicion", "mispair_model"]
+
+Array = npt.NDArray[np.float64]
+
+
+class Suspicion(NamedTuple):
+    """How suspect B instances are.
+
+    Args:
+        evidence: (B,) log of the mean likelihood ratio, over modalities, of being mispaired to being a partner: the
+            higher, the more suspect. NaN with fewer than two modalities.
+        suspect_modality: (B,) the modality with the most evidence against it; -1 with fewer than two. With two
+            modalities in all it says nothing: either may be wrong.
+        probability: (B,) in [0, 1], given the mispair rates; 0 where they are 0 or only upper bounds.
+    """
+
+    evidence: Array
+    suspect_modality: npt.NDArray[np.int64]
+    probability: Array
+
+
+class Steps(NamedTuple):
+    """A probability that falls in steps: that of the first of (s,) ascending scores not below; 0 above them all."""
+
+    score: Array
+    probability: Array
+
+
+@dataclass(frozen=True)
+class MispairModel:
+    """What is known of mispaired scores.
+
+    Args:
+        mean: (K,) of the mispaired scores of each modality.
+        deviation: (K,) theirs.
+        gap: (K,) deviations between that mean and the median of the instances, at least 0.
+        rates: estimated share of instances whose vector of a modality is another instance's; for two modalities
+            each holds that of the pair. Status ``upper_bound`` where partners and strangers overlap too much.
+        near_rates: the same of swaps with an instance like it.
+        steps: probability of being mispaired by the score of the modality to blame.
+    """
+
+    mean: Array
+    deviation: Array
+    gap: Array
+    rates: tuple[Statistic, ...]
+    near_rates: tuple[Statistic, ...]
+    steps: tuple[Steps, ...]
+
+    def evidence(self, score: Array) -> tuple[Array, npt.NDArray[np.int64]]:
+        """Return (B,) evidence and (B,) suspect_modalities of (B, K) scores: see ``Suspicion``."""
+        # Log likelihood ratios of two normals of one width, ``gap`` apart.
+        ratios = self.gap * (self.gap / 2 - (score - self.mean) / self.deviation)
+        known = ~np.isnan(ratios)
+        some = known.any(1)
+        filled = np.where(known, ratios, -np.inf)
+        most = np.where(some, filled.max(1), 0)
+        total = np.where(some, np.exp(filled - most[:, None]).sum(1), 1)
+        evidence = most + np.log(total) - np.log(np.maximum(known.sum(1), 1))
+        return np.where(some, evidence, np.nan), np.where(some, filled.argmax(1), -1)
+
+    def judge(self, score: Array) -> Suspicion:
+        """Say how suspect instances are.
+
+        Args:
+            score: (B, K) of ``agreement``.
+        """
+        evidence, suspect_modality = self.evidence(score)
+        probability = np.zeros(len(score))
+        for m, steps in enumerate(self.steps):
+            blamed = suspect_modality == m
+            at = np.searchsorted(steps.score, score[blamed, m])
+            probability[blamed] = np.append(steps.probability, 0.0)[at]
+        return Suspicion(evidence, suspect_modality, probability)
+
+
+def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.int64]) -> MispairModel:
+    """Learn what mispaired scores look like and how many instances of a reference have them.
+
+    A quarter of the mispaired scores lie below a threshold; the instances below it, four times over, estimate the
+    rate (Storey, JRSS-B 64, 2002, with the null known). There are two nulls, and two thresholds: of vectors swapped
+    with those of any instance, and of an instance like theirs (one of their class, say), whose scores are higher. The
+    two rates solve the two counts. An instance counts for the modality with the most evidence against it, for a wrong
+    vector spoils the consensus of the others too.
+
+    Args:
+        found: of the reference itself.
+        mispaired: (2, K, bins) counts over ``EDGES``, of ``Reference.mispaired``.
+        groups: (B,) group of each instance: instances of one group are not counted as independent.
+    """
+    score = found.score
+    modalities = score.shape[1]
+    middles = (EDGES[1:] + EDGES[:-1]) / 2
+    totals = np.maximum(mispaired.sum(2), 1)
+    mean = mispaired[0] @ middles / totals[0]
+    deviation = np.sqrt(np.maximum(mispaired[0] @ middles**2 / totals[0] - mean**2, 1e-12))
+    usable = ~np.isnan(score)
+    gap = np.zeros(modalities)
+    for m in range(modalities):
+        if usable[:, m].any():
+            gap[m] = max(0.0, (np.median(score[usable[:, m], m]) - mean[m]) / deviation[m])
+    model = MispairModel(mean, deviation, gap, (), (), ())
+    _, suspect_modality = model.evidence(score)
+    rates, near_rates, steps = [], [], []
+    for m in range(modalities):
+        own = score[usable[:, m], m]
+        blamed = (suspect_modality[usable[:, m]] == m) | (modalities == 2)
+        rate, near = mispair_rates(own, blamed, mispaired[:, m], groups[usable[:, m]])
+        rates.append(rate)
+        near_rates.append(near)
+        # What is only an upper bound accuses nobody.
+        of_null = [one.value or 0.0 if one.status == "ok" else 0.0 for one in (rate, near)]
+        expected = (np.array(of_null) * len(own) / totals[:, m]) @ mispaired[:, m]
+        steps.append(_steps(np.sort(own[blamed]), expected))
+    return replace(model, rates=tuple(rates), near_rates=tuple(near_rates), steps=tuple(steps))
+
+
+def _steps(score: Array, expected: Array) -> Steps:
+    """Return, by score, how many mispaired instances are expected for each instance there is: at most 1, falling.
+
+    The antitonic regression of expected counts on observed ones: neighbours that would rise are pooled.
+
+    Args:
+        score: (s,) ascending, of the instances.
+        expected: (bins,) mispaired instances over ``EDGES``.
+    """
+    if len(score) == 0:
+        return Steps(score, score)
+    below = np.interp(score, EDGES, np.concatenate([[0.0], np.cumsum(expected)]))
+    blocks: list[tuple[float, int]] = []  # expected, observed
+    for gained in np.diff(below, prepend=0.0):
+        mass, count = float(gained), 1
+        while blocks and blocks[-1][0] * count < mass * blocks[-1][1]:
+            mass, count = mass + blocks[-1][0], count + blocks[-1][1]
+            blocks.pop()
+        blocks.append((mass, count))
+    masses, counts = np.array(blocks).T
+    return Steps(score, np.repeat(np.minimum(masses / counts, 1), counts.astype(int)))
