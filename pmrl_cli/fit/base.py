@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from hashlib import sha256
+from typing import Self
 
 import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.closed_form.init import GccaConfig
+from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.encoders.residual import Residual
-from pmrl_cli.ensemble import Member
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
 from pmrl_cli.methods import REGISTRY, method_class
 from pmrl_cli.methods.protocol import Method
+from pmrl_cli.model.fitted import FittedModel
+from pmrl_cli.model.members import Member
 from pmrl_cli.train.run import objectives_of
 from pmrl_cli.train.settings import FitSettings
 
@@ -44,6 +48,26 @@ class Base:
     inputs: Mapping[str, Mapping[str, object]]
     digest: str
     path: str
+
+    @classmethod
+    def of(cls, model: FittedModel, path: str) -> Self:
+        """Return the model of a folder as one to go on from."""
+        configs = tuple(
+            GccaConfig(
+                FeatureMap(about["features"], squash=about["squash"]), about["ridge"], about["power"], about["dim"]
+            )
+            for about in model.config["members"]
+        )
+        digest = sha256()
+        for member in model.members:
+            for projection in member.projections:
+                for array in projection.arrays().values():
+                    digest.update(array.tobytes())
+            for tensor in member.encoder.state()[1].values():
+                digest.update(tensor.numpy().tobytes())
+        return cls(
+            model.names, model.members, configs, model.seen, model.inputs["modalities"], digest.hexdigest(), path
+        )
 
     def check(self, settings: FitSettings, dataset: Dataset) -> None:
         """Raise the error that fits if these settings and data cannot go on from it."""

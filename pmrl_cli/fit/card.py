@@ -9,11 +9,11 @@ from typing import Any
 from pmrl_cli import __version__
 from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.encoders import encoder_state
-from pmrl_cli.ensemble import Member
 from pmrl_cli.files.artifacts.model import to_csv, to_toml
 from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.fit.result import Continued, FitResult, Recipe
 from pmrl_cli.methods import REGISTRY, settings_of
+from pmrl_cli.model.members import Member
 from pmrl_cli.train.progress import Progress
 
 __all__ = ["texts_of"]

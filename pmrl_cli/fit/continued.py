@@ -20,7 +20,6 @@ from pmrl_cli.data.split import TEST
 from pmrl_cli.encoders.continued import Protection, continued
 from pmrl_cli.encoders.protocol import Continuation, Init
 from pmrl_cli.encoders.residual import Residual
-from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.fit.base import Base
 from pmrl_cli.fit.context import FitContext
@@ -29,6 +28,7 @@ from pmrl_cli.fit.race import Race
 from pmrl_cli.fit.result import ClosedForm, Continued, Model, Recipe
 from pmrl_cli.fit.search import SearchResult
 from pmrl_cli.fusion import fuse
+from pmrl_cli.model.members import Member, side_by_side
 from pmrl_cli.train.heldout import HeldOut, chance_of, held_out_retrieval, mean_share
 from pmrl_cli.train.loop import TrainResult
 from pmrl_cli.train.progress import Progress

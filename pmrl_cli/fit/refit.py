@@ -10,11 +10,11 @@ from pmrl_cli.closed_form.columns import ProjectionFitter
 from pmrl_cli.closed_form.init import Initialization, solve_gcca_init, whiten
 from pmrl_cli.closed_form.projected import ProjectedData, project
 from pmrl_cli.data.split import TEST
-from pmrl_cli.ensemble import Member
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan, without_suspects
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
 from pmrl_cli.fit.starts import landmarks_of
+from pmrl_cli.model.members import Member
 from pmrl_cli.train.progress import Progress
 from pmrl_cli.train.run import RunPlan
 

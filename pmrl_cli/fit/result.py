@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.closed_form.init import GccaConfig
-from pmrl_cli.ensemble import Member
+from pmrl_cli.model.members import Member
 from pmrl_cli.train.heldout import HeldOut
 from pmrl_cli.train.progress import Progress, Schedule
 from pmrl_cli.train.settings import FitSettings

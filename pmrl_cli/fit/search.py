@@ -13,12 +13,12 @@ from torch import Tensor
 
 from pmrl_cli.closed_form.init import whiten
 from pmrl_cli.closed_form.projected import ProjectedData
-from pmrl_cli.ensemble import Member, side_by_side
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.race import Race
 from pmrl_cli.fit.result import Model, Recipe
 from pmrl_cli.fit.starts import Start, choose_starts
+from pmrl_cli.model.members import Member, side_by_side
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.train.heldout import (
     HeldOut,

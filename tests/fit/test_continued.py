@@ -90,7 +90,7 @@ def test_ids_of_the_model_stay_known_and_it_can_be_gone_on_from_again(base, tmp_
     third, third_ids = pairs("bc", 8, seed=4)
     third_model = Aligner(continue_from=str(tmp_path / "second"), **GO_ON).fit(third, third_ids)
     assert third_model.names == ("a", "b", "c")
-    seen = third_model._space.members[0].encoder.seen
+    seen = third_model.model.members[0].encoder.seen
     assert int(seen.together[1, 1]) > int(seen.together[0, 0]) > int(seen.together[2, 2]) > 0
     assert seen.together[0, 2] == 0
 
@@ -133,7 +133,7 @@ def test_data_that_do_not_meet_the_model_are_refused(base):
 
 def test_a_model_without_moments_can_only_be_gone_on_from_without_protection(base, tmp_path):
     model = Aligner.load(base, device="cpu")
-    model._space.members[0].encoder.seen = None
+    model.model.members[0].encoder.seen = None
     model.save(tmp_path / "old")
     later, ids = pairs("ab", 4, seed=2)
     with pytest.raises(StateError, match="no moments"):

@@ -95,7 +95,7 @@ def test_a_model_of_an_older_version_is_held_against_the_instances_it_trained_on
     train, _ = aligner.rows(dataset, "train")
     leaky = {name: array.copy() for name, array in data.items()}
     leaky["text"][rows[:5]] = leaky["text"][train[:5]]
-    seen = aligner._space.seen
+    seen = aligner.model.seen
     for name in [name for name in seen if name.startswith("vectors.")]:
         del seen[name]
     dataset = dataset_from_arrays(leaky, None, None)

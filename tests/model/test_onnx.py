@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pmrl_cli import Aligner
-from pmrl_cli.onnx_graph import ModalityGraph
+from pmrl_cli.model.onnx_graph import ModalityGraph
 
 SETTINGS = {
     "linear": {"adapter": "linear", "steps": 0},
@@ -32,7 +32,7 @@ def fitted(request):
 def test_the_graph_in_torch_makes_the_vectors_of_one_modality_alone(fitted):
     aligner, arrays = fitted
     for m, name in enumerate(aligner.names):
-        graph = ModalityGraph(aligner._space.members, m).eval()
+        graph = ModalityGraph(aligner.model.members, m).eval()
         with torch.no_grad():
             found = graph(torch.from_numpy(arrays[name])).numpy()
         np.testing.assert_allclose(found, aligner.transform({name: arrays[name]})[name], atol=1e-5)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pmrl_cli.batch import Inputs
 from pmrl_cli.closed_form.projection import CLIP, Projection
-from pmrl_cli.ensemble import Member, side_by_side
+from pmrl_cli.model.members import Member, side_by_side
 
 __all__ = ["ModalityGraph", "write_onnx"]
 

@@ -2,7 +2,7 @@
 
 import torch
 
-from pmrl_cli.ensemble import side_by_side
+from pmrl_cli.model.members import side_by_side
 
 
 def test_cosines_side_by_side_are_the_means_of_the_members_and_vectors_stay_unit():

@@ -1,0 +1,92 @@
+"""FittedModel: everything that embedding with a model, judging and saving it need."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from pmrl_cli.data.dataset import Dataset, FloatArray
+from pmrl_cli.errors import Place, StateError
+from pmrl_cli.model.members import Member
+
+__all__ = ["FittedModel"]
+
+
+@dataclass(frozen=True)
+class FittedModel:
+    """A model as a fit leaves it and as its folder holds it.
+
+    Args:
+        names: of its K modalities, in order.
+        members: each one alignment of the features.
+        seen: sorted hashes of the ids that trained and that validated, and of the vectors that trained.
+        texts: its text files by name: config, metrics, history, card, ...
+        inputs: what it was fitted on: digest of the ids, and by modality rows, dim and digest.
+        origin: where it comes from, for errors.
+    """
+
+    names: tuple[str, ...]
+    members: tuple[Member, ...]
+    seen: Mapping[str, npt.NDArray[np.uint64]]
+    texts: Mapping[str, str]
+    inputs: Mapping[str, Any]
+    origin: str
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What ``config.json`` says."""
+        config: dict[str, Any] = json.loads(self.texts["config.json"])
+        return config
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """Those of the fit, by name."""
+        return dict(self.config["settings"])
+
+    @property
+    def dim(self) -> int:
+        """Dimension of the shared space."""
+        return int(self.config["dim"])
+
+    @property
+    def widths(self) -> tuple[int, ...]:
+        """Columns of the features of each modality, in order."""
+        return tuple(projection.dim for projection in self.members[0].projections)
+
+    @property
+    def codes(self) -> FloatArray | None:
+        """(N, dim) codes of the space, None for a model without any."""
+        codes = [member.encoder.codes() for member in self.members]
+        return codes[0].cpu().numpy() if len(codes) == 1 and codes[0] is not None else None
+
+    def indices(self, dataset: Dataset) -> list[int]:
+        """Return the place of each modality of a data set among those of the model.
+
+        Raises: StateError for a modality or a dimension that the model does not know.
+        """
+        unknown = [name for name in dataset.names if name not in self.names]
+        if unknown:
+            raise StateError(
+                what="modality the model does not know",
+                at=Place(self.origin),
+                found=", ".join(unknown),
+                expected=f"some of {', '.join(self.names)}",
+                next_step=f"Name the file's modality, as in {self.names[0]}=FILE, or leave it out.",
+            )
+        indices = [self.names.index(name) for name in dataset.names]
+        for index, features in zip(indices, dataset.modalities, strict=True):
+            expected = self.widths[index]
+            if features.dim != expected:
+                raise StateError(
+                    what="dimension differs from the model",
+                    at=Place(self.origin),
+                    found=f"modality {features.name!r} with {features.dim} columns",
+                    expected=f"{expected}, as the model was fitted on",
+                    next_step="Give the features of the same encoder, or fit again.",
+                )
+        return indices
