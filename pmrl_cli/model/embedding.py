@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 import torch
 from torch import Tensor
 
@@ -21,6 +20,9 @@ from pmrl_cli.fusion import fuse
 from pmrl_cli.model.fitted import FittedModel
 from pmrl_cli.model.members import together
 from pmrl_cli.process_group import ProcessGroup
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["Block", "embed", "embed_dataset", "further_outputs", "read_blocks", "vectors_of"]
 
