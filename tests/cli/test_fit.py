@@ -10,14 +10,21 @@ import subprocess
 import sys
 from pathlib import Path
 
+import h5py
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
 
 from pmrl_cli.files.durable.locks import held
+from tests import typed
 from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[2]
-FEATURES = [str(path) for path in sorted((ROOT / "sample_data" / "features").iterdir())]
-QUICK = ("--adapter", "mlp", "--steps", "150", "--dim", "16", "--dropout", "0", "--threads", "1")
+SAMPLE = ROOT / "sample_data" / "features"
+QUICK = ("--adapter", "mlp", "--steps", "60", "--dim", "4", "--dropout", "0", "--threads", "1")
+CLOSED = ("--steps", "0", "--adapter", "linear", "--no-refit", "--threads", "1")
 
 
 def start(*arguments, cwd, **options):
@@ -38,12 +45,11 @@ def processor_seconds(number):
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
-def pmrl(*arguments, cwd, code=0, **options):
-    process = start(*arguments, cwd=cwd, **options)
-    out, err = process.communicate(timeout=HUNG)
-    assert process.returncode == code, err.decode()
-    assert b"Traceback" not in err
-    return out.decode(), err.decode()
+def pmrl(*arguments, code=0, **options):
+    done = typed.pmrl(*arguments, **options)
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr
+    return done.stdout, done.stderr
 
 
 def contents(folder):
@@ -51,9 +57,28 @@ def contents(folder):
 
 
 @pytest.fixture(scope="module")
-def fitted(tmp_path_factory):
+def features(tmp_path_factory):
+    """400 instances of the sample data."""
+    folder = tmp_path_factory.mktemp("data") / "features"
+    folder.mkdir()
+    with h5py.File(SAMPLE / "left.h5") as file:
+        kept = file["id"][:400]
+    for name in ("left.h5", "right.h5"):
+        with h5py.File(SAMPLE / name) as old, h5py.File(folder / name, "w") as new:
+            rows = np.isin(old["id"][:], kept)
+            for key, column in old.items():
+                new[key] = column[:][rows]
+    table = pq.read_table(SAMPLE / "spectrum.parquet")
+    pq.write_table(
+        table.filter(pc.is_in(table["id"], pa.array(kept).cast(table["id"].type))), folder / "spectrum.parquet"
+    )
+    return sorted(map(str, folder.iterdir()))
+
+
+@pytest.fixture(scope="module")
+def fitted(tmp_path_factory, features):
     folder = tmp_path_factory.mktemp("fit")
-    out, err = pmrl("fit", *FEATURES, *QUICK, "-o", "runs/a", cwd=folder)
+    out, err = pmrl("fit", *features, *QUICK, "-o", "runs/a", cwd=folder)
     return folder, out, err
 
 
@@ -82,21 +107,23 @@ def test_the_model_folder_is_whole_and_its_figures_agree(fitted):
     assert min(abs(mrr - metrics["held_out.mrr"]) for mrr in found if mrr == mrr) < 1e-6
 
 
-def test_resolved_settings_refit_byte_for_byte(fitted):
+def test_resolved_settings_refit_byte_for_byte(fitted, features):
     folder = fitted[0]
-    pmrl("fit", *FEATURES, "--config", "runs/a/resolved.toml", "--threads", "1", "-o", "runs/b", cwd=folder)
+    pmrl("fit", *features, "--config", "runs/a/resolved.toml", "--threads", "1", "-o", "runs/b", cwd=folder)
     assert contents(folder / "runs/a") == contents(folder / "runs/b")
 
 
-def test_hash_seed_locale_and_time_zone_change_no_byte(fitted, tmp_path):
+def test_hash_seed_locale_and_time_zone_change_no_byte(fitted, tmp_path, features):
     odd = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Kathmandu"}
-    pmrl("fit", *FEATURES, *QUICK, "-o", "m", cwd=tmp_path, env=odd)
+    process = start("fit", *features, *QUICK, "-o", "m", cwd=tmp_path, env=odd)
+    process.communicate(timeout=HUNG)
+    assert process.returncode == 0
     assert contents(fitted[0] / "runs/a") == contents(tmp_path / "m")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_interrupted_it_saves_its_state_and_the_same_command_continues(fitted, tmp_path, number):
-    arguments = ("fit", *FEATURES, *QUICK, "-o", "m", "-v")
+def test_interrupted_it_saves_its_state_and_the_same_command_continues(fitted, tmp_path, number, features):
+    arguments = ("fit", *features, *QUICK, "-o", "m", "-v")
     process = start(*arguments, cwd=tmp_path)
     for line in process.stderr:
         if b"step 15 " in line:
@@ -116,32 +143,32 @@ def test_interrupted_it_saves_its_state_and_the_same_command_continues(fitted, t
     assert not (tmp_path / "m.unfinished").exists()
 
 
-def test_an_unfinished_run_of_other_settings_is_refused_until_restart(tmp_path):
-    process = start("fit", *FEATURES, *QUICK, "-o", "m", "-v", cwd=tmp_path)
+def test_an_unfinished_run_of_other_settings_is_refused_until_restart(tmp_path, features):
+    process = start("fit", *features, *QUICK, "-o", "m", "-v", cwd=tmp_path)
     for line in process.stderr:
         if b"step 0 " in line:
             break
     process.send_signal(signal.SIGINT)
     process.communicate(timeout=HUNG)
     assert process.returncode == 130
-    other = ("fit", *FEATURES, *QUICK, "--seed", "1", "-o", "m")
+    other = ("fit", *features, *QUICK, "--seed", "1", "-o", "m")
     _, err = pmrl(*other, cwd=tmp_path, code=7)
     assert "setting seed" in err
     assert "--restart" in err
     pmrl(*other, "--restart", cwd=tmp_path)
 
 
-def test_a_flag_wins_over_the_environment_which_wins_over_the_config(tmp_path):
+def test_a_flag_wins_over_the_environment_which_wins_over_the_config(tmp_path, features):
     (tmp_path / "c.toml").write_text('dim = 8\nseed = 5\nvalidation = 0.3\nsteps = 0\nadapter = "linear"\n')
     options = ("--config", "c.toml", "--dim", "4", "-o", "m", "-q")
-    _, err = pmrl("fit", *FEATURES, *options, cwd=tmp_path, env={"PMRL_FIT_DIM": "6", "PMRL_FIT_SEED": "9"})
+    _, err = pmrl("fit", *features, *options, cwd=tmp_path, env={"PMRL_FIT_DIM": "6", "PMRL_FIT_SEED": "9"})
     assert err == ""
     settings = json.loads((tmp_path / "m/config.json").read_text())["settings"]
     assert (settings["dim"], settings["seed"], settings["validation"]) == (4, 9, 0.3)
 
 
-def test_json_is_one_object_with_the_metrics(tmp_path):
-    out, _ = pmrl("fit", *FEATURES, "--steps", "0", "--adapter", "linear", "--json", "-o", "m", cwd=tmp_path)
+def test_json_is_one_object_with_the_metrics(tmp_path, features):
+    out, _ = pmrl("fit", *features, *CLOSED, "--json", "-o", "m", cwd=tmp_path)
     summary = json.loads(out)
     assert summary["schema"] == "pmrl.fit/1"
     assert summary["model"] == "m"
@@ -171,64 +198,62 @@ def test_json_is_one_object_with_the_metrics(tmp_path):
             2,
             "setting of the objective is out of range: temperature_instance=0.0, expected 0.015 to 1",
         ),
-        (("--steps", "1", "--learning-rate", "1e30", "--dropout", "0"), 6, "training diverged"),
+        (("--steps", "1", "--learning-rate", "1e30", "--dropout", "0", "--adapter", "mlp"), 6, "training diverged"),
         (("--device", "abacus"), 2, "unknown device: 'abacus'"),
         (("--max-memory", "lots"), 2, "is not a size such as 512M or 8G"),
     ],
 )
-def test_a_wrong_option_is_one_line_and_its_exit_code(tmp_path, options, code, words):
-    out, err = pmrl("fit", *FEATURES, *options, "-o", "m", cwd=tmp_path, code=code)
+def test_a_wrong_option_is_one_line_and_its_exit_code(tmp_path, options, code, words, features):
+    out, err = pmrl("fit", *features, *options, "-o", "m", cwd=tmp_path, code=code)
     assert out == ""
     assert err.splitlines()[-1].startswith("error: ")
     assert words in err
     assert not (tmp_path / "m").exists()
 
 
-def test_two_fits_of_one_output_do_not_meet(tmp_path):
+def test_two_fits_of_one_output_do_not_meet(tmp_path, features):
     with held(tmp_path / "m.unfinished"):
-        _, err = pmrl("fit", *FEATURES, *QUICK, "-o", "m", cwd=tmp_path, code=7)
+        _, err = pmrl("fit", *features, *QUICK, "-o", "m", cwd=tmp_path, code=7)
     assert f"a lock held by process {os.getpid()}" in err
-    pmrl("fit", *FEATURES, *QUICK, "-o", "m", cwd=tmp_path)  # a lock nobody holds is no lock
+    pmrl("fit", *features, *QUICK, "-o", "m", cwd=tmp_path)  # a lock nobody holds is no lock
     (tmp_path / "n.unfinished").mkdir()
     (tmp_path / "n.unfinished/thesis.txt").write_text("mine")
-    _, err = pmrl("fit", *FEATURES, "--restart", "-o", "n", cwd=tmp_path, code=2)
+    _, err = pmrl("fit", *features, "--restart", "-o", "n", cwd=tmp_path, code=2)
     assert "files of somebody else" in err
 
 
-def test_other_outputs_links_and_the_folder_one_stands_in_are_not_replaced(tmp_path):
-    pmrl("ingest", *FEATURES, "-o", "store", cwd=tmp_path)
+def test_other_outputs_links_and_the_folder_one_stands_in_are_not_replaced(tmp_path, features):
+    pmrl("ingest", *features, "-o", "store", cwd=tmp_path)
     (tmp_path / "link").symlink_to("store")
     for output, words in (("store", "a pmrl.store"), ("link", "a symbolic link"), (".", "no name of its own")):
-        _, err = pmrl("fit", *FEATURES, "--steps", "0", "--adapter", "linear", "-o", output, cwd=tmp_path, code=2)
+        _, err = pmrl("fit", *features, *CLOSED, "-o", output, cwd=tmp_path, code=2)
         assert words in err
     assert (tmp_path / "store/left.npy").exists()
 
 
-def test_an_unknown_config_key_names_those_there_are(tmp_path):
+def test_an_unknown_config_key_names_those_there_are(tmp_path, features):
     (tmp_path / "c.toml").write_text("sede = 1\n")
-    _, err = pmrl("fit", *FEATURES, "--config", "c.toml", cwd=tmp_path, code=2)
+    _, err = pmrl("fit", *features, "--config", "c.toml", cwd=tmp_path, code=2)
     assert "unknown config key: c.toml: 'sede', expected one of" in err
     assert "seed" in err
 
 
-def test_what_pmrl_did_not_write_is_replaced_only_by_force(tmp_path):
+def test_what_pmrl_did_not_write_is_replaced_only_by_force(tmp_path, features):
     (tmp_path / "m").mkdir()
     (tmp_path / "m/thesis.txt").write_text("mine")
-    _, err = pmrl("fit", *FEATURES, "--steps", "0", "--adapter", "linear", "-o", "m", cwd=tmp_path, code=2)
+    _, err = pmrl("fit", *features, *CLOSED, "-o", "m", cwd=tmp_path, code=2)
     assert "--force" in err
     assert (tmp_path / "m/thesis.txt").read_text() == "mine"
-    pmrl("fit", *FEATURES, "--steps", "0", "--adapter", "linear", "-o", "m", "--force", cwd=tmp_path)
-    pmrl(
-        "fit", *FEATURES, "--steps", "0", "--adapter", "linear", "-o", "m", "--seed", "1", cwd=tmp_path
-    )  # now it is pmrl's own
+    pmrl("fit", *features, *CLOSED, "-o", "m", "--force", cwd=tmp_path)
+    pmrl("fit", *features, *CLOSED, "-o", "m", "--seed", "1", cwd=tmp_path)  # now it is pmrl's own
     assert json.loads((tmp_path / "m/config.json").read_text())["settings"]["seed"] == 1
 
 
-def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path):
+def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path, features):
     primary, secondary = pty.openpty()
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "xterm"}
     process = subprocess.Popen(
-        [sys.executable, "-m", "pmrl_cli", "fit", *FEATURES, *QUICK, "-o", "m"],
+        [sys.executable, "-m", "pmrl_cli", "fit", *features, *QUICK, "-o", "m"],
         cwd=tmp_path,
         env=environment,
         stdout=subprocess.PIPE,
@@ -246,13 +271,13 @@ def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path):
     assert (process.returncode, out) == (0, b"m\n")
     text = shown.decode()
     assert re.search(r"candidate \d of \d: .*held-out MRR \.\d+", text)
-    assert "/150" in text
+    assert "/60" in text
     assert "left" in text
     assert "\x1b[" not in fitted[2]
 
 
-def test_the_pipeline_works_as_typed(tmp_path):
-    (tmp_path / "features").symlink_to(ROOT / "sample_data" / "features")
+def test_the_pipeline_works_as_typed(tmp_path, features):
+    (tmp_path / "features").symlink_to(Path(features[0]).parent)
     (tmp_path / "pmrl").write_text(f'#!/bin/sh\nexec {sys.executable} -m pmrl_cli "$@"\n')
     (tmp_path / "pmrl").chmod(0o755)
     script = """
@@ -272,16 +297,16 @@ print(table.num_rows, *table.column_names)
     }
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, timeout=HUNG)
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.decode() == "1789 id left right spectrum fused\n"
+    assert done.stdout.decode() == "396 id left right spectrum fused\n"
 
 
 @pytest.mark.parametrize("columns", [50, 80, 120])
-def test_a_fit_on_a_terminal_of_any_width_ends_well(tmp_path, columns):
+def test_a_fit_on_a_terminal_of_any_width_ends_well(tmp_path, columns, features):
     # the steps of a task not yet begun have no total: 60 columns and more once ended in an internal error
     read_end, write_end = os.openpty()
     with os.fdopen(read_end, "rb", buffering=0) as terminal:
         process = subprocess.Popen(
-            [sys.executable, "-m", "pmrl_cli", "fit", *FEATURES, *QUICK, "-o", "runs/a"],
+            [sys.executable, "-m", "pmrl_cli", "fit", *features, *QUICK, "-o", "runs/a"],
             cwd=tmp_path,
             env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "TERM": "xterm"},
             stdout=subprocess.PIPE,
@@ -302,8 +327,8 @@ def test_a_fit_on_a_terminal_of_any_width_ends_well(tmp_path, columns):
     assert b"held-out MRR" in shown
 
 
-def test_a_store_is_not_replaced_by_the_model_fitted_on_it(tmp_path):
-    pmrl("ingest", *FEATURES, "-o", "runs/store", cwd=tmp_path)
+def test_a_store_is_not_replaced_by_the_model_fitted_on_it(tmp_path, features):
+    pmrl("ingest", *features, "-o", "runs/store", cwd=tmp_path)
     before = contents(tmp_path / "runs/store")
     _, err = pmrl("fit", "runs/store", *QUICK, "-o", "runs/store", cwd=tmp_path, code=2)
     assert "output exists: runs/store: a pmrl.store, expected a new path or an earlier pmrl.model." in err
@@ -312,8 +337,8 @@ def test_a_store_is_not_replaced_by_the_model_fitted_on_it(tmp_path):
     assert contents(tmp_path / "runs/store") == before
 
 
-def test_a_mistyped_option_says_where_to_look(tmp_path):
-    _, err = pmrl("fit", *FEATURES, "--max-memory", "much", cwd=tmp_path, code=2)
+def test_a_mistyped_option_says_where_to_look(tmp_path, features):
+    _, err = pmrl("fit", *features, "--max-memory", "much", cwd=tmp_path, code=2)
     assert "--max-memory" in err
-    _, err = pmrl("fit", *FEATURES, "--nope", cwd=tmp_path, code=2)
+    _, err = pmrl("fit", *features, "--nope", cwd=tmp_path, code=2)
     assert err.rstrip().endswith("fit --help.")

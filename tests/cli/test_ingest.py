@@ -1,14 +1,13 @@
 """``pmrl ingest``: the path on standard output, the rest on standard error, exit codes as promised."""
 
 import json
-import subprocess
-import sys
 
 import h5py
 import numpy as np
 import pytest
 
 from pmrl_cli.files.artifacts.store import open_store
+from tests import typed
 
 
 @pytest.fixture
@@ -22,8 +21,7 @@ def files(tmp_path):
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "pmrl_cli", "ingest", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, check=False, text=True)
+    return typed.pmrl("ingest", *arguments)
 
 
 def test_prints_the_path_and_tells_the_overlap_apart(files):

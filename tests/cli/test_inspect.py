@@ -10,6 +10,8 @@ import h5py
 import numpy as np
 import pytest
 
+from tests import typed
+
 
 @pytest.fixture
 def files(tmp_path):
@@ -21,8 +23,7 @@ def files(tmp_path):
 
 
 def run(*arguments, stdin=None, **environment):
-    command = [sys.executable, "-m", "pmrl_cli", "inspect", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, check=False, text=True, input=stdin, env=environment or None)
+    return typed.pmrl("inspect", *arguments, stdin=stdin or "", env=environment)
 
 
 def test_the_table_fits_eighty_columns_and_tells_the_overlap(files):

@@ -153,13 +153,12 @@ class Command:
         place = self.place()
         return inject.run(act(place, *arguments(self.name, new=True)), said_in(place)).calls
 
-    def faults(self, at: int, found: Counter[str]) -> Iterator[str]:
-        """Meet one call with a kill, one error, and a disk that stays full; yield what is wrong afterwards."""
-        yield from self._one(at, None, lasting=False, found=found)
-        yield from self._one(at, ERRORS[at % len(ERRORS)], lasting=False, found=found)
-        yield from self._one(at, errno.ENOSPC, lasting=True, found=found)
+    def faults(self, at: int) -> list[tuple[int | None, bool]]:
+        """Return what is done to a call: a kill, one error, and a disk that stays full (error, whether it lasts)."""
+        return [(None, False), (ERRORS[at % len(ERRORS)], False), (errno.ENOSPC, True)]
 
-    def _one(self, at: int, error: int | None, *, lasting: bool, found: Counter[str]) -> Iterator[str]:
+    def meet(self, at: int, error: int | None, *, lasting: bool, found: Counter[str]) -> Iterator[str]:
+        """Do one of them to one call; yield what is wrong afterwards."""
         place = self.place()
         typed = act(place, *arguments(self.name, new=True))
         met = inject.run(typed, said_in(place), at=at, error=error, lasting=lasting)
@@ -262,7 +261,7 @@ def main() -> int:
     """Try the points and say what came of them."""
     parser = argparse.ArgumentParser()
     parser.add_argument("commands", nargs="*", default=COMMANDS)
-    parser.add_argument("--sample", type=int, help="points of each command, chosen at random")
+    parser.add_argument("--sample", type=int, help="of each command, drawn at random, and a kill as it is named")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--json", action="store_true")
     asked = parser.parse_args()
@@ -278,18 +277,18 @@ def main() -> int:
                 started = time.monotonic()
                 scenario = Command(command, folder / "inputs", folder, over=over)
                 calls = scenario.points()
-                chosen = range(1, len(calls) + 1)
+                met = [(at, *fault) for at in range(1, len(calls) + 1) for fault in scenario.faults(at)]
                 if asked.sample is not None:
-                    naming = max(at for at in chosen if calls[at - 1] in inject.RENAMING.values())
-                    others = random.Random(asked.seed).sample(chosen, min(asked.sample, len(calls)))
-                    chosen = sorted({*others, naming})
+                    naming = max(at for at, name in enumerate(calls, 1) if name in inject.RENAMING.values())
+                    drawn = random.Random(f"{asked.seed} {command} {over}").sample(met, min(asked.sample, len(met)))
+                    met = [*drawn, (naming, None, False)]
                 found: Counter[str] = Counter(tried=0, torn=0, lost=0, refused=0)
-                for at in chosen:
-                    for fault in scenario.faults(at, found):
+                for at, error, lasting in met:
+                    for fault in scenario.meet(at, error, lasting=lasting, found=found):
                         wrong.append(fault)
                         print(fault, file=sys.stderr, flush=True)
                 title = f"{command} {'over old' if over else 'anew'}"
-                counts = {"calls": len(calls), "points": len(chosen), **found}
+                counts = {"calls": len(calls), **found}
                 results[title] = {**counts, "order": calls}
                 if not asked.json:
                     seconds = time.monotonic() - started

@@ -1,8 +1,5 @@
 """Predicted features and further outputs, from a fit to the tables of an export."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
@@ -12,13 +9,13 @@ from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 from pmrl_cli.closed_form.projection import fit_projection, inverse_deviation, standardise
 from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.errors import StateError, UsageError
+from tests import typed
 
 SETTINGS = {"steps": 60, "batch_size": 64, "learning_rate": 3e-3, "dim": 8, "dropout": 0.0, "refit": False}
 
 
 def run(*arguments):
-    command = [sys.executable, "-m", "pmrl_cli", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, check=False, text=True)
+    return typed.pmrl(*arguments)
 
 
 def features(n=240, seed=0):
