@@ -14,6 +14,7 @@ import pytest
 from hypothesis import settings
 
 from pmrl_cli.files.formats import sandbox_client, sandbox_protocol, sandbox_server
+from tests import typed
 
 sys.path.insert(0, str(Path(__file__).parent / "hostile"))  # its makers and its fuzzer are modules
 
@@ -82,9 +83,9 @@ def _children():
 
 
 def _is_kept(number):
-    # The reading process, and those of multiprocessing that count and start, serve one test after the other.
+    # The reading process, and those that count and start processes, serve one test after the other.
     command = Path(f"/proc/{number}/cmdline").read_bytes()
-    return any(word in command for word in (b"pmrl_cli.files", b"resource_tracker", b"forkserver"))
+    return any(word in command for word in (b"pmrl_cli.files", b"resource_tracker", b"forkserver", b"tests.typed"))
 
 
 @pytest.fixture(autouse=True)
@@ -92,6 +93,7 @@ def _processes_end_with_their_test():
     """End what a test started and left running, as a test that fails does: it would slow down every later one."""
     before = _children()
     yield
+    typed.end_all()
     for number in _children() - before:
         with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # it ended meanwhile
             if not _is_kept(number):

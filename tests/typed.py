@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import atexit
 import gc
+import importlib
 import json
 import os
+import select
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import tempfile
@@ -22,6 +25,7 @@ from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
+    "pmrl_cli.cli.main",  # first: it sets what the libraries read when they are loaded
     "pmrl_cli.aligner",
     "pmrl_cli.fit",
     "pmrl_cli.diagnosis",
@@ -29,70 +33,116 @@ IMPORTED = (
     "pmrl_cli.retrieval",
     "pmrl_cli.files.join.dataset",
     "pmrl_cli.files.artifacts.store",
+    "torch.distributed",
     "rich.table",
     "rich.progress",
 )
+ENDED = struct.Struct("<id")
+"""Exit code (minus the signal that ended it) and CPU seconds."""
 
-_server: tuple[subprocess.Popen[bytes], socket.socket] | None = None
+_server: tuple[subprocess.Popen, socket.socket] | None = None
+_running: set[Command] = set()
 
 
-def pmrl(*arguments: object, cwd: Path | None = None, env: dict[str, str] | None = None, stdin: str = ""):
-    """Return the code, the output and the errors of ``pmrl ARGUMENTS``, as ``subprocess.run`` does.
+class Command:
+    """``pmrl ARGUMENTS``, as it runs.
 
     Args:
         arguments: what is typed after ``pmrl``.
         cwd: folder it is typed in.
         env: variables besides those of this process.
         stdin: its standard input.
+        stdout, stderr: open files of the caller that take its outputs; without one, ``communicate`` returns them.
     """
-    if _server is None or _server[0].poll() is not None:
-        _start()
-    assert _server is not None
-    command = ["pmrl", *map(str, arguments)]
-    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors:
-        given.write(stdin.encode())
-        given.seek(0)
-        asked = {"argv": command, "cwd": str(cwd or Path.cwd()), "env": {**os.environ, **(env or {})}}
+
+    def __init__(self, *arguments, cwd=None, env=None, stdin="", stdout=None, stderr=None):
+        if _server is None or _server[0].poll() is not None:
+            _start()
+        self.arguments = ["pmrl", *map(str, arguments)]
+        self.returncode, self.seconds = None, 0.0
+        self._files = {name: tempfile.TemporaryFile() for name in ("stdin", "stdout", "stderr")}  # noqa: SIM115
+        self._files["stdin"].write(stdin.encode())
+        self._files["stdin"].seek(0)
+        given = {"stdin": None, "stdout": stdout, "stderr": stderr}
+        standard = [self._files[name].fileno() if given[name] is None else given[name] for name in given]
+        self._connection, theirs = socket.socketpair()
+        asked = {"argv": self.arguments, "cwd": str(cwd or Path.cwd()), "env": {**os.environ, **(env or {})}}
+        with theirs:
+            socket.send_fds(_server[1], [b"+"], [theirs.fileno(), *standard])
         content = json.dumps(asked).encode()
-        connection = _server[1]
-        socket.send_fds(
-            connection, [len(content).to_bytes(4, "little")], [given.fileno(), out.fileno(), errors.fileno()]
-        )
-        connection.sendall(content)
-        connection.settimeout(HUNG)
-        try:
-            code = int.from_bytes(_exactly(connection, 4), "little", signed=True)
-        except (TimeoutError, EOFError):
-            os.killpg(_server[0].pid, signal.SIGKILL)
-            raise
+        self._connection.sendall(len(content).to_bytes(4, "little") + content)
+        self._connection.settimeout(HUNG)
+        self.pid = int.from_bytes(_exactly(self._connection, 4), "little")
+        _running.add(self)
+
+    def poll(self):
+        """Return the exit code, None while it runs."""
+        if self.returncode is None and select.select([self._connection], [], [], 0)[0]:
+            self.wait()
+        return self.returncode
+
+    def wait(self):
+        """Return the exit code once it has ended."""
+        if self.returncode is None:
+            try:
+                self.returncode, self.seconds = ENDED.unpack(_exactly(self._connection, ENDED.size))
+            except TimeoutError:
+                self.send_signal(signal.SIGKILL)
+                raise
+            _running.discard(self)
+            self._connection.close()
+        return self.returncode
+
+    def send_signal(self, number):
+        """Send it a signal."""
+        os.kill(self.pid, number)
+
+    def communicate(self):
+        """Return what it wrote to standard output and standard error, once it has ended."""
+        self.wait()
         texts = []
-        for file in (out, errors):
-            file.seek(0)
-            texts.append(file.read().decode())
-    return subprocess.CompletedProcess(command, code, *texts)
+        for name in ("stdout", "stderr"):
+            self._files[name].seek(0)
+            texts.append(self._files[name].read().decode(errors="surrogateescape"))
+        for file in self._files.values():
+            file.close()
+        return tuple(texts)
 
 
-def _start() -> None:
+def end_all():
+    """Kill what a test started and left running, as one that fails does."""
+    for command in list(_running):
+        command.send_signal(signal.SIGKILL)
+        command.communicate()
+
+
+def pmrl(*arguments, **options):
+    """Return the code, the output and the errors of a command that has ended, as ``subprocess.run`` does."""
+    command = Command(*arguments, **options)
+    out, err = command.communicate()
+    return subprocess.CompletedProcess(command.arguments, command.returncode, out, err)
+
+
+def _start():
     global _server
     ours, theirs = socket.socketpair()
-    process = subprocess.Popen(
-        [sys.executable, "-m", "tests.typed", str(theirs.fileno())],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        pass_fds=[theirs.fileno()],
-        start_new_session=True,
-    )
-    theirs.close()
+    with theirs:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "tests.typed", str(theirs.fileno())],
+            cwd=ROOT,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            pass_fds=[theirs.fileno()],
+        )
     _server = process, ours
     atexit.register(_end, process, ours)
 
 
-def _end(process: subprocess.Popen[bytes], connection: socket.socket) -> None:
+def _end(process, connection):
     connection.close()
     process.wait()
 
 
-def _exactly(connection: socket.socket, count: int) -> bytes:
+def _exactly(connection, count):
     content = b""
     while len(content) < count:
         part = connection.recv(count - len(content))
@@ -102,41 +152,56 @@ def _exactly(connection: socket.socket, count: int) -> bytes:
     return content
 
 
-def _serve(connection: socket.socket) -> None:
-    """Fork for each command that is asked for, until nobody asks any more."""
-    import importlib
-
+def _serve(control):
+    """Fork for each command that is asked for, until the tests are over."""
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()
+    waiting = set()
     while True:
-        head, descriptors, _, _ = socket.recv_fds(connection, 4, 3)
-        if not head:
+        asked, descriptors, _, _ = socket.recv_fds(control, 1, 4)
+        if not asked:
             return
-        asked = json.loads(_exactly(connection, int.from_bytes(head, "little")))
         number = os.fork()
         if number == 0:
-            connection.close()
-            _become(asked, descriptors)
-            return
+            control.close()
+            _supervise(*descriptors)
         for descriptor in descriptors:
             os.close(descriptor)
-        code = os.waitstatus_to_exitcode(os.waitpid(number, 0)[1])
-        connection.sendall(code.to_bytes(4, "little", signed=True))
+        waiting = {one for one in waiting | {number} if not os.waitpid(one, os.WNOHANG)[0]}
 
 
-def _become(asked: dict, descriptors: list[int]) -> None:
-    from pmrl_cli.__main__ import main
+def _supervise(descriptor, *standard):
+    """Run one command and tell how it ended."""
+    connection = socket.socket(fileno=descriptor)
+    asked = json.loads(_exactly(connection, int.from_bytes(_exactly(connection, 4), "little")))
+    number = os.fork()
+    if number == 0:
+        connection.close()
+        _become(asked, standard)
+    for one in standard:
+        os.close(one)
+    connection.sendall(number.to_bytes(4, "little"))
+    _, status, used = os.wait4(number, 0)
+    connection.sendall(ENDED.pack(os.waitstatus_to_exitcode(status), used.ru_utime + used.ru_stime))
+    os._exit(0)
 
-    for standard, descriptor in enumerate(descriptors):
-        os.dup2(descriptor, standard)
+
+def _become(asked, standard):
+    for number, descriptor in enumerate(standard):
+        os.dup2(descriptor, number)
         os.close(descriptor)
+    sys.stdin = open(0, encoding="utf-8")  # noqa: SIM115, PTH123 - as Python opens them
+    sys.stdout = open(1, "w", encoding="utf-8")  # noqa: SIM115, PTH123
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1)  # noqa: SIM115, PTH123
     os.chdir(asked["cwd"])
     os.environ.clear()
     os.environ.update(asked["env"])
     sys.argv = asked["argv"]
     code = 0
     try:
+        from pmrl_cli.__main__ import main
+
         main()
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else 0

@@ -189,7 +189,7 @@ def test_exported_sample_data_is_what_the_model_computes(tmp_path):
     from pmrl_cli import Aligner, read_dataset
 
     files = [str(path) for path in sorted((SAMPLE_DATA / "features").iterdir())]
-    Aligner(dim=8, steps=0, device="cpu").fit(read_dataset(files)).save(tmp_path / "model")
+    Aligner(dim=8, steps=0, adapter="linear", device="cpu").fit(read_dataset(files)).save(tmp_path / "model")
     out = tmp_path / "aligned"
     result = CliRunner().invoke(app, ["export", *files, "--model", str(tmp_path / "model"), "-o", str(out), "-q"])
     assert result.exit_code == 0, result.exception

@@ -4,10 +4,10 @@ import json
 import os
 import pty
 import re
-import resource
 import signal
 import subprocess
 import sys
+from contextlib import suppress
 from pathlib import Path
 
 import h5py
@@ -27,22 +27,26 @@ QUICK = ("--adapter", "mlp", "--steps", "60", "--dim", "4", "--dropout", "0", "-
 CLOSED = ("--steps", "0", "--adapter", "linear", "--no-refit", "--threads", "1")
 
 
-def start(*arguments, cwd, **options):
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"} | options.pop("env", {})
-    return subprocess.Popen(
-        [sys.executable, "-m", "pmrl_cli", *map(str, arguments)],
-        cwd=cwd,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        **options,
-    )
-
-
 def processor_seconds(number):
     """Return what a running process has used so far."""
     fields = Path(f"/proc/{number}/stat").read_text().rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def stopped_at(line, number, *arguments, cwd):
+    """Start a command, send it a signal once it has said a line, and return it and what it had used by then."""
+    read_end, write_end = os.pipe()
+    command = typed.Command(*arguments, cwd=cwd, stderr=write_end)
+    os.close(write_end)
+    with os.fdopen(read_end, "rb") as said:
+        for one in said:
+            if line in one:
+                break
+        used = processor_seconds(command.pid)
+        command.send_signal(number)
+        said.read()
+    command.communicate()
+    return command, used
 
 
 def pmrl(*arguments, code=0, **options):
@@ -50,6 +54,18 @@ def pmrl(*arguments, code=0, **options):
     assert done.returncode == code, done.stderr
     assert "Traceback" not in done.stderr
     return done.stdout, done.stderr
+
+
+def on_a_terminal(*arguments, cwd, columns):
+    """Return the exit code, standard output, and what a terminal of so many columns gets as standard error."""
+    primary, secondary = pty.openpty()
+    command = typed.Command(*arguments, cwd=cwd, env={"COLUMNS": str(columns), "TERM": "xterm"}, stderr=secondary)
+    os.close(secondary)
+    shown = b""
+    with os.fdopen(primary, "rb", buffering=0) as terminal, suppress(OSError):  # how Linux says that it is closed
+        while part := terminal.read(65536):
+            shown += part
+    return command.wait(), command.communicate()[0], shown
 
 
 def contents(folder):
@@ -114,28 +130,20 @@ def test_resolved_settings_refit_byte_for_byte(fitted, features):
 
 
 def test_hash_seed_locale_and_time_zone_change_no_byte(fitted, tmp_path, features):
-    odd = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Kathmandu"}
-    process = start("fit", *features, *QUICK, "-o", "m", cwd=tmp_path, env=odd)
-    process.communicate(timeout=HUNG)
-    assert process.returncode == 0
+    odd = {"PYTHONHASHSEED": "7", "LC_ALL": "C", "TZ": "Asia/Kathmandu", "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, "-m", "pmrl_cli", "fit", *features, *QUICK, "-q", "-o", "m"]
+    subprocess.run(command, cwd=tmp_path, env=os.environ | odd, check=True, capture_output=True, timeout=HUNG)
     assert contents(fitted[0] / "runs/a") == contents(tmp_path / "m")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_it_saves_its_state_and_the_same_command_continues(fitted, tmp_path, number, features):
     arguments = ("fit", *features, *QUICK, "-o", "m", "-v")
-    process = start(*arguments, cwd=tmp_path)
-    for line in process.stderr:
-        if b"step 15 " in line:
-            break
-    ended, asked = resource.getrusage(resource.RUSAGE_CHILDREN), processor_seconds(process.pid)
-    process.send_signal(number)
-    process.communicate(timeout=HUNG)
-    if process.returncode == 0:
+    command, used = stopped_at(b"step 15 ", number, *arguments, cwd=tmp_path)
+    if command.returncode == 0:
         pytest.skip("it was done before the signal arrived")
-    assert process.returncode == 128 + number
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert used.ru_utime + used.ru_stime - ended.ru_utime - ended.ru_stime - asked < 5
+    assert command.returncode == 128 + number
+    assert command.seconds - used < 5
     assert (tmp_path / "m.unfinished").is_dir()
     assert not (tmp_path / "m").exists()
     pmrl(*arguments, cwd=tmp_path)
@@ -144,13 +152,8 @@ def test_interrupted_it_saves_its_state_and_the_same_command_continues(fitted, t
 
 
 def test_an_unfinished_run_of_other_settings_is_refused_until_restart(tmp_path, features):
-    process = start("fit", *features, *QUICK, "-o", "m", "-v", cwd=tmp_path)
-    for line in process.stderr:
-        if b"step 0 " in line:
-            break
-    process.send_signal(signal.SIGINT)
-    process.communicate(timeout=HUNG)
-    assert process.returncode == 130
+    command, _ = stopped_at(b"step 0 ", signal.SIGINT, "fit", *features, *QUICK, "-o", "m", "-v", cwd=tmp_path)
+    assert command.returncode == 130
     other = ("fit", *features, *QUICK, "--seed", "1", "-o", "m")
     _, err = pmrl(*other, cwd=tmp_path, code=7)
     assert "setting seed" in err
@@ -250,25 +253,8 @@ def test_what_pmrl_did_not_write_is_replaced_only_by_force(tmp_path, features):
 
 
 def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path, features):
-    primary, secondary = pty.openpty()
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "COLUMNS": "80", "TERM": "xterm"}
-    process = subprocess.Popen(
-        [sys.executable, "-m", "pmrl_cli", "fit", *features, *QUICK, "-o", "m"],
-        cwd=tmp_path,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=secondary,
-    )
-    os.close(secondary)
-    shown = b""
-    while True:
-        try:
-            shown += os.read(primary, 65536)
-        except OSError:  # the other side is closed
-            break
-    os.close(primary)
-    out, _ = process.communicate()
-    assert (process.returncode, out) == (0, b"m\n")
+    code, out, shown = on_a_terminal("fit", *features, *QUICK, "-o", "m", cwd=tmp_path, columns=80)
+    assert (code, out) == (0, "m\n")
     text = shown.decode()
     assert re.search(r"candidate \d of \d: .*held-out MRR \.\d+", text)
     assert "/60" in text
@@ -303,26 +289,8 @@ print(table.num_rows, *table.column_names)
 @pytest.mark.parametrize("columns", [50, 80, 120])
 def test_a_fit_on_a_terminal_of_any_width_ends_well(tmp_path, columns, features):
     # the steps of a task not yet begun have no total: 60 columns and more once ended in an internal error
-    read_end, write_end = os.openpty()
-    with os.fdopen(read_end, "rb", buffering=0) as terminal:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "pmrl_cli", "fit", *features, *QUICK, "-o", "runs/a"],
-            cwd=tmp_path,
-            env={**os.environ, "PYTHONPATH": str(ROOT), "COLUMNS": str(columns), "TERM": "xterm"},
-            stdout=subprocess.PIPE,
-            stderr=write_end,
-        )
-        os.close(write_end)
-        shown = b""
-        try:
-            while part := terminal.read(65536):
-                shown += part
-        except OSError:  # how Linux says that the other end of a terminal is closed
-            pass
-        assert process.stdout is not None
-        assert process.stdout.read() == b"runs/a\n"
-        process.stdout.close()
-    assert process.wait() == 0
+    code, out, shown = on_a_terminal("fit", *features, *QUICK, "-o", "runs/a", cwd=tmp_path, columns=columns)
+    assert (code, out) == (0, "runs/a\n")
     assert b"error" not in shown
     assert b"held-out MRR" in shown
 

@@ -16,6 +16,7 @@ from typer.main import get_command
 from pmrl_cli.cli import main
 from pmrl_cli.cli.fit import _StopRequest
 from pmrl_cli.closed_form.gcca import SOLVERS
+from tests import typed
 from tests.faults import inject
 from tests.limits import HUNG
 
@@ -76,39 +77,22 @@ def test_the_first_signal_asks_training_to_stop_and_the_second_ends_at_once():
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no /dev/full")
 def test_a_standard_output_that_takes_nothing_is_an_error_of_the_disk(tmp_path):
     features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     for arguments in (["inspect", *features, "-q"], ["inspect", *features, "--json", "-q"]):
         with Path("/dev/full").open("wb") as full:
-            done = subprocess.run(
-                [sys.executable, "-m", "pmrl_cli", *arguments],
-                cwd=tmp_path,
-                env=environment,
-                stdout=full,
-                stderr=subprocess.PIPE,
-            )
-        said = done.stderr.decode()
-        assert (done.returncode, len(said.splitlines())) == (5, 1), said
+            command = typed.Command(*arguments, cwd=tmp_path, stdout=full.fileno())
+        said = command.communicate()[1]
+        assert (command.returncode, len(said.splitlines())) == (5, 1), said
         assert "No space left on device" in said
-
-
-def pmrl(*arguments, cwd, **environment):
-    command = [sys.executable, "-m", "pmrl_cli", *arguments]
-    return subprocess.Popen(
-        command,
-        cwd=cwd,
-        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-    )
 
 
 def test_a_reader_that_goes_away_ends_the_command_as_it_ends_any_filter(tmp_path):
     features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
-    process = pmrl("inspect", *features, "--json", "-q", cwd=tmp_path)
-    process.stdout.close()
-    assert process.wait(timeout=HUNG) == -signal.SIGPIPE
-    assert process.stderr.read() == b""
-    process.stderr.close()
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    command = typed.Command("inspect", *features, "--json", "-q", cwd=tmp_path, stdout=write_end)
+    os.close(write_end)
+    assert command.communicate()[1] == ""
+    assert command.returncode == -signal.SIGPIPE
 
 
 def test_nothing_is_written_but_what_is_asked_for_and_no_home_is_needed(tmp_path):
@@ -116,9 +100,8 @@ def test_nothing_is_written_but_what_is_asked_for_and_no_home_is_needed(tmp_path
     for name in ("work", "temporary"):
         (tmp_path / name).mkdir()
     nowhere = {"HOME": "/proc/no/home", "XDG_CACHE_HOME": "/proc/no/cache", "TMPDIR": str(tmp_path / "temporary")}
-    process = pmrl("ingest", *features, "-o", "store", "-q", cwd=tmp_path / "work", **nowhere)
-    out, err = process.communicate(timeout=HUNG)
-    assert (process.returncode, out, err) == (0, b"store\n", b"")
+    done = typed.pmrl("ingest", *features, "-o", "store", "-q", cwd=tmp_path / "work", env=nowhere)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "store\n", "")
     assert [path.name for path in (tmp_path / "work").iterdir()] == ["store"]
     assert not list((tmp_path / "temporary").iterdir())
 
@@ -129,11 +112,11 @@ def test_no_path_is_opened_but_those_of_the_command_line_of_the_system_and_of_py
         (tmp_path / name).mkdir()
     features = sorted(str(path) for path in (ROOT / "sample_data" / "features").iterdir())
     traced = shlex.split("strace -f --seccomp-bpf -qq -y -s 4096 -e trace=open,openat,creat,socket -o ../trace")
-    typed = ["fit", *features, "--steps", "0", "--adapter", "linear", "-o", "model", "-q"]
+    words = ["fit", *features, "--steps", "0", "--adapter", "linear", "--no-refit", "-o", "model", "-q"]
     # What measures coverage writes a file of its own.
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE")}
     subprocess.run(
-        [*traced, sys.executable, "-m", "pmrl_cli", *typed],
+        [*traced, sys.executable, "-m", "pmrl_cli", *words],
         cwd=tmp_path / "work",
         env={
             **inherited,

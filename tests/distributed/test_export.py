@@ -45,10 +45,10 @@ def model_and_features(tmp_path_factory):
 def test_the_bytes_are_those_of_one_process(tmp_path, model_and_features, size):
     model, files = model_and_features
     typed = ["export", *files, "--model", model, "--rows-per-file", "20", "--quiet", "-o"]
-    codes, outputs, said = ended(launch(size, [*typed, tmp_path / "many"], tmp_path), tmp_path)
+    codes, outputs, said = ended(launch(size, [*typed, tmp_path / "many"]))
     assert codes == [0] * size, said
     assert outputs == [f"{tmp_path / 'many'}\n", *[""] * (size - 1)]
-    assert ended(launch(1, [*typed, tmp_path / "one"], tmp_path), tmp_path)[0] == [0]
+    assert ended(launch(1, [*typed, tmp_path / "one"]))[0] == [0]
     one, many = (
         {path.relative_to(out): path.read_bytes() for path in out.rglob("*") if path.is_file()}
         for out in (tmp_path / "one", tmp_path / "many")
@@ -61,7 +61,7 @@ def test_the_bytes_are_those_of_one_process(tmp_path, model_and_features, size):
 def test_what_several_processes_cannot_write_together_is_refused(tmp_path, model_and_features, refused):
     model, files = model_and_features
     typed = ["export", *files, "--model", model, *refused, "-o", tmp_path / "out"]
-    codes, _, said = ended(launch(2, typed, tmp_path), tmp_path)
+    codes, _, said = ended(launch(2, typed))
     assert codes == [2, 2]
     assert all("several processes write one export" in line for line in said)
 
@@ -73,7 +73,7 @@ def test_what_goes_wrong_in_one_process_ends_all(tmp_path, model_and_features):
     (tmp_path / "rank0" / "model").symlink_to(model)
     (tmp_path / "rank1").mkdir()
     typed = ["export", *files, "--model", "model", "-o", tmp_path / "out"]
-    codes, _, said = ended(launch(2, typed, tmp_path, lambda rank: tmp_path / f"rank{rank}"), tmp_path)
+    codes, _, said = ended(launch(2, typed, lambda rank: tmp_path / f"rank{rank}"))
     assert codes[0] == codes[1] != 0
     assert "rank 1 said: " in said[0]
     assert not (tmp_path / "out").exists()

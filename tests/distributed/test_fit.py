@@ -6,7 +6,6 @@ import signal
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -18,8 +17,8 @@ from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.process_group import SINGLE_PROCESS
 from tests.distributed.processes import free_port, in_processes
-from tests.limits import HUNG
 from tests.train.test_fit import settings_for, simulate
+from tests.typed import Command
 
 SIZES = pytest.mark.parametrize("size", [2, 4])
 SETTINGS = settings_for(steps=30, batch_size=48, adapter="mlp", test=0.1, refit=True)
@@ -93,34 +92,24 @@ def test_losses_and_model_are_those_of_one_process(size, alone):
                 np.testing.assert_allclose(member[name], array.numpy(), rtol=1e-3, atol=1e-4)
 
 
-def launch(size, arguments, folder, where=lambda _: None):
-    """Start ``pmrl ARGUMENTS`` in several processes, as a launcher does; their standard error goes to files."""
+def launch(size, arguments, where=lambda _: None):
+    """Start ``pmrl ARGUMENTS`` in several processes, as a launcher does."""
     port, started = free_port(), []
     for rank in range(size):
-        environment = os.environ | {
+        environment = {
             "RANK": str(rank),
             "WORLD_SIZE": str(size),
             "MASTER_ADDR": "127.0.0.1",
             "MASTER_PORT": str(port),
-            "OMP_NUM_THREADS": "1",
-            "PYTHONPATH": str(Path(__file__).parents[2]),
         }
-        with (folder / f"err{rank}").open("wb") as err:
-            command = [sys.executable, "-P", "-m", "pmrl_cli", *map(str, arguments)]
-            started.append(
-                subprocess.Popen(command, env=environment, cwd=where(rank), stdout=subprocess.PIPE, stderr=err)
-            )
+        started.append(Command(*arguments, cwd=where(rank), env=environment))
     return started
 
 
-def ended(started, folder):
+def ended(started):
     """Return exit codes, outputs and what was said on standard error, by rank."""
-    outputs = [process.communicate(timeout=HUNG)[0].decode() for process in started]
-    return (
-        [process.returncode for process in started],
-        outputs,
-        [(folder / f"err{rank}").read_text(encoding="utf-8") for rank in range(len(started))],
-    )
+    outputs, said = zip(*(command.communicate() for command in started), strict=True)
+    return [command.returncode for command in started], list(outputs), said
 
 
 @pytest.fixture
@@ -138,10 +127,10 @@ FIT = ("--adapter", "linear", "--dropout", "0", "--no-refit", "--batch-size", "3
 
 def test_the_command_prints_and_writes_once(tmp_path, files):
     typed = ["fit", *files, *FIT, "--steps", "20", "-o"]
-    codes, outputs, said = ended(launch(2, [*typed, tmp_path / "two"], tmp_path), tmp_path)
+    codes, outputs, said = ended(launch(2, [*typed, tmp_path / "two"]))
     assert codes == [0, 0], said
     assert outputs == [f"{tmp_path / 'two'}\n", ""]
-    assert ended(launch(1, [*typed, tmp_path / "one"], tmp_path), tmp_path)[0] == [0]
+    assert ended(launch(1, [*typed, tmp_path / "one"]))[0] == [0]
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
     assert one.keys() == two.keys()
     assert two["held_out.mrr"] == pytest.approx(one["held_out.mrr"], abs=1e-3)
@@ -150,14 +139,14 @@ def test_the_command_prints_and_writes_once(tmp_path, files):
 def test_a_process_that_is_killed_ends_all_and_no_output_is_left(tmp_path, files):
     # A method that no closed form stands in for is not stopped by what others have reached.
     endless = ("--objective", "umurl", "--steps", "1000000", "--patience", "1000000")
-    started = launch(2, ["fit", *files, *FIT, *endless, "-o", tmp_path / "m"], tmp_path)
+    started = launch(2, ["fit", *files, *FIT, *endless, "-o", tmp_path / "m"])
     unfinished = tmp_path / "m.unfinished"
     while not list(unfinished.glob("linear-dropout-0")):
         assert [process.poll() for process in started] == [None, None], "it ended before training began"
         time.sleep(0.1)
     time.sleep(1)  # so that it is met in a step, most often
-    os.kill(started[1].pid, signal.SIGKILL)
-    codes, outputs, said = ended(started, tmp_path)
+    started[1].send_signal(signal.SIGKILL)
+    codes, outputs, said = ended(started)
     assert codes == [5, -signal.SIGKILL]
     assert "error: another process of this run ended" in said[0]
     assert not (tmp_path / "m").exists()
@@ -175,8 +164,8 @@ def test_what_goes_wrong_in_one_process_is_told_by_all_with_its_code(tmp_path, f
     broken[3, 1] = np.nan
     np.save(own[1] / files[0].name, broken)
     typed = ["fit", *(file.name for file in files), *FIT, "--steps", "9", "-o", tmp_path / "m"]
-    started = launch(2, typed, tmp_path, lambda rank: own[rank])
-    codes, _, said = ended(started, tmp_path)
+    started = launch(2, typed, lambda rank: own[rank])
+    codes, _, said = ended(started)
     assert codes == [3, 3], said
     assert "non-finite value" in said[1]
     assert "rank 1 said: non-finite value" in said[0]
