@@ -10,11 +10,11 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-__all__ = ["Joined", "join_ids", "rows_of"]
+__all__ = ["JoinIndex", "join_ids", "rows_of"]
 
 
 @dataclass(frozen=True)
-class Joined:
+class JoinIndex:
     """The instances of a join and the way of every row to its instance.
 
     Args:
@@ -56,7 +56,7 @@ def rows_of(ids: pa.LargeStringArray, wanted: pa.LargeStringArray) -> npt.NDArra
     return np.asarray(found.to_numpy(zero_copy_only=False), dtype=np.int64)
 
 
-def join_ids(lists: Sequence[pa.LargeStringArray], how: str, min_modalities: int = 2) -> Joined:
+def join_ids(lists: Sequence[pa.LargeStringArray], how: str, min_modalities: int = 2) -> JoinIndex:
     """Join k lists of unique ids.
 
     Instances stand in the order of the first list; ``outer`` appends the new ids of the second list in its
@@ -72,7 +72,7 @@ def join_ids(lists: Sequence[pa.LargeStringArray], how: str, min_modalities: int
         # outer with a single list and a higher minimum keeps nobody, as the general path would
         kept = len(first) if how == "inner" or len(lists) >= min_modalities else 0
         positions = None if kept else np.full(len(first), -1, dtype=np.int64)
-        return Joined(first[:kept], (positions,) * len(lists), np.ones((kept, len(lists)), dtype=np.bool_))
+        return JoinIndex(first[:kept], (positions,) * len(lists), np.ones((kept, len(lists)), dtype=np.bool_))
     universe = first
     if how == "outer":
         for other in lists[1:]:
@@ -90,7 +90,7 @@ def join_ids(lists: Sequence[pa.LargeStringArray], how: str, min_modalities: int
         position[kept_rows[has, column]] = np.flatnonzero(has)
         positions_of.append(position)
     identity = np.arange(len(present))
-    return Joined(
+    return JoinIndex(
         universe.filter(pa.array(keep)),
         tuple(None if np.array_equal(position, identity) else position for position in positions_of),
         present,

@@ -14,7 +14,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pmrl_cli.data.join import Joined, join_ids
+from pmrl_cli.data.join import JoinIndex, join_ids
 from pmrl_cli.errors import DataError
 
 __all__ = ["join_repeated", "repeats_ids"]
@@ -29,7 +29,7 @@ def repeats_ids(ids: pa.LargeStringArray) -> bool:
 
 def join_repeated(
     lists: Sequence[pa.LargeStringArray], how: str, min_modalities: int = 2, on_repeat: str = "pair"
-) -> Joined:
+) -> JoinIndex:
     """Join k lists of ids, of which some may name several rows by one id.
 
     Args:
@@ -49,7 +49,7 @@ def join_repeated(
     ]
     if on_repeat != "pair":
         positions = [_first(lead) if on_repeat == "first" else lead for lead in leads]
-        return Joined(base.ids, tuple(positions), base.present)
+        return JoinIndex(base.ids, tuple(positions), base.present)
     counts = np.stack([np.bincount(lead[lead >= 0], minlength=len(base.ids)) for lead in leads], axis=1)
     both = np.flatnonzero((counts > 1).sum(axis=1) > 1)
     if len(both):
@@ -69,7 +69,7 @@ def join_repeated(
         old, pa.array(within).cast(pa.large_string()), pa.scalar("#", pa.large_string())
     )
     ids = pc.if_else(pa.array(times[instance] > 1), numbered, old)
-    return Joined(ids, tuple(one[0] for one in found), base.present[instance], tuple(one[1] for one in found), old)
+    return JoinIndex(ids, tuple(one[0] for one in found), base.present[instance], tuple(one[1] for one in found), old)
 
 
 def _first(lead: Numbers) -> Numbers:

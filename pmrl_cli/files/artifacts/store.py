@@ -21,7 +21,7 @@ from pmrl_cli.files.durable.npy import NpyWriter
 from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE, open_store
 from pmrl_cli.files.join.dataset import check_disk, plan_of
 from pmrl_cli.files.join.discovery import Plan
-from pmrl_cli.files.join.fill import Filled, element_type, fill_all, join_plan
+from pmrl_cli.files.join.fill import JoinedData, element_type, fill_all, join_plan
 from pmrl_cli.files.join.specs import check_not_input
 
 __all__ = ["NpyWriter", "ingest_store", "open_store"]
@@ -98,7 +98,7 @@ def ingest_store(
     return manifest
 
 
-def _manifest(plan: Plan, filled: Filled) -> dict[str, Any]:
+def _manifest(plan: Plan, filled: JoinedData) -> dict[str, Any]:
     rows = len(filled.ids)
     return {
         "format": STORE,

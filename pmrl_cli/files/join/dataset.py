@@ -21,7 +21,7 @@ from pmrl_cli.files.durable.scratch import available_memory
 from pmrl_cli.files.formats.contents import BFLOAT16
 from pmrl_cli.files.formats.store import STORE, folder_format, open_store
 from pmrl_cli.files.join.discovery import Plan, discover
-from pmrl_cli.files.join.fill import Filled, element_type, fill_all, join_plan, side_columns
+from pmrl_cli.files.join.fill import JoinedData, element_type, fill_all, join_plan, side_columns
 from pmrl_cli.files.join.side_table import read_side_table
 
 __all__ = ["check_disk", "plan_of", "read_dataset"]
@@ -82,7 +82,7 @@ def read_dataset(
         return _dataset(plan, filled, [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths])
 
 
-def _dataset(plan: Plan, filled: Filled, arrays: Sequence[npt.NDArray[np.generic]]) -> Dataset:
+def _dataset(plan: Plan, filled: JoinedData, arrays: Sequence[npt.NDArray[np.generic]]) -> Dataset:
     modalities = tuple(
         Features(modality.name, array, modality.dtype == BFLOAT16, digest, source)
         for modality, array, digest, source in zip(

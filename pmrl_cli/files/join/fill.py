@@ -1,12 +1,11 @@
-"""Streaming: every row of every modality is read once, checked, and written where its instance stands."""
+"""The join carried out: every modality streamed to its row store, and the instances that cannot stay dropped."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, replace
-from hashlib import sha256
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from threading import Event
 
 import numpy as np
@@ -14,20 +13,21 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pmrl_cli.data.join import Joined, join_ids, rows_of
+from pmrl_cli.data.join import JoinIndex, join_ids, rows_of
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.repeated_ids import join_repeated, repeats_ids
-from pmrl_cli.data.repeats import hash_rows
-from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
-from pmrl_cli.files.durable.npy import RowStore, digest_rows, npy_header, runs
-from pmrl_cli.files.formats.contents import BFLOAT16, Block, Vectors, to_float32
+from pmrl_cli.files.durable.npy import RowStore, digest_rows
+from pmrl_cli.files.formats.contents import BFLOAT16
 from pmrl_cli.files.join.candidates import shared_column
 from pmrl_cli.files.join.discovery import Plan
 from pmrl_cli.files.join.modalities import Modality
 from pmrl_cli.files.join.side_table import SideTable
+from pmrl_cli.files.join.streaming import RowCheck, stream
 
-__all__ = ["BAD_ROWS", "Filled", "Scan", "element_type", "fill_all", "join_plan", "scan", "side_columns"]
+__all__ = ["BAD_ROWS", "JoinedData", "element_type", "fill_all", "join_plan", "side_columns"]
+
+Mask = npt.NDArray[np.bool_]
 
 BAD_ROWS = "Drop these instances with --on-bad drop, or keep them without that modality with --on-bad missing."
 
@@ -36,27 +36,7 @@ SIDE_BY_SIDE = 64 * 2**20
 
 
 @dataclass(frozen=True)
-class Scan:
-    """What streaming one modality found.
-
-    Args:
-        missing: (n,) bool, instances whose vector is null or all NaN.
-        bad: (n,) bool, instances whose vector cannot be used.
-        bad_rows: the bad rows by place.
-        digest: SHA-256 (hex) of the npy file of the rows as stored; None where they did not come in instance order.
-        hashes: (n,) uint64 of the vectors (``pmrl_cli.data.repeats``), 0 where missing or bad; None where the rows
-            were stored, and can be hashed there.
-    """
-
-    missing: npt.NDArray[np.bool_]
-    bad: npt.NDArray[np.bool_]
-    bad_rows: BadRows
-    digest: str | None
-    hashes: npt.NDArray[np.uint64] | None
-
-
-@dataclass(frozen=True)
-class Filled:
+class JoinedData:
     """What is known of the joined data set once its row stores are filled.
 
     Args:
@@ -81,7 +61,7 @@ def element_type(modality: Modality) -> np.dtype[np.generic]:
     return np.dtype("uint16" if modality.dtype == BFLOAT16 else modality.dtype)
 
 
-def join_plan(plan: Plan, options: ReadOptions) -> Joined:
+def join_plan(plan: Plan, options: ReadOptions) -> JoinIndex:
     """Join the modalities of a plan.
 
     Raises: DataError if no instance is left, with the rows and three ids of each modality.
@@ -108,137 +88,17 @@ def join_plan(plan: Plan, options: ReadOptions) -> Joined:
     return joined
 
 
-def scan(
-    modality: Modality,
-    positions: npt.NDArray[np.int64] | None,
-    instances: int,
-    target: RowStore | None,
-    ended: Event | None = None,
-) -> Scan:
-    """Stream one modality into its row store, or only check it.
-
-    Args:
-        modality: what to read.
-        positions: (rows,) instance of each row (where it is stored) or -1; None if row i is instance i.
-        instances: n, or how many rows are stored.
-        target: receives the rows, zeros where missing or bad; None to check only.
-        ended: set where nobody wants the rest any more.
-    """
-    missing = np.zeros(instances, dtype=np.bool_)
-    bad = np.zeros(instances, dtype=np.bool_)
-    bad_rows = BadRows()
-    hashes = np.zeros(instances, dtype=np.uint64) if target is None else None
-    digest = sha256() if target is None else sha256(npy_header(target.dtype, instances, target.dim))
-    hashed: Future[None] | None = None
-    means = _Means(instances) if modality.averaged and target is not None else None
-    in_order = True
-    expected = row = 0
-    with ThreadPoolExecutor(1) as hasher:
-        for shard in modality.shards:
-            first = row
-            for block, null in _named(shard, modality.ids, row):
-                if ended is not None and ended.is_set():
-                    break
-                rows = np.arange(row, row + len(block))
-                row += len(block)
-                where = rows if positions is None else positions[rows]
-                if positions is not None and (kept := where >= 0).sum() < len(where):
-                    block, rows, where = block[kept], rows[kept], where[kept]
-                    null = None if null is None else null[kept]
-                values = to_float32(block, shard.dtype)
-                row_missing, row_bad = row_faults(values)
-                if null is not None:
-                    row_missing, row_bad = row_missing | null, row_bad & ~null
-                for at in np.flatnonzero(row_bad):
-                    source = int(rows[at])
-                    place = Place(shard.file, shard.name, source - first, modality.ids[source].as_py())
-                    bad_rows.add(place, values[at])
-                missing[where[row_missing]] = True
-                bad[where[row_bad]] = True
-                if hashed is not None:
-                    hashed.result()  # the reader fills the block before this one again
-                if hashes is not None:
-                    hashes[where] = np.where(row_missing | row_bad, 0, hash_rows(values))
-                if target is None or not len(where):
-                    continue
-                if means is not None:
-                    means.add(target, where, values, ~(row_missing | row_bad))
-                    continue
-                stored = values if target.dtype == np.float32 else block
-                if (void := row_missing | row_bad).any():
-                    stored = np.where(void[:, None], stored.dtype.type(0), stored)
-                stored = np.ascontiguousarray(stored, dtype=target.dtype)
-                in_order = in_order and where[0] == expected and bool((np.diff(where) == 1).all())
-                if in_order:
-                    expected += len(where)
-                    hashed = hasher.submit(digest.update, stored.reshape(-1).view(np.uint8).data)
-                    target.write_rows(int(where[0]), stored)
-                else:
-                    target.put(where, stored)
-    if means is not None:
-        missing &= means.counts == 0
-    whole = in_order and expected == instances and target is not None
-    return Scan(missing, bad, bad_rows, digest.hexdigest() if whole else None, hashes)
-
-
-class _Means:
-    """Means of the rows that lead to one instance, taken in the row store as they come."""
-
-    def __init__(self, instances: int) -> None:
-        self.counts = np.zeros(instances, dtype=np.int64)
-
-    def add(
-        self,
-        target: RowStore,
-        where: npt.NDArray[np.int64],
-        values: npt.NDArray[np.float32],
-        valid: npt.NDArray[np.bool_],
-    ) -> None:
-        """Take rows into the means: (B,) instances of (B, d) values, of which those that are valid count."""
-        rows, places, added = np.unique(where[valid], return_inverse=True, return_counts=True)
-        if not len(rows):
-            return
-        sums = np.zeros((len(rows), values.shape[1]))
-        np.add.at(sums, places, values[valid])
-        before = self.counts[rows][:, None]
-        old = np.concatenate([target.read_rows(int(rows[a]), int(rows[b - 1]) + 1) for a, b in runs(rows)])
-        target.put(rows, (before * old + sums) / (before + added[:, None]))
-        self.counts[rows] += added
-
-
-def _named(shard: Vectors, ids: pa.LargeStringArray, first: int) -> Iterator[Block]:
-    """Stream a shard whose ids begin at ``first``; an error that names rows of it is given their ids."""
-
-    def named(place: Place) -> Place:
-        return place if place.row is None else replace(place, instance_id=ids[first + place.row].as_py())
-
-    try:
-        yield from shard.blocks()
-    except DataError as error:
-        if error.at is None or error.at.row is None:
-            raise
-        raise DataError(
-            error.what,
-            found=error.found,
-            expected=error.expected,
-            next_step=error.next_step,
-            at=named(error.at),
-            others=[named(place) for place in error.others],
-            total=error.total,
-        ) from None
-
-
-def _scan_all(
-    plan: Plan, joined: Joined, targets: Sequence[RowStore], progress: Callable[[str], None]
-) -> list[Scan | DataError]:
+def _stream_all(
+    plan: Plan, joined: JoinIndex, targets: Sequence[RowStore], progress: Callable[[str], None]
+) -> list[RowCheck | DataError]:
     """Stream every modality into its row store; what is wrong with the data of one is in its place."""
     ended = Event()
 
-    def scanned(column: int) -> Scan | DataError:
+    def streamed(column: int) -> RowCheck | DataError:
         modality = plan.modalities[column]
         progress(modality.name)
         try:
-            return scan(modality, joined.positions[column], joined.stored(column), targets[column], ended)
+            return stream(modality, joined.positions[column], joined.stored(column), targets[column], ended)
         except DataError as error:
             return error
         except BaseException:
@@ -249,22 +109,22 @@ def _scan_all(
     size = sum(m.rows * m.dim * element_type(m).itemsize for m in plan.modalities)
     at_once = min(len(columns), os.cpu_count() or 1)
     if size < SIDE_BY_SIDE or at_once == 1:
-        return list(map(scanned, columns))
+        return list(map(streamed, columns))
     with ThreadPoolExecutor(at_once) as pool:
         try:
-            return list(pool.map(scanned, columns))
+            return list(pool.map(streamed, columns))
         finally:
             ended.set()  # interrupted: the others need not go on to their last row
 
 
 def fill_all(
     plan: Plan,
-    joined: Joined,
+    joined: JoinIndex,
     targets: Sequence[RowStore],
     options: ReadOptions,
     *,
     progress: Callable[[str], None] = lambda name: None,
-) -> Filled:
+) -> JoinedData:
     """Stream every modality into its row store, then drop the instances that cannot stay.
 
     Dropping moves rows together in place: it costs a second pass, and only where there is something to drop.
@@ -274,39 +134,20 @@ def fill_all(
         joined: its join.
         targets: one row store per modality, of as many rows as it stores.
         options: what is kept and what is dropped.
-        progress: told the name of each modality as its turn comes.
+        progress: called with the name of each modality as its turn comes.
 
     Raises: DataError for bad rows unless they are dropped, and if nothing is left.
     """
-    present = joined.present.copy()
-    bad = np.zeros(present.shape, dtype=np.bool_)
-    digests: list[str | None] = []
-    problems: list[PmrlError] = []
-    plan_notes: list[str] = []
-    for column, result in enumerate(_scan_all(plan, joined, targets, progress)):
-        if isinstance(result, DataError):
-            problems.append(result)
-            continue
-        if result.bad_rows.total and options.on_bad == "error":
-            problems.append(result.bad_rows.error(next_step=BAD_ROWS))
-        source = joined.source(column)
-        missing, bad_here = (found if source is None else found[source] for found in (result.missing, result.bad))
-        present[missing, column] = False
-        if options.on_bad == "missing":
-            present[bad_here, column] = False
-            if result.bad_rows.total:
-                plan_notes.append(f"{plan.modalities[column].name}: {result.bad_rows.total} bad rows are missing.")
-        else:
-            bad[:, column] = bad_here
-        digests.append(result.digest)
-    if problems:
-        raise_all(problems)
+    checks = _checks(_stream_all(plan, joined, targets, progress), options)
+    present, bad = _faults(joined, checks, options)
     least = present.shape[1] if options.join == "inner" else options.min_modalities
     usable = present.sum(axis=1) >= least
-    keep = usable & ~bad.any(axis=1)
-    notes = [*plan.notes, *plan_notes, _join_note(plan, joined, options.join), *_drop_notes(plan, usable, bad)]
+    notes = [*plan.notes, *_missing_notes(plan, checks, options), _join_note(plan, joined, options.join)]
+    notes += _drop_notes(plan, usable, bad)
     ids, named = joined.ids, joined.ids if joined.named is None else joined.named
     sources = [joined.source(column) for column in range(len(targets))]
+    digests = [check.digest for check in checks]
+    keep = usable & ~bad.any(axis=1)
     if not keep.all():
         if not keep.any():
             raise DataError(
@@ -324,10 +165,50 @@ def fill_all(
     columns = side_columns(plan.side, named)
     with ThreadPoolExecutor() as pool:
         final = tuple(pool.map(lambda known, target: known or digest_rows(target), digests, targets))
-    return Filled(ids, present, final, columns, tuple(notes), tuple(sources))
+    return JoinedData(ids, present, final, columns, tuple(notes), tuple(sources))
 
 
-def _join_note(plan: Plan, joined: Joined, how: str) -> str:
+def _checks(results: Sequence[RowCheck | DataError], options: ReadOptions) -> list[RowCheck]:
+    """Return the checks of all modalities, or raise what is wrong with them together."""
+    checks, problems = [], list[PmrlError]()
+    for result in results:
+        if isinstance(result, DataError):
+            problems.append(result)
+            continue
+        checks.append(result)
+        if result.bad_rows.total and options.on_bad == "error":
+            problems.append(result.bad_rows.error(next_step=BAD_ROWS))
+    if problems:
+        raise_all(problems)
+    return checks
+
+
+def _faults(joined: JoinIndex, checks: Sequence[RowCheck], options: ReadOptions) -> tuple[Mask, Mask]:
+    """Return (n, k) which vectors there are, and which of them cannot be used."""
+    present = joined.present.copy()
+    bad = np.zeros(present.shape, dtype=np.bool_)
+    for column, check in enumerate(checks):
+        source = joined.source(column)
+        missing, unusable = (found if source is None else found[source] for found in (check.missing, check.bad))
+        present[missing, column] = False
+        if options.on_bad == "missing":
+            present[unusable, column] = False
+        else:
+            bad[:, column] = unusable
+    return present, bad
+
+
+def _missing_notes(plan: Plan, checks: Sequence[RowCheck], options: ReadOptions) -> list[str]:
+    if options.on_bad != "missing":
+        return []
+    return [
+        f"{modality.name}: {check.bad_rows.total} bad rows are missing."
+        for modality, check in zip(plan.modalities, checks, strict=True)
+        if check.bad_rows.total
+    ]
+
+
+def _join_note(plan: Plan, joined: JoinIndex, how: str) -> str:
     by = "row" if plan.named_by_row else "id"
     rows = ", ".join(f"{modality.name} {modality.rows}" for modality in plan.modalities)
     return f"{how} join by {by}: {len(joined.ids)} instances of {rows} rows."

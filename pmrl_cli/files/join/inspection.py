@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pmrl_cli.data.join import Joined, join_ids
+from pmrl_cli.data.join import JoinIndex, join_ids
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.repeats import repeats_among
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.join.discovery import Plan, discover
-from pmrl_cli.files.join.fill import BAD_ROWS, join_plan, scan, side_columns
+from pmrl_cli.files.join.fill import BAD_ROWS, join_plan, side_columns
 from pmrl_cli.files.join.modalities import Modality
+from pmrl_cli.files.join.streaming import stream
 
 __all__ = ["Inspection", "inspect_files"]
 
@@ -76,7 +77,7 @@ def inspect_files(files: Sequence[str], options: ReadOptions = ReadOptions()) ->
     return Inspection(tuple(found), 0 if joined is None else len(joined.ids), columns, plan.notes, tuple(problems))
 
 
-def _attempt_join(plan: Plan, options: ReadOptions, problems: list[PmrlError]) -> Joined | None:
+def _attempt_join(plan: Plan, options: ReadOptions, problems: list[PmrlError]) -> JoinIndex | None:
     if len(plan.modalities) < 2:
         return None
     try:
@@ -100,7 +101,7 @@ def _entry(modality: Modality, on_bad: str, problems: list[PmrlError]) -> dict[s
         "templates": [],
     }
     try:
-        result = scan(modality, None, modality.rows, None)
+        result = stream(modality, None, modality.rows, None)
     except PmrlError as error:
         problems.append(error)
         return entry
