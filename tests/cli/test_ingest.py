@@ -6,7 +6,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pmrl_cli.files.artifacts.store import open_store
+from pmrl_cli.files.formats.store import open_store
 from tests import typed
 
 

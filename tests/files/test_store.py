@@ -10,8 +10,9 @@ from hypothesis import strategies as st
 
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, PmrlError, ResourceError, StateError, UsageError
-from pmrl_cli.files.artifacts.store import ingest_store, open_store
+from pmrl_cli.files.artifacts.store import ingest_store
 from pmrl_cli.files.durable.npy import MemoryRows, NpyWriter, digest_rows
+from pmrl_cli.files.formats.store import open_store
 from pmrl_cli.files.join import fill
 from pmrl_cli.files.join.dataset import read_dataset
 

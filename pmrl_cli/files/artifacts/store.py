@@ -13,18 +13,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.ids import digest_ids
+from pmrl_cli.data.join import JoinIndex
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, Place, UsageError
 from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, check_replaceable
 from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, write_sealed
 from pmrl_cli.files.durable.npy import NpyWriter
-from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE, open_store
+from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE
 from pmrl_cli.files.join.dataset import check_disk, plan_of
 from pmrl_cli.files.join.discovery import Plan
 from pmrl_cli.files.join.fill import JoinedData, element_type, fill_all, join_plan
 from pmrl_cli.files.join.specs import check_not_input
 
-__all__ = ["NpyWriter", "ingest_store", "open_store"]
+__all__ = ["ingest_store"]
 
 
 def ingest_store(
@@ -44,7 +45,7 @@ def ingest_store(
         out: the STORE to write; it appears under its name when it is complete.
         options: how to read them.
         force: replace ``out`` even if pmrl did not write it.
-        progress: told each modality as its turn comes.
+        progress: called with the name of each modality as its turn comes.
 
     Returns: the manifest as written.
 
@@ -54,26 +55,11 @@ def ingest_store(
     check_replaceable(out, kind=STORE, force=force)
     check_not_input(out, files)
     plan = plan_of(files, options)
-    for modality in plan.modalities:
-        if FILE_NAME.fullmatch(modality.name) is None or f"{modality.name}.npy" == PRESENT:
-            raise DataError(
-                what="modality name cannot be a file name",
-                at=Place(modality.shards[0].file, modality.shards[0].name),
-                found=repr(modality.name[:80]),
-                expected="1 to 64 of A-Z a-z 0-9 . _ -, not first a dot, and not 'present'",
-                next_step="Name it with name=path.",
-            )
+    _check_names(plan)
     joined = join_plan(plan, options)
-    if any(source is not None for source in joined.sources):
-        what = "a store holds a row for each instance"
-        raise UsageError(
-            what,
-            found="--on-repeat pair, by which instances share rows",
-            expected="--on-repeat mean or first",
-            next_step="Use one of those, or give the files and --on-repeat pair to fit, evaluate and diagnose.",
-        )
+    _check_rows(joined)
     needed = len(joined.ids) * sum(modality.dim * element_type(modality).itemsize for modality in plan.modalities)
-    with atomic_folder(out, kind="pmrl.store", force=force) as folder:
+    with atomic_folder(out, kind=STORE, force=force) as folder:
         check_disk(folder, needed)
         with ExitStack() as stack:
             writers = [
@@ -83,18 +69,41 @@ def ingest_store(
                 for modality in plan.modalities
             ]
             filled = fill_all(plan, joined, writers, options, progress=progress)
-        names = ["id", *filled.columns]
-        pq.write_table(
-            pa.Table.from_arrays([filled.ids, *filled.columns.values()], names),
-            folder / IDS,
-            write_page_checksum=True,
+        return _write_beside(folder, plan, filled)
+
+
+def _check_names(plan: Plan) -> None:
+    for modality in plan.modalities:
+        if FILE_NAME.fullmatch(modality.name) is None or f"{modality.name}.npy" == PRESENT:
+            raise DataError(
+                what="modality name cannot be a file name",
+                at=Place(modality.shards[0].file, modality.shards[0].name),
+                found=repr(modality.name[:80]),
+                expected="1 to 64 of A-Z a-z 0-9 . _ -, not first a dot, and not 'present'",
+                next_step="Name it with name=path.",
+            )
+
+
+def _check_rows(joined: JoinIndex) -> None:
+    if any(source is not None for source in joined.sources):
+        raise UsageError(
+            what="a store holds a row for each instance",
+            found="--on-repeat pair, by which instances share rows",
+            expected="--on-repeat mean or first",
+            next_step="Use one of those, or give the files and --on-repeat pair to fit, evaluate and diagnose.",
         )
-        present = io.BytesIO()  # np.save to a file does not tell that its last bytes could not be written
-        np.save(present, filled.present, allow_pickle=False)
-        (folder / PRESENT).write_bytes(present.getbuffer())
-        rows = {f"{modality.name}.npy": d for modality, d in zip(plan.modalities, filled.digests, strict=True)}
-        manifest = {**_manifest(plan, filled), "files": digests(folder, known=rows)}
-        write_sealed(folder / MANIFEST, manifest)
+
+
+def _write_beside(folder: Path, plan: Plan, filled: JoinedData) -> dict[str, Any]:
+    """Write ids, side columns, presence and the manifest beside the rows of a store; return the manifest."""
+    table = pa.Table.from_arrays([filled.ids, *filled.columns.values()], ["id", *filled.columns])
+    pq.write_table(table, folder / IDS, write_page_checksum=True)
+    present = io.BytesIO()  # np.save to a file is silent about last bytes that could not be written
+    np.save(present, filled.present, allow_pickle=False)
+    (folder / PRESENT).write_bytes(present.getbuffer())
+    rows = {f"{modality.name}.npy": d for modality, d in zip(plan.modalities, filled.digests, strict=True)}
+    manifest = {**_manifest(plan, filled), "files": digests(folder, known=rows)}
+    write_sealed(folder / MANIFEST, manifest)
     return manifest
 
 

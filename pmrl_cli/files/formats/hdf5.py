@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from itertools import cycle
 from math import prod
 from pathlib import Path
@@ -93,69 +94,94 @@ def inside(file: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
     return item
 
 
+@dataclass(frozen=True)
+class _Survey:
+    """The datasets of a file by what they may be.
+
+    Args:
+        names: of all.
+        arrays: numbers of any shape that vectors may be made of.
+        columns: of one value for each row.
+        slow: names of arrays that gzip makes slow to read.
+        others: what is neither, and why.
+        refused: what is not opened, and why.
+    """
+
+    names: list[str]
+    arrays: list[tuple[Array, h5py.Dataset]]
+    columns: list[Column]
+    slow: list[str]
+    others: list[str]
+    refused: list[Refused]
+
+
 def probe(path: Path, options: ProbeOptions) -> Contents:
     """Return what an HDF5 file holds: its arrays and 1-D columns in all groups.
 
     Raises: DataError if it cannot be read; PolicyError for a declared size out of proportion to what is stored.
     """
-    flat: list[tuple[Array, h5py.Dataset]] = []
-    columns: list[Column] = []
-    others: list[str] = []
-    slow: list[str] = []
-    sizes: list[tuple[int, int]] = []
     with reading(str(path)), h5py.File(path) as file:
-        datasets, refused = datasets_of(file)
-        for name, dataset in datasets:
-            kind, shape = dataset.dtype, dataset.shape
-            if shape is None:  # an empty dataset of HDF5's null space
-                others.append(f"{name} ({kind} without values)")
-                continue
-            text = kind.kind in "SU" or h5py.check_string_dtype(kind) is not None
-            single = len(shape) > 1 and dims_of(shape) == 1
-            number = kind.kind in "fiu" and 1 <= len(shape) <= 4 and dims_of(shape) <= MAX_DIM
-            if not (number or ((len(shape) == 1 or single) and (text or kind.kind == "b"))):
-                others.append(f"{name} ({kind} of shape {dataset.shape})")
-                continue
-            stored = storage_of(path, name, dataset)
-            if isinstance(stored[0], str):
-                refused.append(stored)
-                continue
-            sizes.append(stored)
-            if len(shape) == 1 or (single and kind.kind != "f"):
-                columns.append(column_of(path, name, dataset))
-            if kind.kind == "f" or (kind.kind in "iu" and len(shape) > 1 and not single):
-                flat.append((Array(name, shape, _native(dataset).name, _key_of(dataset)), dataset))
-            if len(shape) > 1 and dataset.compression == "gzip":
-                slow.append(name)
-        refuse_bomb(Place(str(path)), sum(size for size, _ in sizes), sum(stored for _, stored in sizes))
-        each = keyed(str(path), [array for array, _ in flat], columns, lambda: _opened(path), options.pool)
+        found = _survey(path, file)
+        arrays, others = [array for array, _ in found.arrays], found.others
+        each = keyed(str(path), arrays, found.columns, lambda: _opened(path), options.pool)
         vectors, unpooled = list(each.vectors), list(each.unpooled)
-        for array, dataset in flat:
+        for array, dataset in found.arrays:
             if array.name in each.names or len(array.shape) < 2:
                 continue
-            found = vectors_of(path, array, dataset, options.pool)
-            if isinstance(found, Vectors):
-                vectors.append(found)
+            one = vectors_of(path, array, dataset, options.pool)
+            if isinstance(one, Vectors):
+                vectors.append(one)
             else:
-                (unpooled if rows_and_dim(array.shape) else others).append(found)
-        plain, ids, left = frames(path, file, [name for name, _ in datasets], vectors, columns)
-        others += left
+                (unpooled if rows_and_dim(array.shape) else others).append(one)
+        plain, ids, left = frames(path, file, found.names, vectors, found.columns)
     columns = [one for one in ids if one.name.lstrip("/") not in each.names]
-    size = sum(v.rows * v.dim * 4 for v in vectors if (v.name or "").lstrip("/") in slow)
-    notes = (
-        (f"{printable(path.name)}: gzip reads about ten times slower than plain storage.",) if size > 2**30 else ()
-    )
+    slow = sum(v.rows * v.dim * 4 for v in vectors if (v.name or "").lstrip("/") in found.slow)
+    note = f"{printable(path.name)}: gzip reads about ten times slower than plain storage."
     merged, sides = splits(plain, columns)
     return Contents(
         str(path),
         merged,
         (*sides, *each.columns),
-        tuple(others),
-        notes,
+        (*others, *left),
+        (note,) if slow > 2**30 else (),
         ("split",) if len(merged) < len(plain) else (),
         tuple(unpooled),
-        tuple(refused),
+        tuple(found.refused),
     )
+
+
+def _survey(path: Path, file: h5py.File) -> _Survey:
+    """Return the datasets of a file by what they may be.
+
+    Raises: PolicyError for a declared size out of proportion to what is stored.
+    """
+    datasets, refused = datasets_of(file)
+    found = _Survey([name for name, _ in datasets], [], [], [], [], refused)
+    declared = held = 0
+    for name, dataset in datasets:
+        kind, shape = dataset.dtype, dataset.shape
+        if shape is None:  # an empty dataset of HDF5's null space
+            found.others.append(f"{name} ({kind} without values)")
+            continue
+        text = kind.kind in "SU" or h5py.check_string_dtype(kind) is not None
+        single = len(shape) > 1 and dims_of(shape) == 1
+        number = kind.kind in "fiu" and 1 <= len(shape) <= 4 and dims_of(shape) <= MAX_DIM
+        if not (number or ((len(shape) == 1 or single) and (text or kind.kind == "b"))):
+            found.others.append(f"{name} ({kind} of shape {dataset.shape})")
+            continue
+        stored = storage_of(path, name, dataset)
+        if isinstance(stored[0], str):
+            refused.append(stored)
+            continue
+        declared, held = declared + stored[0], held + stored[1]
+        if len(shape) == 1 or (single and kind.kind != "f"):
+            found.columns.append(column_of(path, name, dataset))
+        if kind.kind == "f" or (kind.kind in "iu" and len(shape) > 1 and not single):
+            found.arrays.append((Array(name, shape, _native(dataset).name, _key_of(dataset)), dataset))
+        if len(shape) > 1 and dataset.compression == "gzip":
+            found.slow.append(name)
+    refuse_bomb(Place(str(path)), declared, held)
+    return found
 
 
 def _native(dataset: h5py.Dataset) -> np.dtype[Any]:
