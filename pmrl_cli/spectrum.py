@@ -150,6 +150,27 @@ def _orient(loadings: Tensor) -> Tensor:
     return loadings * decisive.sign()
 
 
+def _gram(vectors: Tensor, used: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Return vectors scaled to where their squares neither vanish nor overflow, their Gram matrix, and the scales.
+
+    Args:
+        vectors: (B, K, d).
+        used: (B, K) bool, those that matter.
+
+    Returns: (B, K, d); (K, K, B) float64; (K, B), what each was divided by, or None where none had to be.
+    """
+    gram = torch.bmm(vectors, vectors.mT)
+    squares = gram.diagonal(dim1=-2, dim2=-1)
+    low, high = _SQUARE_RANGE
+    if not _due(((squares < low) & used | (squares > high)).any()):
+        return vectors, _last(gram), None
+    # Nothing depends on the length of a row, so it may be divided by any constant.
+    largest = vectors.abs().amax(-1, keepdim=True)
+    largest.masked_fill_(largest == 0, 1)
+    vectors = vectors / largest
+    return vectors, _last(torch.bmm(vectors, vectors.mT)), _last(largest[..., 0])
+
+
 class _SubsetSpectra(torch.autograd.Function):
     """(vectors (B, K, d), subsets (B, Q, K), sign_aware) -> the fields of ``Spectrum``.
 
@@ -166,19 +187,7 @@ class _SubsetSpectra(torch.autograd.Function):
         used = subsets.any(1)
         if _due(~used.all()):
             vectors = vectors.masked_fill(~used[..., None], 0)
-        gram = torch.bmm(vectors, vectors.mT)
-        squares = gram.diagonal(dim1=-2, dim2=-1)
-        low, high = _SQUARE_RANGE
-        shrink = None
-        if _due(((squares < low) & used | (squares > high)).any()):
-            # Nothing depends on the length of a row, so it may be divided by any constant.
-            largest = vectors.abs().amax(-1, keepdim=True)
-            largest.masked_fill_(largest == 0, 1)
-            vectors = vectors / largest
-            gram = torch.bmm(vectors, vectors.mT)
-            shrink = _last(largest[..., 0])
-
-        gram = _last(gram)
+        vectors, gram, shrink = _gram(vectors, used)
         squares = gram.diagonal().mT
         zero = squares == 0
         inverse = squares.rsqrt().masked_fill(zero, 0)

@@ -145,6 +145,9 @@ def _unpack(text: str, kind: np.dtype[Any], count: int) -> npt.NDArray[Any]:
 
 Array = npt.NDArray[np.float64]
 
+Change = Mapping[str, tuple[npt.NDArray[np.int64], Array, Array]]
+"""By direction: positions of the queries, their values before and after."""
+
 _FLIPS = 9999
 _FLIPS_AT_ONCE = 512
 _DRAWS = 1000
@@ -166,24 +169,7 @@ def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, name: str
 
     Raises: StateError if the instances differ; DataError if one of the two is no diagnosis that can be compared.
     """
-    for one in (result, baseline):
-        if not one.get("outcomes"):
-            what = "diagnosis cannot be compared"
-            raise DataError(
-                what,
-                found=f"no outcomes of queries in {name if one is baseline else 'this one'}",
-                expected="two diagnoses of modalities that share a space",
-                next_step="Compare with what pmrl diagnose --json wrote of aligned modalities.",
-            )
-    after, before = read_outcomes(result["outcomes"]), read_outcomes(baseline["outcomes"])
-    if after.ids != before.ids:
-        what = "diagnoses are of different instances"
-        raise StateError(
-            what,
-            found=f"{len(before.groups):,} in {name}, {len(after.groups):,} here, not the same ids",
-            expected="the same instances: paired tests ask every query twice",
-            next_step="Diagnose both with the same files, --split and --seed.",
-        )
+    after, before = _same_instances(result, baseline, name)
     shared = [
         direction
         for direction, ranks in after.ranks.items()
@@ -193,30 +179,47 @@ def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, name: str
     standard = next((size for size in _GALLERIES if size <= smallest), None)
     fused = [direction for direction in shared if direction.startswith(f"{OTHERS}->")]
     pairwise = [direction for direction in shared if direction not in fused]
-    delta: dict[str, dict[str, Any]] = {}
+    changes: dict[str, Change] = {}
     if result["inputs"]["modalities"] == baseline["inputs"]["modalities"]:
         known = np.flatnonzero(~np.isnan(after.adjusted) & ~np.isnan(before.adjusted))
         if len(known):
-            change = {"": (known, before.adjusted[known], after.adjusted[known])}
-            delta["A"] = _difference(change, after.groups, seed)
+            changes["A"] = {"": (known, before.adjusted[known], after.adjusted[known])}
 
-    def difference(metric: str, directions: list[str]) -> dict[str, Any]:
-        change = {
+    def change(metric: str, directions: list[str]) -> Change:
+        return {
             d: (after.ranks[d].rows, _values(metric, before, d, standard), _values(metric, after, d, standard))
             for d in directions
         }
-        return _difference(change, after.groups, seed)
 
     if pairwise:
-        delta |= {
-            metric: difference(metric, pairwise)
-            for metric in ("R@1", "R@1_standard", "MRR", "AUC")
-            if metric != "R@1_standard" or standard
-        }
-        delta |= {direction: difference("R@1", [direction]) for direction in pairwise}
+        metrics = ("R@1", "R@1_standard", "MRR", "AUC") if standard else ("R@1", "MRR", "AUC")
+        changes |= {metric: change(metric, pairwise) for metric in metrics}
+        changes |= {direction: change("R@1", [direction]) for direction in pairwise}
     if fused:
-        delta["fused.MRR"] = difference("MRR", fused)
+        changes["fused.MRR"] = change("MRR", fused)
+    delta = {number: _difference(found, after.groups, seed) for number, found in changes.items()}
     return {"baseline": name, "standard_gallery": standard, "delta": delta}
+
+
+def _same_instances(result: Mapping[str, Any], baseline: Mapping[str, Any], name: str) -> tuple[Outcomes, Outcomes]:
+    """Return the outcomes of both, or raise if they are not those of the same instances."""
+    for one in (result, baseline):
+        if not one.get("outcomes"):
+            raise DataError(
+                what="diagnosis cannot be compared",
+                found=f"no outcomes of queries in {name if one is baseline else 'this one'}",
+                expected="two diagnoses of modalities that share a space",
+                next_step="Compare with what pmrl diagnose --json wrote of aligned modalities.",
+            )
+    after, before = read_outcomes(result["outcomes"]), read_outcomes(baseline["outcomes"])
+    if after.ids != before.ids:
+        raise StateError(
+            what="diagnoses are of different instances",
+            found=f"{len(before.groups):,} in {name}, {len(after.groups):,} here, not the same ids",
+            expected="the same instances: paired tests ask every query twice",
+            next_step="Diagnose both with the same files, --split and --seed.",
+        )
+    return after, before
 
 
 def _values(metric: str, outcomes: Outcomes, direction: str, standard: int | None) -> Array:
@@ -231,13 +234,11 @@ def _values(metric: str, outcomes: Outcomes, direction: str, standard: int | Non
     return wins(ranks)
 
 
-def _difference(
-    change: Mapping[str, tuple[npt.NDArray[np.int64], Array, Array]], groups: npt.NDArray[np.int64], seed: int
-) -> dict[str, Any]:
+def _difference(change: Change, groups: npt.NDArray[np.int64], seed: int) -> dict[str, Any]:
     """Return the difference of a mean over directions.
 
     Args:
-        change: by direction: positions of the queries, their values before and after.
+        change: of the number.
         groups: (n,) of all positions.
         seed: of flips and bootstrap.
     """

@@ -127,7 +127,9 @@ def _why(result: FitResult) -> str:
     )
 
 
-def _continued(continued: Continued) -> str:
+def _continued(continued: Continued | None) -> str:
+    if continued is None:
+        return ""
     joined = f" {', '.join(continued.new)} joined its space." if continued.new else ""
     protected = {name: ranks for of_member in continued.ranks for name, ranks in of_member.items()}
     kept = "; ".join(f"{name} {ranks['inputs']} of {ranks['of']}" for name, ranks in protected.items())
@@ -137,50 +139,53 @@ def _continued(continued: Continued) -> str:
 
 
 def _card(result: FitResult) -> str:
-    settings = result.settings
+    return f"""# Alignment of {", ".join(result.names)}
+
+Maps precomputed features of {len(result.names)} modalities into one space of {result.dim} dimensions, in which the
+vectors of one instance point the same way. Made by pmrl {__version__}.{_continued(result.continued)}
+
+{_modalities(result)}
+
+## How
+
+{_how(result)}
+
+## Held-out retrieval
+
+{_held_out(result)}
+
+## Limits
+
+Only what frozen encoders already say can be aligned; nothing is known about data unlike the training instances.
+Check with `pmrl diagnose FILES --model .` before relying on it.
+"""
+
+
+def _modalities(result: FitResult) -> str:
     rows = "\n".join(
         f"| {name} | {result.inputs[name]['rows']:,} | {result.inputs[name]['dim']} | "
         f"{', '.join(str(member.projections[m].components) for member in result.members)} |"
         for m, name in enumerate(result.names)
     )
+    return f"""| modality | instances | columns | components kept |
+|---|---|---|---|
+{rows}"""
+
+
+def _how(result: FitResult) -> str:
+    settings = result.settings
     summary = "closed form" if settings.objective in SOLVERS else REGISTRY[result.recipes[0].objective].summary
-    trained = "trained, before the refit" if result.refitted else "this model"
-    excluded = result.excluded
-    left_out = (
-        f" {excluded['vectors']:,} vectors of {excluded['instances']:,} instances were left out of both (--exclude)."
-        if excluded["vectors"]
-        else ""
-    )
-    listed = " --exclude LIST" if excluded["vectors"] else ""
-    labels = " --labels LABELS" if settings.group or settings.split_column else ""
+    tried = sum({recipe.closed_form: recipe.closed_form.compared for recipe in result.tried}.values())
+    cut = f" {result.cut}." if result.cut else ""
     again = (
         "Then the chosen recipes were repeated with the validation instances trained on too."
         if result.refitted
         else "The validation instances did not train."
     )
-    test = (
-        f"{result.counts['test']:,} instances were kept unseen: `pmrl evaluate FILES --model .` ranks those."
-        if result.counts["test"]
-        else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
-    )
-    suspects = (
-        f"{result.counts['suspect']:,} of them, the most suspect, did not train. " if result.counts["suspect"] else ""
-    )
-    continued = "" if result.continued is None else _continued(result.continued)
-    cut = f" {result.cut}." if result.cut else ""
-    tried = sum({recipe.closed_form: recipe.closed_form.compared for recipe in result.tried}.values())
-    return f"""# Alignment of {", ".join(result.names)}
-
-Maps precomputed features of {len(result.names)} modalities into one space of {result.dim} dimensions, in which the
-vectors of one instance point the same way. Made by pmrl {__version__}.{continued}
-
-| modality | instances | columns | components kept |
-|---|---|---|---|
-{rows}
-
-## How
-
-Objective `{settings.objective}` ({summary}), adapter `{settings.adapter}`, AdamW at {settings.learning_rate:g} on
+    labels = " --labels LABELS" if settings.group or settings.split_column else ""
+    listed = " --exclude LIST" if result.excluded["vectors"] else ""
+    rate = f"{settings.learning_rate:g}"
+    return f"""Objective `{settings.objective}` ({summary}), adapter `{settings.adapter}`, AdamW at {rate} on
 batches of {result.schedule.batch_size}. {tried} closed forms were compared on validation, and from the best of each
 kind these recipes were trained, each stopped where validation ranked best (* chosen):
 
@@ -190,11 +195,24 @@ kind these recipes were trained, each stopped where validation ranked best (* ch
 
 Chosen: {result.chosen}.{cut}
 
-{_why(result)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again.
+{_why(result)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again."""
 
-## Held-out retrieval
 
-{result.counts["train"]:,} instances trained and {result.counts["validation"]:,} chose, split
+def _held_out(result: FitResult) -> str:
+    counts, excluded = result.counts, result.excluded
+    left_out = (
+        f" {excluded['vectors']:,} vectors of {excluded['instances']:,} instances were left out of both (--exclude)."
+        if excluded["vectors"]
+        else ""
+    )
+    suspects = f"{counts['suspect']:,} of them, the most suspect, did not train. " if counts["suspect"] else ""
+    test = (
+        f"{counts['test']:,} instances were kept unseen: `pmrl evaluate FILES --model .` ranks those."
+        if counts["test"]
+        else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
+    )
+    trained = "trained, before the refit" if result.refitted else "this model"
+    return f"""{counts["train"]:,} instances trained and {counts["validation"]:,} chose, split
 {result.split}.{left_out} {suspects}{test}
 
 | on {result.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
@@ -202,13 +220,7 @@ Chosen: {result.chosen}.{cut}
 | best closed-form start | {result.start.mrr:.4f} | {result.start.r1:.4f} | {result.start.share:.4f} |
 | {trained} | {result.held_out.mrr:.4f} | {result.held_out.r1:.4f} | {result.share:.4f} |
 
-Means over all ordered pairs of modalities, those instances the gallery.
-
-## Limits
-
-Only what frozen encoders already say can be aligned; nothing is known about data unlike the training instances.
-Check with `pmrl diagnose FILES --model .` before relying on it.
-"""
+Means over all ordered pairs of modalities, those instances the gallery."""
 
 
 def texts_of(result: FitResult) -> dict[str, str]:
