@@ -153,7 +153,17 @@ def command(
 def _options_of(reading: ReadOptions) -> list[str]:
     """Return how the files were asked to be read, as options that every command that reads them has."""
     found: list[str] = []
-    for name in ("labels", "ids", "by_row", "on_bad", "on_repeat", "feature_column", "pool", "id_column"):
+    for name in (
+        "labels",
+        "ids",
+        "by_row",
+        "on_bad",
+        "on_repeat",
+        "feature_column",
+        "pool",
+        "components",
+        "id_column",
+    ):
         value = getattr(reading, name)
         if value not in (None, False, (), getattr(ReadOptions(), name)):
             flag = f"--{name.replace('_', '-')}"

@@ -29,6 +29,7 @@ class ReadOptions:
         feature_column: dataset or column that holds the vectors, None to go by the names; of a table also several
             numeric columns, with commas between or as a pattern such as ``f*``.
         pool: how several vectors of one instance become one; None refuses them.
+        components: of the truncated SVD that a sparse matrix is read as; None refuses it.
         labels: side table with labels, groups or a split by id; ``FILE#column`` takes one column of it.
         max_memory: bytes that feature arrays may take in memory; None is half of what is available.
         min_modalities: fewer modalities than this are an error, and fewer of an instance leave it out.
@@ -59,6 +60,13 @@ class ReadOptions:
     pool: Literal["mean", "max", "first"] | None = flag(
         None, "--pool", help="Make one vector of several per instance (frames, patches, tokens)."
     )
+    components: int | None = flag(
+        None,
+        "--components",
+        help="Read sparse matrices as their truncated SVD to so many columns.",
+        metavar="N",
+        min=1,
+    )
     max_memory: int | None = flag(
         None,
         "--max-memory",
@@ -83,4 +91,5 @@ class ReadOptions:
             "by_row": self.by_row or None,
             "feature_column": self.feature_column,
             "pool": self.pool,
+            "components": self.components,
         }

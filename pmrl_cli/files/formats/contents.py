@@ -15,6 +15,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from tokenize import TokenError
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -32,6 +33,7 @@ __all__ = [
     "Column",
     "Contents",
     "ProbeOptions",
+    "Refused",
     "Vectors",
     "bytes_of",
     "check_regular",
@@ -71,7 +73,8 @@ class Vectors:
         blocks: streams all rows in file order.
         ids: name of the column that names its rows, where the format itself says which (keys of a file, the index of
             a data frame); None to go by the names of columns.
-        modality: what the format calls it; None to go by the names of files and arrays.
+        modality: what the format calls it, which is then taken before others; ``""`` if the name of the file says
+            more. None to go by the names of files and arrays.
     """
 
     file: str
@@ -115,11 +118,29 @@ class ProbeOptions:
         columns: numeric columns of a table that together are a vector: names with commas between, or a pattern such
             as ``f*``; None to go by their names. A single name is left to the choice among arrays.
         members: names of the files of a folder to read; none for all.
+        components: of the truncated SVD that sparse matrices are read as; None: they are not read.
     """
 
     pool: str | None = None
     columns: str | None = None
     members: tuple[str, ...] = ()
+    components: int | None = None
+
+
+class Refused(NamedTuple):
+    """An array or a column that pmrl does not read.
+
+    Args:
+        name: as in the file.
+        found: what it is.
+        expected: what is read instead.
+        next_step: what helps.
+    """
+
+    name: str
+    found: str
+    expected: str
+    next_step: str = "Copy the values themselves into a plain file."
 
 
 @dataclass(frozen=True)
@@ -135,7 +156,7 @@ class Contents:
         side: names of the columns that tell something of the instances beside their features, and so are side columns
             of the data set without being asked for.
         unpooled: arrays that hold several vectors of each instance, one phrase each: read once ``pool`` is given.
-        refused: arrays and columns that pmrl does not read: name, what was found and what is expected instead.
+        refused: arrays and columns that pmrl does not read.
     """
 
     file: str
@@ -145,7 +166,7 @@ class Contents:
     notes: tuple[str, ...] = ()
     side: tuple[str, ...] = ()
     unpooled: tuple[str, ...] = ()
-    refused: tuple[tuple[str, str, str], ...] = ()
+    refused: tuple[Refused, ...] = ()
 
 
 def text_column(name: str, values: Sequence[str], *, index: bool = False) -> Column:

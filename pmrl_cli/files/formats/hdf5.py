@@ -8,33 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from itertools import cycle
-from math import prod
 from pathlib import Path
 from typing import Any
 
 import h5py
-import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
 
 from pmrl_cli.errors import Place, printable
-from pmrl_cli.files.formats.contents import (
-    MAX_DIM,
-    Block,
-    Column,
-    Contents,
-    ProbeOptions,
-    Vectors,
-    reading,
-    refuse_bomb,
-    rows_per_block,
-)
-from pmrl_cli.files.formats.layout import Array, Fetch, dims_of, keyed, rows_and_dim, shaped, splits
+from pmrl_cli.files.formats.contents import Contents, ProbeOptions, Refused, reading, refuse_bomb
+from pmrl_cli.files.formats.layout import splits
 from pmrl_cli.files.formats.pandas_hdf import frames
+from pmrl_cli.files.formats.tree import MAX_CHUNK_BYTES, Node, Rows, arrays_of, declared_bytes
 
-__all__ = ["arrow_of", "column_of", "datasets_of", "inside", "probe", "storage_of", "vectors_of"]
+__all__ = ["Hdf5Tree", "datasets_of", "probe", "storage_of"]
 
 _FILTERS = {
     h5py.h5z.FILTER_DEFLATE: "gzip",
@@ -45,14 +31,7 @@ _FILTERS = {
     h5py.h5z.FILTER_NBIT: "nbit",
     h5py.h5z.FILTER_SCALEOFFSET: "scale-offset",
 }
-_CHUNK_BAND_BYTES = 64 * 2**20
-_MAX_CHUNK_BYTES = 2**30
-_COLUMN_ROWS = 2**18
-"""Strings read at a time; fewer if each is long."""
-
 _STORED = "values stored in the file itself"
-
-Refused = tuple[str, str, str]
 
 
 def datasets_of(file: h5py.File) -> tuple[list[tuple[str, h5py.Dataset]], list[Refused]]:
@@ -67,7 +46,7 @@ def datasets_of(file: h5py.File) -> tuple[list[tuple[str, h5py.Dataset]], list[R
             kind = (
                 "an external link to another file" if info.type == h5py.h5l.TYPE_EXTERNAL else "a user-defined link"
             )
-            outward.append((f"/{name.decode(errors='replace')}", kind, _STORED))
+            outward.append(Refused(f"/{name.decode(errors='replace')}", kind, _STORED))
 
     file.id.links.visit(look, info=True)
     names: list[bytes] = []
@@ -84,35 +63,72 @@ def _text(name: bytes) -> str:
     return name.decode("utf-8", "surrogateescape")
 
 
-def inside(file: h5py.Group, name: str) -> h5py.Group | h5py.Dataset | None:
-    """Return what stands under a name, None if nothing does or a link other than a hard one is on the way."""
-    item = file
-    for part in name.split("/"):
-        if not isinstance(item, h5py.Group) or not isinstance(item.get(part, getlink=True), h5py.HardLink):
-            return None
-        item = item[part]
-    return item
-
-
-@dataclass(frozen=True)
-class _Survey:
-    """The datasets of a file by what they may be.
+class Hdf5Tree:
+    """An open HDF5 file.
 
     Args:
-        names: of all.
-        arrays: numbers of any shape that vectors may be made of.
-        columns: of one value for each row.
-        slow: names of arrays that gzip makes slow to read.
-        others: what is neither, and why.
-        refused: what is not opened, and why.
+        path: as the user typed it.
+        file: open.
     """
 
-    names: list[str]
-    arrays: list[tuple[Array, h5py.Dataset]]
-    columns: list[Column]
-    slow: list[str]
-    others: list[str]
-    refused: list[Refused]
+    def __init__(self, path: Path, file: h5py.File) -> None:
+        self.path = path
+        self._file = file
+
+    def _inside(self, name: str) -> h5py.Group | h5py.Dataset | None:
+        """Return what stands under a name, None if nothing does or a link other than a hard one is on the way."""
+        item = self._file
+        for part in filter(None, name.split("/")):
+            if not isinstance(item, h5py.Group) or not isinstance(item.get(part, getlink=True), h5py.HardLink):
+                return None
+            item = item[part]
+        return item
+
+    def node(self, name: str) -> Node | None:
+        """Return a dataset."""
+        item = self._inside(name)
+        return _node(name, item) if isinstance(item, h5py.Dataset) else None
+
+    def group(self, name: str) -> list[str] | None:
+        """Return the names in a group."""
+        item = self._inside(name)
+        return sorted(item) if isinstance(item, h5py.Group) else None
+
+    def attribute(self, name: str, key: str) -> Any:  # noqa: ANN401 - a number, a text or an array
+        """Return an attribute, bytes as text."""
+        item = self._inside(name)
+        value = None if item is None else item.attrs.get(key)
+        return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
+
+    def stored(self, node: Node) -> tuple[int, int] | Refused:
+        """Return the bytes a dataset declares and stores, or why it is not read."""
+        return storage_of(self.path, node.name, _open(self._file, node.name))
+
+    @contextmanager
+    def reader(self) -> Iterator[Rows]:
+        """Open the file anew."""
+        with h5py.File(self.path) as file:
+
+            def rows(name: str, some: slice, out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:
+                dataset = _open(file, name)
+                if out is None:
+                    values: npt.NDArray[Any] = dataset[some]
+                    return values
+                dataset.read_direct(out, some)
+                return out
+
+            yield rows
+
+
+def _open(file: h5py.File, name: str) -> h5py.Dataset:
+    return h5py.Dataset(h5py.h5d.open(file.id, name.encode("utf-8", "surrogateescape")))
+
+
+def _node(name: str, dataset: h5py.Dataset) -> Node:
+    kind = dataset.dtype
+    text = kind.kind in "SU" or h5py.check_string_dtype(kind) is not None
+    chunk = None if dataset.chunks is None else int(dataset.chunks[0])
+    return Node(name, dataset.shape, kind, text, chunk, _key_of(dataset), dataset.compression == "gzip")
 
 
 def probe(path: Path, options: ProbeOptions) -> Contents:
@@ -121,72 +137,25 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
     Raises: DataError if it cannot be read; PolicyError for a declared size out of proportion to what is stored.
     """
     with reading(str(path)), h5py.File(path) as file:
-        found = _survey(path, file)
-        arrays, others = [array for array, _ in found.arrays], found.others
-        each = keyed(str(path), arrays, found.columns, lambda: _opened(path), options.pool)
-        vectors, unpooled = list(each.vectors), list(each.unpooled)
-        for array, dataset in found.arrays:
-            if array.name in each.names or len(array.shape) < 2:
-                continue
-            one = vectors_of(path, array, dataset, options.pool)
-            if isinstance(one, Vectors):
-                vectors.append(one)
-            else:
-                (unpooled if rows_and_dim(array.shape) else others).append(one)
-        plain, ids, left = frames(path, file, found.names, vectors, found.columns)
-    columns = [one for one in ids if one.name.lstrip("/") not in each.names]
-    slow = sum(v.rows * v.dim * 4 for v in vectors if (v.name or "").lstrip("/") in found.slow)
-    note = f"{printable(path.name)}: gzip reads about ten times slower than plain storage."
+        datasets, outward = datasets_of(file)
+        found = arrays_of(Hdf5Tree(path, file), [_node(name, dataset) for name, dataset in datasets], options)
+        plain, ids, left = frames(path, file, [name for name, _ in datasets], found.vectors, found.columns)
+    columns = [one for one in ids if one.name.lstrip("/") not in found.keyed.names]
+    size = sum(v.rows * v.dim * 4 for v in found.vectors if v.name in found.slow)
+    notes = (
+        (f"{printable(path.name)}: gzip reads about ten times slower than plain storage.",) if size > 2**30 else ()
+    )
     merged, sides = splits(plain, columns)
     return Contents(
         str(path),
         merged,
-        (*sides, *each.columns),
-        (*others, *left),
-        (note,) if slow > 2**30 else (),
+        (*sides, *found.keyed.columns),
+        (*found.others, *left),
+        notes,
         ("split",) if len(merged) < len(plain) else (),
-        tuple(unpooled),
-        tuple(found.refused),
+        tuple(found.unpooled),
+        (*outward, *found.refused),
     )
-
-
-def _survey(path: Path, file: h5py.File) -> _Survey:
-    """Return the datasets of a file by what they may be.
-
-    Raises: PolicyError for a declared size out of proportion to what is stored.
-    """
-    datasets, refused = datasets_of(file)
-    found = _Survey([name for name, _ in datasets], [], [], [], [], refused)
-    declared = held = 0
-    for name, dataset in datasets:
-        kind, shape = dataset.dtype, dataset.shape
-        if shape is None:  # an empty dataset of HDF5's null space
-            found.others.append(f"{name} ({kind} without values)")
-            continue
-        text = kind.kind in "SU" or h5py.check_string_dtype(kind) is not None
-        single = len(shape) > 1 and dims_of(shape) == 1
-        number = kind.kind in "fiu" and 1 <= len(shape) <= 4 and dims_of(shape) <= MAX_DIM
-        if not (number or ((len(shape) == 1 or single) and (text or kind.kind == "b"))):
-            found.others.append(f"{name} ({kind} of shape {dataset.shape})")
-            continue
-        stored = storage_of(path, name, dataset)
-        if isinstance(stored[0], str):
-            refused.append(stored)
-            continue
-        declared, held = declared + stored[0], held + stored[1]
-        if len(shape) == 1 or (single and kind.kind != "f"):
-            found.columns.append(column_of(path, name, dataset))
-        if kind.kind == "f" or (kind.kind in "iu" and len(shape) > 1 and not single):
-            found.arrays.append((Array(name, shape, _native(dataset).name, _key_of(dataset)), dataset))
-        if len(shape) > 1 and dataset.compression == "gzip":
-            found.slow.append(name)
-    refuse_bomb(Place(str(path)), declared, held)
-    return found
-
-
-def _native(dataset: h5py.Dataset) -> np.dtype[Any]:
-    native: np.dtype[Any] = dataset.dtype.newbyteorder("=")
-    return native
 
 
 def _key_of(dataset: h5py.Dataset) -> str | None:
@@ -197,61 +166,6 @@ def _key_of(dataset: h5py.Dataset) -> str | None:
     return value.decode() if isinstance(value, bytes) else None if value is None else str(value)
 
 
-@contextmanager
-def _opened(path: Path) -> Iterator[Fetch]:
-    with h5py.File(path) as file:
-        yield lambda name: h5py.Dataset(h5py.h5d.open(file.id, name.encode("utf-8", "surrogateescape")))[()]
-
-
-def vectors_of(path: Path, array: Array, dataset: h5py.Dataset, pool: str | None) -> Vectors | str:
-    """Return a dataset of two axes or more as vectors, or a phrase on why it is none."""
-    sizes = rows_and_dim(array.shape)
-    if sizes is None:
-        return f"{array.name} ({dataset.dtype} of shape {array.shape})"
-    rows, length, dim = sizes
-    native = _native(dataset)
-    step = rows_per_block(length * dim, native.itemsize)
-    if dataset.chunks is not None and dataset.chunks[0] * length * dim * native.itemsize <= _CHUNK_BAND_BYTES:
-        # whole chunks, or each would be read and unpacked twice
-        step = -(-step // dataset.chunks[0]) * dataset.chunks[0]
-    step = max(1, min(step, rows))
-    inner = array.shape[1:]
-
-    def blocks() -> Iterator[Block]:
-        with reading(str(path), f"/{array.name}"), h5py.File(path) as file:
-            source = file[array.name]
-            buffers = cycle([np.empty((step, *inner), dtype=native) for _ in range(2)])
-            for start in range(0, rows, step):
-                count, buffer = min(step, rows - start), next(buffers)
-                source.read_direct(buffer, np.s_[start : start + count], np.s_[:count])
-                yield buffer[:count].reshape(count, -1), None
-
-    flat = Vectors(str(path), f"/{array.name}", rows, dim, native.name, blocks)
-    return shaped(flat, array.shape, pool)
-
-
-def column_of(path: Path, name: str, dataset: h5py.Dataset) -> Column:
-    """Return a dataset of one value a row as a column."""
-    rows = int(dataset.shape[0])
-    text = dataset.dtype.kind in "SU" or h5py.check_string_dtype(dataset.dtype) is not None
-
-    def load(*, text: bool = False) -> pa.Array:
-        with reading(str(path), f"/{name}"), h5py.File(path) as file:
-            source = file[name]
-            step = min(_COLUMN_ROWS, rows_per_block(1, source.dtype.itemsize))
-            parts = [arrow_of(source[start : start + step].reshape(-1)) for start in range(0, rows, step)]
-            return pa.concat_arrays(parts) if parts else pa.array([], pa.large_string())
-
-    return Column(f"/{name}", rows, text or dataset.dtype.kind in "iu", load)
-
-
-def arrow_of(values: npt.NDArray[np.generic]) -> pa.Array:
-    """Return numbers, or text as its bytes."""
-    if values.dtype.kind not in "OS":
-        return pa.array(values.astype(values.dtype.newbyteorder("=")))
-    return pa.array(values.tolist(), pa.large_binary())
-
-
 def storage_of(path: Path, name: str, dataset: h5py.Dataset) -> tuple[int, int] | Refused:
     """Return the bytes a dataset declares and stores, or why it is not read.
 
@@ -260,19 +174,18 @@ def storage_of(path: Path, name: str, dataset: h5py.Dataset) -> tuple[int, int] 
     shown = f"/{name}"
     created = dataset.id.get_create_plist()
     if created.get_layout() == h5py.h5d.VIRTUAL:
-        return shown, "a virtual dataset", _STORED
+        return Refused(shown, "a virtual dataset", _STORED)
     if created.get_external_count():
-        return shown, "external storage in another file", _STORED
+        return Refused(shown, "external storage in another file", _STORED)
     for index in range(created.get_nfilters()):
         code = created.get_filter(index)[0]
         if code not in _FILTERS or not h5py.h5z.filter_avail(code):
-            return shown, f"filter {code}", f"one of {', '.join(sorted(_FILTERS.values()))}"
+            return Refused(shown, f"filter {code}", f"one of {', '.join(sorted(_FILTERS.values()))}")
     if dataset.chunks is not None:
-        chunk = prod(int(size) for size in dataset.chunks) * int(dataset.dtype.itemsize)
-        if chunk > _MAX_CHUNK_BYTES:
-            return shown, f"a chunk of {chunk} bytes", f"chunks of at most {_MAX_CHUNK_BYTES}"
-    # in Python's numbers: those of dataset.nbytes wrap
-    declared = prod(int(size) for size in dataset.shape) * int(dataset.dtype.itemsize)
+        chunk = declared_bytes(dataset.chunks, dataset.dtype)
+        if chunk > MAX_CHUNK_BYTES:
+            return Refused(shown, f"a chunk of {chunk} bytes", f"chunks of at most {MAX_CHUNK_BYTES}")
+    declared = declared_bytes(dataset.shape, dataset.dtype)
     stored = int(dataset.id.get_storage_size())
     refuse_bomb(Place(str(path), shown), declared, stored)
     return declared, stored

@@ -14,6 +14,7 @@ from pmrl_cli.files.formats.contents import (
     Block,
     Contents,
     ProbeOptions,
+    Refused,
     Vectors,
     reading,
     rows_per_block,
@@ -47,7 +48,7 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
                 others.append(f"{name} ({dataset.dtype} of shape {dataset.shape[::-1]})")
                 continue
             stored = storage_of(path, name, dataset)
-            if isinstance(stored[0], str):
+            if isinstance(stored, Refused):
                 refused.append(stored)
             elif not name.startswith("#refs#"):
                 vectors.append(_vectors(path, name, dataset))

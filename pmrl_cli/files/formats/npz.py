@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pmrl_cli.errors import Place
 from pmrl_cli.files.formats.arrays import Header, Opener, npy_array, npy_column, npy_vectors, read_array
-from pmrl_cli.files.formats.contents import Column, Contents, ProbeOptions, Vectors, reading, refuse_bomb
+from pmrl_cli.files.formats.contents import Column, Contents, ProbeOptions, Refused, Vectors, reading, refuse_bomb
 from pmrl_cli.files.formats.layout import Fetch, keyed
 from pmrl_cli.files.formats.npy import check_header
 
@@ -27,7 +27,7 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
     Raises: DataError if it cannot be read or is cut short.
     """
     headers: dict[str, Header] = {}
-    refused: list[tuple[str, str, str]] = []
+    refused: list[Refused] = []
     with reading(str(path)), zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             if not info.filename.endswith(".npy"):
@@ -37,7 +37,14 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
             with archive.open(info.filename) as file:
                 header = Header(file)
             if header.dtype.hasobject:
-                refused.append((name, "pickled Python objects", "an array of numbers or text"))
+                refused.append(
+                    Refused(
+                        name,
+                        "pickled Python objects",
+                        "an array of numbers or text",
+                        "Save it again with a numeric or string dtype.",
+                    )
+                )
                 continue
             check_header(path, name, header, info.file_size)
             headers[name] = header

@@ -8,8 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
+
+from pmrl_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pmrl_cli.files.formats.contents import Contents, ProbeOptions
@@ -28,6 +31,7 @@ class Format(NamedTuple):
         sniff: whether a folder is one; looks at names and small files only. None where it is no folder.
         in_folders: a folder is searched for such files; others are read only if they are named.
         sandboxed: read in the reading process, for its library can be crashed by a malformed file.
+        library: what it needs beyond the dependencies of pmrl; the extra of the same name as the format brings it.
     """
 
     name: str
@@ -37,10 +41,21 @@ class Format(NamedTuple):
     sniff: Callable[[Path], bool] | None = None
     sandboxed: bool = True
     in_folders: bool = True
+    library: str | None = None
 
     @property
     def probe(self) -> Callable[[Path, ProbeOptions], Contents]:
-        """Its probe, in this process."""
+        """Its probe, in this process.
+
+        Raises: UsageError if its library is not installed.
+        """
+        if self.library is not None and find_spec(self.library) is None:
+            raise UsageError(
+                what=f"{self.title} needs more than is installed",
+                found=f"no {self.library}",
+                expected=f"the extra {self.name!r}",
+                next_step=f"Install it with: pip install 'pmrl-cli[{self.name}]'.",
+            )
         found: Callable[[Path, ProbeOptions], Contents] = import_module(self.home).probe
         return found
 
@@ -53,6 +68,14 @@ def _is_store(folder: Path) -> bool:
 
 def _is_clip_retrieval(folder: Path) -> bool:
     return any(any((folder / part).glob("*.npy")) for part in ("img_emb", "text_emb"))
+
+
+def _is_lance(folder: Path) -> bool:
+    return (folder / "_versions").is_dir() and (folder / "data").is_dir()
+
+
+def _is_zarr(folder: Path) -> bool:
+    return any((folder / name).is_file() for name in (".zgroup", ".zarray", "zarr.json"))
 
 
 def _is_saved_dataset(folder: Path) -> bool:
@@ -75,6 +98,8 @@ FORMATS: list[Format] = [
     Format("arrow", "Arrow", _HERE + "arrow", (".arrow", ".arrows", ".feather", ".ipc")),
     Format("datasets", "Hugging Face datasets", _HERE + "datasets", sniff=_is_saved_dataset),
     Format("clip_retrieval", "clip-retrieval", _HERE + "clip_retrieval", sniff=_is_clip_retrieval),
+    Format("lance", "Lance", _HERE + "lance", (".lance",), _is_lance, library="lance"),
+    Format("zarr", "zarr", _HERE + "zarr", (".zarr",), _is_zarr, library="zarr"),
     Format("npy", "npy", _HERE + "npy", (".npy",), sandboxed=False),
     Format("npz", "npz", _HERE + "npz", (".npz",), sandboxed=False),
     Format("safetensors", "safetensors", _HERE + "safetensors", (".safetensors",), sandboxed=False),

@@ -128,7 +128,8 @@ def _exchange(
 
     with contents.reading(str(path)):
         size = contents.bytes_of(path, options.members)
-        seconds = SECONDS + size / _BYTES_PER_SECOND
+        # an SVD goes over the values several times for each component
+        seconds = SECONDS + size / _BYTES_PER_SECOND * (1 + (options.components or 0))
         where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for what is said of the file
     asked = {"format": form.name, "options": asdict(options), "block": contents.READ_BYTES, "seconds": seconds}
     asked["memory"] = MEMORY + _MEMORY_PER_BYTE * size
@@ -195,7 +196,7 @@ def probe(form: Format, path: Path, options: ProbeOptions) -> Contents:
 
     Raises: as the probe of the format; DataError if the file crashes or stalls its library.
     """
-    from pmrl_cli.files.formats.contents import Column, Contents, Vectors
+    from pmrl_cli.files.formats.contents import Column, Contents, Refused, Vectors
 
     about = partial(_exchange, path, form, options)
     [(found, _)] = about(do="probe")
@@ -215,7 +216,7 @@ def probe(form: Format, path: Path, options: ProbeOptions) -> Contents:
         tuple(found["notes"]),
         tuple(found["side"]),
         tuple(found["unpooled"]),
-        tuple((name, was, wanted) for name, was, wanted in found["refused"]),
+        tuple(Refused(*one) for one in found["refused"]),
     )
 
 

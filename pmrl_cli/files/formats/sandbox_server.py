@@ -53,6 +53,7 @@ class _Server:
             path = Path(request["path"])
             try:
                 _allow(request["seconds"])
+                _ = format_named(request["format"]).probe  # what its library takes for itself is not the file's
                 _allow_memory(request["memory"])
                 os.chdir(request["folder"])
                 self._stream(self._items(path, request), request["seconds"])

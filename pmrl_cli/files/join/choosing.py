@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pmrl_cli.errors import DataError, Place, PmrlError, PolicyError, printable
-from pmrl_cli.files.formats.contents import FLOATS, Column, Contents, Vectors
+from pmrl_cli.files.formats.contents import FLOATS, Column, Contents, Refused, Vectors
 from pmrl_cli.files.formats.names import FEATURE_NAMES, ID_NAMES, base_name, never_features
 
 __all__ = [
@@ -44,8 +44,9 @@ def choose_vectors(contents: Contents, wanted: str | None, *, flagged: bool, alo
         return Choice((_usable(contents, _named(contents, wanted)),))
     usable = [vectors for vectors in contents.vectors if vectors.name is None or not never_features(vectors.name)]
     floats = [vectors for vectors in usable if vectors.dtype in FLOATS]
-    if floats and all(vectors.modality is not None for vectors in floats):  # the format says what they are
-        return Choice(tuple(_usable(contents, one) for one in floats), _left_out(contents, floats))
+    known = [vectors for vectors in floats if vectors.modality is not None]
+    if known:  # the format says what they are
+        return Choice(tuple(_usable(contents, one) for one in known), _left_out(contents, known))
     if len(floats) == 1:
         return Choice((_usable(contents, floats[0]),), _left_out(contents, floats))
     if not floats:
@@ -70,9 +71,9 @@ def _named(contents: Contents, wanted: str) -> Vectors:
     exact = [v for v in found if called & {v.name, (v.name or "").lstrip("/"), v.modality}]
     if len(exact or found) == 1:
         return (exact or found)[0]
-    for name, was, expected in contents.refused:
-        if called & {name, name.lstrip("/"), base_name(name)}:
-            raise _refusal(contents, name, was, expected)
+    for refused in contents.refused:
+        if called & {refused.name, refused.name.lstrip("/"), base_name(refused.name)}:
+            raise _refusal(contents, refused)
     for phrase in contents.unpooled:
         if called & {phrase.split(" ")[0], base_name(phrase.split(" ")[0])}:
             raise _several_each(contents, (phrase,))
@@ -88,18 +89,18 @@ def _left_out(contents: Contents, taken: Sequence[Vectors]) -> str | None:
         shown = ", ".join(contents.unpooled[:5])
         sentences.append(f"left out, as they hold several vectors of an instance: {shown}; --pool mean takes them.")
     if contents.refused:
-        shown = ", ".join(f"{name} ({was})" for name, was, _ in contents.refused[:5])
+        shown = ", ".join(f"{one.name} ({one.found})" for one in contents.refused[:5])
         sentences.append(f"not read: {shown}.")
     return printable(" ".join(sentences)) if sentences else None
 
 
-def _refusal(contents: Contents, name: str, found: str, expected: str) -> PolicyError:
+def _refusal(contents: Contents, refused: Refused) -> PolicyError:
     return PolicyError(
         what="refused",
-        at=Place(contents.file, name),
-        found=found,
-        expected=expected,
-        next_step="Copy the values themselves into a plain file.",
+        at=Place(contents.file, refused.name),
+        found=refused.found,
+        expected=refused.expected,
+        next_step=refused.next_step,
     )
 
 
@@ -138,7 +139,7 @@ def _nothing(contents: Contents) -> PmrlError:
     if contents.unpooled:
         return _several_each(contents, contents.unpooled)
     if contents.refused:
-        return _refusal(contents, *contents.refused[0])
+        return _refusal(contents, contents.refused[0])
     seen = [
         *contents.others,
         *(str(v) for v in contents.vectors),
@@ -308,9 +309,9 @@ def _refuse_misfit(contents: Contents, vectors: Vectors) -> None:
             expected="text or integers",
             next_step="Choose a column with --id-column.",
         )
-    for name, found, expected in contents.refused:
-        if base_name(name) in ID_NAMES:
-            raise _refusal(contents, name, found, expected)
+    for refused in contents.refused:
+        if base_name(refused.name) in ID_NAMES:
+            raise _refusal(contents, refused)
 
 
 def refuse_per_sample(contents: Contents, vectors: Sequence[Vectors], id_column: Sequence[str]) -> None:

@@ -109,7 +109,7 @@ def _probe_all(items: Iterable[Item], options: ReadOptions, report: Report) -> l
         for item in items:
             column = item.dataset or options.feature_column
             several = column if column is not None and set(column) & set("*?,") else None
-            asked = ProbeOptions(options.pool, several, item.members)
+            asked = ProbeOptions(options.pool, several, item.members, options.components)
             key = (item.path, item.form, asked)
             if key not in known:
                 try:
@@ -224,7 +224,7 @@ def _choose_one(
                 expected="the path alone",
                 next_step=f"Type {item.path}.",
             )
-        names = [item.name or vectors.modality for vectors in taken]
+        names = [item.name or vectors.modality or None for vectors in taken]
     elif len(taken) > 1:
         names = list(array_names([vectors.name or "" for vectors in taken]))
     elif repeated and item.name is None:
