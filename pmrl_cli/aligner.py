@@ -19,7 +19,7 @@ from pmrl_cli.data.validate import dataset_from_arrays, dataset_without_rows
 from pmrl_cli.errors import UsageError
 from pmrl_cli.fit.base import Base
 from pmrl_cli.fit.card import texts_of
-from pmrl_cli.fit.context import Hooks
+from pmrl_cli.fit.context import Hooks, Machine
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.model.embedding import embed, embed_dataset, further_outputs, vectors_of
 from pmrl_cli.model.fitted import FittedModel
@@ -94,7 +94,7 @@ class Aligner:
         max_memory: int | None = None,
         exclude: npt.NDArray[np.bool_] | None = None,
         checkpoint: Path | None = None,
-        hooks: Hooks | None = None,
+        hooks: Hooks = Hooks(),
         processes: ProcessGroup = SINGLE_PROCESS,
     ) -> Self:
         """Train on paired features.
@@ -116,12 +116,10 @@ class Aligner:
         fitted = fit(
             _dataset(features, ids, columns),
             self.settings,
-            device=self.device,
-            max_memory=max_memory,
+            machine=Machine(self.device, max_memory, processes),
             excluded=exclude,
             checkpoint=checkpoint,
             hooks=hooks,
-            processes=processes,
             base=None if path is None else Base.of(load_model(Path(path)), path),
         )
         self._model = FittedModel(
@@ -333,7 +331,7 @@ class Aligner:
 
         Raises: as ``evaluate``.
         """
-        from pmrl_cli.diagnosis import diagnose_state, state_of
+        from pmrl_cli.diagnosis import Embedded, diagnose_state, state_of
         from pmrl_cli.train.history import training_of
 
         dataset = with_hashes(_dataset(features, ids, columns))
@@ -341,7 +339,7 @@ class Aligner:
         embedded = self.embed_dataset(dataset, rows)
         options["group"] = group_column(dataset, options.get("group"))
         options["label"] = label_column(dataset, options.get("label"))
-        state = state_of(embedded, columns=dataset.dims, **options)
+        state = state_of(embedded, embedded=Embedded(dataset.dims), **options)
         inputs = {"scope": scope, "model": self.model.origin, "leaks": self.leaks(dataset, rows).as_dict()}
         return diagnose_state(state, embedded, training_of(self.texts), inputs=inputs)
 

@@ -12,7 +12,7 @@ import torch
 
 from pmrl_cli.batch import Inputs
 from pmrl_cli.encoders.residual import Residual
-from pmrl_cli.fit.context import Hooks
+from pmrl_cli.fit.context import Hooks, Machine
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.methods import REGISTRY, make_method
 from pmrl_cli.retrieval.batches import Batch as Ranked
@@ -143,17 +143,17 @@ def test_no_step_waits_for_the_gpu(name):
 @pytest.mark.parametrize("stopped_at", [0, 7, 23])
 def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, stopped_at, objective):
     settings = settings_for(steps=40, batch_size=32, patience=99, dropout=0.3, objective=objective)
-    whole = fit(simulate(), settings, device="cuda")
+    whole = fit(simulate(), settings, machine=Machine("cuda"))
     calls = iter(range(10**6))
     with pytest.raises(Interrupted):
         fit(
             simulate(),
             settings,
-            device="cuda",
+            machine=Machine("cuda"),
             checkpoint=tmp_path / "state",
             hooks=Hooks(should_stop=lambda: next(calls) == stopped_at),
         )
-    resumed = fit(simulate(), settings, device="cuda", checkpoint=tmp_path / "state")
+    resumed = fit(simulate(), settings, machine=Machine("cuda"), checkpoint=tmp_path / "state")
     assert same(weights(whole), weights(resumed))
     assert repr(whole.history) == repr(resumed.history)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -12,6 +12,10 @@ from pmrl_cli.cli import compute, diagnose_screen, instances, options, reports, 
 from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pmrl_cli.diagnosis import Diagnosis, State
+    from pmrl_cli.process_group import ProcessGroup
 
 __all__ = ["command", "conclude", "unmet_conditions"]
 
@@ -70,15 +74,7 @@ def command(
 
     Example: pmrl diagnose features/*.h5 --model runs/a --report page.html
     """
-    share = options.parse_shard(shard)
-    if share is not None and partial is None:
-        what = "--shard without --partial"
-        raise UsageError(
-            what,
-            found=f"--shard {shard}",
-            expected="a state to write: one share has no diagnosis",
-            next_step=f"Pass --partial {share[0] + 1}.state too, and then type: pmrl merge *.state",
-        )
+    share = _share(shard, partial)
     paths = options.expand_files(files, null=null)
     of_instances: dict[str, object] = {
         "--fail-under": fail_under,
@@ -88,57 +84,26 @@ def command(
         "--compare": compare,
     }
     if asked.model is None and space.is_model(paths):
-        training_screen.run(
-            Path(paths[0]),
-            report,
-            of_instances | {"--partial": partial, "--shard": shard, "--target": target},
-            as_json=json,
-            force=force,
-        )
+        others = of_instances | {"--partial": partial, "--shard": shard, "--target": target}
+        training_screen.run(Path(paths[0]), report, others, as_json=json, force=force)
         return
     gates = space.parse_gates(fail_under)
     if partial is not None:
         states.check(partial, of_instances | {"--report": report, "--target": target}, force=force)
     instances.check_outputs(per_instance, suspects, force=force)
     baseline = reports.check(report, compare, force=force)
-    from pmrl_cli.diagnosis import diagnose_state, state_of
     from pmrl_cli.process_group import process_group
 
     with process_group() as processes:
         found = space.read_space(paths, reading, asked, computing, quiet=quiet, processes=processes, share=share)
-        digest = ""
-        if partial is not None and asked.model is not None:  # states of different models do not merge
-            from pmrl_cli.files.artifacts.model import WEIGHTS
-            from pmrl_cli.files.durable.checksums import sha256_of
-
-            digest = sha256_of(asked.model / WEIGHTS)
-        state = state_of(
-            found.dataset,
-            label=found.label,
-            group=found.group,
-            seed=seed,
-            columns=found.columns,
-            model=digest,
-            share=share,
-            processes=processes,
-        )
+        digest = _weights_digest(asked.model) if partial is not None else ""
+        state = _state_of(found, digest, seed=seed, share=share, processes=processes)
     if processes.rank:
         return
     if partial is not None:
         states.write(state, partial, as_json=json)
         return
-    training = None
-    if asked.model is not None:
-        from pmrl_cli.train.history import read_training
-
-        training = read_training(asked.model)
-    inputs = {
-        "scope": found.instances,
-        "model": None if asked.model is None else str(asked.model),
-        "leaks": None if found.leaks is None else found.leaks.as_dict(),
-        "command": {"files": [str(path) for path in paths], "options": _options_of(reading)},
-    }
-    diagnosis = diagnose_state(state, found.dataset, training, target=target, inputs=inputs)
+    diagnosis = _diagnosis_of(state, found, asked.model, target, {"files": paths, "options": _options_of(reading)})
     result = diagnosis.result
     reports.add_comparison(result, baseline, compare)
     unmet = unmet_conditions(result, gates, fail_on)
@@ -148,6 +113,64 @@ def command(
             typer.echo(f"note: {space.count_text(listed, 'suspect')} in {suspects}", err=True)
     reports.write(result, report)
     conclude(result, unmet, as_json=json)
+
+
+def _share(shard: str | None, partial: Path | None) -> tuple[int, int] | None:
+    share = options.parse_shard(shard)
+    if share is not None and partial is None:
+        raise UsageError(
+            what="--shard without --partial",
+            found=f"--shard {shard}",
+            expected="a state to write: one share has no diagnosis",
+            next_step=f"Pass --partial {share[0] + 1}.state too, and then type: pmrl merge *.state",
+        )
+    return share
+
+
+def _weights_digest(model: Path | None) -> str:
+    """Return the digest of a model's weights, by which states of different models do not merge."""
+    if model is None:
+        return ""
+    from pmrl_cli.files.artifacts.model import WEIGHTS
+    from pmrl_cli.files.durable.checksums import sha256_of
+
+    return sha256_of(model / WEIGHTS)
+
+
+def _state_of(
+    found: space.Space, digest: str, *, seed: int, share: tuple[int, int] | None, processes: ProcessGroup
+) -> State:
+    from pmrl_cli.diagnosis import Embedded, state_of
+
+    return state_of(
+        found.dataset,
+        label=found.label,
+        group=found.group,
+        seed=seed,
+        embedded=Embedded(found.columns, digest),
+        share=share,
+        processes=processes,
+    )
+
+
+def _diagnosis_of(
+    state: State, found: space.Space, model: Path | None, target: str | None, command: dict[str, list[str]]
+) -> Diagnosis:
+    """Return the diagnosis of a state, with how the fit of the model went; ``command`` is what read the files."""
+    from pmrl_cli.diagnosis import diagnose_state
+
+    training = None
+    if model is not None:
+        from pmrl_cli.train.history import read_training
+
+        training = read_training(model)
+    inputs = {
+        "scope": found.instances,
+        "model": None if model is None else str(model),
+        "leaks": None if found.leaks is None else found.leaks.as_dict(),
+        "command": command,
+    }
+    return diagnose_state(state, found.dataset, training, target=target, inputs=inputs)
 
 
 def _options_of(reading: ReadOptions) -> list[str]:

@@ -8,11 +8,22 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-__all__ = ["FLAGGED", "Diagnosis", "Header", "Mispairs", "State", "diagnose", "diagnose_state", "notes", "state_of"]
+__all__ = [
+    "FLAGGED",
+    "Diagnosis",
+    "Embedded",
+    "Header",
+    "Mispairs",
+    "State",
+    "diagnose",
+    "diagnose_state",
+    "notes",
+    "state_of",
+]
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis.mispairing import FLAGGED, Mispairs
-    from pmrl_cli.diagnosis.run import Diagnosis, diagnose, diagnose_state, state_of
+    from pmrl_cli.diagnosis.run import Diagnosis, Embedded, diagnose, diagnose_state, state_of
     from pmrl_cli.diagnosis.state.accumulate import State
     from pmrl_cli.diagnosis.state.header import Header
     from pmrl_cli.diagnosis.statistics.declared import notes
@@ -20,6 +31,7 @@ if TYPE_CHECKING:
 _HOMES = {
     "FLAGGED": "mispairing",
     "Diagnosis": "run",
+    "Embedded": "run",
     "Header": "state.header",
     "Mispairs": "mispairing",
     "State": "state.accumulate",

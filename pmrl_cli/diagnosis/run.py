@@ -7,7 +7,7 @@ the reservoir.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -31,7 +31,7 @@ from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup, gather_arrays
 from pmrl_cli.retrieval.batches import check_pairs
 from pmrl_cli.stats.statistic import plain
 
-__all__ = ["SCHEMA", "Diagnosis", "diagnose", "diagnose_state", "state_of"]
+__all__ = ["SCHEMA", "Diagnosis", "Embedded", "SampleSizes", "diagnose", "diagnose_state", "state_of"]
 
 
 SCHEMA = "pmrl.diagnose/2"
@@ -52,6 +52,32 @@ class Diagnosis:
     def as_dict(self) -> dict[str, Any]:
         """Return the result with a digest of itself."""
         return with_digest(self.result)
+
+
+@dataclass(frozen=True)
+class SampleSizes:
+    """How many instances a state keeps.
+
+    Args:
+        reservoir: whose vectors it keeps: for retrieval, nulls and dimensions.
+        moments: of which it keeps joint moments, at most.
+    """
+
+    reservoir: int = RESERVOIR
+    moments: int = MOMENTS
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """What a model has embedded.
+
+    Args:
+        columns: of each modality in its files.
+        model: digest of the model; empty where it does not matter.
+    """
+
+    columns: tuple[int, ...]
+    model: str = ""
 
 
 def diagnose(
@@ -79,10 +105,8 @@ def state_of(
     group: str | None = None,
     label: str | None = None,
     seed: int = 0,
-    reservoir: int = RESERVOIR,
-    moments: int = MOMENTS,
-    columns: Sequence[int] | None = None,
-    model: str = "",
+    sizes: SampleSizes = SampleSizes(),
+    embedded: Embedded | None = None,
     share: tuple[int, int] | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> State:
@@ -94,10 +118,8 @@ def state_of(
             shuffled into each other.
         label: side column of labels: adds label retrieval.
         seed: of the reservoir, the shuffles and the bootstrap.
-        reservoir: instances in the reservoir.
-        moments: instances in the joint moments.
-        columns: columns of each modality in its files, where a model has embedded them.
-        model: digest of that model.
+        sizes: of what the state keeps.
+        embedded: what a model has embedded; None where the vectors are as in their files.
         share: which of how many shards of the instances these are, from 0 on: perhaps none of them has two
             modalities. None: they are all.
         processes: the processes that read a share each, of a data set that all of them have. Rank 0 gets the state of
@@ -113,13 +135,13 @@ def state_of(
     header = Header(
         dataset.names,
         dataset.dims,
-        tuple(columns or dataset.dims),
+        dataset.dims if embedded is None else embedded.columns,
         group,
         label,
         seed,
-        reservoir,
-        moments,
-        model,
+        sizes.reservoir,
+        sizes.moments,
+        "" if embedded is None else embedded.model,
         1 if share is None else share[1],
     )
     own = State.of(dataset.part(shard(len(dataset), processes.rank, processes.size)), header)

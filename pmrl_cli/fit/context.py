@@ -28,9 +28,26 @@ from pmrl_cli.train.progress import Progress, Schedule
 from pmrl_cli.train.run import Run, check_objective, needs_of
 from pmrl_cli.train.settings import FitSettings
 
-__all__ = ["FitContext", "Hooks", "open_context"]
+__all__ = ["FitContext", "Hooks", "Machine", "open_context"]
 
 Mask = npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What a fit runs on.
+
+    Args:
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        max_memory: bytes for features and components together; components beyond it live on disk. None: half of what
+            is free.
+        processes: the processes that fit together: each holds its shard of the training instances, all end with the
+            same result.
+    """
+
+    device: str = "auto"
+    max_memory: int | None = None
+    processes: ProcessGroup = SINGLE_PROCESS
 
 
 @dataclass(frozen=True)
@@ -98,22 +115,21 @@ def open_context(
     dataset: Dataset,
     settings: FitSettings,
     *,
-    device: str = "auto",
-    max_memory: int | None = None,
-    excluded: Mask | None = None,
-    checkpoint: Path | None = None,
-    hooks: Hooks | None = None,
-    processes: ProcessGroup = SINGLE_PROCESS,
-    base: Base | None = None,
+    machine: Machine,
+    excluded: Mask | None,
+    checkpoint: Path | None,
+    hooks: Hooks,
+    base: Base | None,
 ) -> FitContext:
     """Check what was asked, split the instances and return the context; the arguments are those of ``fit``."""
-    hooks = hooks or Hooks()
     began = time.monotonic() if hooks.began is None else hooks.began
-    chosen_device = choose_device(device)
+    device = choose_device(machine.device)
     if len(dataset.modalities) < 2:
-        what = "alignment needs at least two modalities"
         raise DataError(
-            what, found=f"only {', '.join(dataset.names)}", expected="two or more", next_step="Give another modality."
+            what="alignment needs at least two modalities",
+            found=f"only {', '.join(dataset.names)}",
+            expected="two or more",
+            next_step="Give another modality.",
         )
     check_objective(settings, len(dataset.modalities))
     if base is not None:
@@ -131,19 +147,29 @@ def open_context(
         "excluded": hashlib.sha256(left_out.tobytes()).hexdigest(),
         **{f"setting {name}": json.dumps(value, sort_keys=True) for name, value in settings.as_dict().items()},
         "continued from": "" if base is None else base.digest,
-        # What rounds otherwise does not continue bit for bit.
-        "device": chosen_device.type,
+        **_rounding(device, machine.processes),
+    }
+    run = Run(dataset, settings, device, checkpoint, fingerprint, hooks.report, hooks.should_stop, machine.processes)
+    if "labels" in needs_of(settings) and not (run.labels is not None and (run.labels >= 0).any()):
+        raise DataError(
+            what="side column has no labels",
+            found=f"only nulls in {settings.target}",
+            expected="a class in some rows",
+            next_step="Name another.",
+        )
+    resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
+    scratch = Scratch(None if machine.max_memory is None else max(0, machine.max_memory - resident))
+    return FitContext(
+        dataset, settings, parts, left_out, ids_digest, scratch, hooks, run, machine.processes, began, base
+    )
+
+
+def _rounding(device: torch.device, processes: ProcessGroup) -> dict[str, str]:
+    """Return what a fit must share with another to round as it does: else it does not continue bit for bit."""
+    return {
+        "device": device.type,
         "threads": str(torch.get_num_threads()),
         "products": torch.get_float32_matmul_precision(),
         "processes": str(processes.size),
         "versions": f"pmrl {__version__}, torch {torch.__version__}, numpy {np.__version__}",
     }
-    run = Run(dataset, settings, chosen_device, checkpoint, fingerprint, hooks.report, hooks.should_stop, processes)
-    if "labels" in needs_of(settings) and not (run.labels is not None and (run.labels >= 0).any()):
-        what = "side column has no labels"
-        raise DataError(
-            what, found=f"only nulls in {settings.target}", expected="a class in some rows", next_step="Name another."
-        )
-    resident = sum(f.array.nbytes for f in dataset.modalities if not isinstance(f.array, np.memmap))
-    scratch = Scratch(None if max_memory is None else max(0, max_memory - resident))
-    return FitContext(dataset, settings, parts, left_out, ids_digest, scratch, hooks, run, processes, began, base)

@@ -11,13 +11,12 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.leaks import VECTORS, trained_vectors
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION
 from pmrl_cli.fit.base import Base
-from pmrl_cli.fit.context import FitContext, Hooks, open_context
+from pmrl_cli.fit.context import FitContext, Hooks, Machine, open_context
 from pmrl_cli.fit.continued import continuation_of, go_on
 from pmrl_cli.fit.plan import Plan, make_plan
 from pmrl_cli.fit.refit import refit
 from pmrl_cli.fit.result import FitResult, Model
 from pmrl_cli.fit.search import SearchResult, search
-from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["fit"]
@@ -30,12 +29,10 @@ def fit(
     dataset: Dataset,
     settings: FitSettings,
     *,
-    device: str = "auto",
-    max_memory: int | None = None,
+    machine: Machine = Machine(),
     excluded: npt.NDArray[np.bool_] | None = None,
     checkpoint: Path | None = None,
-    hooks: Hooks | None = None,
-    processes: ProcessGroup = SINGLE_PROCESS,
+    hooks: Hooks = Hooks(),
     base: Base | None = None,
 ) -> FitResult:
     """Fit a model to a data set.
@@ -47,29 +44,17 @@ def fit(
     Args:
         dataset: two modalities or more.
         settings: with the data they determine the result.
-        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
-        max_memory: bytes for features and components together; components beyond it live on disk. None: half of what
-            is free.
+        machine: what it runs on.
         excluded: (n, k), vectors that neither train nor choose, as if they were missing; None for none.
         checkpoint: folder of the resumable state; None keeps none.
         hooks: called while it runs.
-        processes: the processes that fit together: each holds its shard of the training instances, all end with the
-            same result.
         base: the model to go on from; None fits anew.
 
     Raises: DataError for data that cannot be fitted; UsageError for settings; ResourceError for a device that is
         not there; StateError for a checkpoint of another fit; DivergedError; Interrupted.
     """
     ctx = open_context(
-        dataset,
-        settings,
-        device=device,
-        max_memory=max_memory,
-        excluded=excluded,
-        checkpoint=checkpoint,
-        hooks=hooks,
-        processes=processes,
-        base=base,
+        dataset, settings, machine=machine, excluded=excluded, checkpoint=checkpoint, hooks=hooks, base=base
     )
     plan = make_plan(ctx)
     refitted = plan.refit

@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.diagnosis import diagnose
+from pmrl_cli.diagnosis.run import SampleSizes
 from pmrl_cli.stats.statistic import Statistic
 from tests.simulate import dataset_of, simulate
 
@@ -187,7 +188,7 @@ def test_a_pair_that_nobody_has_is_absent():
 
 def test_statistics_come_from_all_instances_and_nulls_from_the_reservoir():
     data = simulate(900, 3, 16, noise=0.8)
-    whole, sampled = plain(diagnose(data)), plain(diagnose(data, reservoir=300))
+    whole, sampled = plain(diagnose(data)), plain(diagnose(data, sizes=SampleSizes(reservoir=300)))
     assert sampled["config"]["reservoir"] == 300
     assert sampled["alignment"]["rho"]["value"] == whole["alignment"]["rho"]["value"]
     assert sampled["alignment"]["rho"]["n"] == 900

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.data.split import shard
-from pmrl_cli.diagnosis.run import diagnose_state, state_of
+from pmrl_cli.diagnosis.run import SampleSizes, diagnose_state, state_of
 from pmrl_cli.diagnosis.state.accumulate import State
 from pmrl_cli.diagnosis.state.summaries import Columns, numbers_of
 from pmrl_cli.errors import DataError, StateError
@@ -14,7 +14,7 @@ from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.stats.instances import instance_statistics
 from tests.simulate import dataset_of, simulate
 
-OPTIONS = {"group": "group", "label": "label", "reservoir": 100, "moments": 200}
+OPTIONS = {"group": "group", "label": "label", "sizes": SampleSizes(100, 200)}
 
 
 def parts_of(data, pieces, header, seed=0):

@@ -14,6 +14,7 @@ from pmrl_cli.closed_form.columns import ProjectionFitter
 from pmrl_cli.closed_form.projected import project
 from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.files.durable.scratch import Scratch
+from pmrl_cli.fit.context import Machine
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.process_group import SINGLE_PROCESS
 from tests.distributed.processes import free_port, in_processes
@@ -53,7 +54,7 @@ def test_moments_are_those_of_one_process(size):
 
 def model_of(processes):
     """Losses, and the weights of the model that every process ends with."""
-    fitted = fit(simulate(), SETTINGS, processes=processes)
+    fitted = fit(simulate(), SETTINGS, machine=Machine(processes=processes))
     weights = [member.encoder.state_dict() for member in fitted.members]
     return {
         "history": [(line.stage, line.step, line.loss, line.mrr, line.r1) for line in fitted.history],

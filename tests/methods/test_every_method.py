@@ -169,7 +169,7 @@ def instances():
 ALL = pytest.mark.parametrize("name", [name for name in REGISTRY if "base_model" not in method_class(name).needs])
 
 
-def fitted(name, instances, checkpoint=None, hooks=None):
+def fitted(name, instances, checkpoint=None, hooks=Hooks()):
     target = "class" if "labels" in method_class(name).needs else None
     settings = {"steps": 4, "batch_size": 24, "adapter": "linear", "dropout": 0.2, "refit": False, "seed": 3}
     aligner = Aligner(objective=name, target=target, device="cpu", **settings)
