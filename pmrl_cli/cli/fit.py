@@ -8,10 +8,11 @@ import shutil
 import signal
 import sys
 import time
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -19,6 +20,13 @@ from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.options import flattened, option, switch
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.train.settings import FitSettings
+
+if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
+
+    from pmrl_cli.cli.progress import FitProgress
+    from pmrl_cli.data.dataset import Dataset
 
 __all__ = ["command"]
 
@@ -68,23 +76,18 @@ def command(
 
     Example: pmrl fit features/*.h5 --test 0.2 -o runs/a
     """
-    began = time.monotonic()
+    began, started = time.monotonic(), time.time()
     import torch
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.cli.progress import FitProgress
-    from pmrl_cli.data.links import sentences_of
-    from pmrl_cli.data.repeats import with_hashes
     from pmrl_cli.files.artifacts.model import FORMAT
-    from pmrl_cli.files.artifacts.suspects import read_exclusions
-    from pmrl_cli.files.durable.atomic import check_replaceable, to_json
+    from pmrl_cli.files.durable.atomic import check_replaceable
     from pmrl_cli.files.durable.locks import held
-    from pmrl_cli.files.join.dataset import read_dataset
     from pmrl_cli.files.join.specs import check_not_input
     from pmrl_cli.fit.context import Hooks
     from pmrl_cli.process_group import process_group
     from pmrl_cli.train.loop import Interrupted
-    from pmrl_cli.train.run import needs_of
 
     compute.prepare(computing.threads)
     check_replaceable(output, kind=FORMAT, force=force)
@@ -94,36 +97,18 @@ def command(
     stop = _StopRequest()
     signal.signal(signal.SIGINT, stop)
     signal.signal(signal.SIGTERM, stop)
-    started = time.time()
     try:
         with (
             process_group(cuda=computing.device != "cpu" and torch.cuda.is_available()) as processes,
             ExitStack() as stack,
         ):
             aligner = Aligner(device=computing.device, **vars(settings))
-            leads = processes.rank == 0  # the others hold no file and say nothing
+            leads = processes.rank == 0  # the others hold no file and print nothing
             progress = stack.enter_context(FitProgress(quiet=quiet or not leads, verbose=verbose))
             if leads:
                 stack.enter_context(held(unfinished))
-            states = [path for path in sorted(unfinished.iterdir()) if path.is_dir()] if leads else []
-            if restart:
-                for path in states:
-                    shutil.rmtree(path)
-            elif states:
-                progress.note(f"continuing the run in {unfinished}")
-            # Of one modality, instances train where the objective takes them alone.
-            alone = "unpaired" in needs_of(settings)
-            dataset = with_hashes(read_dataset(paths, replace(reading, min_modalities=1) if alone else reading))
-            progress.dataset(dataset)
-            for sentence in sentences_of(dataset, match=settings.match, group=settings.group):
-                progress.note(f"note: {sentence}")
-            excluded = None
-            if exclude is not None:
-                excluded = read_exclusions(exclude, reading.id_column).mask(dataset)
-                instances = int(excluded.any(axis=1).sum())
-                progress.note(f"note: {int(excluded.sum()):,} vectors of {instances:,} instances are on {exclude}.")
-            if "split" in dataset.columns and settings.split_column is None:
-                progress.note("note: the side column 'split' is not followed; --split-column split would do so.")
+                _clear_or_continue(unfinished, progress, restart=restart)
+            dataset, excluded = _read(paths, reading, settings, exclude, progress)
 
             def stage(name: str) -> None:
                 stop.training = name == "training"
@@ -142,34 +127,83 @@ def command(
                 raise Interrupted
             if not leads:
                 return
-            run = {
-                "seconds": round(time.time() - started, 3),
-                "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
-                "host": platform.node(),
-                "python": platform.python_version(),
-                "torch": torch.__version__,
-                "threads": torch.get_num_threads(),
-                "cores": os.cpu_count(),
-                "processes": processes.size,
-                "command": sys.argv[1:],
-            }
+            run = _run_facts(started, processes.size)
             aligner.save(output, force=force, run=run, reading=reading.as_settings())
-            for path in [path for path in unfinished.iterdir() if path.is_dir()]:
-                shutil.rmtree(path, ignore_errors=True)  # the model is whole: what stays, the next fit takes away
+            for path in _states(unfinished):
+                shutil.rmtree(path, ignore_errors=True)  # the model is whole: the next fit removes what stays
     except Interrupted:
         progress.note(f"interrupted: state saved in {unfinished}; the same command continues")
         raise typer.Exit(128 + (stop.signal or signal.SIGINT)) from None
     for note in aligner.notes:
         progress.note(f"note: {note}")
     progress.result(aligner.texts, output)
-    if json:
-        import json as json_module
+    _print_result(aligner.texts, output, as_json=json)
 
-        typer.echo(
-            to_json(
-                {"schema": "pmrl.fit/1", "model": str(output), **json_module.loads(aligner.texts["metrics.json"])}
-            ),
-            nl=False,
-        )
-    else:
+
+def _states(unfinished: Path) -> list[Path]:
+    """Return the folders of the resumable state of an unfinished run."""
+    return [path for path in sorted(unfinished.iterdir()) if path.is_dir()]
+
+
+def _clear_or_continue(unfinished: Path, progress: FitProgress, *, restart: bool) -> None:
+    states = _states(unfinished)
+    if restart:
+        for path in states:
+            shutil.rmtree(path)
+    elif states:
+        progress.note(f"continuing the run in {unfinished}")
+
+
+def _read(
+    paths: list[str], reading: ReadOptions, settings: FitSettings, exclude: Path | None, progress: FitProgress
+) -> tuple[Dataset, npt.NDArray[np.bool_] | None]:
+    """Return the data set and which of its vectors are excluded, and print notes on both."""
+    from pmrl_cli.data.links import sentences_of
+    from pmrl_cli.data.repeats import with_hashes
+    from pmrl_cli.files.artifacts.suspects import read_exclusions
+    from pmrl_cli.files.join.dataset import read_dataset
+    from pmrl_cli.train.run import needs_of
+
+    # Of one modality, instances train where the objective takes them alone.
+    alone = "unpaired" in needs_of(settings)
+    dataset = with_hashes(read_dataset(paths, replace(reading, min_modalities=1) if alone else reading))
+    progress.dataset(dataset)
+    for sentence in sentences_of(dataset, match=settings.match, group=settings.group):
+        progress.note(f"note: {sentence}")
+    excluded = None
+    if exclude is not None:
+        excluded = read_exclusions(exclude, reading.id_column).mask(dataset)
+        instances = int(excluded.any(axis=1).sum())
+        progress.note(f"note: {int(excluded.sum()):,} vectors of {instances:,} instances are on {exclude}.")
+    if "split" in dataset.columns and settings.split_column is None:
+        progress.note("note: the side column 'split' is not followed; --split-column split would do so.")
+    return dataset, excluded
+
+
+def _run_facts(started: float, processes: int) -> dict[str, object]:
+    """Return times, host and versions, for ``run.json``."""
+    import torch
+
+    return {
+        "seconds": round(time.time() - started, 3),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime(started)),
+        "host": platform.node(),
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "threads": torch.get_num_threads(),
+        "cores": os.cpu_count(),
+        "processes": processes,
+        "command": sys.argv[1:],
+    }
+
+
+def _print_result(texts: Mapping[str, str], output: Path, *, as_json: bool) -> None:
+    if not as_json:
         typer.echo(str(output))
+        return
+    import json
+
+    from pmrl_cli.files.durable.atomic import to_json
+
+    metrics = json.loads(texts["metrics.json"])
+    typer.echo(to_json({"schema": "pmrl.fit/1", "model": str(output), **metrics}), nl=False)

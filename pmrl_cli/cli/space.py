@@ -22,6 +22,8 @@ from pmrl_cli.flags import flag
 from pmrl_cli.report.wording import ci_text, number_text
 
 if TYPE_CHECKING:
+    import numpy as np
+    import numpy.typing as npt
     from rich.console import Console
     from rich.table import Table
 
@@ -129,11 +131,7 @@ def read_space(
 
     Raises: UsageError for --split without --model; whatever reading and embedding raise.
     """
-    if asked.model is None and asked.split not in ("auto", "all"):
-        what = "--split without --model"
-        raise UsageError(
-            what, found=f"--split {asked.split}", expected="a model, which knows", next_step="Pass --model MODEL."
-        )
+    _check_split(asked)
     from pmrl_cli.data.columns import group_column, label_column
     from pmrl_cli.data.repeats import with_hashes
     from pmrl_cli.files.join.dataset import read_dataset
@@ -149,31 +147,40 @@ def read_space(
         for note in dataset.notes:
             typer.echo(f"note: {note}", err=True)
     compute.prepare(computing.threads)
-    instances = scope_of(dataset)
-    columns = dataset.dims
-    rows = leaks = None
+    columns, rows, instances, leaks = dataset.dims, None, scope_of(dataset), None
     if aligner is not None:
         dataset = with_hashes(dataset)
         rows, instances = aligner.rows(dataset, asked.split)
         leaks = aligner.leaks(dataset, rows)
     if share is not None:
-        from pmrl_cli.data.split import shard
-        from pmrl_cli.retrieval.batches import check_pairs
-
-        check_pairs(dataset)  # now, for the share may have no pair where the whole has
-        taken = shard(len(dataset) if rows is None else len(rows), *share)
-        dataset, rows = (dataset.part(taken), None) if rows is None else (dataset, rows[taken])
+        dataset, rows = _part_of(dataset, rows, share)
     if aligner is not None:
         dataset = aligner.embed_dataset(dataset, rows, max_memory=reading.max_memory, processes=processes)
-    return Space(
-        dataset,
-        instances,
-        label_column(dataset, asked.label),
-        group_column(dataset, asked.group),
-        asked.match,
-        columns,
-        leaks,
-    )
+    label, group = label_column(dataset, asked.label), group_column(dataset, asked.group)
+    return Space(dataset, instances, label, group, asked.match, columns, leaks)
+
+
+def _check_split(asked: SpaceOptions) -> None:
+    if asked.model is None and asked.split not in ("auto", "all"):
+        raise UsageError(
+            what="--split without --model",
+            found=f"--split {asked.split}",
+            expected="a model, which knows",
+            next_step="Pass --model MODEL.",
+        )
+
+
+def _part_of(
+    dataset: Dataset, rows: npt.NDArray[np.int64] | None, share: tuple[int, int]
+) -> tuple[Dataset, npt.NDArray[np.int64] | None]:
+    """Return a data set and its rows that are one shard of these rows (None for all)."""
+    from pmrl_cli.data.split import shard
+    from pmrl_cli.retrieval.batches import check_pairs
+
+    check_pairs(dataset)  # now, for the shard may have no pair where the whole has
+    if rows is None:
+        return dataset.part(shard(len(dataset), *share)), None
+    return dataset, rows[shard(len(rows), *share)]
 
 
 def is_model(paths: Sequence[str]) -> bool:
