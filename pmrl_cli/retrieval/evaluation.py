@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from pmrl_cli.data.columns import codes_of, group_column, label_column
 from pmrl_cli.data.dataset import Dataset
@@ -16,11 +17,13 @@ from pmrl_cli.data.repeats import repeats_of, with_hashes
 from pmrl_cli.fusion import check_fusion
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.retrieval.batches import check_one_space, read_batch
-from pmrl_cli.retrieval.intervals import Array, Sample, interval, resample
-from pmrl_cli.retrieval.labels import label_precision
+from pmrl_cli.retrieval.intervals import Measured, Sample, Units
+from pmrl_cli.retrieval.labelled import numbers_by_class, probe_accuracy, zero_shot_accuracy
+from pmrl_cli.retrieval.labels import LABEL_METRIC, LabelPrecision, label_precision
 from pmrl_cli.retrieval.metrics import METRICS, chance, metric, tie_spread
-from pmrl_cli.retrieval.ranks import OTHERS, rank_dataset
+from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_dataset
 from pmrl_cli.retrieval.relevance import Relevance
+from pmrl_cli.retrieval.zero_shot import classes_of
 
 __all__ = [
     "LABEL_GALLERY",
@@ -37,29 +40,10 @@ LABEL_QUERIES = 2000
 """Queries of label retrieval per data set: each needs its whole ranking sorted."""
 
 LABEL_GALLERY = 20_000
-"""Candidates of label retrieval: they are held in memory."""
-
-
-LABEL_METRIC = "label_mAP"
+"""Candidates of label retrieval, and instances of the linear probe: they are held in memory."""
 
 SEVERAL = ("mAP", "R-precision")
 """Metrics that say more than the others only where a query may have several right answers."""
-
-DRAWS = 1000
-"""Bootstrap resamples behind every interval."""
-
-
-class Measured(NamedTuple):
-    """A metric: its value, what a random order gives, and its bootstrap draws."""
-
-    value: float
-    chance: float
-    draws: Array
-
-    def as_dict(self) -> dict[str, Any]:
-        """Return value, chance and 95 % interval; the interval is None where there are too few draws."""
-        ci = interval(self.draws)
-        return {"value": self.value, "chance": self.chance, "ci": None if ci is None else list(ci)}
 
 
 @dataclass(frozen=True)
@@ -74,6 +58,9 @@ class Evaluation:
         fused: the same over the ``others->b`` directions; None for two modalities.
         facts: instances, modalities, dim, queries, repeated vectors, fusion, columns, seed and bootstrap draws.
         scope: a sentence on which instances these are.
+        by_class: R@1, MRR and label_mAP of each class of the label; None without labels.
+        probe: accuracy of a linear classifier of the label, of each modality and fused; None without labels.
+        zero_shot: accuracy of taking the nearest class; None where none were given.
         leaks: what they share with those that trained the model that embedded them; None without a model.
     """
 
@@ -82,6 +69,9 @@ class Evaluation:
     fused: Mapping[str, Any] | None
     facts: Mapping[str, Any]
     scope: str
+    by_class: Mapping[str, Any] | None = None
+    probe: Mapping[str, Any] | None = None
+    zero_shot: Mapping[str, Any] | None = None
     leaks: Leaks | None = None
 
     def as_dict(self) -> dict[str, Any]:
@@ -95,12 +85,16 @@ class Evaluation:
             "directions": {name: dict(found) for name, found in self.directions.items()},
             "pairwise": self.pairwise,
             "fused": self.fused,
+            "by_class": self.by_class,
+            "probe": self.probe,
+            "zero_shot": self.zero_shot,
         }
 
 
 def evaluate(
     dataset: Dataset,
     *,
+    classes: Dataset | None = None,
     fusion: str = "leading",
     label: str | None = None,
     group: str | None = None,
@@ -115,75 +109,51 @@ def evaluate(
 
     Args:
         dataset: modalities of one dim; vectors of any length (they are compared by cosine).
+        classes: one modality, whose ids are values of the label: adds zero-shot classification. No instance then
+            needs two modalities.
         fusion: how the other modalities ask for one: ``leading``, with their leading direction, or ``weighted``, with
             the consensus that each candidate weights (see ``pmrl_cli.fusion``).
-        label: side column of labels: adds the mean average precision of finding the query's label (None: ``label``,
-            where there is one).
+        label: side column of labels: adds the mean average precision of finding the query's label, numbers of each
+            class and a linear probe (None: ``label``, where there is one).
         group: side column of groups that are drawn together for the intervals (None: ``group``, where there is one).
         match: side column; instances of one value show the same thing: each is a right answer for the others.
-        seed: of the choice of queries and of the bootstrap.
+        seed: of the choice of queries, of the bootstrap and of the folds of the probe.
         max_queries: above this many instances, that many chosen by the hash of their ids ask; the gallery is full.
         processes: the processes that ask a share of the queries each, of a data set that all of them have.
 
-    Raises: DataError if the modalities do not share a space or no instance has two; UsageError for an unknown
-        fusion or column.
+    Raises: DataError if the modalities do not share a space, no instance has two or no label is a class; UsageError
+        for an unknown fusion or column.
     """
     check_fusion(fusion)
-    check_one_space(dataset)
+    if classes is None:
+        check_one_space(dataset)
     dataset = with_hashes(dataset)
     label, group = label_column(dataset, label), group_column(dataset, group)
+    of_class = None if classes is None else classes_of(dataset, label, classes)
     rows = np.flatnonzero(dataset.present.sum(1) >= 2)
     queries = dataset.smallest_by_hash(rows, max_queries, seed)
-    ranked = rank_dataset(
-        dataset, queries, relevance=Relevance.of(dataset, match), fusion=fusion, processes=processes
-    )
-
-    codes = links_of(dataset, match=match, group=group).dependent
-    numbers, positions = np.unique(codes[queries], return_inverse=True)
-    groups = np.full(len(dataset), -1)
-    groups[queries] = positions
-    draws = DRAWS if len(numbers) > 1 else 0
-    several = any(ranks.answers is not None for ranks in ranked.values())
-    means = METRICS if several else [name for name in METRICS if name not in SEVERAL]
-    samples = {
-        name: Sample(
-            groups[ranks.rows],
-            {one: metric(one, ranks) for one in means},
-            {"median_rank": metric("median_rank", ranks)},
-        )
-        for name, ranks in ranked.items()
-    }
-    resampled = resample(samples, len(numbers), draws=draws, seed=seed)
-    directions: dict[str, dict[str, Measured]] = {
-        name: {
-            one: Measured(value, chance(one, ranked[name]), resampled[name, one])
-            for one, value in sample.values().items()
-        }
-        for name, sample in samples.items()
-    }
-    if label is not None:
-        gallery = dataset.smallest_by_hash(queries, LABEL_GALLERY, seed)
-        asking = np.isin(gallery, dataset.smallest_by_hash(queries, LABEL_QUERIES, seed))
-        labels = codes_of(dataset, label)
-        found = label_precision(read_batch(dataset, gallery), dataset.names, labels, asking)
-        samples = {name: Sample(groups[one.rows], {LABEL_METRIC: one.precision}) for name, one in found.items()}
-        resampled = resample(samples, len(numbers), draws=draws, seed=seed)
-        for name, one in found.items():
-            draws_of = resampled[name, LABEL_METRIC]
-            directions[name][LABEL_METRIC] = Measured(float(one.precision.mean()), float(one.chance.mean()), draws_of)
+    relevance = Relevance.of(dataset, match)
+    ranked = {}
+    if len(queries):
+        ranked = rank_dataset(dataset, queries, relevance=relevance, fusion=fusion, processes=processes)
+    dependent = links_of(dataset, match=match, group=group).dependent
+    units = Units.of(dependent, queries, seed)
+    directions = _measured(ranked, units)
     fused = [name for name in ranked if name.startswith(f"{OTHERS}->")]
+    by_class = probe = zero_shot = None
+    if label is not None:
+        found = _label_precision(dataset, label, queries, seed)
+        for name, measured in _label_metric(found, units).items():
+            directions[name][LABEL_METRIC] = measured
+        pairs = {name: ranks for name, ranks in ranked.items() if name not in fused}
+        by_class = numbers_by_class(dataset, label, pairs, found, units)
+        probed = dataset.smallest_by_hash(np.arange(len(dataset)), LABEL_GALLERY, seed)
+        probe = probe_accuracy(dataset, label, probed, dependent, fusion=fusion, seed=seed)
+    if classes is not None and of_class is not None:
+        zero_shot = zero_shot_accuracy(dataset, classes, of_class, dependent, fusion=fusion, seed=seed)
     repeats = repeats_of(dataset)
     return Evaluation(
-        directions={
-            name: {
-                "gallery": ranks.gallery,
-                "queries": len(ranks.rows),
-                "right_answers": 1.0 if ranks.answers is None else float(ranks.answers.right.mean()),
-                "tie_spread": tie_spread(ranks),
-                "metrics": {one: measured.as_dict() for one, measured in directions[name].items()},
-            }
-            for name, ranks in ranked.items()
-        },
+        directions={name: _described(ranks, directions[name]) for name, ranks in ranked.items()},
         pairwise=_as_dicts(mean_over([directions[name] for name in ranked if name not in fused])),
         fused=_as_dicts(mean_over([directions[name] for name in fused])),
         facts={
@@ -199,12 +169,64 @@ def evaluate(
             "label_queries": min(LABEL_QUERIES, len(queries)) if label else 0,
             "group": group,
             "match": match,
-            "groups": len(numbers),
+            "groups": units.number,
             "seed": seed,
-            "bootstrap": draws,
+            "bootstrap": units.draws,
         },
         scope=scope_of(dataset),
+        by_class=by_class,
+        probe=probe,
+        zero_shot=zero_shot,
     )
+
+
+def _measured(ranked: Mapping[str, Ranks], units: Units) -> dict[str, dict[str, Measured]]:
+    """Return the metrics of every direction, ``mAP`` and ``R-precision`` where a query has several right answers."""
+    several = any(ranks.answers is not None for ranks in ranked.values())
+    means = METRICS if several else [name for name in METRICS if name not in SEVERAL]
+    samples = {
+        name: Sample(
+            units.groups[ranks.rows],
+            {one: metric(one, ranks) for one in means},
+            {"median_rank": metric("median_rank", ranks)},
+        )
+        for name, ranks in ranked.items()
+    }
+    resampled = units.resample(samples)
+    return {
+        name: {
+            one: Measured(value, chance(one, ranked[name]), resampled[name, one])
+            for one, value in sample.values().items()
+        }
+        for name, sample in samples.items()
+    }
+
+
+def _described(ranks: Ranks, metrics: Mapping[str, Measured]) -> dict[str, Any]:
+    return {
+        "gallery": ranks.gallery,
+        "queries": len(ranks.rows),
+        "right_answers": 1.0 if ranks.answers is None else float(ranks.answers.right.mean()),
+        "tie_spread": tie_spread(ranks),
+        "metrics": {one: measured.as_dict() for one, measured in metrics.items()},
+    }
+
+
+def _label_precision(
+    dataset: Dataset, label: str, queries: npt.NDArray[np.int64], seed: int
+) -> dict[str, LabelPrecision]:
+    gallery = dataset.smallest_by_hash(queries, LABEL_GALLERY, seed)
+    asking = np.isin(gallery, dataset.smallest_by_hash(queries, LABEL_QUERIES, seed))
+    return label_precision(read_batch(dataset, gallery), dataset.names, codes_of(dataset, label), asking)
+
+
+def _label_metric(found: Mapping[str, LabelPrecision], units: Units) -> dict[str, Measured]:
+    samples = {name: Sample(units.groups[one.rows], {LABEL_METRIC: one.precision}) for name, one in found.items()}
+    resampled = units.resample(samples)
+    return {
+        name: Measured(float(one.precision.mean()), float(one.chance.mean()), resampled[name, LABEL_METRIC])
+        for name, one in found.items()
+    }
 
 
 def scope_of(dataset: Dataset) -> str:
@@ -218,12 +240,8 @@ def _as_dicts(measured: Mapping[str, Measured] | None) -> dict[str, Any] | None:
 
 def mean_over(directions: Sequence[Mapping[str, Measured]]) -> dict[str, Measured] | None:
     """Return the mean over directions of each metric (over those that have it), None without a direction."""
-    means = {}
-    for name in dict.fromkeys(name for direction in directions for name in direction):
-        parts = [direction[name] for direction in directions if name in direction]
-        means[name] = Measured(
-            float(np.mean([part.value for part in parts])),
-            float(np.mean([part.chance for part in parts])),
-            np.mean([part.draws for part in parts], axis=0),
-        )
+    names = dict.fromkeys(name for direction in directions for name in direction)
+    means = {
+        name: Measured.mean([direction[name] for direction in directions if name in direction]) for name in names
+    }
     return means or None

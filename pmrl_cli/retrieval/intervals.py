@@ -7,17 +7,42 @@ The gallery is not resampled: a copy of the partner in the gallery would be a ti
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
-__all__ = ["Array", "Sample", "interval", "resample", "weighted_median"]
+__all__ = ["Array", "Measured", "Sample", "Units", "interval", "resample", "weighted_median", "weights_of"]
 
 Array = npt.NDArray[np.float64]
 
+DRAWS = 1000
+"""Bootstrap resamples behind every interval."""
+
 _DRAWS_AT_ONCE = 64
+
+
+class Measured(NamedTuple):
+    """A metric: its value, what a random order gives, and its bootstrap draws."""
+
+    value: float
+    chance: float
+    draws: Array
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return value, chance and 95 % interval; the interval is None where there are too few draws."""
+        ci = interval(self.draws)
+        return {"value": self.value, "chance": self.chance, "ci": None if ci is None else list(ci)}
+
+    @classmethod
+    def mean(cls, parts: Sequence[Measured]) -> Measured:
+        """Return the mean of a metric over directions (at least one)."""
+        return cls(
+            float(np.mean([part.value for part in parts])),
+            float(np.mean([part.chance for part in parts])),
+            np.mean([part.draws for part in parts], axis=0),
+        )
 
 
 class Sample(NamedTuple):
@@ -39,6 +64,34 @@ class Sample(NamedTuple):
             **{metric: float(values.mean()) for metric, values in self.means.items()},
             **{metric: float(np.median(values)) for metric, values in self.medians.items()},
         }
+
+
+class Units(NamedTuple):
+    """What the bootstrap draws: instances that are not independent are drawn together.
+
+    Args:
+        groups: (n,) number of the group of each instance that is measured, from 0 on; -1 for others.
+        number: groups.
+        draws: resamples; 0 where there is but one group.
+        seed: of the draws.
+    """
+
+    groups: npt.NDArray[np.int64]
+    number: int
+    draws: int
+    seed: int
+
+    @classmethod
+    def of(cls, dependent: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], seed: int) -> Units:
+        """Return the groups of some rows of n instances, of which those of equal (n,) ``dependent`` are one."""
+        numbers, positions = np.unique(dependent[rows], return_inverse=True)
+        groups = np.full(len(dependent), -1)
+        groups[rows] = positions
+        return cls(groups, len(numbers), DRAWS if len(numbers) > 1 else 0, seed)
+
+    def resample(self, samples: Mapping[str, Sample]) -> dict[tuple[str, str], Array]:
+        """Return the draws of every metric of every sample."""
+        return resample(samples, self.number, draws=self.draws, seed=self.seed)
 
 
 def resample(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: int) -> dict[tuple[str, str], Array]:
@@ -64,7 +117,7 @@ def resample(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: in
         for metric, values in sample.medians.items()
     }
     found: dict[tuple[str, str], list[Array]] = {key: [] for key in [*sums, *order]}
-    for weights in _weights(groups, draws, seed):
+    for weights in weights_of(groups, draws, seed):
         for (name, metric), total in sums.items():
             count = weights @ counts[name]
             mean = np.divide(weights @ total, count, out=np.full(len(count), np.nan), where=count > 0)
@@ -76,7 +129,8 @@ def resample(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: in
     return {key: np.concatenate([np.empty(0), *parts]) for key, parts in found.items()}
 
 
-def _weights(groups: int, draws: int, seed: int) -> Iterator[Array]:
+def weights_of(groups: int, draws: int, seed: int) -> Iterator[Array]:
+    """Yield how often each group is drawn, some draws at a time: (b, groups), of as many groups as there are."""
     generator = np.random.default_rng(seed)
     for start in range(0, draws, _DRAWS_AT_ONCE):
         size = min(_DRAWS_AT_ONCE, draws - start)

@@ -10,9 +10,11 @@ import numpy.typing as npt
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.precision import chance_average_precision
 
-__all__ = ["LabelPrecision", "average_precision", "label_precision"]
+__all__ = ["LABEL_METRIC", "LabelPrecision", "average_precision", "label_precision"]
 
 Array = npt.NDArray[np.float64]
+
+LABEL_METRIC = "label_mAP"
 
 _GRID = 2**19
 """Scores are compared on a grid of 2^-19 (1.9e-6), coarser than float32 rounding, so that copies tie."""

@@ -41,13 +41,6 @@ class Neighbours(NamedTuple):
     closest: Tensor
 
 
-class _Best(NamedTuple):
-    """The best so far: rows and scores as in ``Neighbours``, as many as there were."""
-
-    rows: Tensor
-    scores: Tensor
-
-
 class Found(NamedTuple):
     """What was found for some queries.
 
@@ -93,6 +86,7 @@ def search(
     penalty = None
     if csls:
         penalty = hubness_penalty((vectors for _, vectors in searched.held()), asking.blocks)
+    count = min(count, len(searched.rows))
     for rows, vectors in asking.held():
         found = nearest(vectors, searched.blocks(), count, penalty=penalty)
         ranked, closest = (searched.rows[found_rows.numpy()] for found_rows in (found.rows, found.closest))
@@ -163,68 +157,73 @@ def nearest(queries: Tensor, gallery: Iterable[Tensor], count: int, *, penalty: 
 
     Returns: at most k of each query, in one size for all.
     """
-    best, closest = _none(queries), _none(queries)
+    best = _Best(queries, count)
+    closest = best if penalty is None else _Best(queries, 1)
     start = 0
     for block in gallery:
         for low in range(0, len(block), _CANDIDATES):
             candidates = block[low : low + _CANDIDATES]
-            pieces, firsts = [], []
-            for first in range(0, max(1, len(queries)), _QUERIES):
+            stop = start + len(candidates)
+            for first in range(0, len(queries), _QUERIES):
                 piece = slice(first, first + _QUERIES)
                 scores = queries[piece] @ candidates.mT
                 if penalty is not None:
-                    firsts.append(_merged(_Best(closest.rows[piece], closest.scores[piece]), scores, start, 1))
-                    scores = 2 * scores - penalty[start : start + len(candidates)]
-                pieces.append(_merged(_Best(best.rows[piece], best.scores[piece]), scores, start, count))
-            best = _joined(pieces)
-            closest = _joined(firsts) if firsts else _Best(best.rows[:, :1], best.scores[:, :1])
-            start += len(candidates)
-    return Neighbours(*best, closest.rows[:, 0] if start else torch.full((len(queries),), -1))
+                    closest.merge(piece, scores, start)
+                    scores = 2 * scores - penalty[start:stop]
+                best.merge(piece, scores, start)
+            start = stop
+    size = min(count, start)
+    return Neighbours(best.rows[:, :size], best.scores[:, :size], closest.rows[:, 0])
 
 
-def _none(queries: Tensor) -> _Best:
-    rows = torch.empty((len(queries), 0), dtype=torch.int64, device=queries.device)
-    return _Best(rows, queries.new_empty((len(queries), 0)))
+class _Best:
+    """The best so far: rows, -1 where there were too few, and scores, descending, in memory that stays.
 
-
-def _joined(pieces: list[_Best]) -> _Best:
-    return _Best(*(torch.cat(parts) for parts in zip(*pieces, strict=True)))
-
-
-def _merged(best: _Best, scores: Tensor, start: int, count: int) -> _Best:
-    """Return the best of those so far and of one block, whose rows begin at ``start``.
-
-    Rows of the block come after all rows before it, so a stable sort keeps equal scores in the order of their rows.
+    Small tensors made anew between the large ones of every block would lie between those when they are freed, in
+    pieces that nothing else fits.
     """
-    if best.rows.shape[1] < count:
-        rows = torch.arange(start, start + scores.shape[1], device=scores.device).expand_as(scores)
-        return _sorted(torch.cat([best.rows, rows], 1), torch.cat([best.scores, scores], 1), count)
-    better = scores > best.scores[:, -1:]
-    counts = better.sum(1)
-    changed = counts.nonzero()[:, 0]
-    if len(changed) == 0:
-        return best
-    queries, columns = better.nonzero(as_tuple=True)
-    # What is better, one query a line, the lines filled with what never wins.
-    place = torch.arange(len(queries), device=scores.device) - (counts.cumsum(0) - counts)[queries]
-    line = torch.searchsorted(changed, queries)
-    shape = len(changed), int(counts.max())
-    new_scores = scores.new_full(shape, -torch.inf)
-    new_scores[line, place] = scores[queries, columns]
-    new_rows = torch.full(shape, -1, device=scores.device)
-    new_rows[line, place] = start + columns
-    merged = _sorted(
-        torch.cat([best.rows[changed], new_rows], 1), torch.cat([best.scores[changed], new_scores], 1), count
-    )
-    rows, kept = best.rows.clone(), best.scores.clone()
-    rows[changed], kept[changed] = merged
-    return _Best(rows, kept)
 
+    def __init__(self, queries: Tensor, count: int) -> None:
+        shape = len(queries), count
+        self.rows = torch.full(shape, -1, device=queries.device)
+        self.scores = queries.new_full(shape, -torch.inf)
 
-def _sorted(rows: Tensor, scores: Tensor, count: int) -> _Best:
-    scores, order = scores.sort(dim=1, descending=True, stable=True)
-    # Copies: a view of what is kept would hold all of what was sorted.
-    return _Best(rows.gather(1, order[:, :count]), scores[:, :count].clone())
+    def merge(self, piece: slice, scores: Tensor, start: int) -> None:
+        """Take in the scores of one block for some queries; the rows of the block begin at ``start``.
+
+        Rows of the block come after all rows before it, so a stable sort keeps equal scores in the order of their
+        rows.
+        """
+        rows, best = self.rows[piece], self.scores[piece]
+        seen = min(start, best.shape[1])
+        if seen < best.shape[1]:
+            new = torch.arange(start, start + scores.shape[1], device=scores.device).expand_as(scores)
+            together = torch.cat([rows[:, :seen], new], 1), torch.cat([best[:, :seen], scores], 1)
+            self._keep(torch.arange(piece.start, piece.start + len(scores), device=scores.device), together)
+            return
+        better = scores > best[:, -1:]
+        counts = better.sum(1)
+        changed = counts.nonzero()[:, 0]
+        if len(changed) == 0:
+            return
+        queries, columns = better.nonzero(as_tuple=True)
+        # What is better, one query a line, the lines filled with what never wins.
+        place = torch.arange(len(queries), device=scores.device) - (counts.cumsum(0) - counts)[queries]
+        line = torch.searchsorted(changed, queries)
+        shape = len(changed), int(counts.max())
+        new_scores = scores.new_full(shape, -torch.inf)
+        new_scores[line, place] = scores[queries, columns]
+        new_rows = torch.full(shape, -1, device=scores.device)
+        new_rows[line, place] = start + columns
+        together = torch.cat([rows[changed], new_rows], 1), torch.cat([best[changed], new_scores], 1)
+        self._keep(changed + piece.start, together)
+
+    def _keep(self, queries: Tensor, together: tuple[Tensor, Tensor]) -> None:
+        rows, scores = together
+        scores, order = scores.sort(dim=1, descending=True, stable=True)
+        size = min(self.rows.shape[1], scores.shape[1])
+        self.rows[queries, :size] = rows.gather(1, order[:, :size])
+        self.scores[queries, :size] = scores[:, :size]
 
 
 def hubness_penalty(gallery: Iterable[Tensor], queries: Callable[[], Iterable[Tensor]]) -> Tensor:
