@@ -288,6 +288,7 @@ class Aligner:
         ids: Sequence[str] | None = None,
         *,
         columns: Mapping[str, Sequence[object]] | None = None,
+        classes: Arrays | Dataset | None = None,
         split: str = "auto",
         **options: Any,  # noqa: ANN401 - those of retrieval.evaluate
     ) -> Evaluation:
@@ -297,8 +298,10 @@ class Aligner:
             features: some of the model's modalities, as for ``fit``.
             ids: as for ``fit``: they say which instances it saw.
             columns: side columns by name.
+            classes: one modality whose ids are values of the label, as a data set or as a frame with the classes as
+                its index: adds zero-shot accuracy.
             split: which instances are judged, as for ``rows``; the ``scope`` of the result says which.
-            **options: those of ``pmrl_cli.retrieval.evaluate``.
+            **options: the others of ``pmrl_cli.retrieval.evaluate``.
 
         Raises: DataError if the part asked for is empty, or has no instance with two modalities; UsageError for an
             unknown word or column.
@@ -308,7 +311,9 @@ class Aligner:
         dataset = with_hashes(_dataset(features, ids, columns))
         rows, scope = self.rows(dataset, split)
         leaks = self.leaks(dataset, rows)
-        return replace(evaluate(self.embed_dataset(dataset, rows), **options), scope=scope, leaks=leaks)
+        of_classes = None if classes is None else self.embed_dataset(_dataset(classes))
+        found = evaluate(self.embed_dataset(dataset, rows), classes=of_classes, **options)
+        return replace(found, scope=scope, leaks=leaks)
 
     def diagnose(
         self,

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from pmrl_cli.cli import compute, options, space
+from pmrl_cli.cli.label_tables import accuracies, weakest_classes
 from pmrl_cli.cli.options import flattened, option
 from pmrl_cli.data.read_options import ReadOptions
 
@@ -39,6 +40,14 @@ def command(
     queries: Annotated[
         int, option("--queries", min=1, help="At most this many instances ask; all are in the gallery.")
     ] = 20_000,
+    classes: Annotated[
+        str | None,
+        option(
+            "--classes",
+            metavar="NAME",
+            help="Modality whose ids are classes: adds zero-shot accuracy of the --label; all its rows count.",
+        ),
+    ] = None,
     fusion: options.FusionOption = "leading",
     fail_under: space.FailUnder = None,
     reading: ReadOptions,
@@ -57,6 +66,9 @@ def command(
     counts. With --match, so are those of every instance of the same value. Every number stands beside its chance
     value (a random order) and a 95 % bootstrap interval over what is independent.
 
+    With --label, also the weakest classes and what a linear probe of the vectors knows of the label; with --classes,
+    how often the nearest class is the right one.
+
     Example: pmrl evaluate features/*.h5 --model runs/a --fail-under R@1=0.5
     """
     gates = space.parse_gates(fail_under)
@@ -65,10 +77,17 @@ def command(
 
     with process_group() as processes:
         found = space.read_space(
-            options.expand_files(files, null=null), reading, asked, computing, quiet=quiet, processes=processes
+            options.expand_files(files, null=null),
+            reading,
+            asked,
+            computing,
+            quiet=quiet,
+            processes=processes,
+            classes=classes,
         )
         evaluation = evaluate(
             found.dataset,
+            classes=found.classes,
             fusion=fusion,
             label=found.label,
             group=found.group,
@@ -84,12 +103,12 @@ def command(
     if json:
         space.print_json(result)
     else:
-        _show(result)
+        _show(result, labels=asked.label is not None)
     space.leave(unmet)
 
 
-def _show(result: Mapping[str, Any]) -> None:
-    """Print the screen."""
+def _show(result: Mapping[str, Any], *, labels: bool) -> None:
+    """Print the screen, with what there is of labels if one was asked for."""
     console = space.screen()
     console.print(f"pmrl evaluate   {len(result['modalities'])} modalities · {result['dim']} dims", style="bold")
     console.print(result["scope"])
@@ -101,10 +120,13 @@ def _show(result: Mapping[str, Any]) -> None:
         console.print(f"{result['queries']:,} of them, chosen by hash, ask; all are in the gallery")
     if result["fused"] is not None and result["fusion"] == "weighted":
         console.print("others: the mean that each candidate weights by its cosine with them")
-    console.print()
-    console.print(_means(result))
-    console.print()
-    console.print(_directions(result))
+    tables = [_means(result), _directions(result)] if result["pairwise"] is not None else []
+    tables.append(accuracies(result, probe=labels))
+    tables.append(weakest_classes(result["by_class"]) if labels else None)
+    for table in tables:
+        if table is not None:
+            console.print()
+            console.print(table)
     console.print(f"95% CI: {result['bootstrap']:,} bootstrap draws of {_unit(result)}, gallery fixed")
 
 
@@ -120,10 +142,10 @@ def _means(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, wh
     table = space.grid("mean over directions", "value", "chance", "95% CI", first=24)
     for metric, name in METRICS.items():
         if metric in result["pairwise"]:
-            table.add_row(name, *_cells(result["pairwise"][metric]))
+            table.add_row(name, *space.cells(result["pairwise"][metric]))
     for metric in ("R@1", "MRR"):
         if result["fused"] is not None:
-            table.add_row(f"{metric}, others for one", *_cells(result["fused"][metric]))
+            table.add_row(f"{metric}, others for one", *space.cells(result["fused"][metric]))
     return table
 
 
@@ -137,9 +159,5 @@ def _directions(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich tabl
     table = space.grid(title, "R@1", "chance", "95% CI", "MRR", "chance", "95% CI", first=22)
     for name in names:
         metrics = directions[name]["metrics"]
-        table.add_row(name, *_cells(metrics["R@1"]), *_cells(metrics["MRR"]))
+        table.add_row(name, *space.cells(metrics["R@1"]), *space.cells(metrics["MRR"]))
     return table
-
-
-def _cells(number: Mapping[str, Any]) -> list[str]:
-    return [space.number_text(number["value"]), space.number_text(number["chance"]), space.ci_text(number["ci"])]

@@ -6,7 +6,7 @@ import json
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
@@ -39,6 +39,7 @@ __all__ = [
     "Gate",
     "Space",
     "SpaceOptions",
+    "cells",
     "ci_text",
     "count_text",
     "grid",
@@ -101,6 +102,7 @@ class Space(NamedTuple):
         match: side column of instances that show the same thing, if any.
         columns: of each modality in its files.
         leaks: what they share with the instances that trained the model; None without a model.
+        classes: what a modality of classes holds, in the same space; None where none is one.
     """
 
     dataset: Dataset
@@ -110,6 +112,7 @@ class Space(NamedTuple):
     match: str | None
     columns: tuple[int, ...]
     leaks: Leaks | None
+    classes: Dataset | None = None
 
 
 def read_space(
@@ -121,13 +124,15 @@ def read_space(
     quiet: bool,
     processes: ProcessGroup,
     share: tuple[int, int] | None = None,
+    classes: str | None = None,
 ) -> Space:
     """Read the files and, with a model, embed the instances it is to be judged on.
 
     A share (its number from 0 on, and how many there are) takes only its rows of these instances; of a store no
     others are read.
 
-    Of several processes each embeds a share of the instances and gets all.
+    Of several processes each embeds a share of the instances and gets all. Instances of a modality of ``classes`` are
+    no instances: of them all are taken.
 
     Raises: UsageError for --split without --model; whatever reading and embedding raise.
     """
@@ -142,11 +147,16 @@ def read_space(
         from pmrl_cli.aligner import Aligner
 
         aligner = Aligner.load(asked.model, device=computing.device)
-    dataset = read_dataset(files, reading)
+    dataset = read_dataset(files, reading if classes is None else replace(reading, min_modalities=1))
     if not quiet and processes.rank == 0:
         for note in dataset.notes:
             typer.echo(f"note: {note}", err=True)
     compute.prepare(computing.threads)
+    of_classes = None
+    if classes is not None:
+        from pmrl_cli.retrieval.zero_shot import split_off_classes
+
+        dataset, of_classes = split_off_classes(dataset, classes)
     columns, rows, instances, leaks = dataset.dims, None, scope_of(dataset), None
     if aligner is not None:
         dataset = with_hashes(dataset)
@@ -156,8 +166,9 @@ def read_space(
         dataset, rows = _part_of(dataset, rows, share)
     if aligner is not None:
         dataset = aligner.embed_dataset(dataset, rows, max_memory=reading.max_memory, processes=processes)
+        of_classes = None if of_classes is None else aligner.embed_dataset(of_classes)
     label, group = label_column(dataset, asked.label), group_column(dataset, asked.group)
-    return Space(dataset, instances, label, group, asked.match, columns, leaks)
+    return Space(dataset, instances, label, group, asked.match, columns, leaks, of_classes)
 
 
 def _check_split(asked: SpaceOptions) -> None:
@@ -279,6 +290,11 @@ def leave(sentences: Sequence[str]) -> None:
 def count_text(count: int, noun: str) -> str:
     """Return a count with its noun in the right number."""
     return f"{count:,} {noun}{'' if count == 1 else 's'}"
+
+
+def cells(number: Mapping[str, Any]) -> list[str]:
+    """Return value, chance and interval of a number as a table shows them."""
+    return [number_text(number["value"]), number_text(number["chance"]), ci_text(number["ci"])]
 
 
 def screen() -> Console:

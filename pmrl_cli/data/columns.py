@@ -5,11 +5,12 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import UsageError
 
-__all__ = ["GROUP", "codes_of", "column_of", "group_column", "label_column"]
+__all__ = ["GROUP", "codes_of", "column_of", "group_column", "label_column", "places_among"]
 
 GROUP, LABEL = "group", "label"
 """Side columns of these names are those of groups and of labels, unless others are named."""
@@ -39,6 +40,19 @@ def codes_of(dataset: Dataset, name: str) -> npt.NDArray[np.int64]:
     encoded = column_of(dataset, name).dictionary_encode()
     codes: npt.NDArray[np.int64] = encoded.indices.fill_null(-1).to_numpy(zero_copy_only=False).astype(np.int64)
     return codes
+
+
+def places_among(dataset: Dataset, name: str, ids: pa.LargeStringArray) -> npt.NDArray[np.int64]:
+    """Return (n,) the place of each value of a side column, as text, among unique ids; -1 where it is none of them.
+
+    Raises: UsageError if there is no such column.
+    """
+    column = column_of(dataset, name)
+    if pa.types.is_dictionary(column.type):
+        column = column.dictionary_decode()
+    found = pc.index_in(column.cast(pa.large_string()), ids).fill_null(-1)
+    places: npt.NDArray[np.int64] = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    return places
 
 
 def group_column(dataset: Dataset, asked: str | None) -> str | None:

@@ -6,11 +6,9 @@ from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
-import pyarrow as pa
-import pyarrow.compute as pc
 import torch
 
-from pmrl_cli.data.columns import column_of
+from pmrl_cli.data.columns import column_of, places_among
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.fusion import fuse
@@ -81,13 +79,9 @@ def classes_of(dataset: Dataset, label: str | None, classes: Dataset) -> npt.NDA
             expected=f"one modality of {dataset.dims[0]}",
             next_step="Pass --model MODEL, or classes of the same encoder.",
         )
-    column = column_of(dataset, label)
-    if pa.types.is_dictionary(column.type):
-        column = column.dictionary_decode()
-    found = pc.index_in(column.cast(pa.large_string()), classes.ids).fill_null(-1)
-    codes: npt.NDArray[np.int64] = found.to_numpy(zero_copy_only=False).astype(np.int64)
+    codes = places_among(dataset, label, classes.ids)
     if not (codes >= 0).any():
-        labels = column.drop_null().unique()[:3].to_pylist()
+        labels = column_of(dataset, label).drop_null().unique()[:3].to_pylist()
         raise DataError(
             what=f"no label is the id of a class of {classes.names[0]}",
             found=f"labels {', '.join(map(str, labels)) or 'none'}; ids {', '.join(classes.ids[:3].to_pylist())}",

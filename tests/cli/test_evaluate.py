@@ -161,3 +161,43 @@ def test_notes_of_reading_go_to_standard_error_unless_quiet(run):
 
 def test_fewer_queries_are_said_on_the_screen(run):
     assert "30 of them, chosen by hash, ask" in run("evaluate", simulate(100, 2, 4), "--queries", "30")[1]
+
+
+def test_a_label_that_is_asked_for_adds_the_probe_and_the_weakest_classes(run):
+    data = simulate(240, 3, 8, classes=12)
+    assert "linear probe" not in run("evaluate", data)[1]
+    _, out, _ = run("evaluate", data, "--label", "label")
+    lines = out.splitlines()
+    assert max(map(len, lines)) <= 80
+    result = json.loads(run("evaluate", data, "--label", "label", "--json")[1])
+    for name, one in result["probe"]["modalities"].items():
+        shown = next(line for line in lines if line.startswith(f"linear probe, {name} "))
+        assert f" {one['accuracy']['value']:.3f} " in shown
+    start = next(i for i, line in enumerate(lines) if line.startswith("weakest 10 of 12 classes"))
+    classes = result["by_class"]["classes"]
+    weakest = sorted(classes, key=lambda name: classes[name]["metrics"]["MRR"]["value"])[:10]
+    assert [line.split()[0] for line in lines[start + 1 : start + 11]] == weakest
+
+
+def test_a_modality_of_classes_is_searched_and_does_not_take_part(run):
+    data = simulate(40, 1, 8)
+    vectors = data.modalities[0].array
+    names = ["c0", "c1", "c2", "c3"]
+    labels = data.columns["label"].to_pylist()
+    prompts = [vectors[[label == name for label in labels]].mean(0) for name in names]
+    present = np.arange(44)[:, None] < 40
+    whole = dataset_of(
+        {"m0": np.concatenate([vectors, np.zeros((4, 8))]), "text": np.concatenate([np.zeros((40, 8)), prompts])},
+        present=np.concatenate([present, ~present], axis=1),
+        ids=[*data.ids.to_pylist(), *names],
+        label=[*labels, *[None] * 4],
+    )
+    _, out, _ = run("evaluate", whole, "--classes", "text")
+    assert run.asked["min_modalities"] == 1
+    assert "all 40 instances, compared as they are" in out
+    found = json.loads(run("evaluate", whole, "--classes", "text", "--json")[1])["zero_shot"]["modalities"]["m0"]
+    shown = next(line for line in out.splitlines() if line.startswith("zero-shot top-1, m0"))
+    assert shown.split()[3] == f"{found['metrics']['top-1']['value']:.3f}"
+    assert found["metrics"]["top-1"]["value"] > 0.4 > found["metrics"]["top-1"]["chance"]
+    with pytest.raises(UsageError, match="--classes touch and the modalities m0, text"):
+        run("evaluate", whole, "--classes", "touch")

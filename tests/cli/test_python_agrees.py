@@ -77,3 +77,18 @@ def test_evaluate_without_a_model(capsys, files):
     found = pmrl_cli.evaluate(dataset(files)).as_dict()
     assert found == command(capsys, files, "evaluate")
     assert found["scope"] == "all 260 instances, compared as they are"
+
+
+def test_evaluate_of_a_model_with_classes(capsys, files):
+    folder, arrays, ids, columns = files
+    pandas = pytest.importorskip("pandas")
+    prompts = pandas.DataFrame(arrays["m1"][:4], index=["c0", "c1", "c2", "c3"])
+    table = {"id": list(prompts.index), "features": pa.array(list(prompts.to_numpy()))}
+    pq.write_table(pa.table(table), folder / "prompts.parquet")
+    aligner = Aligner.load(folder / "model")
+    found = aligner.evaluate({"m0": arrays["m0"]}, ids, columns=columns, classes={"m1": prompts}).as_dict()
+    typed = ["evaluate", str(folder / "m0.parquet"), f"m1={folder / 'prompts.parquet'}", "--classes", "m1"]
+    typed += ["--labels", str(folder / "side.parquet"), "--model", str(folder / "model"), "--json", "-q"]
+    assert not app(typed, standalone_mode=False)
+    assert json.loads(capsys.readouterr().out) == found
+    assert found["zero_shot"]["classes"] == 4
