@@ -251,3 +251,21 @@ def test_a_reader_meets_one_whole_model_while_it_is_replaced_a_hundred_times(tmp
     reader.join()
     assert not wrong
     assert len(seen) > 1
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o027])
+def test_a_file_that_a_library_wrote_for_its_owner_alone_follows_the_umask(tmp_path, mask):
+    import torch
+
+    from pmrl_cli.files.artifacts.tensors import write_tensors
+
+    before = os.umask(mask)
+    try:
+        with atomic_folder(tmp_path / "model", kind="pmrl.model", force=False) as folder:
+            write_tensors(folder / "model.safetensors", {"a": torch.zeros(2)})
+        with atomic_file(tmp_path / "one.state") as path:
+            write_tensors(path, {"a": torch.zeros(2)})
+    finally:
+        os.umask(before)
+    for path in (tmp_path / "model" / "model.safetensors", tmp_path / "one.state"):
+        assert path.stat().st_mode & 0o777 == 0o666 & ~mask

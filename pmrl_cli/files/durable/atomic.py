@@ -24,6 +24,13 @@ __all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "for
 MANIFEST = "manifest.json"
 
 
+def _open_to_umask(path: Path) -> None:
+    """Give a file the permissions the umask leaves: some libraries write theirs for their owner alone."""
+    mask = os.umask(0o077)  # there is no call that only reads it; meanwhile new files are more private, not less
+    os.umask(mask)
+    path.chmod(0o666 & ~mask)
+
+
 def _sync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
@@ -96,6 +103,7 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """
     with _working(path) as (new, old):
         yield new
+        _open_to_umask(new)
         _sync(new)
         _publish(new, path, old)
 
@@ -131,6 +139,8 @@ def atomic_folder(path: Path, *, kind: str, force: bool) -> Iterator[Path]:
         new.mkdir()
         yield new
         for file in sorted(new.rglob("*")):
+            if file.is_file():
+                _open_to_umask(file)
             _sync(file)
         _sync(new)
         check_replaceable(path, kind=kind, force=force)  # again: writing may have taken hours
