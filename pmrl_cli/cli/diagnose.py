@@ -56,6 +56,7 @@ def command(
     ] = None,
     report: reports.Report = None,
     compare: reports.Compare = None,
+    full: reports.Full = False,
     fail_under: space.FailUnder = None,
     fail_on: space.FailOnOption = None,
     reading: ReadOptions,
@@ -112,7 +113,7 @@ def command(
         if suspects is not None and not quiet:
             typer.echo(f"note: {space.count_text(listed, 'suspect')} in {suspects}", err=True)
     reports.write(result, report)
-    conclude(result, unmet, as_json=json)
+    conclude(result, unmet, as_json=json, full=full)
 
 
 def _share(shard: str | None, partial: Path | None) -> tuple[int, int] | None:
@@ -206,12 +207,12 @@ def unmet_conditions(
     return unmet
 
 
-def conclude(result: Mapping[str, Any], unmet: Sequence[str], *, as_json: bool) -> None:
+def conclude(result: Mapping[str, Any], unmet: Sequence[str], *, as_json: bool, full: bool) -> None:
     """Print a diagnosis and leave, with 1 if something is not met."""
     if as_json:
         from pmrl_cli.data.json_digest import with_digest
 
         space.print_json(with_digest(result))
     else:
-        diagnose_screen.show(result)
+        diagnose_screen.show(result, full=full)
     space.leave(unmet)

@@ -22,6 +22,7 @@ def command(
     output: Annotated[Path | None, option("-o", "--output", help="Write the merged state there; no report.")] = None,
     report: reports.Report = None,
     compare: reports.Compare = None,
+    full: reports.Full = False,
     fail_under: space.FailUnder = None,
     fail_on: space.FailOnOption = None,
     force: options.Force = False,
@@ -70,4 +71,4 @@ def command(
     result = diagnose_state(merged, inputs={"scope": scope, "model": None}).result
     reports.add_comparison(result, baseline, compare)
     reports.write(result, report)
-    diagnose.conclude(result, diagnose.unmet_conditions(result, gates, fail_on), as_json=json)
+    diagnose.conclude(result, diagnose.unmet_conditions(result, gates, fail_on), as_json=json, full=full)

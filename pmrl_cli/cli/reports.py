@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
-from pmrl_cli.cli.options import option
+from pmrl_cli.cli.options import option, switch
 
-__all__ = ["Compare", "Report", "add_comparison", "check", "write"]
+__all__ = ["Compare", "Full", "Report", "add_comparison", "check", "write"]
 
 Report = Annotated[
     Path | None,
@@ -18,6 +18,7 @@ Compare = Annotated[
     Path | None,
     option("--compare", metavar="JSON", help="Test against an earlier --json of the same instances, pair by pair."),
 ]
+Full = Annotated[bool, switch("--full", help="Show every finding, pair, modality and limit, not only what matters.")]
 
 
 def check(report: Path | None, compare: Path | None, *, force: bool) -> Mapping[str, Any] | None:

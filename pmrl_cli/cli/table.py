@@ -7,10 +7,10 @@ import sys
 from collections.abc import Sequence
 from typing import NamedTuple
 
-__all__ = ["WIDTH", "Column", "clipped", "screen_width", "table"]
+__all__ = ["WIDTH", "Column", "bar", "clipped", "screen_width", "table", "unicode_screen"]
 
 WIDTH = 80
-_LEAST = 40
+_LEAST, _MOST = 40, 120
 
 
 class Column(NamedTuple):
@@ -22,10 +22,31 @@ class Column(NamedTuple):
 
 
 def screen_width() -> int:
-    """Return the columns to write in: 80, on a narrower terminal its own."""
+    """Return the columns to write in: those of the terminal, 120 at most; 80 where there is none."""
     if not sys.stdout.isatty():
         return WIDTH
-    return max(_LEAST, min(WIDTH, shutil.get_terminal_size().columns))
+    return max(_LEAST, min(_MOST, shutil.get_terminal_size().columns))
+
+
+def unicode_screen() -> bool:
+    """Whether block characters can be written."""
+    return (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
+
+
+def bar(value: float | None, chance: float | None, size: int, *, unicode: bool) -> str:
+    """Return a bar from 0 to 1 that tells what chance gives from what is beyond it.
+
+    Args:
+        value: filled up to there.
+        chance: filled lightly up to there.
+        size: characters.
+        unicode: whether block characters can be written.
+    """
+    if value is None:
+        return ""
+    light, full, empty = "░█·" if unicode else "=#-"
+    filled, expected = (round(size * min(max(end or 0.0, 0.0), 1.0)) for end in (value, chance))
+    return (light * min(expected, filled) + full * max(0, filled - expected)).ljust(size, empty)
 
 
 def clipped(text: str, limit: int) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import textwrap
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
@@ -10,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from pmrl_cli.cli import reports, space
-from pmrl_cli.cli.table import Column, screen_width, table
+from pmrl_cli.cli.table import Column, screen_width, table, unicode_screen
 from pmrl_cli.errors import Place, UsageError
 from pmrl_cli.report.shape import kept_run
 from pmrl_cli.report.wording import number_text
@@ -63,8 +62,7 @@ def run(model: Path, report: Path | None, of_instances: Mapping[str, object], *,
         space.print_json(training)
         return
     console = space.screen()
-    unicode = (sys.stdout.encoding or "").lower().replace("-", "").startswith("utf")
-    for number, line in enumerate(lines(training, str(model), screen_width(), unicode=unicode)):
+    for number, line in enumerate(lines(training, str(model), screen_width(), unicode=unicode_screen())):
         console.print(line, style="bold" if number == 0 else None, soft_wrap=True)
 
 

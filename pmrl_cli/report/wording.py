@@ -6,7 +6,32 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-__all__ = ["action_text", "ci_text", "difference_text", "metric_text", "number_text"]
+from pmrl_cli.report.shape import Result, at
+
+__all__ = [
+    "MARKS",
+    "action_text",
+    "ci_text",
+    "difference_text",
+    "main_numbers",
+    "metric_text",
+    "mispair_text",
+    "number_text",
+]
+
+MARKS = {"fail": "x", "warn": "!", "info": " "}
+"""Of severities, where there may be no colour."""
+
+_MAIN = (
+    ("A", "agreement above chance (A)", "alignment.A"),
+    ("R@1_standard", "partner ranked first of {gallery} (R@1)", "retrieval.pairwise.R@1_standard"),
+    ("R@1", "partner ranked first of all (R@1)", "retrieval.pairwise.R@1"),
+    ("AUC", "partner ranked above another (AUC)", "retrieval.pairwise.AUC"),
+    ("MRR", "mean reciprocal rank (MRR)", "retrieval.pairwise.MRR"),
+    ("label_mAP", "others of its label ranked first (mAP)", "retrieval.pairwise.label_mAP"),
+    ("fused.MRR", "MRR, the others together ask", "retrieval.fused.MRR"),
+)
+_MOST_MAIN = 5
 
 _ACTIONS = {
     "centre": "centre each modality",
@@ -20,13 +45,46 @@ _FIXED = 1e-3  # numbers below it need an exponent to say anything
 
 
 def number_text(value: float | None) -> str:
-    """Return a number in at most seven characters, ``-`` for none."""
+    """Return a number with three digits, ``-`` for none."""
     if value is None:
         return "-"
     size = abs(value)
     if 0 < size < _FIXED:
         return f"{value:.0e}"
-    return f"{value:.3f}" if size < 10 else f"{value:.1f}" if size < 10_000 else f"{value:.0f}"
+    for digits, limit in ((3, 1), (2, 10), (1, 100)):
+        if round(size, digits) < limit:
+            return f"{value:.{digits}f}"
+    return f"{value:,.0f}"
+
+
+def main_numbers(result: Result) -> list[tuple[str, str, Mapping[str, Any]]]:
+    """Return the key, the name in words and the statistic of the numbers that matter, five at most."""
+    gallery = at(result, "retrieval.standard_gallery")
+    found = [
+        (key, words.format(gallery=f"{gallery or 0:,}"), number)
+        for key, words, path in _MAIN
+        if (number := at(result, path)) is not None and not (key == "R@1" and gallery)
+    ]
+    return found[:_MOST_MAIN]
+
+
+def mispair_text(result: Result) -> str:
+    """Return, in one sentence, how many instances are estimated to be mispaired, "" where it was not asked."""
+    suspects = result["suspects"]
+    if not suspects:
+        return ""
+    if suspects["flagged"]:
+        return (
+            f"{suspects['flagged']:,} of {suspects['instances']:,} instances look mispaired: "
+            "look at them before you drop them."
+        )
+    hidden = [
+        f"{found['mispair_rate']['ci'][1]:.1%} of {name}"
+        for name, found in result["modality"].items()
+        if at(found, "mispair_rate.status") == "upper_bound" and found["mispair_rate"]["ci"]
+    ]
+    unseen = f"; too few to be seen may be, up to {', '.join(hidden)}" if hidden else ""
+    return f"No instance stands out as mispaired{unseen}."
 
 
 def ci_text(ci: Sequence[float] | None) -> str:
