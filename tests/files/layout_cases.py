@@ -42,7 +42,7 @@ ORDERS = {name: order_of(name) for name in DIMS}
 
 @dataclass
 class Case:
-    """What to type, what it must give, or the refusal and what helps."""
+    """What to type and what it must give: at once, or once what the refusal says is typed too."""
 
     files: list[str]
     options: dict = field(default_factory=dict)
@@ -50,9 +50,9 @@ class Case:
     n: int = N
     by_row: bool = False
     refused: str = ""
-    then: dict | None = None
     sides: tuple[str, ...] = ()
     texts: bool = True
+    values: bool = True
 
 
 CASES = {}
@@ -122,7 +122,7 @@ def a_column_that_could_be_the_ids(folder):
         pq.write_table(table, folder / f"{m}.parquet")
 
     each(write)
-    return Case(["image.parquet", "text.parquet"], refused="Type --id-column cell", then={"id_column": "cell"})
+    return Case(["image.parquet", "text.parquet"], refused="Type --id-column cell")
 
 
 @case
@@ -130,7 +130,7 @@ def row_order_that_is_said(folder):
     for m in DIMS:
         table = pa.table({"title": [f"{m} {row}" for row in range(N)], "embedding": list(rows(m, range(N)))})
         pq.write_table(table, folder / f"{m}.parquet")
-    return Case(["image.parquet", "text.parquet"], refused="Type --by-row", then={"by_row": True}, by_row=True)
+    return Case(["image.parquet", "text.parquet"], refused="Type --by-row", by_row=True)
 
 
 @case
@@ -198,7 +198,7 @@ def frames_in_a_file_for_each_instance(folder):
     for m in DIMS:
         for row in range(N):
             npy(folder / m / f"{IDS[row]}.npy", frames(rows(m, [row])[0], 3 + row % 4))
-    return Case(["image", "text"], refused="Pass --pool mean", then={"pool": "mean"})
+    return Case(["image", "text"], refused="Pass --pool mean")
 
 
 @case
@@ -243,7 +243,7 @@ def ids_of_their_own_and_a_column_in_common(folder):
         pq.write_table(pa.table({"id": own, "cell": ids, "embedding": list(x)}), folder / f"{m}.parquet")
 
     each(write)
-    return Case(["image.parquet", "text.parquet"], refused="Type --id-column cell", then={"id_column": "cell"})
+    return Case(["image.parquet", "text.parquet"], refused="Type --id-column cell")
 
 
 @case
@@ -276,7 +276,7 @@ def frames_in_a_dataset_for_each_instance(folder):
                 file[key] = frames(vector, 6)
 
     each(write)
-    return Case(["image.h5", "text.h5"], refused="Pass --pool mean", then={"pool": "first"})
+    return Case(["image.h5", "text.h5"], refused="Pass --pool mean")
 
 
 @case
@@ -286,7 +286,7 @@ def a_group_for_each_instance(folder):
             for row, x in zip(order, rows(m, order), strict=True):
                 if m == "image" or row % 9:
                     file[f"{IDS[row]}/{m}_features"] = frames(x, 3 + row % 5)
-    return Case(["all.h5"], refused="Pass --pool mean", then={"pool": "mean"}, n=N - 4)
+    return Case(["all.h5"], refused="Pass --pool mean", n=N - 4)
 
 
 @case
@@ -343,7 +343,7 @@ def zeros_for_what_is_missing(folder):
         x[4] = 0 if m == "text" else x[4]
         npy(folder / f"{m}.npy", x)
     bad = "with --on-bad missing"
-    return Case(["image.npy", "text.npy"], {}, refused=bad, then={"on_bad": "missing"}, n=N - 1, by_row=True)
+    return Case(["image.npy", "text.npy"], {}, refused=bad, n=N - 1, by_row=True)
 
 
 def shards(folder, name, suffix=".npy"):
@@ -380,7 +380,7 @@ def regions_of_an_image(folder):
             file["image_id"] = ids
 
     each(write)
-    return Case(["image.h5", "text.h5"], refused="Pass --pool mean", then={"pool": "mean"})
+    return Case(["image.h5", "text.h5"], refused="Pass --pool mean")
 
 
 @case
@@ -401,7 +401,7 @@ def frames_in_a_column(folder):
         pq.write_table(pa.table({"id": ids, "embedding": column}), folder / f"{m}.parquet")
 
     each(write)
-    return Case(["image.parquet", "text.parquet"], refused="Pass --pool mean", then={"pool": "mean"})
+    return Case(["image.parquet", "text.parquet"], refused="Pass --pool mean")
 
 
 @case
@@ -524,8 +524,7 @@ def columns_that_only_the_user_knows(folder):
         pq.write_table(pa.table({"id": ids, **columns}), folder / f"{m}.parquet")
 
     each(write)
-    columns = {"feature_column": "gene*"}
-    return Case(["image.parquet", "text.parquet"], refused="--feature-column '*'", then=columns)
+    return Case(["image.parquet", "text.parquet"], refused="--feature-column '*'")
 
 
 @case
@@ -588,6 +587,37 @@ def anndata_with_embeddings(folder):
 
     each(write)
     return Case(["image.h5ad", "text.h5ad"], sides=("batch",))
+
+
+@case
+def a_sparse_matrix_and_nothing_else(folder):
+    def write(m, x, ids):
+        with h5py.File(folder / f"{m}.h5ad", "w") as file:
+            observations(file, ids)
+            sparse_matrix(file, x)
+
+    each(write)
+    return Case(["image.h5ad", "text.h5ad"], refused="Pass --components 7", values=False)
+
+
+@case
+def ids_that_have_nothing_in_common_and_a_column_that_does(folder):
+    def write(m, x, ids):
+        table = pa.table({"id": [f"{m}-{i}" for i in ids], "asset": ids, "embedding": list(x)})
+        pq.write_table(table, folder / f"{m}.parquet")
+
+    each(write)
+    return Case(["image.parquet", "text.parquet"], refused="Type --id-column asset")
+
+
+@case
+def ids_in_one_file_and_a_column_that_could_be_them_in_the_other(folder):
+    def write(m, x, ids):
+        table = pa.table({"id" if m == "image" else "product": ids, "embedding": list(x)})
+        pq.write_table(table, folder / f"{m}.parquet")
+
+    each(write)
+    return Case(["image.parquet", "text.parquet"], refused="--id-column product")
 
 
 @case

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import shlex
 import uuid
+from dataclasses import fields
 from pathlib import Path
 
 import h5py
@@ -11,11 +14,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pmrl_cli.cli.main import app
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import PmrlError
-from pmrl_cli.files.artifacts.store import ingest_store
 from pmrl_cli.files.join.dataset import read_dataset
-from pmrl_cli.files.join.inspection import inspect_files
+from tests.files.crossed_cases import ALL, make
 from tests.files.layout_cases import CASES, DIMS, IDS, ORDERS, Case, N, frames, rows, shards
 
 
@@ -72,7 +75,7 @@ def check(data, case, *, texts=True):
     """Every instance has the vectors that say so, and its own id."""
     assert len(data) == case.n
     for features, present in zip(data.modalities, data.present.T, strict=True):
-        if features.name not in case.names:
+        if features.name not in case.names or not case.values:
             continue
         x = features.read(slice(0, len(data)))
         assert np.allclose(x[present, 1], rows(features.name, [0])[0, 1])
@@ -83,35 +86,57 @@ def check(data, case, *, texts=True):
             assert ids.tolist() == wanted
     both = data.present.all(axis=1)
     first = [features.read(slice(0, len(data)))[both, 0].round(3) for features in data.modalities]
-    assert all(np.array_equal(first[0], other) for other in first[1:])
+    assert not case.values or all(np.array_equal(first[0], other) for other in first[1:])
     assert set(case.sides) <= set(data.columns)
+
+
+def words_of(options):
+    """Options of Python as they are typed."""
+    words = []
+    for name, value in options.items():
+        for one in value if isinstance(value, tuple) else [value]:
+            words += [f"--{name.replace('_', '-')}", *([] if one is True else [str(one)])]
+    return words
+
+
+def words_in(message):
+    """The first option that a message names, with its value: what its reader types."""
+    switches = {f"--{one.name.replace('_', '-')}" for one in fields(ReadOptions) if one.default is False}
+    flag, value = re.search(r"(--[a-z-]+)((?: (?:'[^']*'|[^\s;,.]+))?)", message).groups()
+    return [flag] if flag in switches else shlex.split(f"{flag}{value}")
+
+
+def run(command, files, *words):
+    """The exit code of a command run in this process."""
+    return app([command, *files, *words], standalone_mode=False) or 0
 
 
 @pytest.mark.parametrize("name", CASES)
 def test_a_layout_is_joined_by_its_ids_or_refused_with_what_helps(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     made = CASES[name](tmp_path)
-    files, options = typed(tmp_path, made.files), made.options
+    files, words = typed(tmp_path, made.files), words_of(made.options)
     if made.refused:
         with pytest.raises(PmrlError) as caught:
-            read_dataset(files, **options)
+            read_dataset(files, **made.options)
         told = [str(caught.value), *map(str, caught.value.more)]
         assert any(made.refused in one for one in told), told
         assert len(told) <= 4
-        assert inspect_files(files, ReadOptions(**options)).exit_code == caught.value.exit_code
-        options = {**options, **(made.then or {})}
-    found = inspect_files(files, ReadOptions(**options))
-    assert not found.problems, [str(one) for one in found.problems]
-    data = read_dataset(files, **options)
+        assert run("inspect", files, *words) == caught.value.exit_code
+        words += words_in(next(one for one in told if made.refused in one))
+    assert run("inspect", files, *words) == 0
+    assert run("ingest", files, *words, "-o", "store") == 0
+    data = read_dataset(["store"])
     assert set(made.names) == set(data.names)
     check(data, made, texts=made.texts)
-    ingest_store(files, tmp_path / "store", ReadOptions(**options))
-    again = read_dataset([str(tmp_path / "store")])
-    assert again.ids.equals(data.ids)
-    assert [f.digest for f in again.modalities] == [f.digest for f in data.modalities]
-    whole = inspect_files([str(tmp_path / "store")])
-    assert whole.exit_code == 0, [str(one) for one in whole.problems]
-    assert whole.instances == len(data)
+    assert run("inspect", ["store"]) == 0
+
+
+@pytest.mark.parametrize("crossed", ALL[::4], ids=str)
+def test_crossed_layouts_are_joined_by_their_ids(tmp_path, monkeypatch, crossed):
+    monkeypatch.chdir(tmp_path)
+    made = make(tmp_path, crossed)
+    check(read_dataset(made.files, **made.options), made)
 
 
 def test_nothing_is_left_out_unsaid(tmp_path):

@@ -177,6 +177,9 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
     elif not found and item.name is None and item.dataset is None:
         return _inner(item.path, inner, notes)
     else:
+        whole = [path for path in inner if path.suffix.lower() in known and registry.find(path) is not None]
+        found += [Item(path, item.name, item.dataset) for path in whole]
+        inner = [path for path in inner if path not in whole]
         skipped = [file.name for file in direct if file.suffix.lower() not in known and not names_ids(file)]
         skipped += [f"{path.name}/" for path in inner]
         if skipped:
@@ -197,6 +200,10 @@ def _inner(folder: Path, inner: Sequence[Path], notes: list[str]) -> list[Item]:
     ]
     if not filled:
         raise _nothing(folder)
+    made = [path for path in filled if folder_format(path) is not None]  # by pmrl, perhaps of what lies beside it
+    if len(made) < len(filled):
+        filled = [path for path in filled if path not in made]
+        notes += [printable(f"skipped in {folder.name}: {path.name}/, which pmrl wrote.") for path in made]
     if by_name := _by_file_name(filled):
         notes += [_said(folder / name, len(group)) for name, group in by_name.items()]
         return [
