@@ -172,13 +172,13 @@ def test_unseen_instances_are_those_no_part_of_the_fit_touched():
     data = features()
     ids = [f"i{i}" for i in range(200)]
     dataset = dataset_from_arrays(data, ids)
-    aligner = Aligner(steps=0, test=0.25, refit=False).fit(dataset)
+    aligner = Aligner(steps=0, adapter="linear", test=0.25, refit=False).fit(dataset)
     parts = {split: aligner.rows(dataset, split)[0] for split in ("train", "validation", "test", "all")}
     assert sorted(np.concatenate([parts["train"], parts["validation"], parts["test"]])) == list(range(200))
     assert (aligner.rows(dataset, "auto")[0] == parts["test"]).all()
     fresh = dataset_from_arrays(data, [f"new{i}" for i in range(200)])
     assert len(aligner.rows(fresh, "auto")[0]) == 200
-    untested = Aligner(steps=0, test=0.0, refit=False).fit(dataset)
+    untested = Aligner(steps=0, adapter="linear", test=0.0, refit=False).fit(dataset)
     rows, sentence = untested.rows(dataset, "auto")
     assert (rows == untested.rows(dataset, "validation")[0]).all()
     assert "optimistic" in sentence

@@ -73,12 +73,12 @@ def test_shuffling_all_but_one_modality_leaves_an_interval_with_zero_in_it(seed)
 
 def test_the_interval_of_shuffled_data_covers_zero_as_often_as_it_says():
     covered = 0
-    for seed in range(40):
+    for seed in range(20):
         generator = np.random.default_rng(seed)
         data = dataset_of({m: generator.normal(size=(100, 8)) + 0.5 for m in "abc"})
         low, high = plain(diagnose(data, seed=seed))["alignment"]["A"]["ci"]
         covered += low <= 0 <= high
-    assert covered >= 35
+    assert covered >= 17
 
 
 def test_identical_modalities_reach_one():
