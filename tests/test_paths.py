@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import typed
 from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[1]
@@ -23,22 +24,20 @@ def test_every_command_of_the_page_works(page, tmp_path):
         pytest.importorskip(package)
     blocks = BLOCK.findall(page.read_text(encoding="utf-8"))
     assert len(blocks) >= 2
-    command = tmp_path / "bin" / "pmrl"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pmrl_cli "$@"\n', encoding="utf-8")
-    command.chmod(0o755)
+    (tmp_path / "bin").mkdir()
+    typed.put_command(tmp_path / "bin")
     environment = {
         **os.environ,
-        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{tmp_path / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "OMP_NUM_THREADS": "1",
     }
     for kind, text in blocks:
         if kind == "python":
-            typed = [sys.executable, "-W", "ignore", "-c", text]
+            words = [sys.executable, "-W", "ignore", "-c", text]
         else:
-            typed = ["sh", "-euc", re.sub(r"^\$ ", "", text, flags=re.MULTILINE)]
+            words = ["sh", "-euc", re.sub(r"^\$ ", "", text, flags=re.MULTILINE)]
         done = subprocess.run(
-            typed, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HUNG, check=False
+            words, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=HUNG, check=False
         )
         assert done.returncode == 0, f"{text}\n{done.stderr}"

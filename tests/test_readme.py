@@ -1,6 +1,6 @@
 """The README tells the truth: its session and example run, its tables are complete.
 
-Run as a script it writes the output of the session into the README.
+``python -m tests.test_readme`` writes the output of the session into the README.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from pmrl_cli.cli.main import app
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.methods import REGISTRY
 from pmrl_cli.terms import REGISTRY as TERMS
+from tests import typed
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -50,14 +51,12 @@ def parse(session: str) -> list[tuple[str, list[str]]]:
 def environment(folder: Path) -> dict[str, str]:
     """Put the sample data into a folder, and this checkout's ``pmrl`` on its path."""
     shutil.copytree(ROOT / "sample_data", folder / "sample_data")
-    command = folder / "bin" / "pmrl"
-    command.parent.mkdir()
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pmrl_cli "$@"\n', encoding="utf-8")
-    command.chmod(0o755)
+    (folder / "bin").mkdir()
+    typed.put_command(folder / "bin")
     kept = {key: value for key, value in os.environ.items() if not key.startswith(("PMRL_", "COLUMNS"))}
     return {
         **kept,
-        "PATH": f"{command.parent}{os.pathsep}{os.environ['PATH']}",
+        "PATH": f"{folder / 'bin'}{os.pathsep}{os.environ['PATH']}",
         "PYTHONPATH": str(ROOT),
         "LC_ALL": "C.UTF-8",
     }

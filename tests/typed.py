@@ -13,6 +13,7 @@ import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import socket
 import struct
@@ -40,7 +41,7 @@ IMPORTED = (
 ENDED = struct.Struct("<id")
 """Exit code (minus the signal that ended it) and CPU seconds."""
 
-_server: tuple[subprocess.Popen, socket.socket] | None = None
+_server: tuple[subprocess.Popen, str] | None = None
 _running: set[Command] = set()
 
 
@@ -56,8 +57,6 @@ class Command:
     """
 
     def __init__(self, *arguments, cwd=None, env=None, stdin="", stdout=None, stderr=None):
-        if _server is None or _server[0].poll() is not None:
-            _start()
         self.arguments = ["pmrl", *map(str, arguments)]
         self.returncode, self.seconds = None, 0.0
         self._files = {name: tempfile.TemporaryFile() for name in ("stdin", "stdout", "stderr")}  # noqa: SIM115
@@ -65,12 +64,10 @@ class Command:
         self._files["stdin"].seek(0)
         given = {"stdin": None, "stdout": stdout, "stderr": stderr}
         standard = [self._files[name].fileno() if given[name] is None else given[name] for name in given]
-        self._connection, theirs = socket.socketpair()
+        self._connection = socket.socket(socket.AF_UNIX)
+        self._connection.connect(address())
         asked = {"argv": self.arguments, "cwd": str(cwd or Path.cwd()), "env": {**os.environ, **(env or {})}}
-        with theirs:
-            socket.send_fds(_server[1], [b"+"], [theirs.fileno(), *standard])
-        content = json.dumps(asked).encode()
-        self._connection.sendall(len(content).to_bytes(4, "little") + content)
+        _ask(self._connection, asked, standard)
         self._connection.settimeout(HUNG)
         self.pid = int.from_bytes(_exactly(self._connection, 4), "little")
         _running.add(self)
@@ -123,23 +120,62 @@ def pmrl(*arguments, **options):
     return subprocess.CompletedProcess(command.arguments, command.returncode, out, err)
 
 
-def _start():
+def put_command(folder):
+    """Write a command ``pmrl`` for shells into a folder."""
+    path = folder / "pmrl"
+    path.write_text(f"#!{sys.executable} -IS\n{_CLIENT.format(address=address())}", encoding="utf-8")
+    path.chmod(0o755)
+
+
+_CLIENT = """
+import json, os, signal, socket, struct, sys
+connection = socket.socket(socket.AF_UNIX)
+connection.connect({address!r})
+content = json.dumps(dict(argv=sys.argv, cwd=os.getcwd(), env=dict(os.environ))).encode()
+socket.send_fds(connection, [len(content).to_bytes(4, "little")], [0, 1, 2])
+for standard in (0, 1, 2):
+    os.close(standard)
+connection.sendall(content)
+code = struct.unpack("<4xid", connection.recv(16, socket.MSG_WAITALL))[0]
+if code < 0:
+    signal.signal(-code, signal.SIG_DFL)
+    os.kill(os.getpid(), -code)
+os._exit(code)
+"""
+
+
+def address():
+    """Return where the process listens that is forked for each command; start it if there is none."""
     global _server
-    ours, theirs = socket.socketpair()
-    with theirs:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "tests.typed", str(theirs.fileno())],
-            cwd=ROOT,
-            env={**os.environ, "OMP_NUM_THREADS": "1"},
-            pass_fds=[theirs.fileno()],
-        )
-    _server = process, ours
-    atexit.register(_end, process, ours)
+    if _server is None or _server[0].poll() is not None:
+        folder = tempfile.mkdtemp(prefix="pmrl-tests-")
+        listener = socket.socket(socket.AF_UNIX)
+        listener.bind(f"{folder}/socket")
+        listener.listen()
+        ours, theirs = socket.socketpair()
+        with listener, theirs:
+            kept = [listener.fileno(), theirs.fileno()]
+            process = subprocess.Popen(
+                [sys.executable, "-m", "tests.typed", *map(str, kept)],
+                cwd=ROOT,
+                env={**os.environ, "OMP_NUM_THREADS": "1"},
+                pass_fds=kept,
+            )
+        _server = process, f"{folder}/socket"
+        atexit.register(_end, process, ours, folder)
+    return _server[1]
 
 
-def _end(process, connection):
-    connection.close()
+def _end(process, alive, folder):
+    alive.close()
     process.wait()
+    shutil.rmtree(folder)
+
+
+def _ask(connection, asked, standard):
+    content = json.dumps(asked).encode()
+    socket.send_fds(connection, [len(content).to_bytes(4, "little")], standard)
+    connection.sendall(content)
 
 
 def _exactly(connection, count):
@@ -152,29 +188,29 @@ def _exactly(connection, count):
     return content
 
 
-def _serve(control):
+def _serve(listener, alive):
     """Fork for each command that is asked for, until the tests are over."""
     for name in IMPORTED:
         importlib.import_module(name)
     gc.freeze()
     waiting = set()
     while True:
-        asked, descriptors, _, _ = socket.recv_fds(control, 1, 4)
-        if not asked:
+        if alive in select.select([listener, alive], [], [])[0]:
             return
+        connection = listener.accept()[0]
         number = os.fork()
         if number == 0:
-            control.close()
-            _supervise(*descriptors)
-        for descriptor in descriptors:
-            os.close(descriptor)
+            listener.close()
+            alive.close()
+            _supervise(connection)
+        connection.close()
         waiting = {one for one in waiting | {number} if not os.waitpid(one, os.WNOHANG)[0]}
 
 
-def _supervise(descriptor, *standard):
+def _supervise(connection):
     """Run one command and tell how it ended."""
-    connection = socket.socket(fileno=descriptor)
-    asked = json.loads(_exactly(connection, int.from_bytes(_exactly(connection, 4), "little")))
+    head, standard, _, _ = socket.recv_fds(connection, 4, 3)
+    asked = json.loads(_exactly(connection, int.from_bytes(head, "little")))
     number = os.fork()
     if number == 0:
         connection.close()
@@ -212,4 +248,4 @@ def _become(asked, standard):
 
 
 if __name__ == "__main__":
-    _serve(socket.socket(fileno=int(sys.argv[1])))
+    _serve(*(socket.socket(fileno=int(number)) for number in sys.argv[1:]))

@@ -264,8 +264,7 @@ def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path, feat
 
 def test_the_pipeline_works_as_typed(tmp_path, features):
     (tmp_path / "features").symlink_to(Path(features[0]).parent)
-    (tmp_path / "pmrl").write_text(f'#!/bin/sh\nexec {sys.executable} -m pmrl_cli "$@"\n')
-    (tmp_path / "pmrl").chmod(0o755)
+    typed.put_command(tmp_path)
     script = """
         set -e
         S=$(pmrl ingest features/* -o store)

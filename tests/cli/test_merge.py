@@ -4,7 +4,6 @@ import json
 import os
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import h5py
@@ -13,6 +12,7 @@ import pytest
 
 from pmrl_cli.cli.main import app
 from pmrl_cli.errors import DataError, StateError, UsageError
+from tests import typed
 
 
 @pytest.fixture(scope="module")
@@ -188,9 +188,7 @@ def test_the_recipe_of_the_documentation_makes_the_diagnosis_of_one_pass(gappy, 
         line.search((root / name).read_text(encoding="utf-8")).group(1) for name in ("docs/states.md", "README.md")
     ]
     assert recipes[0].replace("store", "STORE") == recipes[1]
-    command = tmp_path / "pmrl"
-    command.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m pmrl_cli "$@"\n')
-    command.chmod(0o755)
+    typed.put_command(tmp_path)
     (tmp_path / "store").symlink_to(gappy / "store")
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(root)}
     subprocess.run(["sh", "-ec", recipes[0].replace("8", "2")], cwd=tmp_path, env=environment, check=True)
