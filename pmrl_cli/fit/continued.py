@@ -113,7 +113,7 @@ def _train(
     *,
     judged: bool = True,
 ) -> TrainResult:
-    race = Race(plan.deadline, refit=plan.refit, stops_early=False)
+    race = Race(plan.budget, refit=plan.refit, stops_early=False)
     run_plan = RunPlan(
         name,
         objective,

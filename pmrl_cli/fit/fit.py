@@ -21,9 +21,6 @@ from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["fit"]
 
-REFIT_SHARE = 0.9
-"""Of a budget after which no refit begins."""
-
 
 def fit(
     dataset: Dataset,
@@ -62,8 +59,10 @@ def fit(
         found, model = go_on(ctx, plan, base)
     else:
         found = search(ctx, plan)
-        refitted = plan.refit and not plan.is_past(REFIT_SHARE, ctx)
-        model = refit(ctx, plan, found.model.recipes) if refitted else found.model
+        recipes = found.model.recipes
+        plan.budget.keep_only(*(r.name for r in recipes), *(r.closed_form.config.features.kind for r in recipes))
+        refitted = plan.refit and plan.budget.allows()
+        model = refit(ctx, plan, recipes) if refitted else found.model
     return _result(ctx, plan, found, model, refitted=refitted)
 
 
@@ -98,6 +97,7 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model, *, r
         share=found.share,
         chance=found.chance,
         planned=found.planned,
+        whole=found.whole,
         split=_ruled_by(ctx.settings),
         refitted=refitted,
         wanted_refit=plan.refit,

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
 from dataclasses import dataclass
+from time import monotonic
 
 import numpy as np
 import numpy.typing as npt
@@ -11,6 +11,7 @@ import numpy.typing as npt
 from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.data.split import TRAIN, VALIDATION
 from pmrl_cli.errors import DataError
+from pmrl_cli.fit.budget import Budget
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.suspects import drop_suspects
 from pmrl_cli.process_group import broadcast_arrays
@@ -43,7 +44,7 @@ class Plan:
         kinds: of components that are tried.
         few: whether instances are so few that more is tried.
         refit: whether the members are trained again with the validation instances.
-        deadline: of the fit, on the monotonic clock; None for none.
+        budget: of the fit.
     """
 
     train: Rows
@@ -52,16 +53,7 @@ class Plan:
     kinds: tuple[str, ...]
     few: bool
     refit: bool
-    deadline: float | None
-
-    def is_past(self, fraction: float, ctx: FitContext) -> bool:
-        """Return whether a fraction of the budget is over, as rank 0 sees it."""
-        if self.deadline is None:
-            return False
-        over: bool = ctx.processes.broadcast_json(
-            time.monotonic() > ctx.began + fraction * (self.deadline - ctx.began)
-        )
-        return over
+    budget: Budget
 
 
 def without_suspects(ctx: FitContext, rows: Rows) -> Rows:
@@ -102,7 +94,7 @@ def make_plan(ctx: FitContext) -> Plan:
         _kinds(settings),
         few,
         refit,
-        None if settings.budget is None else ctx.began + settings.budget,
+        Budget(settings.budget, began=ctx.began, processes=ctx.processes, now=monotonic),
     )
 
 

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 
+from pmrl_cli.fit.budget import Budget
 from pmrl_cli.train.progress import Progress
 
 __all__ = ["Race"]
@@ -26,61 +26,42 @@ class Race:
     """Knows what the candidates that ran already have reached, and what repeating them would take.
 
     Args:
-        deadline: on the monotonic clock, for everything; None for none.
+        budget: of the fit.
         refit: whether the chosen candidates will be trained again.
-        stops_early: whether a run may end before the deadline: not where there is only one to train.
-        now: the clock.
+        stops_early: whether a run may end before the budget: not where there is only one to train.
     """
 
-    def __init__(
-        self,
-        deadline: float | None,
-        *,
-        refit: bool,
-        stops_early: bool = True,
-        now: Callable[[], float] = time.monotonic,
-    ) -> None:
-        self._deadline, self._refit, self._stops_early, self._now = deadline, refit, stops_early, now
+    def __init__(self, budget: Budget, *, refit: bool, stops_early: bool = True) -> None:
+        self._budget, self._refit, self._stops_early = budget, refit, stops_early
         self._reached = float("-inf")
-        self._began = now()
-        self._reserved = 0.0
-
-    def reserve(self, seconds: float) -> None:
-        """Keep time for what a refit repeats beside training: closed forms that took so long."""
-        self._reserved += seconds * self._refit
-
-    @property
-    def late(self) -> bool:
-        """Whether the time is up, but for what a refit takes."""
-        return self._deadline is not None and self._now() + self._reserved > self._deadline
+        self._began = budget.now()
 
     def begin(self) -> None:
         """Take note that a candidate starts."""
-        self._began = self._now()
+        self._began = self._budget.now()
 
-    def finish(self, history: Sequence[Progress], best: Progress, error: float) -> None:
-        """Take note of a candidate that has run.
+    def finish(self, name: str, history: Sequence[Progress], best: Progress, error: float) -> None:
+        """Take note of a candidate that has run, and keep time to repeat it.
 
         Args:
+            name: of the candidate, under which time is kept.
             history: its evaluations.
             best: the best of them.
             error: standard error of its quality.
         """
         self._reached = max(self._reached, best.quality - error)
-        self.reserve(self._to_repeat(history, best))
+        self._budget.keep(name, self._to_repeat(history, best))
 
     def _to_repeat(self, history: Sequence[Progress], best: Progress) -> float:
         steps = history[-1].step
-        return REFIT * (self._now() - self._began) * best.step / steps if steps else 0.0
+        return self._refit * REFIT * (self._budget.now() - self._began) * best.step / steps if steps else 0.0
 
     def is_over(self, history: Sequence[Progress]) -> bool:
         """Return whether a run ends here, asked after each evaluation."""
         best = max(history, key=lambda line: line.quality)
-        if self._deadline is not None:
-            left = self._deadline - self._now() - self._reserved - self._refit * self._to_repeat(history, best)
-            # The next evaluation would come as long after this one as this came after the last.
-            if left < (self._now() - self._began) / len(history):
-                return True
+        # The next evaluation would come as long after this one as this came after the last.
+        if self._budget.left - self._to_repeat(history, best) < (self._budget.now() - self._began) / len(history):
+            return True
         if not self._stops_early:
             return False
         qualities = [line.quality for line in history]

@@ -123,6 +123,7 @@ class FitResult:
         share: mean sigma_1^2 / k_i there.
         chance: mean reciprocal rank of a random order there.
         planned: how many recipes a fit without a budget tries.
+        whole: whether the budget allowed to compare all closed forms.
         split: what decided which instances train, choose and are kept unseen.
         refitted: whether validation instances trained in the end.
         wanted_refit: whether they would without a budget.
@@ -148,6 +149,7 @@ class FitResult:
     share: float
     chance: float
     planned: int
+    whole: bool
     split: str
     refitted: bool
     wanted_refit: bool
@@ -185,10 +187,16 @@ class FitResult:
     @property
     def cut(self) -> str:
         """What the budget left out, in words; empty if nothing."""
-        if self.settings.budget is None or (len(self.tried) == self.planned and self.refitted == self.wanted_refit):
+        cut = {
+            f"{len(self.tried)} of {self.planned} candidates tried": len(self.tried) < self.planned,
+            "closed forms compared in part": not self.whole,
+            "without the refit": self.wanted_refit and not self.refitted,
+        }
+        if self.settings.budget is None or not any(cut.values()):
             return ""
-        left = "" if self.refitted == self.wanted_refit else ", without the refit"
-        return f"budget {self.settings.budget:g}s: {len(self.tried)} of {self.planned} candidates tried{left}"
+        # How many were tried is said in any case.
+        said = [words for number, (words, happened) in enumerate(cut.items()) if happened or number == 0]
+        return f"budget {self.settings.budget:g}s: {', '.join(said)}"
 
     @property
     def start(self) -> Progress:

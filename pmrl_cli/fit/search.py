@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -67,6 +66,7 @@ class SearchResult:
         share: mean sigma_1^2 / k_i there.
         chance: mean reciprocal rank of a random order there.
         planned: how many recipes a fit without a budget tries.
+        whole: whether the budget allowed to compare all closed forms.
     """
 
     tried: tuple[Recipe, ...]
@@ -75,6 +75,7 @@ class SearchResult:
     share: float
     chance: float
     planned: int
+    whole: bool = True
 
 
 def choose_members(embeddings: Sequence[Tensor], present: Tensor, relevance: Relevance | None = None) -> list[int]:
@@ -123,22 +124,26 @@ def search(ctx: FitContext, plan: Plan) -> SearchResult:
     reach the best of those before it (``Race``).
     """
     ctx.hooks.stage("closed forms")
-    began = time.monotonic()
-    starts = [replace(start, data=whiten(start.data, start.init)) for start in choose_starts(ctx, plan)]
-    race = Race(plan.deadline, refit=plan.refit, stops_early=_methods_stand_in(ctx.settings))
-    race.reserve((time.monotonic() - began) / 2)  # a refit solves once what the search compared
+    closed_forms = choose_starts(ctx, plan)
+    starts = [replace(start, data=whiten(start.data, start.init)) for start in closed_forms.best]
+    race = Race(plan.budget, refit=plan.refit, stops_early=_methods_stand_in(ctx.settings))
     ctx.hooks.stage("training")
     entries = _entries(ctx, plan, starts)
     tried: list[Candidate] = []
     for number, entry in enumerate(entries, start=1):
-        late: bool = ctx.processes.broadcast_json(race.late)
-        if tried and late and entry.steps:
+        if tried and entry.steps and not plan.budget.allows():
             break
         ctx.hooks.candidate(number, len(entries), entry.name)
         tried.append(_try(ctx, plan, entry, race))
     result = _choose(ctx, plan, tried)
-    planned = len(entries) + len(plan.kinds) - len({entry.start.form.config.features.kind for entry in entries})
-    return replace(result, planned=planned)
+    planned = len(entries) + sum(_count(ctx, plan, kind) for kind in closed_forms.left_out)
+    return replace(result, planned=planned, whole=closed_forms.whole)
+
+
+def _count(ctx: FitContext, plan: Plan, kind: str) -> int:
+    """Return how many candidates a kind of components makes."""
+    trained = len(list(_recipes(ctx, plan, kind))) if plan.schedule.steps else 0
+    return trained + closed_form_stands_in(ctx.settings)
 
 
 def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
@@ -153,7 +158,7 @@ def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
     embedded = embed(trained.encoder, start.data, held.rows)
     present = torch.from_numpy(ctx.dataset.present[held.rows])
     ranks = reciprocal_ranks_by_instance(embedded, present, held.relevance)
-    race.finish(history, best, float(ranks.std()) / len(ranks) ** 0.5)
+    race.finish(entry.name, history, best, float(ranks.std()) / len(ranks) ** 0.5)
     recipe = Recipe(
         entry.name, entry.objective, start.form, entry.dropout, history[0], best, trained.learned, best.step
     )

@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -29,7 +30,7 @@ from pmrl_cli.fit.result import ClosedForm
 from pmrl_cli.train.heldout import HeldOut, ValidationSet, held_out_retrieval
 from pmrl_cli.train.settings import FitSettings
 
-__all__ = ["Start", "choose_starts", "landmarks_of"]
+__all__ = ["Start", "Starts", "choose_starts", "landmarks_of"]
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 COMPARED = (0.03, 0.3)
@@ -45,8 +46,9 @@ FAST_RIDGE, FAST_POWER, FAST_DIM = 0.1, 1.0, 128
 FAST_LANDMARKS = 512
 """The one closed form of each kind that ``--fast`` solves, of squashed features."""
 
-KERNEL_SHARE = 0.25
-"""Of a budget that may be over before kernel components are tried, which take longer than linear ones."""
+KERNEL_PRODUCTS = 12.0
+"""Times that one closed form of kernel components takes what a product of as many landmarks takes, per modality: what
+a budget is asked for before any has been solved."""
 
 LEADING = 1024
 """Components of all modalities together on which ridges are compared: on fewer, too small a ridge does best."""
@@ -76,12 +78,26 @@ class Start:
     data: ProjectedData
 
 
+class Starts(NamedTuple):
+    """What the closed forms came to.
+
+    Args:
+        best: of each kind of components, the best first.
+        left_out: kinds that the budget had no room for.
+        whole: whether the budget allowed all comparisons.
+    """
+
+    best: tuple[Start, ...]
+    left_out: tuple[str, ...] = ()
+    whole: bool = True
+
+
 def landmarks_of(settings: FitSettings) -> int:
     """Return how many landmarks a kernel has at most."""
     return FAST_LANDMARKS if settings.fast else LANDMARKS
 
 
-def choose_starts(ctx: FitContext, plan: Plan) -> list[Start]:
+def choose_starts(ctx: FitContext, plan: Plan) -> Starts:
     """Return the best closed form of each kind of components, the best first.
 
     Both ways to keep features from running away are tried on linear components, and the better one is taken for
@@ -94,14 +110,18 @@ def choose_starts(ctx: FitContext, plan: Plan) -> list[Start]:
     search = _Search(ctx, plan)
     linear = search.compared("linear")
     starts = [search.solved(linear)] if "linear" in plan.kinds else []
-    if "kernel" in plan.kinds and not (starts and plan.is_past(KERNEL_SHARE, ctx)):
+    left_out: tuple[str, ...] = ()
+    if "kernel" in plan.kinds and starts and not search.affords_kernel():
+        left_out = ("kernel",)
+    elif "kernel" in plan.kinds:
         squash = max(linear, key=_mrr).config.features.squash
         starts.append(search.solved(search.ridges(FeatureMap("kernel", squash=squash))))
     first = starts[0].form
     if first.config.features.kind == "given":
         # They share a space: what is worse than it on its own came from another one, and would only blur it.
         starts = [start for start in starts if start.form.held_out.mrr >= first.held_out.mrr]
-    return sorted(starts, key=lambda start: -start.form.held_out.mrr)
+    best = sorted(starts, key=lambda start: -start.form.held_out.mrr)
+    return Starts(tuple(best), left_out, search.whole)
 
 
 class _Search:
@@ -109,6 +129,10 @@ class _Search:
 
     def __init__(self, ctx: FitContext, plan: Plan) -> None:
         self._ctx = ctx
+        self._budget, self._repeats = plan.budget, 1 + plan.refit
+        self._seconds: dict[str, float] = {}
+        self.whole = True
+        """Whether the budget allowed all comparisons."""
         self._validation = plan.validation
         few = ctx.dataset.smallest_by_hash(plan.validation.rows, COMPARING, ctx.settings.seed)
         self._few = plan.validation.part(few)
@@ -124,11 +148,21 @@ class _Search:
             )
         self._projected: dict[FeatureMap, ProjectedData] = {}
 
+    def affords_kernel(self) -> bool:
+        """Return whether the budget allows one closed form of kernel components, and to solve and repeat it."""
+        side = landmarks_of(self._ctx.settings)
+        square = np.ones((side, side), dtype=np.float32)
+        began = self._budget.now()
+        square @ square
+        one = KERNEL_PRODUCTS * len(self._ctx.dataset.modalities) * (self._budget.now() - began)
+        instances = len(self._all.train) + len(self._validation.rows)
+        return self._budget.allows((1 + self._repeats) * one * (1 + instances / KERNEL_PRODUCTS / side))
+
     def compared(self, kind: str) -> list[ClosedForm]:
         """Return the closed forms of every feature map of a kind that were compared."""
         if self._ctx.settings.fast:
             return self._at(FeatureMap(kind, squash=True), FAST_RIDGE) + self._given_if_comparable()
-        maps = [FeatureMap(kind, squash=squash) for squash in (False, True)]
+        maps = [FeatureMap(kind, squash=squash) for squash in (True, False)]
         forms = [form for features in maps for form in self.ridges(features, COMPARED)]
         best = max(forms, key=_mrr)
         forms += self._climb(
@@ -161,6 +195,20 @@ class _Search:
             best = max([best, *found], key=_mrr)
 
     def _at(self, features: FeatureMap, ridge: float) -> list[ClosedForm]:
+        """Return the closed forms at a ridge; none, after the first of a kind, that the budget has no room for."""
+        before = self._seconds.get(features.kind)
+        if before is not None and not self._budget.allows(before):
+            self.whole = False
+            return []
+        began = self._budget.now()
+        forms = self._solved_at(features, ridge)
+        took = self._budget.now() - began
+        self._seconds[features.kind] = took if before is None else max(before, took)
+        if before is None:  # solved once more on all that trains, and repeated with validation
+            self._budget.keep(features.kind, self._repeats * took)
+        return forms
+
+    def _solved_at(self, features: FeatureMap, ridge: float) -> list[ClosedForm]:
         data = self._of(features)
         asked = self._ctx.settings.dim
         cross, variances = data.cross, data.variances
@@ -215,6 +263,7 @@ class _Search:
     def solved(self, compared: Sequence[ClosedForm]) -> Start:
         """Solve the best of the forms that were compared, on all training instances; powers and dimensions anew."""
         config = _best(compared).config
+        began = self._budget.now()
         data = self._of(config.features, sample=self._all is self._sample)
         if config.features.kind == "given":
             init = scaled_init(data, config, None, self._ctx.processes)
@@ -227,6 +276,8 @@ class _Search:
             found = self._judged(config.features, config.ridge, solution, data, self._validation, grid)
             form = replace(_best(found), compared=len(found) + len(compared))
             init = scaled_init(data, form.config, solution, self._ctx.processes)
+        kind = config.features.kind
+        self._budget.keep(kind, (self._repeats - 1) * max(self._seconds.get(kind, 0.0), self._budget.now() - began))
         return Start(form, init, self._projected.pop(config.features))
 
     def _of(self, features: FeatureMap, *, sample: bool = True) -> ProjectedData:

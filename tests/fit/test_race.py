@@ -1,7 +1,6 @@
 """When a candidate of a fit stops: over its peak, out of reach, or out of time."""
 
-import pytest
-
+from pmrl_cli.fit.budget import Budget
 from pmrl_cli.fit.race import Race
 from pmrl_cli.train.progress import Progress
 
@@ -19,16 +18,16 @@ class Clock:
 
 
 def test_a_run_is_over_its_peak_after_three_falls_in_a_row():
-    race = Race(None, refit=True)
+    race = Race(Budget(None), refit=True)
     assert not race.is_over(history(0.3, 0.4, 0.39, 0.38))
     assert race.is_over(history(0.3, 0.4, 0.39, 0.38, 0.37))
     assert not race.is_over(history(0.4, 0.39, 0.395, 0.38, 0.37))
-    assert not Race(None, refit=True, stops_early=False).is_over(history(0.4, 0.3, 0.2, 0.1))
+    assert not Race(Budget(None), refit=True, stops_early=False).is_over(history(0.4, 0.3, 0.2, 0.1))
 
 
 def test_a_run_that_cannot_reach_the_best_before_it_is_stopped():
-    race = Race(None, refit=True)
-    race.finish(history(0.5, 0.6), history(0.6)[0], 0.02)
+    race = Race(Budget(None), refit=True)
+    race.finish("run", history(0.5, 0.6), history(0.6)[0], 0.02)
     assert race.is_over(history(0.2, 0.21, 0.22, 0.23))  # .01 an evaluation: .31 in eight
     assert not race.is_over(history(0.2, 0.3, 0.4, 0.5))
     assert not race.is_over(history(0.58, 0.582, 0.581, 0.583))
@@ -36,31 +35,38 @@ def test_a_run_that_cannot_reach_the_best_before_it_is_stopped():
 
 def test_time_is_kept_for_the_refit_of_what_was_trained():
     clock = Clock()
-    race = Race(110.0, refit=True, now=clock)
-    race.begin()
-    clock.now = 102.0  # two seconds for twenty steps, the best after ten: a refit of those takes 1.4 seconds
-    race.finish(history(0.3, 0.5, 0.4), history(0.3, 0.5)[1], 0.0)
-    for now, late in ((108.5, False), (108.7, True)):
-        clock.now = now
-        assert race.late == late
-    alone = Race(110.0, refit=False, now=clock)
-    alone.begin()
-    alone.finish(history(0.3, 0.5), history(0.3, 0.5)[1], 0.0)
-    assert not alone.late
+    for refit, moments in ((True, ((108.5, True), (108.7, False))), (False, ((109.9, True),))):
+        clock.now = 100.0
+        budget = Budget(10.0, began=100.0, now=clock)
+        race = Race(budget, refit=refit)
+        race.begin()
+        clock.now = 102.0  # two seconds for twenty steps, the best after ten: a refit of those takes 1.4 seconds
+        race.finish("run", history(0.3, 0.5, 0.4), history(0.3, 0.5)[1], 0.0)
+        for now, allowed in moments:
+            clock.now = now
+            assert budget.allows() == allowed
+    assert not budget.allows(0.2)
+
+
+def test_what_is_not_chosen_gives_its_time_back():
+    clock = Clock()
+    budget = Budget(10.0, began=95.0, now=clock)
+    budget.keep("linear", 2.0)
+    budget.keep("kernel", 9.0)
+    budget.keep("kernel", 1.0)
+    assert budget.left == 2.0
+    budget.keep_only("kernel")
+    assert budget.left == 4.0
+    assert budget.allows(4.0)
+    assert not budget.allows(4.1)
+    assert Budget(None).allows(1e9)
 
 
 def test_a_run_ends_before_an_evaluation_that_would_be_late():
     clock = Clock()
-    race = Race(110.0, refit=False, now=clock)
+    race = Race(Budget(10.0, began=100.0, now=clock), refit=False)
     race.begin()
     clock.now = 106.0
     assert not race.is_over(history(0.3, 0.4))  # three seconds each: the next at 109
     clock.now = 108.0
     assert race.is_over(history(0.3, 0.4))
-
-
-@pytest.mark.parametrize("refit", [False, True])
-def test_without_a_deadline_nothing_is_late(refit):
-    race = Race(None, refit=refit)
-    race.reserve(1e9)
-    assert not race.late
