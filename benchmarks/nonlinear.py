@@ -2,7 +2,7 @@
 
     python benchmarks/nonlinear.py [KIND ...] [--seeds 1] [--rows 2600] [--set KEY=VALUE ...]
 
-Simulated: three modalities of 20 columns, each a map of 8 latent numbers of the instance, and private noise.
+Simulated: three modalities of 20 columns, each a map of 8 latent numbers of the instance, and private parts.
 ``folds``: all are random networks of one hidden layer. ``products``: the first is linear in the latent numbers,
 the second in their products in pairs, the third in their squares and signs. ``waves``: all are random sines.
 
@@ -34,8 +34,9 @@ from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.train.heldout import reciprocal_ranks_by_instance
 
 LATENT, COLUMNS, MODALITIES = 8, 20, 3
-NOISE = 0.35
-"""Deviation of what is private, beside columns of deviation 1."""
+NUISANCE, NOISE = 0.7, 0.3
+"""Deviation of each private part, beside shared columns of deviation 1: a map of 8 latent numbers of the modality's
+own, of the same kind as the shared one, and independent noise."""
 
 DIM, HIDDEN, TEMPERATURE, BATCH, STEPS, EVERY = 64, 256, 0.1, 256, 1500, 30
 
@@ -67,9 +68,9 @@ def simulated(kind: str, rows: int, seed: int) -> Dataset:
     latent = rng.standard_normal((rows, LATENT))
     features = {}
     for m in range(MODALITIES):
-        shown = KINDS[kind](rng, latent, m)
-        shown /= shown.std(axis=0)
-        features[f"m{m}"] = (shown + NOISE * rng.standard_normal(shown.shape)).astype(np.float32)
+        shared, own = (KINDS[kind](rng, of, m) for of in (latent, rng.standard_normal(latent.shape)))
+        noise = NOISE * rng.standard_normal(shared.shape)
+        features[f"m{m}"] = (shared / shared.std(0) + NUISANCE * own / own.std(0) + noise).astype(np.float32)
     return dataset_from_arrays(features, [f"i{i:06d}" for i in range(rows)], None)
 
 

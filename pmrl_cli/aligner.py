@@ -129,6 +129,8 @@ class Aligner:
             texts_of(fitted),
             {"ids": fitted.ids_digest, "modalities": fitted.inputs},
             "this fit",
+            fitted.axes,
+            fitted.reduced,
         )
         self.notes = () if fitted.continued is None else fitted.continued.notes
         return self
@@ -167,6 +169,18 @@ class Aligner:
     def texts(self) -> dict[str, str]:
         """The model folder's text files by name (config, metrics, history, card, ...)."""
         return dict(self.model.texts)
+
+    def in_dims(self, dim: int) -> Aligner:
+        """Return the aligner with a space of fewer dimensions: the vectors along its principal axes, at unit length.
+
+        Args:
+            dim: how many; at most ``self.dim``.
+
+        Raises: UsageError for more, or a model with codes; StateError for a model that an older pmrl wrote.
+        """
+        aligner = Aligner(device=self.device, **self.model.settings)
+        aligner._model = self.model.in_dims(dim)
+        return aligner
 
     @property
     def codes(self) -> FloatArray | None:
@@ -402,7 +416,7 @@ class Aligner:
             )
         members = [replace(member, encoder=member.encoder.cpu().eval()) for member in self.model.members]
         for m, name in enumerate(self.names):
-            write_onnx(folder / f"{name}.onnx", members, m)
+            write_onnx(folder / f"{name}.onnx", members, m, self.model.reduction)
 
     def save(
         self,

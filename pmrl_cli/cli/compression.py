@@ -27,6 +27,13 @@ class CompressionOptions:
 
     PANEL: ClassVar = "Smaller vectors"
 
+    dim: int | None = flag(
+        None,
+        "--dim",
+        metavar="D",
+        min=1,
+        help="Reduce the space to its D principal axes.",
+    )
     keep_channels: int | None = flag(
         None, "--keep-channels", metavar="N", min=1, help="Keep the N dimensions that tell codes apart best (TOC)."
     )
@@ -39,7 +46,7 @@ class CompressionOptions:
 
     def given(self) -> dict[str, object]:
         """The options by name."""
-        return {"--keep-channels": self.keep_channels, "--codes": self.codes, "--like": self.like}
+        return {"--dim": self.dim, "--keep-channels": self.keep_channels, "--codes": self.codes, "--like": self.like}
 
 
 def compression_of(asked: CompressionOptions, aligner: Aligner, dataset: Dataset) -> Compression:
@@ -89,7 +96,7 @@ def _like(asked: CompressionOptions, aligner: Aligner) -> Compression:
     if asked.keep_channels is not None or asked.codes is not None:
         raise UsageError(
             what="--like with options of its own",
-            found=", ".join(name for name, value in asked.given().items() if value is not None),
+            found=", ".join(name for name, value in asked.given().items() if value is not None and name != "--dim"),
             expected="--like alone: the export says how many",
             next_step="Leave the others out.",
         )

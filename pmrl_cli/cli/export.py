@@ -284,6 +284,8 @@ def command(
     compute.prepare(computing.threads)
     with process_group() as processes:
         aligner = Aligner.load(model, device=computing.device)
+        if smaller.dim is not None:
+            aligner = aligner.in_dims(smaller.dim)
         dataset = read_dataset(paths, replace(reading, min_modalities=1))
         part_rows = rows_per_file or ROWS_PER_FILE
         further = aligner.further_outputs(also) if also else {}

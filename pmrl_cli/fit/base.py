@@ -39,6 +39,8 @@ class Base:
         inputs: what it was fitted on, by modality: rows, dim, digest.
         digest: SHA-256 of its weights.
         path: its folder.
+        axes: (d, d) principal axes of its space; None for a model of an older version.
+        reduced: how many of them its space has; None: all.
     """
 
     names: tuple[str, ...]
@@ -48,6 +50,8 @@ class Base:
     inputs: Mapping[str, Mapping[str, object]]
     digest: str
     path: str
+    axes: npt.NDArray[np.float32] | None = None
+    reduced: int | None = None
 
     @classmethod
     def of(cls, model: FittedModel, path: str) -> Self:
@@ -65,8 +69,9 @@ class Base:
                     digest.update(array.tobytes())
             for tensor in member.encoder.state()[1].values():
                 digest.update(tensor.numpy().tobytes())
+        inputs = model.inputs["modalities"]
         return cls(
-            model.names, model.members, configs, model.seen, model.inputs["modalities"], digest.hexdigest(), path
+            model.names, model.members, configs, model.seen, inputs, digest.hexdigest(), path, model.axes, model.kept
         )
 
     def check(self, settings: FitSettings, dataset: Dataset) -> None:

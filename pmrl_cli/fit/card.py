@@ -62,6 +62,7 @@ def _config(result: FitResult) -> dict[str, object]:
     return {
         "modalities": [{"name": name, "dim": result.inputs[name]["dim"]} for name in result.names],
         "dim": result.dim,
+        "reduced": result.reduced,
         "members": [
             _member(recipe, member, result) for recipe, member in zip(result.recipes, result.members, strict=True)
         ],
@@ -94,6 +95,7 @@ def _metrics(result: FitResult) -> dict[str, float | str]:
         "held_out.mrr": result.held_out.mrr,
         "held_out.r1": result.held_out.r1,
         "held_out.share": result.share,
+        **{f"held_out.mrr.{dim}d": mrr for dim, mrr in result.in_dims.items()},
         "start.mrr": start.mrr,
         "start.r1": start.r1,
         "instances.train": result.counts["train"],
@@ -116,8 +118,6 @@ def _tried(result: FitResult) -> str:
 
 def _why(result: FitResult) -> str:
     best = max(result.tried, key=lambda recipe: recipe.best.mrr)
-    if result.settings.dim is not None:
-        return f"`{best.name}` ranked the validation instances best; a dimension was asked for, so it stands alone."
     if len(result.members) == 1:
         return f"`{best.name}` ranked the validation instances best, and no other beside it added anything."
     together = ", ".join(f"`{recipe.name}`" for recipe in result.recipes)
@@ -125,6 +125,16 @@ def _why(result: FitResult) -> str:
         f"{together} side by side, their cosines averaged, rank the validation instances at "
         f"{result.held_out.mrr:.4f} ({best.best.mrr:.4f} the best alone); adding more members did not improve it."
     )
+
+
+def _smaller(result: FitResult) -> str:
+    """Return what fewer dimensions cost, in words."""
+    if not result.in_dims:
+        return ""
+    *fewer, (dim, whole) = result.in_dims.items()
+    each = ", ".join(f"{mrr:.4f} in {less} dimensions" for less, mrr in fewer)
+    here = f"this model has {result.reduced}" if result.reduced else "`pmrl export --dim D` writes D"
+    return f" Along its principal axes the space ranks them at {each}, {whole:.4f} in all {dim}; {here}."
 
 
 def _continued(continued: Continued | None) -> str:
@@ -220,7 +230,7 @@ def _held_out(result: FitResult) -> str:
 | best closed-form start | {result.start.mrr:.4f} | {result.start.r1:.4f} | {result.start.share:.4f} |
 | {trained} | {result.held_out.mrr:.4f} | {result.held_out.r1:.4f} | {result.share:.4f} |
 
-Means over all ordered pairs of modalities, those instances the gallery."""
+Means over all ordered pairs of modalities, those instances the gallery.{_smaller(result)}"""
 
 
 def texts_of(result: FitResult) -> dict[str, str]:

@@ -74,7 +74,7 @@ def go_on(ctx: FitContext, plan: Plan, base: Base) -> tuple[SearchResult, Model]
             tried.append(recipe)
             found.append((recipe, trained, start))
         chosen.append(max(found, key=lambda one: one[0].best.quality))
-    search = _searched(ctx, plan, tried, chosen)
+    search = _searched(ctx, plan, base, tried, chosen)
     if plan.refit:
         return search, _refit(ctx, plan, base, [(recipe, start.ridges) for recipe, _, start in chosen])
     for _, trained, start in chosen:
@@ -126,7 +126,7 @@ def _train(
 
 
 def _searched(
-    ctx: FitContext, plan: Plan, tried: list[Recipe], chosen: list[tuple[Recipe, TrainResult, _Start]]
+    ctx: FitContext, plan: Plan, base: Base, tried: list[Recipe], chosen: list[tuple[Recipe, TrainResult, _Start]]
 ) -> SearchResult:
     held = plan.validation
     present = torch.from_numpy(ctx.dataset.present[held.rows])
@@ -136,6 +136,7 @@ def _searched(
         tuple(recipe for recipe, _, _ in chosen),
         tuple(line for _, trained, _ in chosen for line in trained.history),
         plan.train,
+        base.axes,
     )
     return SearchResult(
         tuple(tried),
@@ -162,7 +163,7 @@ def _refit(ctx: FitContext, plan: Plan, base: Base, recipes: list[tuple[Recipe, 
         members.append(Member(start.data.projections, trained.encoder))
         again.append(replace(recipe, learned=trained.learned, steps=steps))
         history += trained.history
-    return Model(tuple(members), tuple(again), tuple(history), train)
+    return Model(tuple(members), tuple(again), tuple(history), train, base.axes)
 
 
 def _start(

@@ -107,8 +107,19 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model, *, r
         ranked=len(plan.validation.rows),
         inputs=inputs,
         ids_digest=ctx.ids_digest,
+        axes=model.axes,
+        reduced=_reduced(ctx, model),
+        in_dims=found.in_dims,
         continued=None if ctx.base is None else continuation_of(ctx, ctx.base, model),
     )
+
+
+def _reduced(ctx: FitContext, model: Model) -> int | None:
+    """Return how many dimensions the space is reduced to; None if it has no more."""
+    if ctx.base is not None:
+        return ctx.base.reduced
+    asked = ctx.settings.dim
+    return asked if asked is not None and model.axes is not None and asked < len(model.axes) else None
 
 
 def _ruled_by(settings: FitSettings) -> str:

@@ -10,8 +10,10 @@ from pmrl_cli.closed_form.columns import ProjectionFitter
 from pmrl_cli.closed_form.init import Initialization, solve_gcca_init, whiten
 from pmrl_cli.closed_form.projected import ProjectedData, project
 from pmrl_cli.data.split import TEST
+from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan, without_suspects
+from pmrl_cli.fit.reduction import axes_of
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
 from pmrl_cli.fit.starts import landmarks_of
 from pmrl_cli.model.members import Member
@@ -33,6 +35,7 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
         ctx.dataset, train, seed=ctx.settings.seed, landmarks=landmarks_of(ctx.settings), processes=ctx.processes
     )
     members: list[Member] = []
+    made: list[tuple[Encoder, ProjectedData]] = []
     again: list[Recipe] = []
     history: list[Progress] = []
     for recipe in recipes:
@@ -44,9 +47,10 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
         trained = ctx.run.train(data, init, run_plan, rows, None)
         ctx.run.see(trained.encoder, data, rows)
         members.append(Member(data.projections, trained.encoder))
+        made.append((trained.encoder, data))
         again.append(replace(recipe, learned=trained.learned, steps=steps))
         history += trained.history
-    return Model(tuple(members), tuple(again), tuple(history), train)
+    return Model(tuple(members), tuple(again), tuple(history), train, axes_of(ctx, made, rows))
 
 
 def _start(ctx: FitContext, fitter: ProjectionFitter, form: ClosedForm) -> tuple[ProjectedData, Initialization]:

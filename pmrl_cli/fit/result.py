@@ -65,12 +65,14 @@ class Model:
         recipes: of the members, in their order.
         history: evaluations of the runs that made them, in order.
         train: row numbers of the instances they were trained on.
+        axes: (d, d) principal axes of their vectors together; None of a model that went on from one without.
     """
 
     members: tuple[Member, ...]
     recipes: tuple[Recipe, ...]
     history: tuple[Progress, ...]
     train: npt.NDArray[np.int64]
+    axes: npt.NDArray[np.float32] | None
 
 
 @dataclass(frozen=True)
@@ -135,6 +137,10 @@ class FitResult:
             (``validation``), and of the vectors of modality M that trained (``vectors.M``).
         inputs: what was fitted, by modality: rows, dim, digest.
         ids_digest: SHA-256 of the ids in order.
+        axes: (d, d) principal axes of the members' vectors together; None where what it went on from has none.
+        reduced: how many of them the space has; None leaves it whole.
+        in_dims: held-out MRR, before any refit, of the space in so many dimensions, all of them last; empty where
+            those are few.
         continued: what it went on from; None if it began anew.
     """
 
@@ -159,12 +165,15 @@ class FitResult:
     seen: dict[str, npt.NDArray[np.uint64]]
     inputs: dict[str, dict[str, object]]
     ids_digest: str
+    axes: npt.NDArray[np.float32] | None
+    reduced: int | None
+    in_dims: dict[str, float]
     continued: Continued | None = None
 
     @property
     def dim(self) -> int:
         """Dimension of the space."""
-        return sum(recipe.closed_form.config.dim for recipe in self.recipes)
+        return self.reduced or sum(recipe.closed_form.config.dim for recipe in self.recipes)
 
     @property
     def helped(self) -> bool:

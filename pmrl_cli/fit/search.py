@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import numpy.typing as npt
@@ -15,9 +15,11 @@ from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.race import Race
+from pmrl_cli.fit.reduction import DIMS, axes_of
 from pmrl_cli.fit.result import Model, Recipe
 from pmrl_cli.fit.starts import Start, choose_starts
 from pmrl_cli.model.members import Member, side_by_side
+from pmrl_cli.model.reduction import reduced
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.train.heldout import (
     HeldOut,
@@ -67,6 +69,7 @@ class SearchResult:
         chance: mean reciprocal rank of a random order there.
         planned: how many recipes a fit without a budget tries.
         whole: whether the budget allowed to compare all closed forms.
+        in_dims: held-out MRR of the space in so many dimensions.
     """
 
     tried: tuple[Recipe, ...]
@@ -76,6 +79,7 @@ class SearchResult:
     chance: float
     planned: int
     whole: bool = True
+    in_dims: dict[str, float] = field(default_factory=dict)
 
 
 def choose_members(embeddings: Sequence[Tensor], present: Tensor, relevance: Relevance | None = None) -> list[int]:
@@ -202,28 +206,47 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
     present = torch.from_numpy(ctx.dataset.present[held.rows])
     # A run whose best was its start is that start.
     useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step or ctx.settings.trained]
-    alone = ctx.settings.dim is not None or not _methods_stand_in(ctx.settings)
     judged = [c.embedded for c in useful]
-    if alone:  # the dimension asked for is that of one member
+    if not _methods_stand_in(ctx.settings):  # what they make is not to be averaged
         chosen = [max(range(len(useful)), key=lambda i: useful[i].recipe.best.quality)]
     else:
         chosen = list(ctx.processes.broadcast_json(choose_members(judged, present, held.relevance)))
     together = side_by_side([judged[i] for i in chosen])
     members = [useful[i] for i in chosen]
+    rows = plan.train[ctx.trainable[plan.train]]
     if not plan.refit:
         for c in members:
-            ctx.run.see(c.trained.encoder, c.data, plan.train[ctx.trainable[plan.train]])
+            ctx.run.see(c.trained.encoder, c.data, rows)
+    axes = axes_of(ctx, [(c.trained.encoder, c.data) for c in members], rows)
+    in_dims = ctx.processes.broadcast_json(_in_dims(ctx, plan, together, axes))
+    if ctx.settings.dim is not None:
+        together = reduced(together, torch.from_numpy(axes[:, : ctx.settings.dim]))
     model = Model(
         tuple(Member(c.data.projections, c.trained.encoder) for c in members),
         tuple(c.recipe for c in members),
         tuple(line for c in tried for line in c.trained.history),
         plan.train,
+        axes,
     )
     return SearchResult(
         tuple(c.recipe for c in tried),
         model,
-        HeldOut(*ctx.processes.broadcast_json(held_out_retrieval(together, present, held.labels, held.relevance))),
+        HeldOut(*ctx.processes.broadcast_json(_judged(plan, present, together))),
         ctx.processes.broadcast_json(mean_share(together, present)),
         chance_of(present),
         len(tried),
+        in_dims=in_dims,
     )
+
+
+def _in_dims(ctx: FitContext, plan: Plan, vectors: Tensor, axes: npt.NDArray[np.float32]) -> dict[str, float]:
+    """Return the held-out MRR of the space in fewer dimensions, and last in all, by how many."""
+    present = torch.from_numpy(ctx.dataset.present[plan.validation.rows])
+    fewer = {dim for dim in (*DIMS, ctx.settings.dim) if dim is not None and dim < len(axes)}
+    dims = fewer | {len(axes)} if fewer else fewer
+    along = torch.from_numpy(axes)
+    return {str(dim): _judged(plan, present, reduced(vectors, along[:, :dim])).mrr for dim in sorted(dims)}
+
+
+def _judged(plan: Plan, present: Tensor, vectors: Tensor) -> HeldOut:
+    return held_out_retrieval(vectors, present, plan.validation.labels, plan.validation.relevance)

@@ -28,6 +28,7 @@ from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.result import ClosedForm
 from pmrl_cli.train.heldout import HeldOut, ValidationSet, held_out_retrieval
+from pmrl_cli.train.run import closed_form_stands_in
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["Start", "Starts", "choose_starts", "landmarks_of"]
@@ -216,7 +217,7 @@ class _Search:
             cross = cross.leading(LEADING // len(cross.dims))
             variances = tuple(v[:d] for v, d in zip(variances, cross.dims, strict=True))
         fast = self._ctx.settings.fast
-        dims = _dims(asked, sum(cross.dims), (FAST_DIM,) if fast else FEW_DIMS)
+        dims = _dims(self._ctx.settings, sum(cross.dims), (FAST_DIM,) if fast else FEW_DIMS)
         solution = gcca(cross, variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver)
         return self._judged(
             features, ridge, solution, data, self._few, product((FAST_POWER,) if fast else FEW_POWERS, dims)
@@ -246,7 +247,7 @@ class _Search:
 
     def _given_if_comparable(self) -> list[ClosedForm]:
         dims = set(self._ctx.dataset.dims)
-        if len(dims) > 1 or max(dims) > GIVEN_DIM or self._ctx.settings.dim not in (None, *dims):
+        if len(dims) > 1 or max(dims) > GIVEN_DIM or max(dims) < (self._ctx.settings.dim or 0):
             return []
         features = FeatureMap("given", squash=False)
         data = self._of(features)
@@ -270,7 +271,7 @@ class _Search:
             form = _best(compared)
         else:
             fast = self._ctx.settings.fast
-            dims = _dims(self._ctx.settings.dim, sum(data.cross.dims), (FAST_DIM,) if fast else DIMS)
+            dims = _dims(self._ctx.settings, sum(data.cross.dims), (FAST_DIM,) if fast else DIMS)
             solution = gcca(data.cross, data.variances, ridge=config.ridge, dim=max(dims), solver=self._ctx.solver)
             grid = product((FAST_POWER,) if fast else POWERS, dims)
             found = self._judged(config.features, config.ridge, solution, data, self._validation, grid)
@@ -299,13 +300,15 @@ class _Search:
         self._projected = {key: data for key, data in self._projected.items() if key == features}
 
 
-def _dims(asked: int | None, most: int, tried: Sequence[int]) -> Sequence[int]:
+def _dims(settings: FitSettings, most: int, tried: Sequence[int]) -> Sequence[int]:
+    """Return the dimensions to try: where one is asked for, that and more, which are then reduced to it."""
+    asked = settings.dim
     if asked is not None and asked > most:
         what = "dimension larger than the features can fill"
         raise UsageError(what, found=f"--dim {asked}", expected=f"{most} or less", next_step="Lower it.")
-    if asked is not None:
-        return (asked,)
-    return sorted({min(dim, most) for dim in tried})
+    if asked is not None and not closed_form_stands_in(replace(settings, trained=False)):
+        return (asked,)  # what such a method trains is the space as it is
+    return sorted({max(min(dim, most), asked or 0) for dim in tried})
 
 
 def _quality(outputs: Sequence[Tensor], present: Tensor, validation: ValidationSet) -> HeldOut:

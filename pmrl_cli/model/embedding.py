@@ -19,6 +19,7 @@ from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fusion import fuse
 from pmrl_cli.model.fitted import FittedModel
 from pmrl_cli.model.members import together
+from pmrl_cli.model.reduction import reduced
 from pmrl_cli.process_group import ProcessGroup
 
 if TYPE_CHECKING:
@@ -153,7 +154,10 @@ def _encode(
 ) -> tuple[Encoded, Tensor]:
     """Return what the members make of some modalities, and the (B, k, d) vectors of these, zero where absent."""
     encoded = together([member.embed(indices, features, mask) for member in model.members])
-    return encoded, encoded.vectors[:, indices] * mask[:, :, None]
+    vectors = encoded.vectors[:, indices] * mask[:, :, None]
+    if model.reduction is not None:
+        vectors = reduced(vectors, torch.from_numpy(model.reduction).to(vectors.device))
+    return encoded, vectors
 
 
 def _extra_of(encoded: Encoded, modalities: Sequence[int], present: Tensor) -> dict[str, Tensor]:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset, FloatArray
-from pmrl_cli.errors import Place, StateError
+from pmrl_cli.errors import Place, StateError, UsageError
+from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.model.members import Member
 
 __all__ = ["FittedModel"]
@@ -28,6 +30,8 @@ class FittedModel:
         texts: its text files by name: config, metrics, history, card, ...
         inputs: what it was fitted on: digest of the ids, and by modality rows, dim and digest.
         origin: where it comes from, for errors.
+        axes: (d, d) principal axes of the members' vectors together; None for a model of an older version.
+        kept: how many of them its space has; None: the members' vectors as they are.
     """
 
     names: tuple[str, ...]
@@ -36,6 +40,8 @@ class FittedModel:
     texts: Mapping[str, str]
     inputs: Mapping[str, Any]
     origin: str
+    axes: FloatArray | None = None
+    kept: int | None = None
 
     @property
     def config(self) -> dict[str, Any]:
@@ -48,12 +54,12 @@ class FittedModel:
         """Those of the fit, by name."""
         return dict(self.config["settings"])
 
-    @property
+    @cached_property
     def dim(self) -> int:
         """Dimension of the shared space."""
         return int(self.config["dim"])
 
-    @property
+    @cached_property
     def widths(self) -> tuple[int, ...]:
         """Columns of the features of each modality, in order."""
         return tuple(projection.dim for projection in self.members[0].projections)
@@ -63,6 +69,35 @@ class FittedModel:
         """(N, dim) codes of the space, None for a model without any."""
         codes = [member.encoder.codes() for member in self.members]
         return codes[0].cpu().numpy() if len(codes) == 1 and codes[0] is not None else None
+
+    @property
+    def reduction(self) -> FloatArray | None:
+        """(d, dim) axes that the members' vectors are taken along; None where they are taken as they are."""
+        return None if self.axes is None or self.kept is None else self.axes[:, : self.kept]
+
+    def in_dims(self, dim: int) -> FittedModel:
+        """Return the model with a space of fewer dimensions.
+
+        Raises: UsageError for more dimensions than it has, or codes, which are of the whole space; StateError for a
+            model without axes.
+        """
+        if dim > self.dim or self.codes is not None:
+            raise UsageError(
+                what="dimensions that the model cannot be reduced to",
+                found=f"--dim {dim} and a model of {self.dim}{' with codes' if self.codes is not None else ''}",
+                expected=f"{self.dim} or fewer, and a model without codes",
+                next_step="Lower it, or leave --dim out.",
+            )
+        if self.axes is None:
+            raise StateError(
+                what="model without principal axes",
+                at=Place(self.origin),
+                found="none, as in models of earlier versions",
+                expected="those that every fit now keeps",
+                next_step="Fit that model again, or leave --dim out.",
+            )
+        config = to_json(self.config | {"dim": dim, "reduced": dim})
+        return replace(self, kept=dim, texts={**self.texts, "config.json": config})
 
     def indices(self, dataset: Dataset) -> list[int]:
         """Return the place of each modality of a data set among those of the model.

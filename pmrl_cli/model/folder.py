@@ -24,6 +24,9 @@ from pmrl_cli.model.members import Member
 
 __all__ = ["load_model", "save_model"]
 
+AXES = "axes"
+"""Name of the principal axes among the tensors."""
+
 
 def save_model(
     model: FittedModel,
@@ -53,7 +56,7 @@ def _tensors_of(model: FittedModel) -> dict[str, Tensor]:
                 # A copy: members of one kind share their projections, which safetensors refuses to write twice.
                 tensors[f"{i}.{name}.projection.{key}"] = torch.from_numpy(array.copy())
         tensors |= {f"{i}.{key}": tensor for key, tensor in member.encoder.state()[1].items()}
-    return tensors
+    return tensors if model.axes is None else tensors | {AXES: torch.from_numpy(model.axes)}
 
 
 def load_model(folder: Path) -> FittedModel:
@@ -90,6 +93,7 @@ def _model_of(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, A
         # Models from before an encoder stated its kind have one adapter for each modality.
         encoder = about.get("encoder") or {"kind": "residual", "names": names, "hidden": config["hidden"]}
         members.append(_member(names, about, encoder, own))
+    axes = tensors.pop(AXES).numpy() if AXES in tensors else None
     if tensors:
         message = f"tensors of no member: {', '.join(sorted(tensors)[:5])}"
         raise ValueError(message)
@@ -97,7 +101,8 @@ def _model_of(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, A
         message = "settings without names"
         raise TypeError(message)
     seen = _read_seen(files["seen.safetensors"], folder / "seen.safetensors", names)
-    return FittedModel(names, tuple(members), seen, texts, manifest["inputs"], str(folder))
+    kept = config.get("reduced")
+    return FittedModel(names, tuple(members), seen, texts, manifest["inputs"], str(folder), axes, kept)
 
 
 def _member(

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from pmrl_cli.batch import Inputs
 from pmrl_cli.closed_form.projection import CLIP, Projection
+from pmrl_cli.data.dataset import FloatArray
 from pmrl_cli.model.members import Member, side_by_side
+from pmrl_cli.model.reduction import reduced
 
 __all__ = ["ModalityGraph", "write_onnx"]
 
@@ -53,10 +55,12 @@ class ModalityGraph(nn.Module):
     Args:
         members: of the model, on the CPU.
         modality: its place among the modalities of the model.
+        axes: (d, r) of a reduced space; None leaves it whole.
     """
 
-    def __init__(self, members: Sequence[Member], modality: int) -> None:
+    def __init__(self, members: Sequence[Member], modality: int, axes: FloatArray | None = None) -> None:
         super().__init__()
+        self.register_buffer("axes", None if axes is None else torch.from_numpy(axes.copy()))
         self._modality = modality
         self._widths = [[p.components for p in member.projections] for member in members]
         self.projections = nn.ModuleList(_Components(member.projections[modality]) for member in members)
@@ -70,20 +74,22 @@ class ModalityGraph(nn.Module):
             components[self._modality] = projection(features)
             present = torch.arange(len(widths)).eq(self._modality).expand(features.shape[0], len(widths))
             each.append(encoder(Inputs(components, present)).vectors[:, self._modality, None])
-        return side_by_side(each)[:, 0]
+        vectors = side_by_side(each)[:, 0]
+        return reduced(vectors, self.axes) if isinstance(self.axes, Tensor) else vectors
 
 
-def write_onnx(path: Path, members: Sequence[Member], modality: int) -> None:
+def write_onnx(path: Path, members: Sequence[Member], modality: int, axes: FloatArray | None = None) -> None:
     """Write the graph of one modality: input ``features`` (batch, d_m), output ``vectors`` (batch, d), float32.
 
     Args:
         path: the file.
         members: of the model, on the CPU.
         modality: its place among the modalities of the model.
+        axes: (d, r) of a reduced space; None leaves it whole.
 
     Raises: ImportError without the package ``onnx``.
     """
-    graph = ModalityGraph(members, modality).eval()
+    graph = ModalityGraph(members, modality, axes).eval()
     example = torch.zeros(_ROWS, members[0].projections[modality].dim)
     with warnings.catch_warnings(), torch.no_grad():
         # The tracer says that it fixes what does not depend on the features, such as which modality is there.

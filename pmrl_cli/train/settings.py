@@ -76,7 +76,8 @@ class FitSettings:
         terms: weights of terms added to what it minimises, by name.
         adapter: ``linear``, ``mlp`` (linear plus a residual MLP), ``kernel`` (the same on nearness to training
             instances), or ``auto``: mlp and kernel both.
-        dim: dimension of the shared space, which then has one member; None chooses it on validation.
+        dim: dimension of the shared space: its members' vectors together, along so many principal axes; None leaves
+            them as validation chose them.
         steps: most optimiser steps; 0 stops at the closed-form start; None chooses by the number of instances.
         batch_size: instances a step; None chooses by their number.
         learning_rate: of AdamW.
@@ -125,7 +126,9 @@ class FitSettings:
         "--adapter",
         help="linear; mlp: with a residual MLP; kernel: the same on nearness to instances; auto.",
     )
-    dim: int | None = flag(None, "--dim", help="Dimension of the shared space, then of one member (default: chosen).")
+    dim: int | None = flag(
+        None, "--dim", help="Dimension of the shared space, along its principal axes (default: chosen)."
+    )
     continue_from: str | None = flag(
         None,
         "--continue-from",

@@ -12,6 +12,7 @@ SETTINGS = {
     "mlp": {"adapter": "mlp", "steps": 10},
     "kernel": {"adapter": "kernel", "steps": 10},
     "ensemble": {"steps": 10},
+    "reduced": {"steps": 10, "dim": 5},
     "joint encoder": {"objective": "umurl", "steps": 10},
 }
 
@@ -32,7 +33,7 @@ def fitted(request):
 def test_the_graph_in_torch_makes_the_vectors_of_one_modality_alone(fitted):
     aligner, arrays = fitted
     for m, name in enumerate(aligner.names):
-        graph = ModalityGraph(aligner.model.members, m).eval()
+        graph = ModalityGraph(aligner.model.members, m, aligner.model.reduction).eval()
         with torch.no_grad():
             found = graph(torch.from_numpy(arrays[name])).numpy()
         np.testing.assert_allclose(found, aligner.transform({name: arrays[name]})[name], atol=1e-5)
