@@ -6,7 +6,7 @@ Simulated: three modalities of 20 columns, each a map of 8 latent numbers of the
 ``folds``: all are random networks of one hidden layer. ``products``: the first is linear in the latent numbers,
 the second in their products in pairs, the third in their squares and signs. ``waves``: all are random sines.
 
-The rival is what one would write: standardised columns, one hidden layer of 256 and GELU a modality to 64 dimensions,
+The rival is what one would write: standardised columns, one hidden layer of 256 and GELU each to 64 dimensions,
 every pair of modalities in the loss at temperature .1, AdamW in batches of 256, at most 1,500 steps; the number of
 steps, the learning rate (1e-3, 3e-3) and the dropout of hidden units (0, .3) are what validation ranks best, and it is
 trained again with the validation instances. Validation .2, test .2, by hash; MRR is the mean over ordered pairs of
