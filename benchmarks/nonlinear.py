@@ -8,8 +8,8 @@ the second in their products in pairs, the third in their squares and signs. ``w
 
 The rival is what one would write: standardised columns, one hidden layer of 256 and GELU each to 64 dimensions,
 every pair of modalities in the loss at temperature .1, AdamW in batches of 256, at most 1,500 steps; the number of
+Every pair of modalities is in the loss at temperature .1, AdamW in batches of 256, at most 1,500 steps; how many
 steps, the learning rate (1e-3, 3e-3) and the dropout of hidden units (0, .3) are what validation ranks best, and it is
-trained again with the validation instances. Validation .2, test .2, by hash; MRR is the mean over ordered pairs of
 modalities on the test instances; ``ratio`` has a 95 % interval over test instances (1,000 bootstrap draws).
 """
 
