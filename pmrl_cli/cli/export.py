@@ -269,8 +269,9 @@ def command(
     from pmrl_cli.files.artifacts.export import KIND, write_export, write_stream
     from pmrl_cli.files.artifacts.plan import Also, ExportPlan
     from pmrl_cli.files.artifacts.shares import ROWS_PER_FILE, rank_of, shard_of
-    from pmrl_cli.files.durable.atomic import MANIFEST, check_replaceable, to_json
+    from pmrl_cli.files.durable.atomic import to_json
     from pmrl_cli.files.durable.checksums import sha256_of
+    from pmrl_cli.files.durable.outputs import MANIFEST, check_replaceable
     from pmrl_cli.files.join.dataset import read_dataset
     from pmrl_cli.files.join.specs import check_not_input
     from pmrl_cli.process_group import launched_size, process_group

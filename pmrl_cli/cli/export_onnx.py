@@ -26,8 +26,9 @@ def command(
     Example: pmrl export-onnx runs/a -o graphs
     """
     from pmrl_cli.aligner import Aligner
-    from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder
+    from pmrl_cli.files.durable.atomic import atomic_folder
     from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, sha256_of, write_sealed
+    from pmrl_cli.files.durable.outputs import MANIFEST
 
     kind = "pmrl.onnx"
     with atomic_folder(output, kind=kind, force=force) as folder:

@@ -83,8 +83,8 @@ def command(
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.cli.progress import FitProgress
     from pmrl_cli.files.artifacts.model import FORMAT
-    from pmrl_cli.files.durable.atomic import check_replaceable
     from pmrl_cli.files.durable.locks import held
+    from pmrl_cli.files.durable.outputs import check_replaceable
     from pmrl_cli.files.join.specs import check_not_input
     from pmrl_cli.fit.context import Hooks
     from pmrl_cli.process_group import process_group

@@ -197,7 +197,7 @@ def _part_of(
 def is_model(paths: Sequence[str]) -> bool:
     """Whether the paths are one model folder and nothing else."""
     from pmrl_cli.files.artifacts.model import FORMAT
-    from pmrl_cli.files.durable.atomic import format_of
+    from pmrl_cli.files.durable.outputs import format_of
 
     return len(paths) == 1 and format_of(Path(paths[0])) == FORMAT
 

@@ -14,8 +14,9 @@ import pytest
 from pmrl_cli.errors import ResourceError, StateError, UsageError
 from pmrl_cli.files.artifacts.model import read_model, write_model
 from pmrl_cli.files.durable import atomic
-from pmrl_cli.files.durable.atomic import atomic_file, atomic_folder, check_replaceable
+from pmrl_cli.files.durable.atomic import atomic_file, atomic_folder
 from pmrl_cli.files.durable.locks import held
+from pmrl_cli.files.durable.outputs import check_replaceable
 from pmrl_cli.files.join.specs import check_not_input
 
 ROOT = Path(__file__).parents[2]

@@ -80,7 +80,7 @@ def test_only_an_earlier_output_of_the_same_kind_is_replaced(tmp_path):
     with pytest.raises(UsageError, match="no regular file"):
         check_file(tmp_path, marker, force=True)
     with pytest.raises(ResourceError, match="no folder"):
-        check_file(tmp_path / "nowhere" / "out.csv", marker, force=False)
+        check_file(path / "out.csv", marker, force=False)
 
 
 def test_a_failure_leaves_the_old_table_as_it_was(tmp_path):

@@ -14,7 +14,7 @@ from pmrl_cli.aligner import Aligner
 from pmrl_cli.errors import DataError, PmrlError, PolicyError, UsageError
 from pmrl_cli.files.artifacts.states import read_state
 from pmrl_cli.files.artifacts.store import ingest_store
-from pmrl_cli.files.durable.atomic import check_replaceable
+from pmrl_cli.files.durable.outputs import check_replaceable
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.dataset import read_dataset
 

@@ -20,8 +20,9 @@ from pmrl_cli.errors import UsageError
 from pmrl_cli.files.artifacts.plan import ExportPlan
 from pmrl_cli.files.artifacts.shares import FUSED
 from pmrl_cli.files.artifacts.writers import REGISTRY
-from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, check_replaceable
+from pmrl_cli.files.durable.atomic import atomic_folder
 from pmrl_cli.files.durable.checksums import FORMAT_VERSION, write_sealed
+from pmrl_cli.files.durable.outputs import MANIFEST, check_replaceable
 from pmrl_cli.files.formats.store import EXPORT
 
 __all__ = ["KIND", "open_export", "seal_export", "write_export", "write_files", "write_stream"]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pmrl_cli.errors import DataError, Place, StateError
-from pmrl_cli.files.durable.atomic import MANIFEST
 from pmrl_cli.files.durable.checksums import FORMAT_VERSION, check_bytes, digests, read_manifest, unseal, write_sealed
+from pmrl_cli.files.durable.outputs import MANIFEST
 
 __all__ = ["FORMAT", "RUN", "WEIGHTS", "read_model", "to_csv", "to_toml", "write_model"]
 

@@ -13,7 +13,8 @@ import numpy.typing as npt
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from pmrl_cli.errors import DataError, Place, ResourceError, StateError
+from pmrl_cli.errors import DataError, Place, StateError
+from pmrl_cli.files.artifacts.disk import disk_errors
 from pmrl_cli.files.durable.atomic import atomic_file
 from pmrl_cli.files.formats.contents import check_regular
 
@@ -41,18 +42,8 @@ def write_state(path: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
     about = {"format_version": STATE_VERSION, "header": text, "digest": _digest(text, contiguous)}
     # One entry: safetensors writes several in any order.
     metadata = {STATE: json.dumps(about, sort_keys=True)}
-    with atomic_file(path) as temporary:
-        try:
-            save_file(contiguous, temporary, metadata=metadata)
-        except SafetensorError as error:
-            what = "file cannot be written"
-            raise ResourceError(
-                what,
-                at=Place(str(path)),
-                found=str(error).splitlines()[0],
-                expected="room on the disk",
-                next_step="Free some, or choose another path.",
-            ) from None
+    with atomic_file(path) as temporary, disk_errors(path):
+        save_file(contiguous, temporary, metadata=metadata)
 
 
 def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:

@@ -16,9 +16,10 @@ from pmrl_cli.data.ids import digest_ids
 from pmrl_cli.data.join import JoinIndex
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, Place, UsageError
-from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, check_replaceable
+from pmrl_cli.files.durable.atomic import atomic_folder
 from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, write_sealed
 from pmrl_cli.files.durable.npy import NpyWriter
+from pmrl_cli.files.durable.outputs import MANIFEST, check_replaceable
 from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE
 from pmrl_cli.files.join.dataset import check_disk, plan_of
 from pmrl_cli.files.join.discovery import Plan

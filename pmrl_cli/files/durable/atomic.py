@@ -16,12 +16,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from pmrl_cli.errors import Place, ResourceError, UsageError
+from pmrl_cli.errors import Place, ResourceError
 from pmrl_cli.files.durable.locks import LOCK, held
+from pmrl_cli.files.durable.outputs import check_replaceable
 
-__all__ = ["MANIFEST", "atomic_file", "atomic_folder", "check_replaceable", "format_of", "remove", "to_json"]
-
-MANIFEST = "manifest.json"
+__all__ = ["atomic_file", "atomic_folder", "remove", "to_json"]
 
 
 def _open_to_umask(path: Path) -> None:
@@ -108,20 +107,6 @@ def atomic_file(path: Path) -> Iterator[Path]:
         _publish(new, path, old)
 
 
-def format_of(path: Path) -> str:
-    """Return what the manifest of a folder says it is (``pmrl.model``, ...), or "" if pmrl did not write it."""
-    if not (path / MANIFEST).is_file():  # a pipe would be waited for
-        return ""
-    try:
-        manifest = json.loads((path / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
-        return ""
-    found = str(manifest.get("format", "")) if isinstance(manifest, dict) else ""
-    if not found.startswith("pmrl."):
-        return ""
-    return "pmrl.export" if "file_format" in manifest else found  # an export as npy is a store too
-
-
 @contextmanager
 def atomic_folder(path: Path, *, kind: str, force: bool) -> Iterator[Path]:
     """Give an empty folder; on success it takes the final name in one step, on failure it is gone.
@@ -187,58 +172,6 @@ def _exchange(one: Path, other: Path) -> bool:
     if code in _NO_SUCH_CALL:
         return False
     raise OSError(code, os.strerror(code), str(other))
-
-
-def check_replaceable(path: Path, *, kind: str, force: bool) -> None:
-    """Refuse an output that exists and is not of its own kind, before any work is done.
-
-    Args:
-        path: the final file or folder.
-        force: replace ``path`` whatever it is.
-        kind: ``pmrl.model``, ``pmrl.store`` or ``pmrl.export``: what may be replaced without ``force``; only its own
-            kind, for a store may be a model's input.
-
-    Raises: UsageError as above; ResourceError if no folder can hold ``path``.
-    """
-    if path.is_symlink() or path.name in ("", ".."):
-        what = "output cannot be replaced"
-        raise UsageError(
-            what,
-            at=Place(str(path)),
-            found="a symbolic link" if path.is_symlink() else "no name of its own",
-            expected="the path of a folder",
-            next_step="Write the folder's own path after -o.",
-        )
-    _check_writable(path)
-    found = format_of(path)
-    if force or not path.exists() or found == kind:
-        return
-    if path.is_dir() and not any(path.iterdir()):
-        return
-    what = "output exists"
-    raise UsageError(
-        what,
-        at=Place(str(path)),
-        found=f"a {found}" if found else "something that pmrl did not write",
-        expected=f"a new path or an earlier {kind}",
-        next_step="Choose another -o, or replace it with --force.",
-    )
-
-
-def _check_writable(path: Path) -> None:
-    folder = path.absolute().parent
-    while not folder.exists():
-        folder = folder.parent
-    if folder.is_dir() and os.access(folder, os.W_OK | os.X_OK):
-        return
-    what = "output cannot be written"
-    raise ResourceError(
-        what,
-        at=Place(str(path)),
-        found=f"{folder} is {'a folder without leave to write' if folder.is_dir() else 'no folder'}",
-        expected="a folder one can write in",
-        next_step="Choose another -o, or change the permissions.",
-    )
 
 
 def to_json(content: object) -> str:

@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from pmrl_cli.errors import DataError, Place, StateError
-from pmrl_cli.files.durable.atomic import MANIFEST, to_json
+from pmrl_cli.files.durable.atomic import to_json
+from pmrl_cli.files.durable.outputs import MANIFEST
 
 if TYPE_CHECKING:
     from typing_extensions import Buffer

@@ -15,8 +15,8 @@ import pyarrow as pa
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.durable.atomic import MANIFEST
 from pmrl_cli.files.durable.checksums import check_files, read_manifest
+from pmrl_cli.files.durable.outputs import MANIFEST
 from pmrl_cli.files.formats import npy, sandbox_client
 from pmrl_cli.files.formats.contents import (
     BFLOAT16,
