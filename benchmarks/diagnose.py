@@ -1,4 +1,4 @@
-"""How well the diagnosis tells: planted swaps on real features, golden scenarios, levels and coverage.
+"""How well the diagnosis finds what is wrong: planted swaps on real features, golden scenarios, levels and coverage.
 
     PYTHONPATH=. python benchmarks/diagnose.py SET [SET ...] [--models FOLDER] [--refit]
     PYTHONPATH=. python benchmarks/diagnose.py --scenarios 4 --levels
@@ -126,15 +126,15 @@ def planted(folder: Path, models: Path | None) -> Iterator[str]:
 
 def row_of(name: str, split: str, batch: Batch, same: npt.NDArray[np.int64], rate: float, draws: int) -> str:
     """Return one row of the table."""
-    curves, blamed, rates, told = [], [], [], []
+    curves, blamed, rates, decided = [], [], [], []
     for seed in range(draws):
         which, source = plan_swaps(batch.present.numpy(), same, rate, seed)
         scores, suspect_modality, total, known = scores_of(swap(batch, which, source))
         curves.append([roc_auc_score(which >= 0, scores[key]) for key in SCORES])
         blamed.append((suspect_modality == which)[which >= 0].mean())
         rates.append(total)
-        told.append(known)
-    return text_of(name, split, len(batch.rows), rate, np.mean(curves, 0), blamed, rates, told)
+        decided.append(known)
+    return text_of(name, split, len(batch.rows), rate, np.mean(curves, 0), blamed, rates, decided)
 
 
 def text_of(
@@ -145,11 +145,11 @@ def text_of(
     areas: Array,
     blamed: list[float],
     rates: list[float],
-    told: list[bool],
+    decided: list[bool],
 ) -> str:
     """Return a line of the table; a rival that is ahead by .005 or more is bold."""
     cells = [f"{areas[0]:.3f}"] + [f"**{a:.3f}**" if a >= areas[0] + 0.005 else f"{a:.3f}" for a in areas[1:]]
-    estimate = f"{np.mean(rates):.1%}" if np.mean(told) > 0.5 else f"<= {np.mean(rates):.0%}"
+    estimate = f"{np.mean(rates):.1%}" if np.mean(decided) > 0.5 else f"<= {np.mean(rates):.0%}"
     return f"| {name} | {split} | {count} | {rate:.0%} | {' | '.join(cells)} | {np.mean(blamed):.2f} | {estimate} |"
 
 

@@ -60,8 +60,8 @@ def launched(size: int, batch: int, objective: str) -> float:
         environment |= {"OMP_WAIT_POLICY": "PASSIVE", "GOMP_SPINCOUNT": "0"}
         command = [sys.executable, __file__, str(batch), objective]
         started.append(subprocess.Popen(command, env=environment, stdout=subprocess.PIPE))
-    told = [process.communicate()[0] for process in started]
-    return float(told[0])
+    printed = [process.communicate()[0] for process in started]
+    return float(printed[0])
 
 
 def processes_rows(run: Run) -> Iterator[Row]:

@@ -5,7 +5,7 @@
 Instances are dealt as in benchmarks/quality.py; test stays as it is. Of train and validation, a share of the entries
 is taken away (never all but one of an instance), or one modality of a share of the instances is exchanged with that
 of others. Beside the default stands InfoNCE with linear adapters: with missing entries on the complete instances
-alone, which is all it could use without a mask. Where entries are mispaired, the default is also told the share
+alone, which is all it could use without a mask. Where entries are mispaired, the default is also given the share
 (--mispaired). Nothing is fitted again with the validation instances.
 """
 
@@ -44,11 +44,11 @@ def with_mispaired(dataset: Dataset, share: float, spared: npt.NDArray[np.bool_]
     rng = np.random.default_rng(seed)
     rows = np.flatnonzero(~spared)
     struck = rng.permutation(rows)[: round(share * len(rows))]
-    culprit = rng.integers(len(dataset.modalities), size=len(struck))
+    modality_struck = rng.integers(len(dataset.modalities), size=len(struck))
     arrays, present = [], dataset.present.copy()
     for m, features in enumerate(dataset.modalities):
         array = features.read(np.arange(len(dataset)))
-        who = struck[culprit == m]
+        who = struck[modality_struck == m]
         who = who[dataset.present[who, m]]
         array[who] = array[np.roll(who, 1)]
         arrays.append(Features(features.name, array, digest=f"{features.digest} {share} {seed}"))
@@ -68,7 +68,7 @@ def complete(dataset: Dataset, spared: npt.NDArray[np.bool_]) -> Dataset:
 
 METHODS: dict[str, dict[str, object]] = {
     "pmrl": {},
-    "pmrl told": {},
+    "pmrl, share given": {},
     "infonce-linear": {"objective": "infonce", "adapter": "linear"},
 }
 
@@ -93,9 +93,9 @@ def main() -> None:
                 spared = split_instances(dataset, SplitRule(seed, 0.2, 0.2, group)) == TEST
                 for share in SHARES[kind]:
                     for method, settings in METHODS.items():
-                        told = method == "pmrl told"
+                        share_given = method == "pmrl, share given"
                         key = (folder.name, kind, share, method, seed)
-                        if key in done or (told and (kind == "missing" or share == 0)):
+                        if key in done or (share_given and (kind == "missing" or share == 0)):
                             continue
                         strike = with_missing if kind == "missing" else with_mispaired
                         struck = strike(dataset, share, spared, seed)
@@ -108,7 +108,7 @@ def main() -> None:
                             test=0.2,
                             group=group,
                             refit=False,
-                            mispaired=share if told else 0.0,
+                            mispaired=share if share_given else 0.0,
                         )
                         try:
                             aligner.fit(struck)

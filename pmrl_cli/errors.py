@@ -32,7 +32,7 @@ _ID_LIMIT = 80
 def printable(text: str) -> str:
     """Return a text in which every character shows: controls, bidirectional marks and stray bytes as escapes.
 
-    Names in a file are a stranger's words; printed as they are they could clear a terminal or forge a line.
+    Names in a file are not under the user's control: printed as they are they could clear a terminal or forge a line.
     """
     if text.isprintable():
         return text

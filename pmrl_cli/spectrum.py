@@ -7,8 +7,8 @@ streaming passes over the vectors all arithmetic is K x K, in float64. The gradi
 equicorrelated and zero columns; ours uses only gaps to the leading one, and those regularised.
 
 With ``sign_aware=True`` the kernel takes the spectrum of the shifted relation R = (1 + cos) / 2, the Gram matrix of
-[z; 1] / sqrt(2). Plain singular values cannot tell z from -z; here every entry is non-negative, so the loadings are
-too (Perron-Frobenius) and a modality that points the other way is the worst case instead of a perfect one.
+[z; 1] / sqrt(2). Plain singular values are the same for z and -z; here every entry is non-negative, so the loadings
+are too (Perron-Frobenius) and a modality that points the other way is the worst case instead of a perfect one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""S5: what each modality of real sets tells of a label, and what ARM changes of that.
+"""ARM: the information of each modality of real sets on a label, and what ARM changes of that.
 
     python benchmarks/systems/arm.py SET [SET ...] [--seeds 3]
 

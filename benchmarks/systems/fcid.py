@@ -1,4 +1,4 @@
-"""S7: kept channels and codes against PCA and product quantisation at equal bytes, and the codes of FCID.
+"""Kept channels and codes against PCA and product quantisation at equal bytes, and the codes of FCID.
 
     python benchmarks/systems/fcid.py SET [SET ...] [--only bytes|codes]
 

@@ -35,7 +35,7 @@ class CompressionOptions:
         help="Reduce the space to its D principal axes.",
     )
     keep_channels: int | None = flag(
-        None, "--keep-channels", metavar="N", min=1, help="Keep the N dimensions that tell codes apart best (TOC)."
+        None, "--keep-channels", metavar="N", min=1, help="Keep the N dimensions in which codes differ most (TOC)."
     )
     codes: int | None = flag(
         None, "--codes", metavar="K", min=2, help="Number every vector by the nearest of K codes (k-means)."

@@ -39,7 +39,7 @@ def command(
     *,
     target: Annotated[
         str | None,
-        option("--target", metavar="COLUMN", help="Side column of classes: say what each modality tells of it."),
+        option("--target", metavar="COLUMN", help="Side column of classes: estimate what each modality says of it."),
     ] = None,
     partial: Annotated[
         Path | None,

@@ -99,7 +99,7 @@ def _write_together(
     """Write one export: each process its part files, rank 0 the manifest when all are there."""
     import json
 
-    from pmrl_cli.files.artifacts.export import open_export, seal_export, write_files
+    from pmrl_cli.files.artifacts.export import complete_export, open_export, write_files
 
     with ExitStack() as stack:
         folder = stack.enter_context(open_export(out, plan.names, force=force)) if processes.rank == 0 else out
@@ -117,7 +117,7 @@ def _write_together(
         everyone = processes.gather_bytes(json.dumps(files).encode())
         if processes.rank == 0:
             written = {path: digest for content in everyone for path, digest in json.loads(content).items()}
-            seal_export(folder, described, written, provenance)
+            complete_export(folder, described, written, provenance)
 
 
 def _shown(blocks: Iterator[EmbeddedBlock], instances: int, *, quiet: bool) -> Iterator[EmbeddedBlock]:

@@ -27,12 +27,12 @@ def command(
     """
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.files.durable.atomic import atomic_folder
-    from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, sha256_of, write_sealed
+    from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, sha256_of, write_with_digest
     from pmrl_cli.files.durable.outputs import MANIFEST
 
     kind = "pmrl.onnx"
     with atomic_folder(output, kind=kind, force=force) as folder:
         Aligner.load(model, device="cpu").write_onnx(folder)
         manifest = {"format": kind, "format_version": FORMAT_VERSION, "model": sha256_of(model / MANIFEST)}
-        write_sealed(folder / MANIFEST, manifest | {"files": digests(folder, without=(MANIFEST,))})
+        write_with_digest(folder / MANIFEST, manifest | {"files": digests(folder, without=(MANIFEST,))})
     typer.echo(str(output))

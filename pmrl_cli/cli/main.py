@@ -119,8 +119,8 @@ def _usage_message(error: TyperException) -> str:
 def _fail(error: BaseException, message: str, code: int, details: dict[str, object]) -> int:
     if "--debug" in sys.argv:
         traceback.print_exception(error)
-    told = isinstance(error, PeerError) and error.explained  # by the process it names
-    if "--json" in sys.argv and not told:
+    reported = isinstance(error, PeerError) and error.explained  # by the process it names
+    if "--json" in sys.argv and not reported:
         with suppress(OSError):  # what cannot be written may be standard output itself
             typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead
@@ -130,8 +130,8 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
     return code
 
 
-def _fail_unforeseen(error: Exception) -> int:
-    """Tell what a library raised: short of memory or disk, or a bug of ours."""
+def _fail_unexpected(error: Exception) -> int:
+    """Print what a library raised: short of memory or disk, or a bug of pmrl."""
     code, kind = 5, "resource"
     if is_out_of_memory(error):
         from pmrl_cli.files.durable.scratch import available_memory
@@ -170,10 +170,10 @@ def run() -> NoReturn:
         message = _usage_message(error)
         code = _fail(error, message, 2, {"error": 2, "kind": "usage", "message": message})
     except Exception as error:  # noqa: BLE001 - the one boundary
-        code = _fail_unforeseen(error)
+        code = _fail_unexpected(error)
     try:
         sys.stdout.flush()
-    except OSError:  # told already; the interpreter would try once more as it ends
+    except OSError:  # printed already; the interpreter would try once more as it ends
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing is left to be put away
     sys.exit(code if isinstance(code, int) else os.EX_OK)

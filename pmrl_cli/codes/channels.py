@@ -16,7 +16,7 @@ Array = npt.NDArray[np.float64]
 
 
 def channel_criterion(codebook: npt.NDArray[np.floating], agreement: float = AGREEMENT) -> Array:
-    """Return how much each dimension tells codes apart; the larger, the better it is to keep.
+    """Return how much codes differ in each dimension; the larger, the better it is to keep.
 
     criterion_d = -lambda S_d + (1 - lambda) V_d, with S_d the mean of E_id E_jd over i != j and V_d the unbiased
     variance of E_id over i. Since S_d = mean_d^2 - V_d / N, it is -lambda mean_d^2 + (1 - lambda + lambda / N) V_d,

@@ -36,8 +36,8 @@ class Features:
         array: (n, d_m) float32 or float16, or uint16 holding bfloat16 bits; in memory or memory-mapped, C order.
         bfloat16: True if ``array`` holds bfloat16 bits.
         digest: SHA-256 (hex) of the npy file that holds the rows as stored, in instance order (a store's own file);
-            equal data has equal digests whatever file format it came from. Empty where nobody needs it (arrays
-            handed over in Python).
+            equal data has equal digests whatever file format it came from. Empty where none is needed (arrays
+            passed in Python).
         rows: (n,) row of the array for each instance, where several instances share one; None if row i is that of
             instance i.
     """

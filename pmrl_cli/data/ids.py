@@ -17,7 +17,7 @@ def hash_ids(ids: pa.Array, seed: int) -> npt.NDArray[np.uint64]:
     """Return a 64-bit hash of each id under a seed.
 
     An id hashes the same in every data set, order, process and machine, so a choice made by hash (validation
-    split, subsample) moves nobody when instances are added or reordered. BLAKE2b keyed by the seed.
+    split, subsample) stays the same when instances are added or reordered. BLAKE2b keyed by the seed.
 
     Args:
         ids: (n,) Arrow string array without nulls.

@@ -69,7 +69,7 @@ def join_ids(lists: Sequence[pa.LargeStringArray], how: str, min_modalities: int
     """
     first = lists[0]
     if all(other.equals(first) for other in lists[1:]):
-        # outer with a single list and a higher minimum keeps nobody, as the general path would
+        # outer with a single list and a higher minimum keeps none, as the general path would
         kept = len(first) if how == "inner" or len(lists) >= min_modalities else 0
         positions = None if kept else np.full(len(first), -1, dtype=np.int64)
         return JoinIndex(first[:kept], (positions,) * len(lists), np.ones((kept, len(lists)), dtype=np.bool_))

@@ -48,8 +48,8 @@ def row_faults(block: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np
     """
     missing = np.zeros(len(block), dtype=np.bool_)
     bad = np.zeros(len(block), dtype=np.bool_)
-    # One pass over the data tells clean rows by their sum of squares; overflow or underflow only makes a row
-    # suspect, and suspects are looked at exactly.
+    # One pass over the data finds clean rows by their sum of squares; rows where it overflows or underflows are
+    # suspects, which are checked exactly.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", block, block)
     suspects = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))

@@ -1,7 +1,7 @@
 """Which instances are mispaired, and which of their modalities is to blame.
 
-How far the scores of the instances lie above those of mispaired ones says how much a modality can tell, and a low
-score is evidence in that measure: a modality that hardly tells partners from other instances accuses none.
+The evidence of a low score is in proportion to how far the scores of the modality lie above mispaired ones: a
+modality that hardly separates partners from other instances makes none suspect.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ class MispairModel:
         deviation: (K,) theirs.
         gap: (K,) deviations between that mean and the median of the instances, at least 0.
         rates: estimated share of instances whose vector of a modality is another instance's; for two modalities
-            each holds that of the pair. Status ``upper_bound`` where partners and strangers overlap too much.
+            each holds that of the pair. Status ``upper_bound`` where the scores of partners and of mispaired
+            instances overlap too much.
         near_rates: the same of swaps with an instance like it.
         steps: probability of being mispaired by the score of the modality to blame.
     """
@@ -126,7 +127,7 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
         rate, near = mispair_rates(own, blamed, mispaired[:, m], groups[usable[:, m]])
         rates.append(rate)
         near_rates.append(near)
-        # What is only an upper bound accuses nobody.
+        # A rate that is only an upper bound makes no instance suspect.
         of_null = [one.value or 0.0 if one.status == "ok" else 0.0 for one in (rate, near)]
         expected = (np.array(of_null) * len(own) / totals[:, m]) @ mispaired[:, m]
         steps.append(_steps(np.sort(own[blamed]), expected))

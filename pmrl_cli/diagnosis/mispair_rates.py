@@ -23,7 +23,7 @@ NEAR_FLOOR = 0.01
 _NULL_SHARE = 0.25
 """Share of mispaired scores below the threshold that counts them: low enough that few partners lie below it."""
 
-_TELLING_AUC, _TELLING_NEAR_AUC = 0.95, 0.98
+_SEPARATING_AUC, _SEPARATING_NEAR_AUC = 0.95, 0.98
 """Below it partners lie under the threshold too, and the rate is only what it is at most. Of swaps with like
 instances more is asked: their scores come nearer to those of partners, and a few of these would make a rate."""
 
@@ -64,7 +64,7 @@ def _places(score: Array, mispaired: Counts) -> Array:
 
 
 def consensus_auc(score: Array, mispaired: Counts, groups: npt.NDArray[np.int64]) -> Statistic:
-    """Return the probability that an instance's score exceeds a mispaired one: 0.5 by chance, 1 if all are told.
+    """Return the probability that an instance's score exceeds a mispaired one: 0.5 by chance, 1 if all do.
 
     The interval is over the instances (or groups), the mispaired scores held fixed.
 
@@ -116,10 +116,10 @@ def mispair_rates(
     others = (near.value or 0.0) if near.status == "ok" else 0.0
     rate = min(1.0, max(0.0, (counts[0] - others * shares[0, 1]) / shares[0, 0]))
     clean = 1 - rate - others
-    told = (aucs[0] - rate / 2 - others * crossed) / clean if clean > 0 else 0.0
+    clean_auc = (aucs[0] - rate / 2 - others * crossed) / clean if clean > 0 else 0.0
     bounds = _count_interval(low[0], groups)
     ci = tuple(min(1.0, max(0.0, (bound / n - others * shares[0, 1]) / shares[0, 0])) for bound in bounds)
-    return _rate_statistic(rate, (ci[0], ci[1]), n, known=told >= _TELLING_AUC), near
+    return _rate_statistic(rate, (ci[0], ci[1]), n, known=clean_auc >= _SEPARATING_AUC), near
 
 
 def _near_rate(
@@ -137,7 +137,7 @@ def _near_rate(
     """
     n, rate = len(low), float(min(1.0, max(0.0, found[1])))
     clean = 1 - float(found[0]) - rate
-    told = (auc - rate / 2) / clean if clean > 0 else 0.0
+    clean_auc = (auc - rate / 2) / clean if clean > 0 else 0.0
     bounds = _count_interval(low, groups)
     others = (most, float(found[0]))
     ci = tuple(
@@ -145,7 +145,7 @@ def _near_rate(
         for bound, one in zip(bounds, others, strict=True)
     )
     # Few of them beside more of the other kind are the same instances, counted by the other null.
-    known = told >= _TELLING_NEAR_AUC and ci[0] > NEAR_FLOOR and rate > found[0]
+    known = clean_auc >= _SEPARATING_NEAR_AUC and ci[0] > NEAR_FLOOR and rate > found[0]
     return _rate_statistic(rate, (ci[0], ci[1]), n, known=bool(known))
 
 

@@ -1,4 +1,4 @@
-"""Mispaired instances of a data set: what its reservoir tells of them, and the judgement of every instance."""
+"""Mispaired instances of a data set: a model of them from the reservoir, and every instance judged by it."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class RowRun:
         first: row of the data set.
         last: the row after its last.
         place: mean of P(a mispaired vector agrees less) over the run; .5 for mispaired ones.
-        shift: row i of the modality belongs to row i - shift of the others, where a shift of up to five mends it.
+        shift: row i of the modality belongs to row i - shift of the others, where a shift of up to five corrects it.
     """
 
     modality: int
@@ -101,23 +101,23 @@ class Mispairs:
 
     @classmethod
     def _of(cls, batch: Batch, names: tuple[str, ...], groups: npt.NDArray[np.int64], first: Self | None) -> Self:
-        trusted = None if first is None else first.trusted(first.found.score)
-        reference = reference_of(batch, trusted)
+        unsuspected = None if first is None else first.unsuspected(first.found.score)
+        reference = reference_of(batch, unsuspected)
         found, mispaired = reference.agreement(), reference.mispaired()
         return cls(names, reference, found, mispaired, mispair_model(found, mispaired, groups), first)
 
-    def trusted(self, score: Array) -> Tensor:
-        """Return (B, K) which vectors may speak for their instance: not those more like a mispaired one."""
+    def unsuspected(self, score: Array) -> Tensor:
+        """Return (B, K) which vectors the consensus of their instance takes: not those more like a mispaired one."""
         evidence, suspect_modality = self.model.evidence(score)
-        trusted = np.ones(score.shape, dtype=bool)
+        unsuspected = np.ones(score.shape, dtype=bool)
         accused = np.flatnonzero(evidence > 0)
-        trusted[accused, suspect_modality[accused]] = False
-        return torch.from_numpy(trusted)
+        unsuspected[accused, suspect_modality[accused]] = False
+        return torch.from_numpy(unsuspected)
 
     def agreement(self, batch: Batch) -> Agreement:
         """Return how the instances of a batch agree with themselves."""
-        trusted = None if self.first is None else self.first.trusted(self.first.agreement(batch).score)
-        return agreement(self.reference, batch, trusted)
+        unsuspected = None if self.first is None else self.first.unsuspected(self.first.agreement(batch).score)
+        return agreement(self.reference, batch, unsuspected)
 
     def suspect_name(self, suspect_modality: int) -> str:
         """Return a modality's name; of two modalities, the pair, for it cannot be said which of them is wrong."""

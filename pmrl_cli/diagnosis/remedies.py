@@ -148,8 +148,8 @@ def _linear(own: Batch, other: Batch, groups: Groups, seed: int) -> Iterator[tup
 
 def _unsuspected(own: Batch, other: Batch, clean: Mask, groups: Groups, seed: int) -> Iterator[tuple[Ranks, Ranks]]:
     kept = clean[other.rows]
-    trusted = Batch(other.rows[kept], other.embeddings[kept], other.present[kept])
-    return _paired(*(_ranked(_adapted(own, fit, groups, seed)) for fit in (other, trusted)))
+    unsuspected = Batch(other.rows[kept], other.embeddings[kept], other.present[kept])
+    return _paired(*(_ranked(_adapted(own, fit, groups, seed)) for fit in (other, unsuspected)))
 
 
 def _without(own: Batch, other: Batch, modality: int) -> Iterator[tuple[Ranks, Ranks]]:

@@ -90,7 +90,7 @@ def diagnose(
 
     Args:
         dataset: modalities; vectors of any length (they are compared by cosine).
-        target: side column of classes, of which is said what each modality tells (``contribution_section``).
+        target: side column of classes: estimates what each modality says of it (``contribution_section``).
         **options: those of ``state_of``.
 
     Raises: DataError unless an instance has two modalities, or for a target without classes; UsageError for an

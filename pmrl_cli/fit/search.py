@@ -87,8 +87,8 @@ def choose_members(embeddings: Sequence[Tensor], present: Tensor, relevance: Rel
 
     Of the first 1, 2, ... in the order of their held-out reciprocal rank, the largest number whose mean reciprocal
     rank is within ``TOLERANCE`` standard errors (of the paired difference) of that of the best number. Where
-    validation tells candidates apart that is the best number; where it is too small to tell, it is more, and the mean
-    is the safer choice.
+    validation is large enough to separate them that is the best number; else it is more, and the mean is the safer
+    choice.
 
     Args:
         embeddings: per candidate (N, K, d_i) unit vectors of the validation instances.

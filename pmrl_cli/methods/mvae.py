@@ -20,8 +20,8 @@ __all__ = ["Mvae"]
 class Mvae(Method):
     """The components of all modalities from one latent vector, whose posterior is refined while training.
 
-    The vectors are the means of the posteriors of single modalities; InfoNCE between them makes them tell instances
-    apart, which the bound alone does not ask for. Departs further as said in ``encoders.gaussian``.
+    The vectors are the means of the posteriors of single modalities; InfoNCE between them makes those
+    of different instances differ, which the bound alone does not ask for. Departs further: see ``encoders.gaussian``.
     """
 
     paper = "Oshima, Suzuki, Matsuo, Multimodal VAE with iterative amortised inference, 2024 (arXiv 2410.11403)"

@@ -1,4 +1,4 @@
-"""Symile: one multilinear inner product of all modalities tells an instance from shuffled ones."""
+"""Symile: contrast of the multilinear inner product of all modalities with that of shuffled instances."""
 
 from __future__ import annotations
 

@@ -143,7 +143,7 @@ def modality_bars(result: Result) -> Picture | None:
         return None
     rows = np.arange(len(sections))[::-1]
     figure, panels = plain_axes(0.9 + 0.28 * len(sections), len(kinds), sharey=True)
-    told = []
+    phrases = []
     for panel, (axes, (key, title, level, limits)) in enumerate(zip(panels, kinds, strict=True)):
         for row, (name, section) in zip(rows, sections, strict=True):
             found = section.get(key)
@@ -155,7 +155,7 @@ def modality_bars(result: Result) -> Picture | None:
             if found["ci"] is not None:
                 axes.plot(found["ci"], [row, row], color=INK, linewidth=1.2)
             axes.text(0, row, f" {number_text(value)}", va="center", ha="left", fontsize=8)
-            told.append(f"{name}: {key} {number_text(value)}")
+            phrases.append(f"{name}: {key} {number_text(value)}")
         axes.axvline(level, color=INK, linestyle="--", linewidth=1)
         axes.set_title(title, fontsize=8)
         axes.set_xlim(*limits)
@@ -168,5 +168,5 @@ def modality_bars(result: Result) -> Picture | None:
         reading="AUC: how often a modality's own vector agrees better with the consensus of the others than another "
         "instance's (.5 is chance). Load: 1 where all modalities carry the shared direction alike. Gradient: what is "
         "left for training to pull on; 1/k where it is even. Dashed: chance or even; thin line: 95 % interval.",
-        alternative="Bars. " + "; ".join(told) + ".",
+        alternative="Bars. " + "; ".join(phrases) + ".",
     )

@@ -63,7 +63,7 @@ def gap_map(result: Result) -> Picture | None:
         axes.margins(0.06)
     key_above(figure, panels[0])
     gaps = {name: value_at(pair, "gap.gap_share") for name, pair in pairs(result)}
-    told = "; ".join(f"{name}: {g:.0%} of the distance is an offset" for name, g in gaps.items() if g is not None)
+    phrases = "; ".join(f"{name}: {g:.0%} of the distance is an offset" for name, g in gaps.items() if g is not None)
     return picture(
         "gap",
         figure,
@@ -71,7 +71,7 @@ def gap_map(result: Result) -> Picture | None:
         reading="First two principal components of all modalities together. Lines join the vectors of one instance "
         f"({_JOINED} of them). Islands of one modality on the left that fall together on the right are a constant "
         "offset, which centring takes away; lines that stay long are not. Two components show little of the rest.",
-        alternative=f"Two scatter plots, before and after centring. {told}.",
+        alternative=f"Two scatter plots, before and after centring. {phrases}.",
     )
 
 
@@ -82,7 +82,7 @@ def eigenvalues(result: Result) -> Picture | None:
     if not spectra:
         return None
     figure, (axes,) = plain_axes(2.8)
-    told = []
+    phrases = []
     for index, (name, values) in enumerate(spectra.items()):
         order = np.arange(1, len(values) + 1)
         used = result["modality"][name]["participation_ratio"]["value"]
@@ -92,7 +92,7 @@ def eigenvalues(result: Result) -> Picture | None:
         if used is not None and 1 <= used <= len(values):
             height = np.interp(used, order, values)
             axes.plot(used, height, marker=MARKERS[index % 6], color=SERIES[index % 6], markersize=7)
-        told.append(f"{name} uses {number_text(used)} of {result['inputs']['dims'][name]} dimensions")
+        phrases.append(f"{name} uses {number_text(used)} of {result['inputs']['dims'][name]} dimensions")
     floor = max(1e-6, min(values.min() for values in spectra.values()))
     axes.set(xscale="log", yscale="log", xlabel="component", ylabel="variance, of the first", ylim=(floor / 2, 1.6))
     logarithmic(axes.xaxis, axes.yaxis)
@@ -103,7 +103,7 @@ def eigenvalues(result: Result) -> Picture | None:
         heading="Dimensions in use",
         reading="Variance along each principal component. The marker stands at the debiased participation ratio: how "
         "many dimensions of equal variance the cloud is worth. A cliff at the left is a collapse.",
-        alternative="Curves of variance by component. " + "; ".join(told) + ".",
+        alternative="Curves of variance by component. " + "; ".join(phrases) + ".",
     )
 
 
@@ -128,15 +128,15 @@ def hub_counts(result: Result) -> Picture | None:
     axes.set(xlabel=f"times among the 10 nearest (last: {longest - 1} or more)", ylabel="share of candidates")
     axes.set_ylim(bottom=0)
     key_above(figure, axes)
-    told = "; ".join(f"{name}: skew {number_text(found[name]['skewness']['value'])}" for name in worst)
+    phrases = "; ".join(f"{name}: skew {number_text(found[name]['skewness']['value'])}" for name in worst)
     return picture(
         "hubs",
         figure,
         heading="Hubs",
         reading="How often each candidate is among the ten nearest of a query; without hubs that is Poisson of mean "
-        "10. A long right tail is a few candidates that answer everything, mass at 0 candidates nobody finds. The "
-        "four directions with the most skew are shown.",
-        alternative=f"Curves. {told}; without hubs .32.",
+        "10. A long right tail is a few candidates that answer everything, mass at 0 candidates that no query finds. "
+        "The four directions with the most skew are shown.",
+        alternative=f"Curves. {phrases}; without hubs .32.",
     )
 
 
@@ -159,7 +159,7 @@ def similarity(result: Result) -> Picture | None:
         axes.set(xticks=[], yticks=[])
     for axes in panels[len(shown) :]:
         axes.set_axis_off()
-    told = "; ".join(
+    phrases = "; ".join(
         f"{name}: diagonal mean {np.diag(matrices[name]).mean():.2f}, elsewhere "
         f"{(matrices[name].sum() - np.trace(matrices[name])) / max(matrices[name].size - len(matrices[name]), 1):.2f}"
         for name in shown
@@ -171,5 +171,5 @@ def similarity(result: Result) -> Picture | None:
         reading=f"Cosines between {max(map(len, matrices.values()))} instances: first modality down, second "
         "across, partners on the diagonal; the darker (on a dark page: the brighter), the more alike. A clean "
         "diagonal is alignment; stripes are hubs; an even square is a collapse or no pairing.",
-        alternative=f"Similarity matrices. {told}.",
+        alternative=f"Similarity matrices. {phrases}.",
     )

@@ -16,7 +16,7 @@ __all__ = ["render_page", "render_training_page"]
 
 _PICTURES = (
     alignment.share_histogram,
-    remedies.counterfactuals,
+    remedies.remedy_gains,
     alignment.singular_values,
     alignment.gallery_curve,
     alignment.modality_bars,

@@ -20,7 +20,7 @@ from pmrl_cli.report.svg import (
 )
 from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_text
 
-__all__ = ["canonical_correlations", "counterfactuals", "suspect_scores"]
+__all__ = ["canonical_correlations", "remedy_gains", "suspect_scores"]
 
 _MOST_PANELS = 9
 _NARROWEST = 0.05
@@ -37,7 +37,7 @@ def suspect_scores(result: Result) -> Picture | None:
     columns = min(3, len(drawn))
     rows = -(-len(drawn) // columns)
     figure, panels = plain_axes(0.5 + 1.8 * rows, columns, rows=rows)
-    told = []
+    phrases = []
     for axes, (name, (edges, densities)) in zip(panels, drawn.items(), strict=False):
         rate = result["modality"][name].get("mispair_rate") or {"value": None, "ci": None, "status": "not_applicable"}
         axes.stairs(densities["observed"], edges, color=SERIES[0], label="partners")
@@ -50,7 +50,7 @@ def suspect_scores(result: Result) -> Picture | None:
                 title += f": at most {rate['ci'][1]:.1%} mispaired"
             else:
                 title += f": {rate['value']:.1%} mispaired"
-        told.append(f"{title}, 95 % interval {ci_text(rate['ci'])}")
+        phrases.append(f"{title}, 95 % interval {ci_text(rate['ci'])}")
         axes.set_title(title)
         axes.set(yticks=[], xlabel="agreement with the others")
         axes.spines["left"].set_visible(False)
@@ -64,7 +64,7 @@ def suspect_scores(result: Result) -> Picture | None:
         reading="How well each modality's vector agrees with the others of its instance (leave-one-out consensus, "
         "CSLS). Dashed: what mispaired vectors give. Filled: the share of the observed ones that looks like them. "
         "Only random swaps can be seen this way; a swap with a near-duplicate cannot.",
-        alternative="Densities. " + "; ".join(told) + ".",
+        alternative="Densities. " + "; ".join(phrases) + ".",
     )
 
 
@@ -91,7 +91,7 @@ def canonical_correlations(result: Result) -> Picture | None:
     )
     logarithmic(axes.xaxis)
     key_above(figure, axes)
-    told = "; ".join(
+    phrases = "; ".join(
         f"{name}: {number_text(probes[name]['shared_dimensions']['value'])} shared dimensions, held-out R@1 "
         f"{number_text(probes[name]['R@1']['value'])} in {probes[name]['gallery']}"
         for name in shown
@@ -102,11 +102,11 @@ def canonical_correlations(result: Result) -> Picture | None:
         heading="What could be aligned",
         reading="Correlation along the directions that ridge-CCA finds on one half of the instances, measured on the "
         "other. Thick: held out, which is what counts; thin: where it was fitted, which overfitting lifts.",
-        alternative=f"Curves of canonical correlation. {told}.",
+        alternative=f"Curves of canonical correlation. {phrases}.",
     )
 
 
-def counterfactuals(result: Result) -> Picture | None:
+def remedy_gains(result: Result) -> Picture | None:
     """Return the measured gains of the remedies."""
     tried = [one for one in result["remedies"] if one["delta"]["value"] is not None]
     if not tried:
@@ -114,7 +114,7 @@ def counterfactuals(result: Result) -> Picture | None:
     rows = np.arange(len(tried))[::-1]
     figure, (axes,) = plain_axes(0.8 + 0.3 * len(tried))
     axes.axvline(0, color=INK, linewidth=1)
-    told, labels = [], []
+    phrases, labels = [], []
     for row, one in zip(rows, tried, strict=True):
         delta = one["delta"]
         helps = delta["ci"] is not None and delta["ci"][0] > 0
@@ -123,7 +123,7 @@ def counterfactuals(result: Result) -> Picture | None:
         if delta["ci"] is not None:
             axes.plot(delta["ci"], [row, row], color=INK, linewidth=1.2)
         name = action_text(one["action"], one["subject"])
-        told.append(f"{name}: {delta['value']:+.3f} {metric_text(one['metric'], result)}, {ci_text(delta['ci'])}")
+        phrases.append(f"{name}: {delta['value']:+.3f} {metric_text(one['metric'], result)}, {ci_text(delta['ci'])}")
         labels.append(f"{short(name, 40)}\n{metric_text(one['metric'], result)}")
     axes.set_yticks(rows, labels, fontsize=7.5)
     axes.tick_params(axis="y", length=0)
@@ -136,5 +136,5 @@ def counterfactuals(result: Result) -> Picture | None:
         heading="What would help",
         reading="Each remedy fitted on one half of the instances and measured on the other, and back. Thin line: "
         "95 % interval of the paired difference. Filled: the interval lies above 0; the others are no advice.",
-        alternative="Gains. " + "; ".join(told) + ".",
+        alternative="Gains. " + "; ".join(phrases) + ".",
     )

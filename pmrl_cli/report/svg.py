@@ -47,7 +47,7 @@ SERIES = ("#0a0b00", "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05")
 """Colours of modalities, pairs and curves, in order; beyond six they come round again."""
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 2)))
-"""What tells series apart where colours do not."""
+"""Markers by which series differ where colours do not."""
 
 _COLOURS = {INK: "currentColor", FAINT: "var(--faint)"} | {
     colour: f"var(--s{index})" for index, colour in enumerate(SERIES)
@@ -111,7 +111,7 @@ def drawing() -> Iterator[None]:
         mpl.rcParams.update(_STYLE)
         # The browser has fonts for what matplotlib cannot measure.
         warnings.filterwarnings("ignore", message="Glyph .* missing from")
-        logger.setLevel(logging.ERROR)  # it tells of its font cache, which is nobody's concern here
+        logger.setLevel(logging.ERROR)  # it writes about its font cache
         try:
             yield
         finally:
@@ -190,7 +190,7 @@ def _inline(text: str, name: str, heading: str, alternative: str) -> str:
 
 def _tag(tag: str, name: str) -> str:
     tag = re.sub(r"\s+", " ", tag).replace("xlink:href=", "href=")
-    # Ids of groups are for nobody; the others must not meet those of the next figure.
+    # Ids of groups have no use; the others must differ from those of the next figure.
     tag = re.sub(r' id="[^"]*"', "", tag) if tag.startswith("<g") else tag.replace(' id="', f' id="{name}-')
     tag = tag.replace("url(#", f"url(#{name}-").replace('href="#', f'href="#{name}-')
     tag = re.sub(r"font-family: [^;\"]*(; )?", "", tag)

@@ -158,7 +158,7 @@ class Asked:
         Args:
             block: of the gallery, of consecutive rows.
             mirrored: (2, Q), takes the counts of the opposite direction, where the block asks and these queries
-                answer, one to one; None: nobody does.
+                answer, one to one; None: it asks nothing.
             places: (B,) of the instances of the block among those Q.
         """
         if len(block.rows) == 0 or len(self.rows) == 0:

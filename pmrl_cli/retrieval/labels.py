@@ -79,7 +79,7 @@ def label_precision(
         labels: (n,) int64 by row of the data set, negative where an instance has none.
         asking: (B,) bool, instances that may ask.
 
-    Returns: by direction (``a->b``); one that nobody can ask is absent.
+    Returns: by direction (``a->b``); one without a query is absent.
     """
     labels = labels[batch.rows]
     results = {}

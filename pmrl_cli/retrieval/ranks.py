@@ -127,7 +127,7 @@ def rank_dataset(
         fusion: of ``others->b``, one of ``pmrl_cli.fusion.FUSIONS``.
         processes: the processes that ask a share each, of a data set that all of them have.
 
-    Returns: ranks by direction (``a->b``, ``others->b``); a direction nobody can ask is absent.
+    Returns: ranks by direction (``a->b``, ``others->b``); a direction without a query is absent.
     """
     share = shard(len(queries), processes.rank, processes.size)
     counts = count_share(dataset, queries, share, relevance=relevance, fusion=fusion)

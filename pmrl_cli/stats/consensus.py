@@ -2,8 +2,8 @@
 
 Every modality is centred and brought back to unit length; the consensus u_{-m} of an instance is the direction of
 the sum of its other vectors. Agreement is the cosine of the two less the mean cosine of each with its nearest
-strangers (CSLS), so that a vector near everything does not pass for a partner, nor a lonely one for a stranger.
-All is measured against a reference of instances: the reservoir.
+other instances (CSLS), so that a vector near everything is not taken for a partner, nor an isolated one for a
+mispaired one. All is measured against a reference of instances: the reservoir.
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ __all__ = ["EDGES", "NEIGHBOURS", "Agreement", "Reference", "agreement", "centre
 Array = npt.NDArray[np.float64]
 
 NEIGHBOURS = 10
-"""Nearest strangers whose mean cosine is taken off."""
+"""Nearest other instances whose mean cosine is subtracted."""
 
 EDGES: Array = np.linspace(-2, 2, 4097)
 """Bins of a score: cosines and means of cosines lie within [-1, 1], their difference within [-2, 2]."""
 
 _NEAR, _FEWEST_NEAR = 0.05, 10
-"""Instances that are called like one: so many, and at least so many."""
+"""Part of the instances that are the most like one, and how many at least."""
 
 _SHORTEST = 1e-6  # a unit vector less the mean that is shorter than this is rounding
 
@@ -40,7 +40,7 @@ class Agreement(NamedTuple):
 
     Args:
         cosine: (B, K) in [-1, 1], of each centred vector with the consensus of the others.
-        score: (B, K) in [-2, 2], the cosine less half the mean cosines of both with their nearest strangers.
+        score: (B, K) in [-2, 2], the cosine less half the mean cosines of both with their nearest other instances.
     """
 
     cosine: Array
@@ -56,7 +56,7 @@ class Reference:
         vectors: (R, K, d) centred, unit length or zero.
         consensus: (R, K, d) of the other modalities, unit length or zero.
         usable: (R, K) bool: has the modality and another.
-        closeness: (R, K, 2) mean cosine of vector and of consensus with their nearest strangers.
+        closeness: (R, K, 2) mean cosine of vector and of consensus with their nearest other instances.
     """
 
     means: Tensor
@@ -112,27 +112,27 @@ def centre(batch: Batch, means: Tensor) -> Batch:
     return Batch(batch.rows, moved, batch.present)
 
 
-def _consensus(batch: Batch, trusted: Tensor | None) -> tuple[Tensor, Tensor]:
+def _consensus(batch: Batch, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     """Return (B, K, d) directions of the sum of the other vectors, and (B, K) whether there are any."""
-    heard = batch.present if trusted is None else batch.present & trusted
-    vectors = batch.embeddings * heard[..., None]
+    counted = batch.present if kept is None else batch.present & kept
+    vectors = batch.embeddings * counted[..., None]
     others = vectors.sum(1, keepdim=True) - vectors
-    usable = batch.present & (heard.sum(1, keepdim=True) - heard.long() > 0)
+    usable = batch.present & (counted.sum(1, keepdim=True) - counted.long() > 0)
     lengths = others.norm(dim=-1, keepdim=True)
     directions = (others / lengths.clamp_min(_SHORTEST)).masked_fill(lengths < _SHORTEST, 0)
     return directions.masked_fill(~usable[..., None], 0), usable
 
 
-def reference_of(batch: Batch, trusted: Tensor | None = None) -> Reference:
+def reference_of(batch: Batch, kept: Tensor | None = None) -> Reference:
     """Return the reference that a batch of unit vectors is.
 
     Args:
         batch: unit vectors.
-        trusted: (B, K) which of them the consensus is made of; None for all.
+        kept: (B, K) which of them the consensus is made of; None for all.
     """
     means = modality_means(batch)
     centred = centre(batch, means)
-    consensus, usable = _consensus(centred, trusted)
+    consensus, usable = _consensus(centred, kept)
     closeness = torch.zeros(*usable.shape, 2)
     reference = Reference(means, centred.embeddings, consensus, usable, closeness)
     for m in range(usable.shape[1]):
@@ -140,16 +140,16 @@ def reference_of(batch: Batch, trusted: Tensor | None = None) -> Reference:
     return reference
 
 
-def agreement(reference: Reference, batch: Batch, trusted: Tensor | None = None) -> Agreement:
+def agreement(reference: Reference, batch: Batch, kept: Tensor | None = None) -> Agreement:
     """Return how the instances of a batch agree with themselves, measured against a reference.
 
     Args:
         reference: what is near is sought there; the instances of the batch may be among it.
         batch: unit vectors.
-        trusted: (B, K) which of them the consensus is made of; None for all.
+        kept: (B, K) which of them the consensus is made of; None for all.
     """
     centred = centre(batch, reference.means)
-    consensus, usable = _consensus(centred, trusted)
+    consensus, usable = _consensus(centred, kept)
     closeness = torch.zeros(*usable.shape, 2)
     for m in range(usable.shape[1]):
         closeness[:, m] = _closeness(reference, centred.embeddings[:, m], consensus[:, m], m)
@@ -166,7 +166,7 @@ def _closeness(reference: Reference, vectors: Tensor, consensus: Tensor, modalit
     """Return (B, 2) mean cosines: of vectors with the nearest consensus of the reference, of consensus with vectors.
 
     The very nearest is left out. It is the partner where there is one in the reference, be the instance mispaired or
-    not, so that what is left are strangers, and mispaired scores are comparable with those of the instances.
+    not, so that other instances are left, and mispaired scores are comparable with those of the instances.
     """
     chosen = reference.usable[:, modality]
     found = torch.zeros(len(vectors), 2)

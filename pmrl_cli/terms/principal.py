@@ -1,4 +1,4 @@
-"""PMRL, sign-aware and unsaturated: one leading singular value per instance, leading directions told apart."""
+"""PMRL, sign-aware and unsaturated: a leading singular value per instance, and a contrast of leading directions."""
 
 from __future__ import annotations
 

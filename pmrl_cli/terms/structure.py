@@ -55,11 +55,11 @@ class _TwoViews(Term):
 
 
 class Separation(_TwoViews):
-    """Beside the shared vector a unique one, at right angles to it, that tells instances apart and is spread out.
+    """Beside the shared vector a unique one, orthogonal to it, different for every instance and spread out.
 
     mean <z, u>^2 + InfoNCE of u with its second view, within each modality + log mean exp(-2 ||u_j - u_k||^2).
 
-    What to know: right angles are not independence. The unique vector may well hold what is shared too.
+    What to know: orthogonality is not independence. The unique vector may well hold what is shared too.
     """
 
     def extend(self, encoder: Encoder, init: Init) -> Encoder:

@@ -1,4 +1,4 @@
-"""Symile: one multilinear inner product of all modalities tells an instance from shuffled ones."""
+"""Symile: contrast of the multilinear inner product of all modalities with that of shuffled instances."""
 
 from __future__ import annotations
 
@@ -27,9 +27,9 @@ class MultilinearContrast(Term):
     The anchor's candidates are its own instance and, for every other place j of the batch, the modalities of j after
     each was shuffled for itself. Mean over anchors and instances. Only instances that have every modality take part.
 
-    What to know: it is meant for what only all modalities together tell (as in exclusive or) and trains no pairwise
-    cosine; the product of three or more vectors that agree is not large by itself, so the closed-form start is no
-    start for it. The product of K random unit vectors is about d^(-(K-1)/2). So that the logits are not all 0 for
+    What to know: it is meant for dependence that only all modalities together have (as in exclusive or) and trains no
+    pairwise cosine; the product of three or more vectors that agree is not large by itself, so the closed-form start is
+    no start for it. The product of K random unit vectors is about d^(-(K-1)/2). So that the logits are not all 0 for
     many modalities, the scale starts at d^(K/2-1) / temperature: for two modalities that of a cosine.
 
     Args:

@@ -61,7 +61,8 @@ class UnifiedConsistency(Term):
 class JointContrast(Term):
     """InfoNCE over all pairs of the vectors of single modalities and the fused vector, each of its own view.
 
-    Not of UmURL, whose consistency needs no negatives: added here, as without it what tells instances apart is lost.
+    Not of UmURL, whose consistency needs no negatives: added here, as without it the vectors of different
+    instances become alike.
 
     Args:
         temperature: divides the cosines at first; it is learned.

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pmrl_cli.errors import Place, StateError
 from pmrl_cli.files.artifacts.tensors import read_tensors, write_tensors
 from pmrl_cli.files.durable.atomic import atomic_file, remove
-from pmrl_cli.files.durable.checksums import check_bytes, sha256_of, unseal, write_sealed
+from pmrl_cli.files.durable.checksums import check_bytes, check_own_digest, sha256_of, write_with_digest
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 
 __all__ = ["Checkpoint", "Saved"]
@@ -98,7 +98,7 @@ class Checkpoint:
             "history": [{k: None if v != v else v for k, v in line.items()} for line in history],
         }
         with atomic_file(self._folder / STATE) as temporary:
-            write_sealed(temporary, content)
+            write_with_digest(temporary, content)
         for old in self._folder.iterdir():  # earlier states, and what a killed process left
             if old.name not in (state_file, STATE):
                 remove(old)
@@ -136,7 +136,7 @@ class Checkpoint:
         """Return what the two files hold, checked."""
         if self._folder is None or not (self._folder / STATE).exists():
             return None
-        content = unseal((self._folder / STATE).read_bytes(), self._folder / STATE)
+        content = check_own_digest((self._folder / STATE).read_bytes(), self._folder / STATE)
         tensor_file = self._folder / content["tensors"]["file"]
         if not tensor_file.exists():  # a removal that was cut short
             return None

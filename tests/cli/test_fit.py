@@ -222,7 +222,7 @@ def test_two_fits_of_one_output_do_not_meet(tmp_path, features):
     (tmp_path / "n.unfinished").mkdir()
     (tmp_path / "n.unfinished/thesis.txt").write_text("mine")
     _, err = pmrl("fit", *features, "--restart", "-o", "n", cwd=tmp_path, code=2)
-    assert "files of somebody else" in err
+    assert "files that pmrl did not write" in err
 
 
 def test_other_outputs_links_and_the_folder_one_stands_in_are_not_replaced(tmp_path, features):

@@ -17,8 +17,8 @@ _MEASURE = {"HEALTHY", "CONE", "ONE_WAY"}
 def command_for(code: str, result: Mapping[str, Any]) -> str:
     """Return the command that a finding leads to.
 
-    Files that look wrong are inspected, or diagnosed without the model that hides them; suspects are listed; a fit
-    that went wrong is looked at; all else is mended by a fit, or measured where nothing is wrong.
+    Files that look wrong are inspected, or diagnosed without the model that hides them; suspects are listed; the
+    training of a fit that went wrong is shown; all else is for another fit, or measured where nothing is wrong.
 
     Args:
         code: of the finding.

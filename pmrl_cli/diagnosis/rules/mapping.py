@@ -20,8 +20,8 @@ def _alignable(look: ResultView) -> Iterator[Finding]:
     if look.node("inputs", "stage") == "post":
         adapter, centring = look.remedy("linear"), look.remedy("centre")
         # What centring fixes is a gap.
-        mended = 0.0 if centring is None else max(0.0, centring["delta"]["value"] or 0.0)
-        if adapter is not None and helps(adapter, ADAPTER_GAIN + mended):
+        centring_gain = 0.0 if centring is None else max(0.0, centring["delta"]["value"] or 0.0)
+        if adapter is not None and helps(adapter, ADAPTER_GAIN + centring_gain):
             text = (
                 f"what the modalities share is there, in other coordinates: {gain_text(adapter)} by a linear adapter"
             )

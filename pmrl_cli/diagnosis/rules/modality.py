@@ -11,7 +11,7 @@ __all__ = ["RULES"]
 CONE = 0.5
 COLLAPSED_CONE = 0.95
 SEPARATED_AUC = 0.9
-"""Partners that beat this share of the other candidates are told apart: a cone above it is no collapse."""
+"""Where partners beat this share of the other candidates instances are distinct: a cone is no collapse."""
 LOW_DIMENSION = 3.0
 LOW_DIMENSION_SHARE = 0.04
 FEWEST_SHARE = 4
@@ -49,7 +49,7 @@ def _cone(look: ResultView) -> Iterator[Finding]:
     for name in look.names:
         cone, auc = look.value("modality", name, "mean_cosine"), _auc(look, name)
         if cone is not None and auc is not None and cone > CONE and auc >= SEPARATED_AUC:
-            text = f"{name}: instances share a direction (mean cosine {cone:.2f}) but are told apart"
+            text = f"{name}: instances share a direction (mean cosine {cone:.2f}) but are distinct"
             advice = "centre it if modalities are searched together; else leave it"
             yield Finding("CONE", "info", (name,), (f"modality.{name}.mean_cosine",), text, advice)
 
@@ -80,12 +80,12 @@ def _offset(look: ResultView) -> Iterator[Finding]:
             wide[pair] = share
             if _costly(look, pair, GAP_PENALTY):
                 costly.append(pair)
-    mends = helps(centring, CENTRING_GAIN)
-    if not wide or not (costly or mends):
+    centring_helps = helps(centring, CENTRING_GAIN)
+    if not wide or not (costly or centring_helps):
         return
-    subject = tuple(wide) if mends else tuple(costly)
+    subject = tuple(wide) if centring_helps else tuple(costly)
     text = f"modality gap: a constant offset is up to {max(wide.values()):.0%} of the distance between partners"
-    if mends and centring is not None:
+    if centring_helps and centring is not None:
         advice = f"centre each modality: {gain_text(centring)} (a fit does)"
     elif mixed is not None and helps(mixed):
         advice = f"centre each modality if both are searched in one gallery: {gain_text(mixed)}"

@@ -42,7 +42,7 @@ def _no_pairing(look: ResultView) -> Iterator[Finding]:
     strengths = _strengths(look)
     if not strengths or max(strengths.values()) > PAIRED_Z:
         return
-    text = f"the pairs cannot be told from shuffled ones ({max(strengths.values()):.1f} deviations at most)"
+    text = f"the pairs do not differ from shuffled ones ({max(strengths.values()):.1f} deviations at most)"
     advice = "compare how the files name their instances; then look at the encoders"
     if look.node("inputs", "model") is not None:
         advice = "ask whether the features are paired without the model; if so, fit again"
@@ -56,7 +56,7 @@ def _unrelated(look: ResultView) -> Iterator[Finding]:
     for pair, strength in strengths.items():
         if strength <= PAIRED_Z:
             evidence = tuple(path for path in look.seen if path.startswith(f"pair.{pair}."))
-            text = f"{pair}: unpaired as far as can be told ({strength:.1f} deviations from shuffled)"
+            text = f"{pair}: no pairing is found ({strength:.1f} deviations from shuffled)"
             advice = "verify that these files belong together; try a nonlinear adapter, or leave one out"
             yield Finding("UNRELATED_PAIR", "warn", (pair,), evidence, text, advice)
 
@@ -94,7 +94,7 @@ def _near_rate(look: ResultView, name: str) -> Found | None:
     """Return the rate of swaps with an instance like it, where it is no matter of how noisy all modalities are."""
     near = look.statistic("modality", name, "near_mispair_rate")
     dimensions = look.value("modality", name, "participation_ratio")
-    # In so few dimensions no neighbour can be told from a partner.
+    # In so few dimensions a neighbour is as near as a partner.
     if dimensions is None or dimensions < FEWEST_DIMENSIONS:
         return None
     if near is None or near["status"] != "ok":
@@ -108,20 +108,20 @@ def _mispairs(look: ResultView) -> Iterator[Finding]:
     names = look.names
     for name in names:
         rate, near = look.statistic("modality", name, "mispair_rate"), _near_rate(look, name)
-        told = [
+        known = [
             one
             for one in (rate, near)
             if one is not None and one["status"] == "ok" and one["ci"] is not None and one["ci"][0] > MISPAIR_FLOOR
         ]
-        total = sum(one["value"] for one in told)
-        if not told or (near is None and total >= MOST_MISPAIRED):
+        total = sum(one["value"] for one in known)
+        if not known or (near is None and total >= MOST_MISPAIRED):
             continue
         # With two modalities both have the rate of the pair: it is said once.
         subject = "|".join(names) if len(names) == 2 else name
-        low, high = (min(1.0, sum(one["ci"][side] for one in told)) for side in (0, 1))
+        low, high = (min(1.0, sum(one["ci"][side] for one in known)) for side in (0, 1))
         text = f"{subject}: {total:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"
-        if near in told:
-            text += ", with instances like them" if len(told) == 1 else ", part of them with instances like them"
+        if near in known:
+            text += ", with instances like them" if len(known) == 1 else ", part of them with instances like them"
         advice = "list the suspects, look at them, then fit with --exclude suspects.csv"
         keys = ("mispair_rate",) if near is None else ("mispair_rate", "near_mispair_rate")
         evidence = tuple(f"modality.{name}.{key}" for key in keys)

@@ -31,7 +31,7 @@ NO_LABEL = np.uint64(0)
 class Reservoir:
     """Instances with the smallest (hash of group, hash of id).
 
-    One more than ``limit`` is held, for it tells whether the last group is whole.
+    One more than ``limit`` is held, which shows whether the last group is whole.
 
     Args:
         dims: columns of each modality.

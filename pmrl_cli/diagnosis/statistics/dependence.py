@@ -103,7 +103,7 @@ def shared_neighbours(first: Array, second: Array, *, neighbours: int = 10) -> S
 
 
 PAIRED_Z = 4.0
-"""Beyond it pairs are told from shuffled ones: under the null 1 in 30,000."""
+"""Above it pairs differ from shuffled ones: under the null 1 in 30,000 does."""
 
 _FEWEST = 6
 _NOTHING = 1e-18  # the square of float32 rounding

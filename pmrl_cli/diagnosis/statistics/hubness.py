@@ -33,7 +33,7 @@ class Hubness:
     Args:
         skewness: skewness of the occurrences; by chance .316 (one over the root of ten), above 1.5 there are hubs.
         robin_hood: share of all neighbour places that would have to move for all to have as many; by chance .125.
-        antihubs: share of candidates that nobody has among the 10 nearest; by chance e^-10.
+        antihubs: share of candidates that are among the 10 nearest of no query; by chance e^-10.
         counts: candidates that occur 0, 1, .. 49 times, and 50 times or more.
     """
 

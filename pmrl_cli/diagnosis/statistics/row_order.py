@@ -47,7 +47,7 @@ class Order:
 def best_order(dataset: Dataset, first: int, second: int) -> Order | None:
     """Try shifts of up to five rows, and the reverse, on the first 2,048 rows (all of them for the reverse).
 
-    Only rows in the order of their files can tell: not instances that a model's split has picked out.
+    It needs rows in the order of their files: not instances that a model's split has picked out.
 
     Args:
         dataset: as read.

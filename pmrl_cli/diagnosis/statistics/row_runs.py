@@ -195,7 +195,7 @@ def _places(vectors: Vectors, present: npt.NDArray[np.bool_], seed: int) -> Arra
 
 
 def with_shifts(found: RowRuns, dataset: Dataset) -> RowRuns:
-    """Return the runs with the shift that mends each, if one of up to five rows does.
+    """Return the runs with the shift that corrects each, if one of up to five rows does.
 
     Args:
         found: runs in rows of the data set.

@@ -21,11 +21,11 @@ from pmrl_cli.files.artifacts.plan import ExportPlan
 from pmrl_cli.files.artifacts.shares import FUSED
 from pmrl_cli.files.artifacts.writers import REGISTRY
 from pmrl_cli.files.durable.atomic import atomic_folder
-from pmrl_cli.files.durable.checksums import FORMAT_VERSION, write_sealed
+from pmrl_cli.files.durable.checksums import FORMAT_VERSION, write_with_digest
 from pmrl_cli.files.durable.outputs import MANIFEST, check_replaceable
 from pmrl_cli.files.formats.store import EXPORT
 
-__all__ = ["KIND", "open_export", "seal_export", "write_export", "write_files", "write_stream"]
+__all__ = ["KIND", "complete_export", "open_export", "write_export", "write_files", "write_stream"]
 
 KIND = EXPORT
 """What the manifest of an export calls it."""
@@ -67,7 +67,7 @@ def write_export(
         described, files = write_files(blocks, folder, plan)
         if plan.share is not None:
             described["shard"] = {"index": plan.share.index + 1, "of": plan.share.of}
-        return seal_export(folder, described, files, provenance)
+        return complete_export(folder, described, files, provenance)
 
 
 @contextmanager
@@ -82,7 +82,7 @@ def open_export(out: Path, names: Sequence[str], *, force: bool) -> Iterator[Pat
         yield folder
 
 
-def seal_export(
+def complete_export(
     folder: Path, described: Mapping[str, object], files: Mapping[str, str], provenance: Mapping[str, object]
 ) -> dict[str, object]:
     """Write the manifest of an export whose files are written, and return it.
@@ -94,7 +94,7 @@ def seal_export(
         provenance: as in ``write_export``.
     """
     manifest = {**described, "files": dict(sorted(files.items())), "provenance": dict(provenance)}
-    write_sealed(folder / MANIFEST, manifest)
+    write_with_digest(folder / MANIFEST, manifest)
     return manifest
 
 

@@ -14,7 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from pmrl_cli.errors import DataError, Place, StateError
-from pmrl_cli.files.durable.checksums import FORMAT_VERSION, check_bytes, digests, read_manifest, unseal, write_sealed
+from pmrl_cli.files.durable.checksums import (
+    FORMAT_VERSION,
+    check_bytes,
+    check_own_digest,
+    digests,
+    read_manifest,
+    write_with_digest,
+)
 from pmrl_cli.files.durable.outputs import MANIFEST
 
 __all__ = ["FORMAT", "RUN", "WEIGHTS", "read_model", "to_csv", "to_toml", "write_model"]
@@ -58,9 +65,9 @@ def write_model(
     for name, text in texts.items():
         (folder / name).write_text(text, encoding="utf-8")
     if run is not None:
-        write_sealed(folder / RUN, run)
+        write_with_digest(folder / RUN, run)
     files = digests(folder, without=(MANIFEST, RUN))
-    write_sealed(
+    write_with_digest(
         folder / MANIFEST, {"format": FORMAT, "format_version": FORMAT_VERSION, "files": files, "inputs": inputs}
     )
 
@@ -86,7 +93,7 @@ def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
             if (folder / RUN).is_file():
                 files[RUN] = (folder / RUN).read_bytes()
                 if manifest["format_version"] > 1:
-                    unseal(files[RUN], folder / RUN)
+                    check_own_digest(files[RUN], folder / RUN)
         except (StateError, FileNotFoundError):
             if read_manifest(folder) == manifest:  # else a new model has just taken its place
                 raise

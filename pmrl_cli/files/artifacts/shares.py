@@ -36,7 +36,7 @@ class Share:
 
     @property
     def suffix(self) -> str:
-        """What tells the files of this writer from those of the others."""
+        """End of the names of this writer's files, by which they differ from those of the others."""
         return f"-{self.index:05d}-of-{self.of:05d}"
 
 

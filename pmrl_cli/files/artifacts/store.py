@@ -17,7 +17,7 @@ from pmrl_cli.data.join import JoinIndex
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, Place, UsageError
 from pmrl_cli.files.durable.atomic import atomic_folder
-from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, write_sealed
+from pmrl_cli.files.durable.checksums import FORMAT_VERSION, digests, write_with_digest
 from pmrl_cli.files.durable.npy import NpyWriter
 from pmrl_cli.files.durable.outputs import MANIFEST, check_replaceable
 from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE
@@ -104,7 +104,7 @@ def _write_beside(folder: Path, plan: Plan, filled: JoinedData) -> dict[str, Any
     (folder / PRESENT).write_bytes(present.getbuffer())
     rows = {f"{modality.name}.npy": d for modality, d in zip(plan.modalities, filled.digests, strict=True)}
     manifest = {**_manifest(plan, filled), "files": digests(folder, known=rows)}
-    write_sealed(folder / MANIFEST, manifest)
+    write_with_digest(folder / MANIFEST, manifest)
     return manifest
 
 

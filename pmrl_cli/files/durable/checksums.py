@@ -1,7 +1,7 @@
 """Digests of what pmrl writes: every byte of every output is under a SHA-256 that is checked when it is read.
 
-A manifest lists the digests of the files beside it and carries a seal, the digest of its own other entries. Written
-canonically (see ``to_json``), a sealed file has one form: any other byte, a blank too, is a change.
+A manifest lists the digests of the files beside it and carries one of its own other entries (``seal``). It is written
+canonically (see ``to_json``), so that its content has one form: any other byte, a blank too, is a change.
 """
 
 from __future__ import annotations
@@ -27,17 +27,18 @@ __all__ = [
     "changed",
     "check_bytes",
     "check_files",
+    "check_own_digest",
     "digests",
     "read_manifest",
     "sha256_of",
-    "unseal",
-    "write_sealed",
+    "write_with_digest",
 ]
 
 FORMAT_VERSION = 2
-"""Of models, stores and exports. Version 1 had no seal, and a store no digests of its files; it is still read."""
+"""Of models, stores and exports. Version 1 had no ``seal``, and a store no digests of its files; it is still read."""
 
 SEAL = "seal"
+"""Key of the digest of a file in itself."""
 
 
 class HashedFile(io.FileIO):
@@ -151,14 +152,14 @@ def changed(path: Path, found: str, expected: str) -> StateError:
     )
 
 
-def write_sealed(path: Path, content: Mapping[str, Any]) -> None:
-    """Write JSON with its seal."""
+def write_with_digest(path: Path, content: Mapping[str, Any]) -> None:
+    """Write JSON with a digest of itself."""
     seal = hashlib.sha256(to_json(content).encode()).hexdigest()
     path.write_text(to_json({**content, SEAL: seal}), encoding="utf-8")
 
 
-def unseal(text: bytes, path: Path) -> dict[str, Any]:
-    """Return the content of a sealed file without its seal.
+def check_own_digest(text: bytes, path: Path) -> dict[str, Any]:
+    """Return the content of a file that ``write_with_digest`` wrote, less the digest.
 
     Args:
         text: of the file.
@@ -172,7 +173,7 @@ def unseal(text: bytes, path: Path) -> dict[str, Any]:
         found = hashlib.sha256(to_json(content).encode()).hexdigest()
         same = to_json({**content, SEAL: seal}).encode() == text
     except (ValueError, AttributeError, KeyError, TypeError, RecursionError):
-        raise changed(path, "no sealed JSON", "one of its own in it") from None
+        raise changed(path, "no JSON with a digest of itself", "one") from None
     if found != seal or not same:
         raise changed(path, f"SHA-256 {found[:12]}" if found != seal else "another layout", f"SHA-256 {seal:.12}")
     return dict(content)
@@ -184,7 +185,7 @@ def _within(name: str) -> bool:
 
 
 def read_manifest(folder: Path) -> dict[str, Any] | None:
-    """Return what the manifest of a folder says, None for a folder without one or with one of somebody else.
+    """Return what the manifest of a folder says, None for a folder without one that pmrl wrote.
 
     Raises: DataError if it cannot be read; StateError if a newer pmrl wrote it or it has changed.
     """
@@ -226,4 +227,4 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             expected="the JSON that was written with the folder",
             next_step="Restore it, or write the folder again.",
         )
-    return content if version == 1 else unseal(text, path)
+    return content if version == 1 else check_own_digest(text, path)

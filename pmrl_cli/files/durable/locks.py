@@ -54,7 +54,7 @@ def _lock(folder: Path) -> TextIO:
             raise UsageError(
                 what,
                 at=Place(str(folder)),
-                found="files of somebody else",
+                found="files that pmrl did not write",
                 expected="no folder of that name",
                 next_step="Move it away, or choose another -o.",
             )
@@ -81,7 +81,7 @@ def _lock(folder: Path) -> TextIO:
                 what,
                 at=Place(str(folder)),
                 found=f"a lock held by process {holder}",
-                expected="nobody else at work on it",
+                expected="no other process that writes it",
                 next_step="Wait for it, or choose another -o.",
             ) from None
         except FileNotFoundError:

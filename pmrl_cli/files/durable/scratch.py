@@ -36,7 +36,7 @@ def available_memory() -> int:
 
 
 class Scratch:
-    """Hands out float32 arrays within a budget; what an array took is free again when nobody holds it.
+    """Allocates float32 arrays within a budget; what an array took is free again once it is no longer referenced.
 
     Args:
         max_memory: bytes that arrays may take in memory; None is half of what is available now, divided among the

@@ -153,8 +153,8 @@ class Contents:
         columns: scalar columns.
         others: what else was seen and why it cannot be features, one phrase each.
         notes: sentences worth showing (slow compression).
-        side: names of the columns that tell something of the instances beside their features, and so are side columns
-            of the data set without being asked for.
+        side: names of the columns that describe the instances beside their features: side columns of the data set
+            without being asked for.
         unpooled: arrays that hold several vectors of each instance, one phrase each: read once ``pool`` is given.
         refused: arrays and columns that pmrl does not read.
     """

@@ -1,4 +1,4 @@
-"""Pickled files, which run whatever code they hold when they are opened: told by their first bytes, never opened."""
+"""Pickled files, which run the code they hold when they are opened: recognised by their first bytes, never opened."""
 
 from __future__ import annotations
 

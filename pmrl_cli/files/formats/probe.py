@@ -20,7 +20,7 @@ def probe(path: Path, options: ProbeOptions = ProbeOptions(), known: registry.Fo
     Args:
         path: the file.
         options: what is asked of its format.
-        known: its format, where the path does not tell.
+        known: its format, where the path does not show it.
 
     Raises: DataError if it is missing, unreadable or of an unknown kind; PolicyError if its kind refuses it.
     """

@@ -106,7 +106,7 @@ FORMATS: list[Format] = [
 ]
 
 PER_INSTANCE = Format("per_instance", "folder of one file per instance", _HERE + "per_instance")
-"""A folder that no name tells from another: the join recognises it by what its files hold."""
+"""A folder without a name of its own: the join recognises it by what its files hold."""
 
 
 def find(path: Path) -> Format | None:

@@ -1,7 +1,7 @@
-"""What a command and its reading process say to each other: one line of JSON a message, errors included.
+"""Messages between a command and its reading process: one line of JSON each, errors included.
 
-JSON and not pickle, because the other side has looked at files of strangers. Arrays do not travel here: they lie in
-memory that both sides map (see ``sandbox_client``).
+JSON and not pickle, because the other side has parsed files that are not trustworthy. Arrays are not sent: they lie
+in memory that both sides map (see ``sandbox_client``).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SLOTS = 3
 """One block is filled, one is used, and one may still be hashed."""
 
 NEXT = {"do": "next"}
-"""What asks for the item after the one in use."""
+"""Asks for the item after the one in use."""
 
 
 class Channel:
@@ -40,7 +40,7 @@ class Channel:
     def send(self, message: Mapping[str, object]) -> None:
         """Send a message.
 
-        Raises: OSError if nobody is at the other end.
+        Raises: OSError if the other end is closed.
         """
         self._file.write(json.dumps(message).encode("ascii") + b"\n")
         self._file.flush()

@@ -1,4 +1,4 @@
-"""The reading process: the only one in which the HDF5 and Arrow libraries meet files of strangers.
+"""The reading process: the only one in which the HDF5 and Arrow libraries parse files that are not trustworthy.
 
 ``python -m pmrl_cli.files.formats.sandbox_server SOCKET MEMORY`` is started by ``sandbox_client`` and answers three
 requests: what a file holds, the blocks of one of its arrays, the values of one of its columns. A malformed file can
@@ -36,7 +36,7 @@ _COLUMN_BYTES = 2**20
 
 
 Item = tuple[dict[str, object], list[memoryview]]
-"""What is said of an item, and the bytes that go into its slot."""
+"""The message about an item, and the bytes that go into its slot."""
 
 
 class _Server:
@@ -46,7 +46,7 @@ class _Server:
         self._known: dict[tuple[object, ...], Contents] = {}
 
     def serve(self) -> None:
-        """Answer requests until nobody asks."""
+        """Answer requests until the other end is closed."""
         while (request := self._channel.receive()) is not None:
             if request == NEXT:  # asked for before it was known that there is an error instead
                 continue
@@ -65,7 +65,7 @@ class _Server:
                 return
             except Exception as error:  # noqa: BLE001 - a file can make the libraries raise anything
                 trace = traceback.format_exc()  # shown by --debug
-                self._channel.send({**error_message(_unforeseen(path, error)), "trace": trace})
+                self._channel.send({**error_message(_unexpected(path, error)), "trace": trace})
 
     def _items(self, path: Path, request: dict[str, Any]) -> Iterator[Item]:
         contents = self._contents(path, request)
@@ -170,7 +170,7 @@ def _no_memory(path: Path) -> ResourceError:
     )
 
 
-def _unforeseen(path: Path, error: Exception) -> DataError:
+def _unexpected(path: Path, error: Exception) -> DataError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
     return contents.unreadable(str(path), None, reason)
 

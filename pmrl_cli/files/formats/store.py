@@ -68,7 +68,7 @@ def check_listed(file: Path) -> None:
     for folder in (file.parent, file.parent.parent):
         try:
             manifest = read_manifest(folder) or {}
-        except DataError:  # a manifest of somebody else
+        except DataError:  # a manifest of another program
             continue
         name = file.relative_to(folder).as_posix()
         listed = manifest.get("files", {})

@@ -49,7 +49,7 @@ from pmrl_cli.files.formats.table_schema import (
 __all__ = ["Opened", "Table", "contents_of", "from_batches", "in_turn"]
 
 _LOOKED_AT = 64
-"""Rows that tell what a column of lists or of text holds; reading holds the others to it."""
+"""Rows by which the type of a column of lists or of text is decided; reading checks the others against it."""
 
 _TEXT_VECTOR = re.compile(r"\s*[\[({]\s*[-+.\dnN]")
 

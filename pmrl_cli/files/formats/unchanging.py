@@ -45,7 +45,7 @@ def _check(path: Path, before: tuple[int, ...], members: Sequence[str]) -> None:
             what="file has changed while it was read",
             at=Place(str(path)),
             found="another size, time or inode than before",
-            expected="files that nobody writes meanwhile",
+            expected="files that are not written meanwhile",
             next_step="Run it again when they are complete.",
         )
 

@@ -242,7 +242,7 @@ class Hdf5File:
         with _disk_errors():
             try:
                 written = self._write_ids()
-                # While the datasets are open: what fails as one is closed is not told.
+                # While the datasets are open: h5py does not report what fails as one is closed.
                 self._file.flush()
                 del written
             finally:

@@ -24,8 +24,8 @@ from pmrl_cli.files.join.specs import Item, Report, expand
 
 __all__ = ["Plan", "discover"]
 
-_TOLD_APART = 5
-"""Files of one folder with one fault are told together if there are more."""
+_LISTED = 5
+"""Files of one folder with one fault are named together if there are more."""
 
 
 @dataclass(frozen=True)
@@ -105,7 +105,7 @@ def _too_few(modalities: Sequence[Modality], tables: Sequence[Path], items: Sequ
 def _probe_all(items: Iterable[Item], options: ReadOptions, report: Report) -> list[Found]:
     known: dict[object, Contents | None] = {}
     found: list[Found] = []
-    with _Together(report) as told:
+    with _Together(report) as report_fault:
         for item in items:
             column = item.dataset or options.feature_column
             several = column if column is not None and set(column) & set("*?,") else None
@@ -116,7 +116,7 @@ def _probe_all(items: Iterable[Item], options: ReadOptions, report: Report) -> l
                     known[key] = probe(item.path, asked, item.form)
                 except PmrlError as error:
                     known[key] = None
-                    told(error)
+                    report_fault(error)
             contents = known[key]
             if contents is not None:
                 found.append((item, contents))
@@ -141,7 +141,7 @@ class _Together:
             folder = "" if error.at is None else str(Path(error.at.file).parent)
             alike.setdefault((error.what, folder), []).append(error)
         for group in alike.values():
-            if len(group) <= _TOLD_APART:
+            if len(group) <= _LISTED:
                 for error in group:
                     self._report(error)
                 continue
@@ -189,7 +189,7 @@ def _choose_all(items: Sequence[Found], options: ReadOptions, notes: list[str], 
     alone = len(set(modality_names([Path(contents.file) for contents in holding]))) == 1
     times = Counter(item.path for item, _ in items)
     arrays: list[ArrayOf] = []
-    with _Together(report) as told:
+    with _Together(report) as report_fault:
         for item, contents in items:
             try:
                 found = _choose_one(item, contents, options, notes, alone=alone, repeated=times[item.path] > 1)
@@ -197,7 +197,7 @@ def _choose_all(items: Sequence[Found], options: ReadOptions, notes: list[str], 
                     refuse_per_sample(contents, [array.vectors for array in found], options.id_column)
                 arrays += found
             except PmrlError as error:
-                told(error)
+                report_fault(error)
     guessed = [index for index, array in enumerate(arrays) if array.name is None]
     paths = [Path(arrays[index].contents.file) for index in guessed]
     names = modality_names(paths, [arrays[index].vectors.dim for index in guessed])

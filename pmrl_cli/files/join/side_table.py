@@ -131,7 +131,7 @@ def _by_values(contents: Contents, reference: pa.LargeStringArray) -> Column | N
 
 
 def own_tables(modalities: Sequence[Modality], notes: list[str], report: Report) -> tuple[SideTable, ...]:
-    """Return what the files of the features tell of the instances besides: annotations, and the split.
+    """Return the side tables in the files of the features: annotations, and the split.
 
     A name that two files have is taken of the first.
     """

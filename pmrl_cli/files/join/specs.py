@@ -35,7 +35,7 @@ class Item:
         path: the file or folder.
         name: the modality, where the user or the folder names it.
         dataset: HDF5 dataset, column or member to take.
-        form: its format, where the path does not tell.
+        form: its format, where the path does not show it.
         members: the files of the folder that are meant; none for all.
     """
 
