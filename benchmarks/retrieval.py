@@ -2,8 +2,8 @@
 
 faiss (``faiss-cpu`` 1.15.1 here; no dependency of pmrl, and its columns are left out where it cannot be imported)
 looks up the first ten in ``IndexFlatIP``, in one direction and without ties or ranks beyond the tenth; ours gives
-every rank, ties counted as such, in both directions. faiss and the sort are measured on some of the queries and scaled:
-both go through the queries in blocks no larger than that.
+every rank, ties counted as such, in both directions. faiss and the sort are measured on some of the queries and
+scaled: both go through the queries in blocks no larger than that.
 """
 
 from __future__ import annotations
