@@ -256,7 +256,7 @@ class Aligner:
         ``train`` and ``validation`` are the instances that trained and that chose; ``test`` those fit never saw;
         ``auto`` is test if there are two or more, else validation (then a little optimistic: they chose).
 
-        Raises: DataError if the part asked for is empty; UsageError for another word.
+        Raises: DataError if the part asked for is empty; UsageError for an unknown split.
         """
         return judged_rows(self.model, dataset, split)
 
@@ -318,7 +318,7 @@ class Aligner:
             **options: the others of ``pmrl_cli.retrieval.evaluate``.
 
         Raises: DataError if the part asked for is empty, or has no instance with two modalities; UsageError for an
-            unknown word or column.
+            unknown split or column.
         """
         from pmrl_cli.retrieval import evaluate
 

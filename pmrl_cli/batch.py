@@ -94,7 +94,7 @@ SINGLE: BatchGroup = _Single()
 
 
 class _Gathered(Sequence[Tensor]):
-    """Tensors that are gathered when asked for: most terms never look at the components."""
+    """Tensors that are gathered only when used: most terms never use the components."""
 
     def __init__(self, local: Sequence[Tensor], group: BatchGroup) -> None:
         self._local, self._group = local, group

@@ -1,4 +1,4 @@
-"""The closed family of errors a user can meet, each with its exit code.
+"""The closed family of errors that a user can see, each with its exit code.
 
 Every error says what is wrong, where, what was found, what was expected and what to type next. The text is
 one line, lower case at its start, and never a traceback: ``cli.main`` prints it and leaves with ``exit_code``.
@@ -140,7 +140,7 @@ def is_out_of_memory(error: BaseException) -> bool:
         return True
     if isinstance(error, OSError) and error.errno == errno.ENOMEM:
         return True
-    return isinstance(error, RuntimeError | ImportError) and any(said in str(error) for said in _SHORT_OF_MEMORY)
+    return isinstance(error, RuntimeError | ImportError) and any(text in str(error) for text in _SHORT_OF_MEMORY)
 
 
 class UsageError(PmrlError):

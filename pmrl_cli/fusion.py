@@ -3,7 +3,7 @@
 ``leading`` takes the sign-aware leading direction of the modalities, the same for every query. ``weighted`` takes
 their mean with the weights softmax(<t, z_m> / WEIGHT_TEMPERATURE), brought to unit length, where t is what they are
 compared with: a modality that disagrees with t counts little. In retrieval t is the candidate, so that every
-candidate meets a consensus of its own; without a query it is the leading direction.
+candidate is compared with a consensus of its own; without a query it is the leading direction.
 
 Source: Mehrish, Nag, Vascon, *SCALAR*, 2026 (weights over the observed modalities, temperature .1). Departs: a
 consensus shorter than ``RESULTANT_FLOOR`` has that length, and with no query the leading direction stands for it.

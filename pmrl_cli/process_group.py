@@ -42,7 +42,7 @@ _SENT_BYTES = 2**26
 
 _CAUSE = "pmrl/cause"
 _CAUSE_WAIT = timedelta(seconds=5)
-"""Wait for the word of a process that ended; it leaves it before its connections close."""
+"""Wait for the error of a process that ended, which it stores before its connections close."""
 
 
 class ProcessGroup(Protocol):
@@ -60,7 +60,7 @@ class ProcessGroup(Protocol):
         ...
 
     def broadcast_bytes(self, content: bytes | None) -> bytes:
-        """Return the bytes that rank 0 gives; what the others give is not looked at."""
+        """Return the bytes that rank 0 gives; what the others give is ignored."""
         ...
 
     def gather_bytes(self, content: bytes) -> list[bytes]:
@@ -180,13 +180,13 @@ def process_group(*, cuda: bool = False) -> Iterator[ProcessGroup]:
     except BaseException as error:
         if not isinstance(error, PeerError):
             code = getattr(error, "exit_code", getattr(error, "code", None))
-            said = {
+            cause = {
                 "rank": rank,
                 "code": code if isinstance(code, int) else 70,
                 "message": str(error) or type(error).__name__,
             }
             with suppress(RuntimeError):  # no other process is left
-                store.compare_set(_CAUSE, "", json.dumps(said))  # the first cause stays
+                store.compare_set(_CAUSE, "", json.dumps(cause))  # the first cause stays
         raise
     finally:
         dist.destroy_process_group()
@@ -211,21 +211,21 @@ def _lost(store: Store | None) -> Iterator[None]:
     except RuntimeError as error:
         if is_out_of_memory(error):
             raise
-        said: dict[str, Any] = {}
+        cause: dict[str, Any] = {}
         if store is not None:
             with suppress(RuntimeError):  # it was killed, and left none
                 store.wait([_CAUSE], _CAUSE_WAIT)
-                said = json.loads(store.get(_CAUSE))
+                cause = json.loads(store.get(_CAUSE))
         what = "another process of this run ended"
         lost = PeerError(
             what,
-            found=f"rank {said['rank']} said: {said['message'].rstrip('.')}"
-            if said
+            found=f"rank {cause['rank']} said: {cause['message'].rstrip('.')}"
+            if cause
             else str(error).splitlines()[0][:160],
             expected="all processes to the end",
             next_step="See what it printed, and start all of them again.",
         )
-        lost.exit_code, lost.explained = said.get("code", lost.exit_code), bool(said)
+        lost.exit_code, lost.explained = cause.get("code", lost.exit_code), bool(cause)
         raise lost from None
 
 

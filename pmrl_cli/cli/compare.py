@@ -107,7 +107,7 @@ def _kept_or_made(aligner: Aligner, dataset: Dataset, folder: Path, *, quiet: bo
             if kept["of"] == of:
                 return dict(kept["run"])
         except (ValueError, KeyError, TypeError):
-            pass  # cut short or of another hand: made again
+            pass  # cut short or not written by pmrl: made again
     made = run_of(aligner, dataset)
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as temporary:

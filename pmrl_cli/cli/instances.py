@@ -57,12 +57,14 @@ def write_tables(
     def blocks() -> Iterator[InstanceRows]:
         for block in mispairs.judge(dataset):
             ids = dataset.ids.take(block.rows)
-            blamed = [mispairs.suspect_name(int(suspect_modality)) for suspect_modality in block.suspect_modality]
+            suspected = [mispairs.suspect_name(int(suspect_modality)) for suspect_modality in block.suspect_modality]
             flagged.extend(
-                (ids[i].as_py(), blamed[i], float(block.score[i]), float(block.probability[i]))
+                (ids[i].as_py(), suspected[i], float(block.score[i]), float(block.probability[i]))
                 for i in (block.probability >= FLAGGED).nonzero()[0].tolist()
             )
-            yield InstanceRows(ids, block.rho, block.signed, block.agreement, block.score, blamed, block.probability)
+            yield InstanceRows(
+                ids, block.rho, block.signed, block.agreement, block.score, suspected, block.probability
+            )
 
     if per_instance is not None:
         write_instances(per_instance, dataset.names, blocks())

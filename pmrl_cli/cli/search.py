@@ -49,7 +49,7 @@ def command(
     ] = None,
     count: Annotated[int, option("-k", "--count", min=1, help="How many of the nearest.")] = 10,
     csls: Annotated[
-        bool, switch("--csls", help="Take off how near a candidate is to all queries; says what that gains.")
+        bool, switch("--csls", help="Subtract how near a candidate is to all queries; prints what that gains.")
     ] = False,
     column: Annotated[
         list[str] | None, option("--column", help="Side column of the gallery to show beside the ids; repeatable.")

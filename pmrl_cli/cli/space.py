@@ -88,7 +88,9 @@ FailUnder = Annotated[
 ]
 
 
-FailOnOption = Annotated[FailOn | None, option("--fail-on", help="Exit 1 if the verdict is this grave, or graver.")]
+FailOnOption = Annotated[
+    FailOn | None, option("--fail-on", help="Exit 1 if the verdict is as severe as this, or more.")
+]
 
 
 class Space(NamedTuple):
@@ -243,7 +245,7 @@ def _numbers(node: object, path: str = "") -> Iterator[tuple[str, float | None]]
 
 
 def unmet_gates(result: Mapping[str, Any], gates: Sequence[Gate], short: Mapping[str, str]) -> list[str]:
-    """Return a sentence for each gate that is not met; asked before anything is printed.
+    """Return a sentence for each gate that is not met; called before anything is printed.
 
     Args:
         result: JSON values.
@@ -277,7 +279,7 @@ def print_json(result: Mapping[str, Any]) -> None:
 
 
 def leave(sentences: Sequence[str]) -> None:
-    """Say what is not met and leave with exit code 1; do nothing if all is.
+    """Print what is not met and exit with code 1; do nothing if all is.
 
     Raises: typer.Exit(1) if there is any.
     """

@@ -94,7 +94,7 @@ def scaled_init(
 
 def whiten(data: ProjectedData, init: Initialization) -> ProjectedData:
     """Return the data with the components that an encoder of this initialization takes."""
-    # In place: the data is ours, and a second copy of it would double the largest thing in memory.
+    # In place: the arrays were made here, and a second copy of it would double the largest thing in memory.
     for components, factors in zip(data.components, init.whiten, strict=True):
         for first in range(0, len(components), _ROWS):
             components[first : first + _ROWS] *= factors

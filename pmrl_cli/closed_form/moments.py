@@ -2,7 +2,7 @@
 
 Each accumulator adds blocks in any order and merges with another of its kind. Sums are float64. Products of rows are
 taken in the rows' own type, some thousands of rows at a time: those of float32 rows cost half as much. The result
-does not depend on how the rows were cut into blocks, or dealt to accumulators, beyond the rounding of that type.
+does not depend on how the rows were cut into blocks, or divided among accumulators, beyond the rounding of that type.
 """
 
 from __future__ import annotations

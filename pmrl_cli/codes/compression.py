@@ -59,7 +59,7 @@ def _unit(vectors: Vectors) -> Vectors:
 def compression_from_vectors(
     vectors: Vectors, *, codes: int | None, keep: int | None, codebook: Vectors | None = None, seed: int = 0
 ) -> Compression:
-    """Return codes and channels for a space, of which some vectors are at hand.
+    """Return codes and channels for a space, from some of its vectors.
 
     Args:
         vectors: (n, d) of all modalities, unit length.

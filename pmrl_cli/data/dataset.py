@@ -222,7 +222,7 @@ class Imputation:
     deviations: Sequence[FloatArray]
 
     def rows(self, kept: npt.NDArray[np.bool_]) -> Imputation:
-        """Return what is said of some instances."""
+        """Return the annotations of some instances."""
         features, deviations = ([part[kept] for part in parts] for parts in (self.features, self.deviations))
         return Imputation(self.missing[kept], features, deviations)
 

@@ -1,4 +1,4 @@
-"""JSON values that carry a digest of themselves: what was changed by hand since is seen."""
+"""JSON values that carry a digest of themselves: a later change shows."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
 """Join of id lists of which some name several rows by one id: what ``--on-repeat`` makes of them.
 
-``first`` takes the first row of an id, ``mean`` the mean of them all (the rows lead to one instance, and whoever
-writes them takes the mean). ``pair`` makes every row an instance of its own, ``id#0``, ``id#1``, ...: the other
+``first`` takes the first row of an id, ``mean`` the mean of them all (the rows lead to one instance, and the mean is
+taken as they are stored). ``pair`` makes every row an instance of its own, ``id#0``, ``id#1``, ...: the other
 modalities have one row for all of them, which is stored once.
 """
 

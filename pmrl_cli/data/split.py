@@ -36,7 +36,7 @@ _WORDS = {
 
 @dataclass(frozen=True)
 class SplitRule:
-    """How instances are dealt to train, validation and test.
+    """How instances are split into train, validation and test.
 
     Args:
         seed: of the hash.
@@ -45,7 +45,7 @@ class SplitRule:
         group: side column; instances of one group stay together (None: the column ``group``, where there is one).
         match: side column; instances of one value show the same thing, and stay together.
         column: side column that already says train, validation or test; where it names no validation, that
-            is dealt by hash from train.
+            is taken by hash from train.
     """
 
     seed: int
@@ -94,7 +94,7 @@ def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
     alone, so that adding others does not move it. Linked instances go where one of them would, which is chosen by
     another hash.
 
-    Raises: DataError if a split column holds other words, or parts a group or a match; UsageError if a column is not
+    Raises: DataError if a split column holds other values, or parts a group or a match; UsageError if a column is not
         there.
     """
     group = group_column(dataset, rule.group)
@@ -107,7 +107,7 @@ def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
     words = [str(w).lower() if w is not None else None for w in column_of(dataset, rule.column).to_pylist()]
     unknown = sorted({str(w) for w in words if w not in _WORDS})
     if unknown:
-        what = "split column holds other words"
+        what = "split column holds other values"
         raise DataError(
             what,
             found=f"{', '.join(unknown[:5])} in column {rule.column!r}",
@@ -119,7 +119,7 @@ def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
         _refuse_parted(dataset, column, stated, rule.column)
     if (stated == VALIDATION).any():
         return stated
-    # The stated test stays; validation is dealt from the stated train by its share of what is left.
+    # The stated test stays; validation is taken from the stated train by its fraction of the rest.
     return np.where((stated == TRAIN) & (position < rule.validation), VALIDATION, stated).astype(np.int8)
 
 

@@ -297,7 +297,7 @@ def dataset_from_arrays(
 
 
 def as_array(name: str, values: object) -> npt.NDArray[np.generic]:
-    """Return vectors handed over in Python as a NumPy array.
+    """Return vectors passed in Python as a NumPy array.
 
     Args:
         name: the modality, named in errors.
@@ -316,7 +316,7 @@ def as_array(name: str, values: object) -> npt.NDArray[np.generic]:
         array = np.asarray(values)
         if array.dtype != object or array.ndim != 1:
             return array
-        try:  # a column of pandas, or of an engine that hands over NumPy
+        try:  # a column of pandas, or of a data engine that passes NumPy arrays
             column = pa.array(array)
         except (pa.ArrowInvalid, pa.ArrowTypeError):
             return array  # whatever it holds, it is refused by its type

@@ -1,6 +1,6 @@
 """Diagnosis: are the modalities aligned beyond chance, how well, and what is wrong if they are not.
 
-The public names are loaded when first used: whoever needs one module of this room does not load all of it.
+The public names are loaded when first used, so that importing one module of this package does not load all of it.
 """
 
 from __future__ import annotations

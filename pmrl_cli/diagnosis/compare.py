@@ -1,7 +1,7 @@
-"""Two diagnoses of the same instances: which is better, beyond the luck of the queries.
+"""Two diagnoses of the same instances: which is better, beyond the variation of the queries.
 
-Every query is asked twice, so differences are taken query by query; what is independent, a group or an instance, is
-what the tests flip and the intervals draw.
+Both answer the same queries, so differences are taken query by query. Tests flip the signs of independent units,
+which are groups or instances, and intervals resample them.
 """
 
 from __future__ import annotations
@@ -109,7 +109,7 @@ def read_outcomes(packed: Mapping[str, Any]) -> Outcomes:
             what,
             found=f"{type(error).__name__}: {error}",
             expected="what pmrl diagnose --json writes",
-            next_step="Write that diagnosis anew.",
+            next_step="Run that diagnosis again with --json.",
         ) from None
 
 
@@ -216,7 +216,7 @@ def _same_instances(result: Mapping[str, Any], baseline: Mapping[str, Any], name
         raise StateError(
             what="diagnoses are of different instances",
             found=f"{len(before.groups):,} in {name}, {len(after.groups):,} here, not the same ids",
-            expected="the same instances: paired tests ask every query twice",
+            expected="the same instances: tests are paired by query",
             next_step="Diagnose both with the same files, --split and --seed.",
         )
     return after, before
@@ -269,7 +269,7 @@ def _difference(change: Change, groups: npt.NDArray[np.int64], seed: int) -> dic
 
 
 def sign_flip(units: Array, *, seed: int) -> tuple[float, str]:
-    """Return the two-sided probability of so large a sum if every sign were a coin's, and the name of the test.
+    """Return the two-sided p-value of the sum under random signs, and the name of the test.
 
     Where all units that differ differ by the same amount this is McNemar's test and exact, from the binomial
     distribution; else from 9,999 flips, itself counted among them.

@@ -24,7 +24,7 @@ RARE = 10
 """A class of fewer instances is in too few folds to be learned; they are left out."""
 
 FEWEST = 50
-"""Instances with all modalities, below which nothing is said."""
+"""Instances with all modalities, below which nothing is reported."""
 
 Array = npt.NDArray[np.float64]
 

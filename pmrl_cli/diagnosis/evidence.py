@@ -30,7 +30,7 @@ class Evidence:
 
     Args:
         state: what a pass has accumulated.
-        dataset: where, if it is at hand, in the order of its files.
+        dataset: where it is given: in the order of its files.
         training: how the model that made the vectors was trained (``pmrl.training/1``), if one did.
     """
 

@@ -1,4 +1,4 @@
-"""Which instances are mispaired, and which of their modalities is to blame.
+"""Which instances are mispaired, and which of their modalities is the wrong one.
 
 The evidence of a low score is in proportion to how far the scores of the modality lie above mispaired ones: a
 modality that hardly separates partners from other instances makes none suspect.
@@ -56,7 +56,7 @@ class MispairModel:
             each holds that of the pair. Status ``upper_bound`` where the scores of partners and of mispaired
             instances overlap too much.
         near_rates: the same of swaps with an instance like it.
-        steps: probability of being mispaired by the score of the modality to blame.
+        steps: probability of being mispaired by the score of the suspect modality.
     """
 
     mean: Array
@@ -87,9 +87,9 @@ class MispairModel:
         evidence, suspect_modality = self.evidence(score)
         probability = np.zeros(len(score))
         for m, steps in enumerate(self.steps):
-            blamed = suspect_modality == m
-            at = np.searchsorted(steps.score, score[blamed, m])
-            probability[blamed] = np.append(steps.probability, 0.0)[at]
+            suspected = suspect_modality == m
+            at = np.searchsorted(steps.score, score[suspected, m])
+            probability[suspected] = np.append(steps.probability, 0.0)[at]
         return Suspicion(evidence, suspect_modality, probability)
 
 
@@ -123,14 +123,14 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
     rates, near_rates, steps = [], [], []
     for m in range(modalities):
         own = score[usable[:, m], m]
-        blamed = (suspect_modality[usable[:, m]] == m) | (modalities == 2)
-        rate, near = mispair_rates(own, blamed, mispaired[:, m], groups[usable[:, m]])
+        suspected = (suspect_modality[usable[:, m]] == m) | (modalities == 2)
+        rate, near = mispair_rates(own, suspected, mispaired[:, m], groups[usable[:, m]])
         rates.append(rate)
         near_rates.append(near)
         # A rate that is only an upper bound makes no instance suspect.
         of_null = [one.value or 0.0 if one.status == "ok" else 0.0 for one in (rate, near)]
         expected = (np.array(of_null) * len(own) / totals[:, m]) @ mispaired[:, m]
-        steps.append(_steps(np.sort(own[blamed]), expected))
+        steps.append(_steps(np.sort(own[suspected]), expected))
     return replace(model, rates=tuple(rates), near_rates=tuple(near_rates), steps=tuple(steps))
 
 

@@ -18,7 +18,7 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 NEAR_FLOOR = 0.01
-"""Lower end of the rate of swaps with like instances from which they are said, and instances accused of one."""
+"""Lower end from which the rate of swaps with like instances is reported, and instances are suspects."""
 
 _NULL_SHARE = 0.25
 """Share of mispaired scores below the threshold that counts them: low enough that few partners lie below it."""
@@ -83,13 +83,13 @@ def consensus_auc(score: Array, mispaired: Counts, groups: npt.NDArray[np.int64]
 
 
 def mispair_rates(
-    score: Array, blamed: npt.NDArray[np.bool_], mispaired: Counts, groups: npt.NDArray[np.int64]
+    score: Array, suspected: npt.NDArray[np.bool_], mispaired: Counts, groups: npt.NDArray[np.int64]
 ) -> tuple[Statistic, Statistic]:
     """Return the rates of swaps with any instance and with one like it, of one modality.
 
     Args:
         score: (n,) of the instances.
-        blamed: (n,) which count for this modality.
+        suspected: (n,) which count for this modality.
         mispaired: (2, bins) counts over ``EDGES``.
         groups: (n,).
     """
@@ -99,7 +99,7 @@ def mispair_rates(
     below = np.cumsum(mispaired, axis=1) / mispaired.sum(1, keepdims=True)
     edges = [int(np.searchsorted(one, _NULL_SHARE)) for one in below]
     shares = below[:, edges].T  # [threshold, null]: of the null below the threshold
-    low = [blamed & (score < EDGES[edge + 1]) for edge in edges]
+    low = [suspected & (score < EDGES[edge + 1]) for edge in edges]
     counts = np.array([one.sum() for one in low]) / n
     apart = shares[0, 0] * shares[1, 1] - shares[0, 1] * shares[1, 0]
     found = np.array([counts[0] / shares[0, 0], 0.0])

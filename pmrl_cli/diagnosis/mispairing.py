@@ -110,8 +110,8 @@ class Mispairs:
         """Return (B, K) which vectors the consensus of their instance takes: not those more like a mispaired one."""
         evidence, suspect_modality = self.model.evidence(score)
         unsuspected = np.ones(score.shape, dtype=bool)
-        accused = np.flatnonzero(evidence > 0)
-        unsuspected[accused, suspect_modality[accused]] = False
+        suspect = np.flatnonzero(evidence > 0)
+        unsuspected[suspect, suspect_modality[suspect]] = False
         return torch.from_numpy(unsuspected)
 
     def agreement(self, batch: Batch) -> Agreement:
@@ -120,7 +120,7 @@ class Mispairs:
         return agreement(self.reference, batch, unsuspected)
 
     def suspect_name(self, suspect_modality: int) -> str:
-        """Return a modality's name; of two modalities, the pair, for it cannot be said which of them is wrong."""
+        """Return a modality's name; of two modalities, the pair, for it is not known which of them is wrong."""
         return "|".join(self.names) if len(self.names) == 2 else self.names[suspect_modality]
 
     def section(self, ids: Sequence[str]) -> dict[str, Any]:

@@ -1,7 +1,7 @@
-"""What would help: cheap remedies, each fitted on one half of the reservoir and measured on the other.
+"""What would help: simple remedies, each fitted on one half of the reservoir and measured on the other.
 
 The difference to doing nothing is paired, query by query, so that its interval is narrow; a remedy whose interval
-reaches 0 is no advice. Intervals are over queries, for the gallery and the fit at hand.
+reaches 0 is no advice. Intervals are over queries, for this gallery and this fit.
 """
 
 from __future__ import annotations

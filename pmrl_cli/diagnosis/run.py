@@ -166,7 +166,7 @@ def diagnose_state(
 
     Args:
         state: what a pass has seen.
-        dataset: where it was seen, if at hand: where pairs look unpaired, other orders of its rows are tried.
+        dataset: from which the state was made, or None; if pairs look unpaired, other orders of its rows are tried.
         training: how the model that made the vectors was trained (``pmrl.training/1``), if one did.
         target: side column of classes of the data set: adds the section ``contribution``.
         inputs: what more is known of them: ``scope``, ``model``, ``command`` (options and files that were given, of
@@ -215,7 +215,7 @@ def _limits(state: State) -> list[str]:
     """Return what this diagnosis cannot say."""
     limits = ["an instance swapped with a near copy of it is not seen", "nothing is known about data unlike these"]
     if len(state.header.names) == 2:
-        limits.insert(0, "with two modalities it cannot be said which of them is wrong")
+        limits.insert(0, "with two modalities it is not known which of them is wrong")
     if state.header.group is None:
         limits.append("instances are taken as independent: intervals are too narrow if they are not (--group)")
     if state.moments.projected:

@@ -17,7 +17,7 @@ __all__ = ["Joint", "Views"]
 
 
 class Views(NamedTuple):
-    """How an instance is changed for training, anew each time it is seen.
+    """How an instance is changed for training, differently each time it is seen.
 
     Args:
         noise: standard deviation of what is added to the components, whose own is 1.

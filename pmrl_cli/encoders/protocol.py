@@ -51,7 +51,7 @@ class Init:
         classes: number of classes of the labels; 0 where the method needs none.
         sample: up to 4,096 training instances with their labels, the same in every process; None where the method
             needs no labels.
-        continuation: what the encoder goes on from; None starts afresh.
+        continuation: what the encoder goes on from, or None.
     """
 
     maps: tuple[Tensor, ...]

@@ -104,7 +104,7 @@ class Residual(Encoder):
         return cast("Update | None", self.protection)
 
     def see(self, batches: Iterable[Inputs], total: Callable[[Tensor], Tensor]) -> None:
-        """Take the moments of what the adapters, as they are now, meet: ``seen``, with what was seen before."""
+        """Take the moments of the inputs of the adapters as they are now: ``seen``, with what was seen before."""
         adapters = [cast("Adapter", adapter) for adapter in self.each]
         sizes = [(len(adapter.start), self.hidden, adapter.start.shape[1]) for adapter in adapters]
         sums = [[torch.zeros(size, size, dtype=torch.float64) for size in of_one] for of_one in sizes]
@@ -116,8 +116,8 @@ class Residual(Encoder):
                 for m, (adapter, moments) in enumerate(zip(adapters, sums, strict=True)):
                     has = inputs.present[:, m]
                     components = inputs.components[m][has]
-                    met = (components, adapter.enters_last(components), vectors[has, m])
-                    for moment, rows in zip(moments, met, strict=True):
+                    inputs_of_layers = (components, adapter.enters_last(components), vectors[has, m])
+                    for moment, rows in zip(moments, inputs_of_layers, strict=True):
                         moment += rows.double().mT @ rows.double()
         together = total(together)
         means = [

@@ -16,7 +16,7 @@ PARTS = ("inputs", "hidden", "outputs")
 
 @dataclass(frozen=True)
 class Seen:
-    """Means, over the instances that have modality m, of the products of what its adapter met; one of each per m.
+    """Means, over the instances that have modality m, of products of the inputs of its adapter; one of each per m.
 
     Args:
         inputs: (p_m, p_m) of its components.

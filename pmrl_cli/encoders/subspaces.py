@@ -50,7 +50,7 @@ def complement(basis: Tensor) -> Tensor:
 
 
 def blocks_of(free: Tensor, modalities: int) -> list[Tensor]:
-    """Deal (D, f) columns in turn to as many modalities: disjoint blocks, which differ by at most one column."""
+    """Divide (D, f) columns in turn among as many modalities: disjoint blocks, which differ by at most one column."""
     return [free[:, m::modalities] for m in range(modalities)]
 
 

@@ -84,7 +84,7 @@ class FitContext:
         run: trains.
         processes: the processes that fit together.
         began: on the monotonic clock.
-        base: the model to go on from; None fits anew.
+        base: the model to go on from; None: the fit starts without one.
     """
 
     dataset: Dataset

@@ -247,7 +247,7 @@ def _joined(ctx: FitContext, start: _Start, train: Rows, validation: Rows) -> _S
         cross = ctx.processes.all_reduce(components.mT @ targets.double())
         count = float(ctx.processes.all_reduce(both.sum().double()))
         if count < 2:
-            what = "a new modality meets none that the model knows"
+            what = "a new modality shares no instance with one that the model knows"
             raise DataError(
                 what,
                 at=Place(names[m]),

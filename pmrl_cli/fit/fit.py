@@ -45,7 +45,7 @@ def fit(
         excluded: (n, k), vectors that neither train nor choose, as if they were missing; None for none.
         checkpoint: folder of the resumable state; None keeps none.
         hooks: called while it runs.
-        base: the model to go on from; None fits anew.
+        base: the model to go on from; None: the fit starts without one.
 
     Raises: DataError for data that cannot be fitted; UsageError for settings; ResourceError for a device that is
         not there; StateError for a checkpoint of another fit; DivergedError; Interrupted.

@@ -141,7 +141,7 @@ class FitResult:
         reduced: how many of them the space has; None leaves it whole.
         in_dims: held-out MRR, before any refit, of the space in so many dimensions, all of them last; empty where
             those are few.
-        continued: what it went on from; None if it began anew.
+        continued: what it went on from; None if from none.
     """
 
     names: tuple[str, ...]

@@ -3,7 +3,7 @@
 Features that are in one space already (the towers of one contrastive encoder) can be better as they are, centred,
 than any map learned from few instances: where all modalities have equally many columns, that is one more candidate.
 
-The search is cheap where it only compares: feature maps and ridges are compared on a sample of the training and
+The search saves time where it only compares: feature maps and ridges are compared on a sample of the training and
 validation instances, on the leading components, at a few powers and dimensions. What is chosen is solved once on all.
 """
 
@@ -262,7 +262,7 @@ class _Search:
         return [replace(form, held_out=HeldOut(*of_one)) for form, of_one in zip(forms, quality, strict=True)]
 
     def solved(self, compared: Sequence[ClosedForm]) -> Start:
-        """Solve the best of the forms that were compared, on all training instances; powers and dimensions anew."""
+        """Solve the best of the forms that were compared on all training instances, with powers and dimensions."""
         config = _best(compared).config
         began = self._budget.now()
         data = self._of(config.features, sample=self._all is self._sample)

@@ -123,7 +123,7 @@ def _train(head: _Head, inputs: _Inputs, classes: Tensor, train: Tensor, watched
 
 
 def _mixture(likelihoods: Tensor) -> Tensor:
-    """Return the (c,) weights of the mixture of c predictions that (n, c) likelihoods speak for.
+    """Return the (c,) weights of the mixture of c predictions that maximise its likelihood, from (n, c) likelihoods.
 
     Expectation maximisation from equal weights.
     """
@@ -188,7 +188,7 @@ def held_out_log_losses(
 ) -> tuple[npt.NDArray[np.int64], Array]:
     """Return the log loss of the label from every subset of the modalities, on instances that the heads did not see.
 
-    The groups are dealt to ``FOLDS`` folds. For each, two heads, one linear and one with a hidden layer (so that
+    The groups are split into ``FOLDS`` folds. For each, two heads, one linear and one with a hidden layer (so that
     what only two modalities together say is heard), are trained on random subsets of the modalities of the other
     folds, with a fifth of those groups kept out to stop by. On that fifth the prediction from a subset is mixed from
     what the heads say from it and from its own subsets, and from the frequencies of the classes: a modality that says
@@ -200,7 +200,7 @@ def held_out_log_losses(
         present: (n, K) bool, K of ``MOST_MODALITIES`` or fewer.
         classes: (n,) class of each instance, 0 to C - 1; every class should be in every fold.
         groups: (n,) no group is on both sides.
-        seed: of the deal, the weights and the subsets.
+        seed: of the folds, the weights and the subsets.
 
     Returns: (r,) ascending rows that have all modalities, and (r, 2^K) log losses in nats, by subset (see
         ``shapley``); that of the empty subset is from the frequencies alone.
@@ -213,15 +213,15 @@ def held_out_log_losses(
     check_modalities(present.shape[1])
     _, codes = np.unique(groups, return_inverse=True)
     order = np.random.default_rng(seed).permutation(int(codes.max(initial=0)) + 1)
-    dealt = order[codes]
+    fold_of = order[codes]
     complete = present.all(axis=1)
     losses = np.zeros((len(classes), 2 ** present.shape[1]))
     targets = torch.from_numpy(classes)
     count = int(classes.max(initial=0)) + 1
     there = torch.from_numpy(present)
     for fold in range(FOLDS):
-        out = dealt % FOLDS == fold
-        stop = ~out & (dealt // FOLDS % FOLDS == 0)
+        out = fold_of % FOLDS == fold
+        stop = ~out & (fold_of // FOLDS % FOLDS == 0)
         fitted = ~out & ~stop & present.any(axis=1)
         parts = [_components(v, has, ~out) for v, has in zip(vectors, present.T, strict=True)]
         inputs = _Inputs(torch.cat(parts, dim=1), torch.tensor([p.shape[1] for p in parts]), there)

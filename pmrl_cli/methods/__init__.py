@@ -74,7 +74,7 @@ REGISTRY: dict[str, Entry] = {
         "Arm",
         "InfoNCE and a label (`--target`): modalities that say little of it are strengthened",
     ),
-    "drcl": Entry("pmrl_cli.methods.drcl", "Drcl", "labels and no pairs: modalities meet at class targets"),
+    "drcl": Entry("pmrl_cli.methods.drcl", "Drcl", "labels and no pairs: modalities share class targets"),
     "fcid": Entry(
         "pmrl_cli.methods.fcid",
         "Fcid",

@@ -1,4 +1,4 @@
-"""DRCL: modalities of different instances meet at the targets of their classes."""
+"""DRCL: modalities of different instances share the targets of their classes."""
 
 from __future__ import annotations
 

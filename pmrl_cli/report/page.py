@@ -117,7 +117,7 @@ def _pair_cell(result: Mapping[str, Any], a: str, b: str, path: str) -> dict[str
     pair = result["pair"].get(f"{a}|{b}") or result["pair"].get(f"{b}|{a}")
     if pair is None:
         return None
-    # A direction's name may hold dots: it is looked up, not walked to.
+    # A direction's name may hold dots: it is a key, not a path.
     found = pair["retrieval"].get(f"{a}->{b}", {}).get(path) if path == "R@1_standard" else shape.at(pair, path)
     if found is None or found["value"] is None:
         return None

@@ -75,7 +75,7 @@ class Evaluation:
     leaks: Leaks | None = None
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the ``pmrl.evaluate/1`` object: JSON values only, null for what cannot be said."""
+        """Return the ``pmrl.evaluate/1`` object: JSON values only, null for what is not known."""
         return {
             "schema": "pmrl.evaluate/1",
             "scope": self.scope,

@@ -88,7 +88,7 @@ def hits_in_gallery(ranks: Ranks, cutoff: int, size: int) -> Array:
 
     It holds that answer and ``size`` - 1 of the wrong candidates, so the number that beat it is hypergeometric; ties
     take the mean over the places it may have. Exact, and only for smaller galleries: a query with fewer wrong
-    candidates meets all of them.
+    candidates holds all of them.
 
     Args:
         ranks: of a gallery of at least ``size``.

@@ -6,7 +6,7 @@ among them, and several may be right (``pmrl_cli.retrieval.relevance``). ``other
 with the instance's other modalities fused, over the instances that have b and at least one other: with their leading
 direction, or with the consensus that each candidate weights (``pmrl_cli.fusion``).
 
-Where everyone asks, one to one, the scores of ``a->b`` are those of ``b->a`` transposed: one product serves both.
+Where all instances ask, one to one, the scores of ``a->b`` are those of ``b->a`` transposed: one product serves both.
 
 What a share of the queries counts, in both directions of such a product, adds up over shares (``count_share``):
 several processes may each take a share, and the sum of their counts has the ranks of all (``ranks_of``).
@@ -166,7 +166,7 @@ def count_share(
         rights,
         queries,
         fusion=fusion,
-        everyone=len(queries) == int((dataset.present.sum(1) > 1).sum()),
+        all_ask=len(queries) == int((dataset.present.sum(1) > 1).sum()),
     )
 
 
@@ -206,7 +206,7 @@ def rank_batch(
         at = torch.from_numpy(rows).to(batch.embeddings.device)
         return Batch(rows, batch.embeddings[at], batch.present[at])
 
-    counts = _count([local], lambda: [local], lookup, rights, places, fusion="leading", everyone=True)
+    counts = _count([local], lambda: [local], lookup, rights, places, fusion="leading", all_ask=True)
     named = _named(counts, rights, names, places)
     return {name: ranks._replace(rows=batch.rows[ranks.rows]) for name, ranks in named.items()}
 
@@ -255,7 +255,7 @@ def _count(
     queries: Numbers,
     *,
     fusion: str,
-    everyone: bool,
+    all_ask: bool,
 ) -> Counts:
     """Count the wrong candidates that score above a right answer, and those that score no less.
 
@@ -266,7 +266,7 @@ def _count(
         rights: what is asked, and what is right.
         queries: (q,) ascending rows that may ask, here or elsewhere.
         fusion: of ``others->b``.
-        everyone: whether those are all instances that can, so that two directions can share their scores.
+        all_ask: whether those are all instances that can, so that two directions can share their scores.
 
     Returns: (D, COUNTED, q).
     """
@@ -275,7 +275,7 @@ def _count(
     mirrors = {
         one
         for one in directions
-        if everyone and one.source is not None and one.source > one.target and rights[one].one_to_one
+        if all_ask and one.source is not None and one.source > one.target and rights[one].one_to_one
     }
     for batch in asking:
         leading = None

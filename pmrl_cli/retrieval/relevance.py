@@ -30,7 +30,7 @@ class Relevance:
     """Items and matches of some instances.
 
     Args:
-        items: (n, K) int64, equal where rows of a modality are one item; not looked at where it is absent.
+        items: (n, K) int64, equal where rows of a modality are one item; not used where it is absent.
         match: (n,) int64, equal for instances that match.
     """
 

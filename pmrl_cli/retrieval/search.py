@@ -146,7 +146,7 @@ def nearest(queries: Tensor, gallery: Iterable[Tensor], count: int, *, penalty: 
     """Return the ``count`` nearest of a gallery for each query.
 
     score(q, g) = <q, g>, or 2 <q, g> - penalty_g, which ranks as CSLS does (``hubness_penalty``). After the first
-    block a score is only looked at if it beats the query's k-th best so far: over n candidates in random order some
+    block a score is only considered if it beats the query's k-th best so far: over n candidates in random order some
     k ln(n / block) of them do, so that the time is that of the matrix products.
 
     Args:

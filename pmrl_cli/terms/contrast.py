@@ -98,7 +98,7 @@ class _Sums(torch.autograd.Function):
     Returns (b,) log of the row sums of exp(first second' - shift), (B,) log of its column sums, and (b,) the logits
     first second' of the instances with themselves, whose columns begin at ``start``. Masked rows and columns are in
     no sum, nor are the places (b, B) that are left out; an empty sum is ``NOTHING``. A masked vector is zero, so that
-    it adds nothing to the gradient of others; its own gradient is for whoever made it zero to drop. Nothing is copied
+    it adds nothing to the gradient of others; the caller drops its own gradient. Nothing is copied
     but to be kept, and no size waits for the device.
     """
 
@@ -173,8 +173,8 @@ def log_sums(
         has_second: (B,) bool.
         left_out: (b, B) bool, what is in no sum; None: nothing.
         start: where the instances of ``first`` begin among those of ``second``.
-        shift: to be taken off the logits. Cosines over a temperature of ``LearnedTemperature.LOW`` or more need none:
-            exp neither overflows nor vanishes, in any row or column.
+        shift: to be subtracted from the logits. Cosines over a temperature of ``LearnedTemperature.LOW`` or more
+            need none: exp neither overflows nor vanishes, in any row or column.
 
     Returns: (b,) for every row, (B,) for every column, (b,) the logits themselves.
     """
@@ -332,7 +332,7 @@ def random_subsets(modalities: int, device: torch.device | str = "cpu") -> Tenso
     """Draw two disjoint non-empty subsets of the modalities from torch's default generator there.
 
     Two sizes are drawn (the first uniform, the second uniform over what is left), then their members. Two
-    modalities give the two single ones. All of it is drawn on the device, so that a captured step draws anew.
+    modalities give the two single ones. All of it is drawn on the device, so that a captured step draws again.
 
     Args:
         modalities: K >= 2.

@@ -24,7 +24,7 @@ class Principal(Term):
     """Principled multimodal representation learning on embeddings that start unaligned.
 
     The spectrum part is the mean of ``spectrum_loss`` over instances with at least two modalities. The instance
-    part is symmetric InfoNCE between the leading directions of two disjoint subsets of modalities, drawn anew for
+    part is symmetric InfoNCE between the leading directions of two disjoint subsets of modalities, drawn again for
     every batch, over instances present in both; its negatives are the whole batch. The pairwise part is symmetric
     InfoNCE between single modalities. The loss is their weighted sum; a part of weight 0 is not computed.
 

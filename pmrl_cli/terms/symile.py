@@ -29,8 +29,8 @@ class MultilinearContrast(Term):
 
     What to know: it is meant for dependence that only all modalities together have (as in exclusive or) and trains no
     pairwise cosine; the product of three or more vectors that agree is not large by itself, so the closed-form start
-    is no start for it. The product of K random unit vectors is about d^(-(K-1)/2). So that the logits are not all 0 for
-    many modalities, the scale starts at d^(K/2-1) / temperature: for two modalities that of a cosine.
+    is no start for it. The product of K random unit vectors is about d^(-(K-1)/2). So that the logits are not all 0
+    for many modalities, the scale starts at d^(K/2-1) / temperature: for two modalities that of a cosine.
 
     Args:
         temperature: at first, in [0.015, 1]; it is learned.

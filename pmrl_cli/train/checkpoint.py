@@ -1,7 +1,7 @@
 """The resumable state of a training run: weights, optimiser, history, best weights.
 
 A checkpoint belongs to one (data, settings, start): its fingerprint says which, and another is refused with the
-difference named. Saved through the atomic door; safetensors and JSON only. Random
+difference named. Written atomically; safetensors and JSON only. Random
 numbers need no state: see ``pmrl_cli.train.draws``. Of several processes rank 0 alone reads and writes it.
 """
 
@@ -152,6 +152,6 @@ class Checkpoint:
                 at=Place(str(self._folder)),
                 found=f"a checkpoint whose {', '.join(differing)} differ",
                 expected="the same data and settings",
-                next_step="Start afresh with --restart, or choose another -o.",
+                next_step="Start again with --restart, or choose another -o.",
             )
         return content, check_bytes(tensor_file, content["tensors"]["sha256"])

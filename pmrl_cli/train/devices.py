@@ -43,7 +43,7 @@ def choose_device(asked: str) -> torch.device:
 
     Of several processes of one machine each takes the GPU of its number there, as the launcher says it.
 
-    Raises: UsageError for another word; ResourceError if the GPU is not there.
+    Raises: UsageError for another name; ResourceError if the GPU is not there.
     """
     if asked == "auto":
         asked = "cuda" if torch.cuda.is_available() else "cpu"
@@ -78,7 +78,7 @@ def choose_matmul() -> str:
     """Let products of float32 on this CPU run through oneDNN where that is float32 and faster; return which it is.
 
     On AMD processors torch's default (MKL) multiplies at half of oneDNN's speed. What lets torch use oneDNN lets it
-    use bfloat16 too, where a processor has that: so the error is looked at before the time.
+    use bfloat16 too, where a processor has that: so the error is measured before the time.
 
     Returns: ``default`` or ``onednn``. It holds for the whole process, until it is asked again.
     """

@@ -28,9 +28,9 @@ _RESIDENT_FRACTION = 0.6
 
 
 class BatchSampler:
-    """The order in which training instances are drawn: anew every epoch, from (seed, epoch) alone.
+    """The order in which training instances are drawn: another every epoch, from (seed, epoch) alone.
 
-    A last batch that would be short is left out; the next epoch deals its instances elsewhere.
+    A last batch that would be short is left out; the next epoch draws its instances in other batches.
 
     Args:
         count: training instances n.

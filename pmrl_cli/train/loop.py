@@ -149,7 +149,7 @@ def train(trainee: Trainee, data: TrainingData, validation: Validation | None, c
         stack.enter_context(allow_tf32(device, context.settings.precision))
         loop = _Loop(trainee, data, validation, context)
         loop.start()
-        # Closed by hand: a loop that is left leaves the thread that reads ahead for the collector.
+        # Closed explicitly: a loop that is left leaves the thread that reads ahead for the collector.
         ahead = stack.enter_context(
             closing(BatchLoader(data, loop.sampler, device, context.processes).after(loop.step))
         )

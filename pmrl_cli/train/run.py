@@ -53,10 +53,10 @@ HIDDEN = 256
 """Width of the residual MLP."""
 
 SAMPLE_ROWS = 4096
-"""Instances that a method may look at before it starts."""
+"""Instances that a method may read before it starts."""
 
 SEEN_ROWS = 65_536
-"""Instances, evenly spaced, of which an encoder takes down what it met: second moments need no more."""
+"""Instances, evenly spaced, of which an encoder keeps moments: second moments need no more."""
 
 
 def objectives_of(settings: FitSettings) -> tuple[str, ...]:
@@ -131,7 +131,7 @@ class RunPlan:
         dropout: of its input components.
         schedule: how long and in what portions.
         is_over: asked after each evaluation whether it was the last.
-        continuation: what the encoder goes on from; None starts afresh.
+        continuation: what the encoder goes on from, or None.
     """
 
     stage: str

@@ -86,7 +86,7 @@ class FitSettings:
         fast: only solve closed forms, of linear and kernel components, at a default ridge.
         trained: choose among trained weights alone, even where a closed form ranks better.
         mixup: a of the Beta(a, a) by which training instances are mixed; 0 mixes none.
-        continue_from: folder of a model whose members train on and whose space new modalities join; None fits anew.
+        continue_from: folder of a model whose members train on and whose space new modalities join; None: none.
         protect: what of that model's training stays: ``input``, the vectors of what it was trained on, exactly;
             ``disjoint``, their inner products (of linear adapters), with more room to learn; ``dual``, the same to
             first order, as published; ``none``, nothing.
@@ -94,7 +94,7 @@ class FitSettings:
         mispaired: share of instances known to be mispaired; as many, the most suspect, do not train.
         budget: seconds a fit may take; what does not fit in is not tried. None tries everything.
         patience: evaluations without a better held-out retrieval before training stops.
-        refit: after validation has chosen, train anew on train and validation together; None does so where there
+        refit: after validation has chosen, train again on train and validation together; None does so where there
             are few instances.
         validation: share of instances (or groups) that choose and stop.
         test: share of instances (or groups) that fit never touches.
@@ -237,7 +237,7 @@ class FitSettings:
 
     @property
     def split_rule(self) -> SplitRule:
-        """How the instances are dealt."""
+        """How the instances are split."""
         from pmrl_cli.data.split import SplitRule  # with NumPy, which the help of a command does without
 
         return SplitRule(self.seed, self.validation, self.test, self.group, self.match, self.split_column)

@@ -74,7 +74,7 @@ class Totals:
         self._numbers = numbers
 
     def read(self) -> tuple[dict[str, float], float, bool]:
-        """Return loss and parts by name, the norm of the gradient, and whether anybody asks to stop."""
+        """Return loss and parts by name, the norm of the gradient, and whether a process is asked to stop."""
         *parts, stop, norm = self._numbers.tolist()
         return dict(zip(self.names, parts, strict=True)), norm, stop > 0
 

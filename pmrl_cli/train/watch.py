@@ -1,4 +1,4 @@
-"""What ``pmrl diagnose`` would say of the held-out instances, cheap enough for every evaluation of a fit."""
+"""Statistics of ``pmrl diagnose`` on the held-out instances, fast enough for every evaluation of a fit."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def held_out_statistics(
     temperature: float | None = None,
     sign_aware: bool = True,
 ) -> dict[str, float]:
-    """Return the statistics of one evaluation by name, in the order of names; what cannot be said is left out.
+    """Return the statistics of one evaluation by name, in the order of names; what is not known is left out.
 
     Args:
         embeddings: (N, K, d) unit vectors where present.

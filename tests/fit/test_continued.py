@@ -127,7 +127,7 @@ def test_data_that_do_not_meet_the_model_are_refused(base):
     apart = {"a": later["a"].copy(), "b": later["b"].copy(), "c": later["b"].copy()}
     apart["c"][:120] = np.nan
     apart["a"][120:], apart["b"][120:] = np.nan, np.nan
-    with pytest.raises(DataError, match="meets none"):
+    with pytest.raises(DataError, match="shares no instance with one"):
         Aligner(continue_from=str(base), **GO_ON).fit(apart, ids)
 
 

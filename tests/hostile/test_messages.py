@@ -144,7 +144,7 @@ WHOLE_FAULTS = {
     "side table names none of the instances",
     "side table without ids",
     "some files have ids and some have none",
-    "split column holds other words",
+    "split column holds other values",
     "store is damaged",
     "too few modalities",
     "unknown kind of file",

@@ -16,46 +16,46 @@ ONE_WAY = 0.05
 _NORMAL_95 = 1.959964
 
 
-def _alignable(look: ResultView) -> Iterator[Finding]:
-    if look.node("inputs", "stage") == "post":
-        adapter, centring = look.remedy("linear"), look.remedy("centre")
+def _alignable(view: ResultView) -> Iterator[Finding]:
+    if view.node("inputs", "stage") == "post":
+        adapter, centring = view.remedy("linear"), view.remedy("centre")
         # What centring fixes is a gap.
         centring_gain = 0.0 if centring is None else max(0.0, centring["delta"]["value"] or 0.0)
         if adapter is not None and helps(adapter, ADAPTER_GAIN + centring_gain):
             text = (
                 f"what the modalities share is there, in other coordinates: {gain_text(adapter)} by a linear adapter"
             )
-            evidence = tuple(look.seen)
+            evidence = tuple(view.seen)
             advice = "fit adapters"
             yield Finding("NOT_ALIGNED_BUT_ALIGNABLE", "warn", (), evidence, text, advice)
         return
     reached = {}
-    for pair in look.pairs:
-        found = look.statistic("pair", pair, "probe", "R@1")
+    for pair in view.pairs:
+        found = view.statistic("pair", pair, "probe", "R@1")
         if found is not None and found["ci"] is not None and found["ci"][0] > found["chance"]:
             reached[pair] = found["value"]
     if not reached:
         return
     best = max(reached, key=lambda pair: reached[pair])
-    gallery = look.node("pair", best, "probe", "gallery")
+    gallery = view.node("pair", best, "probe", "gallery")
     text = (
         f"not in one space, but alignable: a linear adapter reaches R@1 {reached[best]:.2f} of {gallery} for {best}"
     )
-    if len(look.pairs) > 1:
-        text += f" and is above chance for {len(reached)} of {len(look.pairs)} pairs"
+    if len(view.pairs) > 1:
+        text += f" and is above chance for {len(reached)} of {len(view.pairs)} pairs"
     evidence = tuple(f"pair.{pair}.probe.R@1" for pair in reached)
     yield Finding("NOT_ALIGNED_BUT_ALIGNABLE", "warn", tuple(reached), evidence, text, "fit adapters")
 
 
-def _odd_one_out(look: ResultView) -> Iterator[Finding]:
-    names = look.names
+def _odd_one_out(view: ResultView) -> Iterator[Finding]:
+    names = view.names
     adjusted = {
-        pair: value for pair in look.pairs if (value := look.value("pair", pair, "cosine_adjusted")) is not None
+        pair: value for pair in view.pairs if (value := view.value("pair", pair, "cosine_adjusted")) is not None
     }
     for name in names:
         own = [value for pair, value in adjusted.items() if name in pair.split("|")]
         rest = [value for pair, value in adjusted.items() if name not in pair.split("|")]
-        dropped = look.remedy("drop_modality", [name], "fused ")
+        dropped = view.remedy("drop_modality", [name], "fused ")
         if not own or not rest:
             continue
         mine, others = sum(own) / len(own), sum(rest) / len(rest)
@@ -69,10 +69,10 @@ def _odd_one_out(look: ResultView) -> Iterator[Finding]:
         yield Finding("ODD_ONE_OUT", "warn", (name,), evidence, text, advice)
 
 
-def _one_way(look: ResultView) -> Iterator[Finding]:
-    for pair in look.pairs:
-        ways = list(look.node("pair", pair, "retrieval") or ())
-        found = [look.statistic("pair", pair, "retrieval", way, "R@1") for way in ways]
+def _one_way(view: ResultView) -> Iterator[Finding]:
+    for pair in view.pairs:
+        ways = list(view.node("pair", pair, "retrieval") or ())
+        found = [view.statistic("pair", pair, "retrieval", way, "R@1") for way in ways]
         if len(found) != 2 or found[0] is None or found[1] is None or not found[0]["se"] or not found[1]["se"]:
             continue
         apart = found[0]["value"] - found[1]["value"]

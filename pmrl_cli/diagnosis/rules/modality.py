@@ -25,40 +25,40 @@ SKEW = 1.5
 SCALING_GAIN = 0.02
 
 
-def _auc(look: ResultView, name: str) -> float | None:
+def _auc(view: ResultView, name: str) -> float | None:
     """Return the mean AUC over the directions that name a modality."""
     values = []
-    for pair in look.pairs:
+    for pair in view.pairs:
         if name in pair.split("|"):
-            for direction in look.node("pair", pair, "retrieval") or ():
-                value = look.value("pair", pair, "retrieval", direction, "AUC")
+            for direction in view.node("pair", pair, "retrieval") or ():
+                value = view.value("pair", pair, "retrieval", direction, "AUC")
                 values += [] if value is None else [value]
     return sum(values) / len(values) if values else None
 
 
-def _collapse(look: ResultView) -> Iterator[Finding]:
-    for name in look.names:
-        cone, auc = look.value("modality", name, "mean_cosine"), _auc(look, name)
+def _collapse(view: ResultView) -> Iterator[Finding]:
+    for name in view.names:
+        cone, auc = view.value("modality", name, "mean_cosine"), _auc(view, name)
         if cone is not None and auc is not None and cone > COLLAPSED_CONE and auc < SEPARATED_AUC:
             text = f"{name}: all instances lie near one point (mean cosine {cone:.2f}, AUC {auc:.2f})"
             advice = "raise the weight of the instance term or lower its temperature, then fit again"
             yield Finding("COLLAPSE", "fail", (name,), (f"modality.{name}.mean_cosine",), text, advice)
 
 
-def _cone(look: ResultView) -> Iterator[Finding]:
-    for name in look.names:
-        cone, auc = look.value("modality", name, "mean_cosine"), _auc(look, name)
+def _cone(view: ResultView) -> Iterator[Finding]:
+    for name in view.names:
+        cone, auc = view.value("modality", name, "mean_cosine"), _auc(view, name)
         if cone is not None and auc is not None and cone > CONE and auc >= SEPARATED_AUC:
             text = f"{name}: instances share a direction (mean cosine {cone:.2f}) but are distinct"
             advice = "centre it if modalities are searched together; else leave it"
             yield Finding("CONE", "info", (name,), (f"modality.{name}.mean_cosine",), text, advice)
 
 
-def _dimensions(look: ResultView) -> Iterator[Finding]:
-    for name in look.names:
-        value = look.value("modality", name, "participation_ratio")
+def _dimensions(view: ResultView) -> Iterator[Finding]:
+    for name in view.names:
+        value = view.value("modality", name, "participation_ratio")
         # A modality cannot use more dimensions than its files have columns.
-        room = min(look.result["inputs"]["dims"][name], look.result["inputs"]["columns"][name])
+        room = min(view.result["inputs"]["dims"][name], view.result["inputs"]["columns"][name])
         floor = min(max(LOW_DIMENSION, LOW_DIMENSION_SHARE * room), room / FEWEST_SHARE)
         if value is not None and value < floor:
             text = f"{name}: only {value:.1f} of {room} dimensions are in use"
@@ -66,19 +66,19 @@ def _dimensions(look: ResultView) -> Iterator[Finding]:
             yield Finding("DIM_COLLAPSE", "warn", (name,), (f"modality.{name}.participation_ratio",), text, advice)
 
 
-def _costly(look: ResultView, pair: str, least: float) -> bool:
-    penalty = look.statistic("pair", pair, "gap", "mixed_penalty")
+def _costly(view: ResultView, pair: str, least: float) -> bool:
+    penalty = view.statistic("pair", pair, "gap", "mixed_penalty")
     return penalty is not None and penalty["value"] > least and penalty["ci"] is not None and penalty["ci"][0] > 0
 
 
-def _offset(look: ResultView) -> Iterator[Finding]:
-    centring, mixed = look.remedy("centre"), look.remedy("centre", kind="mixed ")
+def _offset(view: ResultView) -> Iterator[Finding]:
+    centring, mixed = view.remedy("centre"), view.remedy("centre", kind="mixed ")
     wide, costly = {}, []
-    for pair in look.pairs:
-        share = look.value("pair", pair, "gap", "gap_share")
+    for pair in view.pairs:
+        share = view.value("pair", pair, "gap", "gap_share")
         if share is not None and share > GAP_SHARE:
             wide[pair] = share
-            if _costly(look, pair, GAP_PENALTY):
+            if _costly(view, pair, GAP_PENALTY):
                 costly.append(pair)
     centring_helps = helps(centring, CENTRING_GAIN)
     if not wide or not (costly or centring_helps):
@@ -92,34 +92,34 @@ def _offset(look: ResultView) -> Iterator[Finding]:
     else:
         advice = "fit adapters if both are searched in one gallery: centring alone does not help"
     evidence = tuple(f"pair.{pair}.gap.{key}" for pair in subject for key in ("gap_share", "mixed_penalty"))
-    evidence = tuple(path for path in evidence if path in look.seen)
+    evidence = tuple(path for path in evidence if path in view.seen)
     yield Finding("MODALITY_GAP", "warn", subject, evidence, text, advice)
 
 
-def _shapes(look: ResultView) -> Iterator[Finding]:
-    for pair in look.pairs:
-        shape = look.statistic("pair", pair, "gap", "covariance_gap")
+def _shapes(view: ResultView) -> Iterator[Finding]:
+    for pair in view.pairs:
+        shape = view.statistic("pair", pair, "gap", "covariance_gap")
         if shape is None or shape["value"] - (shape["chance"] or 0.0) <= SHAPE_GAP:
             continue
-        if _costly(look, pair, SHAPE_PENALTY):
+        if _costly(view, pair, SHAPE_PENALTY):
             text = f"{pair}: the clouds differ in shape ({shape['value']:.2f}, 0 alike, 1 disjoint)"
             advice = "centring cannot fix it: fit adapters, or whiten each modality"
             evidence = (f"pair.{pair}.gap.covariance_gap", f"pair.{pair}.gap.mixed_penalty")
             yield Finding("COV_GAP", "warn", (pair,), evidence, text, advice)
 
 
-def _hubs(look: ResultView) -> Iterator[Finding]:
-    scaling = look.remedy("csls")
+def _hubs(view: ResultView) -> Iterator[Finding]:
+    scaling = view.remedy("csls")
     skews = {}
-    for pair in look.pairs:
-        for direction in look.node("pair", pair, "retrieval") or ():
-            skew = look.value("pair", pair, "retrieval", direction, "hubness", "skewness")
+    for pair in view.pairs:
+        for direction in view.node("pair", pair, "retrieval") or ():
+            skew = view.value("pair", pair, "retrieval", direction, "hubness", "skewness")
             if skew is not None and skew > SKEW:
                 skews[pair, direction] = skew
     if not skews or scaling is None or not helps(scaling, SCALING_GAIN):
         return
     subject = tuple(dict.fromkeys(pair for pair, _ in skews))
-    text = f"few candidates are everybody's neighbour (skewness up to {max(skews.values()):.1f}, by chance 0.3)"
+    text = f"few candidates are neighbours of most queries (skewness up to {max(skews.values()):.1f}, by chance 0.3)"
     advice = f"centre, then take the nearness of the neighbours off at search (CSLS): {gain_text(scaling)}"
     evidence = tuple(f"pair.{pair}.retrieval.{direction}.hubness.skewness" for pair, direction in skews)
     yield Finding("HUBNESS", "warn", subject, evidence, text, advice)

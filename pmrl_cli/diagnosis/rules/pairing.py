@@ -23,47 +23,47 @@ TIE_SPREAD = 0.005
 REPEATED_SHARE = 0.005
 
 
-def _few(look: ResultView) -> Iterator[Finding]:
-    instances, groups = look.number("inputs", "instances"), look.number("inputs", "groups")
+def _few(view: ResultView) -> Iterator[Finding]:
+    instances, groups = view.number("inputs", "instances"), view.number("inputs", "groups")
     if instances is None or groups is None or (instances >= FEW_INSTANCES and groups >= FEW_GROUPS):
         return
     what = f"{instances:.0f} instance{'' if instances == 1 else 's'}"
-    if look.node("inputs", "group") is not None:
+    if view.node("inputs", "group") is not None:
         what += f" in {groups:.0f} group{'' if groups == 1 else 's'}"
     advice = "collect 1,000 or more before ranking methods by these numbers"
-    yield Finding("N_SMALL", "warn", (), tuple(look.seen), f"only {what}: intervals are wide", advice)
+    yield Finding("N_SMALL", "warn", (), tuple(view.seen), f"only {what}: intervals are wide", advice)
 
 
-def _strengths(look: ResultView) -> dict[str, float]:
-    return {pair: z for pair in look.pairs if (z := look.value("pair", pair, "strength")) is not None}
+def _strengths(view: ResultView) -> dict[str, float]:
+    return {pair: z for pair in view.pairs if (z := view.value("pair", pair, "strength")) is not None}
 
 
-def _no_pairing(look: ResultView) -> Iterator[Finding]:
-    strengths = _strengths(look)
+def _no_pairing(view: ResultView) -> Iterator[Finding]:
+    strengths = _strengths(view)
     if not strengths or max(strengths.values()) > PAIRED_Z:
         return
     text = f"the pairs do not differ from shuffled ones ({max(strengths.values()):.1f} deviations at most)"
     advice = "compare how the files name their instances; then look at the encoders"
-    if look.node("inputs", "model") is not None:
+    if view.node("inputs", "model") is not None:
         advice = "ask whether the features are paired without the model; if so, fit again"
-    yield Finding("NO_PAIRING", "fail", (), tuple(look.seen), text, advice)
+    yield Finding("NO_PAIRING", "fail", (), tuple(view.seen), text, advice)
 
 
-def _unrelated(look: ResultView) -> Iterator[Finding]:
-    strengths = _strengths(look)
+def _unrelated(view: ResultView) -> Iterator[Finding]:
+    strengths = _strengths(view)
     if not strengths or max(strengths.values()) <= PAIRED_Z:
         return  # none is related: NO_PAIRING
     for pair, strength in strengths.items():
         if strength <= PAIRED_Z:
-            evidence = tuple(path for path in look.seen if path.startswith(f"pair.{pair}."))
+            evidence = tuple(path for path in view.seen if path.startswith(f"pair.{pair}."))
             text = f"{pair}: no pairing is found ({strength:.1f} deviations from shuffled)"
             advice = "verify that these files belong together; try a nonlinear adapter, or leave one out"
             yield Finding("UNRELATED_PAIR", "warn", (pair,), evidence, text, advice)
 
 
-def _shifted(look: ResultView) -> Iterator[Finding]:
-    for pair in look.pairs:
-        order, score = look.node("pair", pair, "order"), look.value("pair", pair, "order", "z")
+def _shifted(view: ResultView) -> Iterator[Finding]:
+    for pair in view.pairs:
+        order, score = view.node("pair", pair, "order"), view.value("pair", pair, "order", "z")
         if order is None or score is None or score <= PAIRED_Z:
             continue
         a, b = pair.split("|", 1)
@@ -78,10 +78,10 @@ def _shifted(look: ResultView) -> Iterator[Finding]:
         )
 
 
-def _opposed(look: ResultView) -> Iterator[Finding]:
-    for pair in look.pairs:
-        z, adjusted = look.value("pair", pair, "z"), look.value("pair", pair, "cosine_adjusted")
-        look.value("alignment", "signed")
+def _opposed(view: ResultView) -> Iterator[Finding]:
+    for pair in view.pairs:
+        z, adjusted = view.value("pair", pair, "z"), view.value("pair", pair, "cosine_adjusted")
+        view.value("alignment", "signed")
         if z is None or adjusted is None or z >= -PAIRED_Z or adjusted >= ANTI_ADJUSTED:
             continue
         text = f"{pair}: partners point away from each other (adjusted cosine {adjusted:.2f})"
@@ -90,24 +90,24 @@ def _opposed(look: ResultView) -> Iterator[Finding]:
         yield Finding("ANTI_ALIGNED", "fail", (pair,), evidence, text, advice)
 
 
-def _near_rate(look: ResultView, name: str) -> Found | None:
+def _near_rate(view: ResultView, name: str) -> Found | None:
     """Return the rate of swaps with an instance like it, where it is no matter of how noisy all modalities are."""
-    near = look.statistic("modality", name, "near_mispair_rate")
-    dimensions = look.value("modality", name, "participation_ratio")
+    near = view.statistic("modality", name, "near_mispair_rate")
+    dimensions = view.value("modality", name, "participation_ratio")
     # In so few dimensions a neighbour is as near as a partner.
     if dimensions is None or dimensions < FEWEST_DIMENSIONS:
         return None
     if near is None or near["status"] != "ok":
         return None
-    of_others = [look.value("modality", other, "near_mispair_rate") or 0.0 for other in look.names if other != name]
+    of_others = [view.value("modality", other, "near_mispair_rate") or 0.0 for other in view.names if other != name]
     usual = median(of_others) if len(of_others) > 1 else 0.0
     return near if near["value"] >= max(of_others) and near["value"] > NEAR_EXCESS * usual else None
 
 
-def _mispairs(look: ResultView) -> Iterator[Finding]:
-    names = look.names
+def _mispairs(view: ResultView) -> Iterator[Finding]:
+    names = view.names
     for name in names:
-        rate, near = look.statistic("modality", name, "mispair_rate"), _near_rate(look, name)
+        rate, near = view.statistic("modality", name, "mispair_rate"), _near_rate(view, name)
         known = [
             one
             for one in (rate, near)
@@ -130,8 +130,8 @@ def _mispairs(look: ResultView) -> Iterator[Finding]:
             return
 
 
-def _ties(look: ResultView) -> Iterator[Finding]:
-    found = {name: look.number("modality", name, "repeated") or 0.0 for name in look.names}
+def _ties(view: ResultView) -> Iterator[Finding]:
+    found = {name: view.number("modality", name, "repeated") or 0.0 for name in view.names}
     repeated = {name: share for name, share in found.items() if share > REPEATED_SHARE}
     if repeated:
         which = ", ".join(f"{share:.1%} of the rows of {name}" for name, share in repeated.items())
@@ -140,11 +140,11 @@ def _ties(look: ResultView) -> Iterator[Finding]:
         yield Finding(
             "TIES", "info", tuple(repeated), tuple(f"modality.{m}.repeated" for m in repeated), text, advice
         )
-    spread = look.number("retrieval", "tie_spread")
+    spread = view.number("retrieval", "tie_spread")
     if spread is not None and spread > TIE_SPREAD:
         text = f"ties leave R@1 open by up to {spread:.3f}; its expectation is reported"
         advice = "see how many different vectors each file holds"
-        if look.node("inputs", "group") is None:
+        if view.node("inputs", "group") is None:
             advice += "; name instances that belong together with --group"
         yield Finding("TIES", "info", (), ("retrieval.tie_spread",), text, advice)
 

@@ -12,13 +12,13 @@ TEMPLATE_FRACTION = 0.01
 LEAK_FRACTION = 0.01
 
 
-def _runs(look: ResultView) -> Iterator[Finding]:
-    for name in look.names:
-        look.value("modality", name, "row_order")
-        for run in look.node("modality", name, "runs") or ():
+def _runs(view: ResultView) -> Iterator[Finding]:
+    for name in view.names:
+        view.value("modality", name, "row_order")
+        for run in view.node("modality", name, "runs") or ():
             first, last = run["rows"]
-            # With two modalities it cannot be said which of them is out of step.
-            subject = "|".join(look.names) if len(look.names) == 2 else name
+            # With two modalities it is not known which of them is out of step.
+            subject = "|".join(view.names) if len(view.names) == 2 else name
             place = f"rows {first + 1:,} to {last:,}"
             text = (
                 f"{subject}: {place} ({run['ids'][0]} to {run['ids'][1]}) do not belong to their ids "
@@ -34,29 +34,31 @@ def _runs(look: ResultView) -> Iterator[Finding]:
             yield Finding(
                 "MISPAIRED_ROWS", "fail", (subject,), evidence, text, advice, rate=run["fraction"], rows=(first, last)
             )
-            if len(look.names) == 2:
+            if len(view.names) == 2:
                 return
 
 
-def _templates(look: ResultView) -> Iterator[Finding]:
-    for name in look.names:
+def _templates(view: ResultView) -> Iterator[Finding]:
+    for name in view.names:
         found = [
-            one for one in look.node("modality", name, "templates") or () if one["fraction"] >= TEMPLATE_FRACTION
+            one for one in view.node("modality", name, "templates") or () if one["fraction"] >= TEMPLATE_FRACTION
         ]
         if found:
             rows, fraction = sum(one["rows"] for one in found), sum(one["fraction"] for one in found)
             what = "one vector is" if len(found) == 1 else f"{len(found)} vectors are"
-            text = f"{name}: {what} in {rows:,} of the rows looked at ({fraction:.1%}), {found[0]['id']} among them"
-            advice = f"leave those rows of {name} out (a filler says nothing), or make their vectors anew"
+            text = f"{name}: {what} in {rows:,} of the rows read ({fraction:.1%}), {found[0]['id']} among them"
+            advice = (
+                f"leave those rows of {name} out (a placeholder holds no information), or make their vectors again"
+            )
             evidence = (f"modality.{name}.templates",)
             yield Finding("TEMPLATES", "warn", (name,), evidence, text, advice, rate=fraction)
 
 
-def _leak(look: ResultView) -> Iterator[Finding]:
-    judged, sharing = look.number("inputs", "leaks", "judged"), look.number("inputs", "leaks", "sharing")
+def _leak(view: ResultView) -> Iterator[Finding]:
+    judged, sharing = view.number("inputs", "leaks", "judged"), view.number("inputs", "leaks", "sharing")
     if not judged or not sharing:
         return
-    of = {name: count for name, count in look.node("inputs", "leaks", "modalities").items() if count}
+    of = {name: count for name, count in view.node("inputs", "leaks", "modalities").items() if count}
     each = ", ".join(f"{name} {count:,}" for name, count in of.items())
     text = (
         f"{sharing:,.0f} of {judged:,.0f} judged instances hold vectors that trained the model ({each}): its numbers "

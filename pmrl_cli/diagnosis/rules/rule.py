@@ -1,4 +1,4 @@
-"""What a rule is: it looks at the diagnosis, and what it looked at is its evidence."""
+"""Rules: each reads a diagnosis, and what it has read is its evidence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Finding:
         evidence: dotted paths of the statistics it rests on.
         text: what was found, with the numbers.
         advice: what to do.
-        rate: estimated fraction of the instances it is about, if that can be said.
+        rate: estimated fraction of the instances it is about, where it is known.
         rows: the first of the rows it is about and the one after the last, if they are consecutive.
         command: what to type next.
     """
@@ -39,7 +39,7 @@ class Finding:
 
 
 class ResultView:
-    """The JSON values of a diagnosis, less its verdict, and what has been looked at.
+    """The JSON values of a diagnosis, less its verdict, and what has been read of them.
 
     Args:
         result: see ``docs/diagnose.schema.json``.
@@ -83,7 +83,7 @@ class ResultView:
         return float(found)
 
     def remember(self, *path: str) -> None:
-        """Note that a number was looked at."""
+        """Note that a number was read."""
         dotted = ".".join(path)
         if dotted not in self.seen:
             self.seen.append(dotted)

@@ -16,22 +16,22 @@ LOW_POSITIVE = 0.05
 FOUND = 0.2
 
 
-def _saturated(look: ResultView) -> Iterator[Finding]:
-    left, aligned = look.value("training", "saturation"), look.value("alignment", "A")
+def _saturated(view: ResultView) -> Iterator[Finding]:
+    left, aligned = view.value("training", "saturation"), view.value("alignment", "A")
     if left is None or aligned is None or left >= SATURATED or aligned >= UNALIGNED:
         return
     text = f"the spectrum loss is solved in numbers ({left:.1e} left), not in space (A {aligned:.2f})"
-    suggested = look.node("training", "temperature_suggested")
+    suggested = view.node("training", "temperature_suggested")
     advice = "raise the spectrum temperature"
     if suggested is not None:
-        advice += f" from {look.node('training', 'temperature'):g} to {suggested:.2g}"
-    yield Finding("SATURATED", "warn", (), tuple(look.seen), text, advice)
+        advice += f" from {view.node('training', 'temperature'):g} to {suggested:.2g}"
+    yield Finding("SATURATED", "warn", (), tuple(view.seen), text, advice)
 
 
-def _starved(look: ResultView) -> Iterator[Finding]:
-    names = look.names
-    shares = {name: share for name in names if (share := look.value("modality", name, "gradient_share")) is not None}
-    aucs = {name: auc for name in shares if (auc := look.value("modality", name, "consensus_auc")) is not None}
+def _starved(view: ResultView) -> Iterator[Finding]:
+    names = view.names
+    shares = {name: share for name in names if (share := view.value("modality", name, "gradient_share")) is not None}
+    aucs = {name: auc for name in shares if (auc := view.value("modality", name, "consensus_auc")) is not None}
     for name, share in shares.items():
         if share < STARVED_SHARE / len(names) and name in aucs and aucs[name] == min(aucs.values()):
             text = f"{name}: {share:.0%} of the alignment gradient reaches it, and it agrees least with the others"
@@ -40,12 +40,12 @@ def _starved(look: ResultView) -> Iterator[Finding]:
             yield Finding("STARVED", "warn", (name,), evidence, text, advice)
 
 
-def _temperature(look: ResultView) -> Iterator[Finding]:
+def _temperature(view: ResultView) -> Iterator[Finding]:
     effective, positive = (
-        look.value("training", "negatives_effective"),
-        look.value("training", "positive_probability"),
+        view.value("training", "negatives_effective"),
+        view.value("training", "positive_probability"),
     )
-    hits = look.value("retrieval", "pairwise", "R@1")
+    hits = view.value("retrieval", "pairwise", "R@1")
     if effective is not None and effective < FEW_NEGATIVES:
         text = f"the contrast sees {effective:.1f} negatives: its temperature is too low"
         advice = "raise the temperature of the instance term"

@@ -1,4 +1,4 @@
-"""The verdict: which rules fired and which did not, each with what it looked at.
+"""The verdict: which rules fired and which did not, each with what it read.
 
 The statistical part of a rule (z, interval, chance) is not a matter of taste; its cut-offs are conventions, and they
 stand at the head of the modules in ``rules``.
@@ -59,11 +59,11 @@ def judge(result: Mapping[str, Any]) -> Verdict:
     findings: list[Finding] = []
     silent = []
     for rule in RULES:
-        look = ResultView(result)
-        fired = list(rule.ask(look))
+        view = ResultView(result)
+        fired = list(rule.ask(view))
         findings += fired
-        if not fired and look.seen:
-            silent.append((rule.code, tuple(look.seen), rule.condition))
+        if not fired and view.seen:
+            silent.append((rule.code, tuple(view.seen), rule.condition))
     nothing_wrong = all(finding.severity == "info" or finding.code == "N_SMALL" for finding in findings)
     if nothing_wrong:
         findings = [*_level(ResultView(result)), *findings]
@@ -75,19 +75,19 @@ def judge(result: Mapping[str, Any]) -> Verdict:
     return Verdict(tuple(findings), tuple(silent))
 
 
-def _level(look: ResultView) -> list[Finding]:
+def _level(view: ResultView) -> list[Finding]:
     """Return what to say when nothing is wrong: the level, not praise."""
-    auc = look.statistic("retrieval", "pairwise", "AUC")
-    metric = "R@1_standard" if look.node("retrieval", "standard_gallery") else "R@1"
-    found = look.statistic("retrieval", "pairwise", metric)
+    auc = view.statistic("retrieval", "pairwise", "AUC")
+    metric = "R@1_standard" if view.node("retrieval", "standard_gallery") else "R@1"
+    found = view.statistic("retrieval", "pairwise", metric)
     if auc is None or found is None:
         return []
     where = f"partners beat {auc['value']:.1%} of candidates; R@1 {found['value']:.2f}, chance {found['chance']:.3f}"
-    evidence = tuple(look.seen)
+    evidence = tuple(view.seen)
     if auc["ci"] is not None and auc["ci"][0] >= ALIGNED_AUC:
         advice = "measure it in a larger gallery, or in a new domain"
         return [Finding("HEALTHY", "info", (), evidence, f"aligned: {where}", advice)]
     advice = "fit adapters"
-    if look.node("inputs", "model") is not None:
+    if view.node("inputs", "model") is not None:
         advice = "see whether training still gained; if not, the modalities share no more than this"
     return [Finding("WEAK", "warn", (), evidence, f"paired, but weakly: {where}", advice)]

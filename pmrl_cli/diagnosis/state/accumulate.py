@@ -1,6 +1,6 @@
 """The state of a pass over the data: bounded, additive, and the same whatever the division into states.
 
-Whoever sees an instance adds it: its numbers to the summaries, its vectors to sums, to the joint moments if it is
+Each instance is added once: its numbers to the summaries, its vectors to sums, to the joint moments if it is
 of their sample, and to the reservoir if its hash is among the smallest. Two states of disjoint instances merge to
 the state of all of them, to float64 rounding. Everything ``diagnose`` reports follows from one state.
 """

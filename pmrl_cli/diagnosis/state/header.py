@@ -1,4 +1,4 @@
-"""What a state is about, and its arrays held to the type and shape they must have."""
+"""What a state is about, and the check of the type and shape of its arrays."""
 
 from __future__ import annotations
 

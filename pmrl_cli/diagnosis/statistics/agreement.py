@@ -34,7 +34,7 @@ def _consensus_auc(evidence: Evidence, m: int) -> Statistic:
     "mispair_rate",
     "modality",
     formula="fraction of agreement scores below the 25 % quantile of mispaired ones, over 1/4: random swaps only. "
-    "With two modalities it cannot be said which of the two is wrong: it is then of the pair",
+    "With two modalities it is not known which of the two is wrong: it is then of the pair",
     chance="0",
     range="[0, 1]",
     needs=["space"],

@@ -67,7 +67,7 @@ def adjusted(evidence: Evidence) -> Statistic:
     total, weighted, null_variance = 0, 0.0, 0.0
     rooms: dict[int, float] = {}
     collapsed = False
-    everyone = int(summaries.count[list(columns.rho)].sum())
+    instances_in_all = int(summaries.count[list(columns.rho)].sum())
     for column in columns.rho:
         count, of_number = int(summaries.count[column]), null.rho[null.number == column + 2]
         if count == 0 or len(of_number) == 0:
@@ -82,7 +82,7 @@ def adjusted(evidence: Evidence) -> Statistic:
         weighted += count * (1 - missed / room)
         # The shuffles reuse the same vectors, so their error is that of one pass over the reservoir's groups.
         share = null_groups * len(of_number) / len(null.rho)
-        null_variance += (count / everyone * missed / room**2 * of_number.std() / np.sqrt(share)) ** 2
+        null_variance += (count / instances_in_all * missed / room**2 * of_number.std() / np.sqrt(share)) ** 2
     if total == 0:
         return Statistic.unknown("collapsed" if collapsed else "n_too_small", chance=0.0, null="shuffled")
     value = weighted / total

@@ -1,4 +1,4 @@
-"""The one declaration of a statistic, from which everything that is said of it anywhere follows.
+"""Declaration of a statistic, from which its section, schema, notes and documentation follow.
 
 A statistic is a function of the evidence (and of a pair, a direction or a modality) under ``@statistic``. Its place
 in the result, its entry in ``docs/diagnose.schema.json``, its row in the tables of ``docs/diagnose.md`` and its note

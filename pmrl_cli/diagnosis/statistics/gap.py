@@ -170,7 +170,7 @@ def offsets(evidence: Evidence, a: int, b: int) -> dict[str, Statistic]:
     gap, distance = float(between @ between), 2 - 2 * state.summaries.mean(column)
     first, second, groups = sample.both(a, b)
     of_gap = 2 * ((first - second) @ between)
-    # The error of a length is that of its square over twice the length: none can be said at zero.
+    # The error of a length is that of its square over twice the length: there is none at zero.
     error = None if gap <= COLLAPSED else clustered_error(of_gap / (2 * math.sqrt(gap)), groups)
     centroid = Statistic.normal(
         math.sqrt(gap),

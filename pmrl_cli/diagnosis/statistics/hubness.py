@@ -1,4 +1,4 @@
-"""Hubness: whether few candidates are everybody's neighbours."""
+"""Hubness: whether few candidates are neighbours of most queries."""
 
 from __future__ import annotations
 

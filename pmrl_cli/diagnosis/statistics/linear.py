@@ -1,7 +1,7 @@
 """The best linear adapter that a part of the instances gives: what asking "could it be aligned?" means here.
 
 It is the closed form a fit starts from (standardise, principal components, ridge MAXVAR GCCA), with the ridge chosen
-on a third of the instances it may see. Whoever asks measures it on others.
+on a third of the instances it may see. It is to be measured on others.
 """
 
 from __future__ import annotations

@@ -50,8 +50,8 @@ class Probe:
 def third_of(groups: npt.NDArray[np.int64], seed: int) -> Mask:
     """Return which of (n,) instances make up a random third of the groups."""
     _, codes = np.unique(groups, return_inverse=True)
-    dealt: Mask = np.random.default_rng(seed).permutation(int(codes.max(initial=-1)) + 1)[codes] % 3 == 0
-    return dealt
+    third: Mask = np.random.default_rng(seed).permutation(int(codes.max(initial=-1)) + 1)[codes] % 3 == 0
+    return third
 
 
 def probe(vectors: Vectors, half: Mask, groups: npt.NDArray[np.int64], *, seed: int = 0) -> Probe | None:

@@ -59,7 +59,7 @@ def _check_digest(content: Mapping[str, Any], path: Path) -> None:
             at=Place(str(path)),
             found=f"SHA-256 {digest[:12]}",
             expected=f"SHA-256 {str(content.get(DIGEST))[:12]}",
-            next_step="Restore it, or write it anew with: pmrl diagnose FILES --json > FILE.",
+            next_step="Restore it, or write it again with: pmrl diagnose FILES --json > FILE.",
         )
 
 

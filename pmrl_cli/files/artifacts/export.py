@@ -59,7 +59,7 @@ def write_export(
     Returns: the manifest.
 
     Raises:
-        UsageError: ``out`` is not ours to replace, or a modality's name cannot name a file.
+        UsageError: ``out`` exists and is no export, or a modality's name cannot name a file.
         DataError: an id that HDF5 cannot hold.
         ValueError: the blocks hold other numbers of instances than announced.
     """
@@ -74,7 +74,7 @@ def write_export(
 def open_export(out: Path, names: Sequence[str], *, force: bool) -> Iterator[Path]:
     """Give the empty folder of an export; with its manifest in it, it takes the name ``out`` at the end.
 
-    Raises: UsageError: ``out`` is not ours to replace, or a modality's name cannot name a file.
+    Raises: UsageError: ``out`` exists and is no export, or a modality's name cannot name a file.
     """
     _check_names(names)
     check_replaceable(out, kind=KIND, force=force)
@@ -108,7 +108,7 @@ def write_files(
 
     Args:
         blocks: as in ``write_export``; they may hold more than the share.
-        folder: exists; what is written here is in it and nothing else is looked at.
+        folder: exists; what is written here is in it; nothing else in it is read.
         plan: as in ``write_export``.
 
     Returns: what the manifest says of them, and the SHA-256 (hex) of each file by its path in the folder.

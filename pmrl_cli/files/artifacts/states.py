@@ -47,7 +47,7 @@ def write_state(path: Path, header: Mapping[str, Any], arrays: Arrays) -> None:
 
 
 def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]:
-    """Return the header and the arrays of a state, held to their digest.
+    """Return the header and the arrays of a state, checked against their digest.
 
     Raises: DataError if it is no state; StateError if it is from another version or has changed.
     """

@@ -1,8 +1,8 @@
-"""The one door through which pmrl writes: a file or folder under its final name is complete.
+"""All writing of pmrl: a file or folder under its final name is complete.
 
 What is new is filled inside a working folder beside it (``.NAME.writing``), made durable, and exchanged with what was
-there in one step. A failure leaves what was there before; what a killed process left is swept, and if need be put
-back, by the next one that writes the same output. Two that write the same output do not meet: see ``locks``.
+there in one step. A failure leaves what was there before; what a killed process left is removed, and if need be put
+back, by the next one that writes the same output. Two do not write the same output at once: see ``locks``.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def _make(folder: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove a file or folder; what cannot be removed now is swept by the next writer."""
+    """Remove a file or folder; what cannot be removed now is removed by the next writer."""
     if path.is_dir() and not path.is_symlink():
         shutil.rmtree(path, ignore_errors=True)
     else:

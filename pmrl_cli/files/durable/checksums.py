@@ -120,7 +120,7 @@ def check_files(folder: Path, files: Mapping[str, str]) -> None:
 
 
 def check_bytes(path: Path, digest: str) -> bytes:
-    """Return the bytes of a file, held to their digest.
+    """Return the bytes of a file, checked against their digest.
 
     Raises: StateError if it is lost or has changed.
     """
@@ -204,7 +204,7 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
             expected="the JSON that was written with the folder",
             next_step="Restore it, or write the folder again.",
         ) from None
-    # Either of the two says that it is ours: one changed bit does not hide both.
+    # Either of the two says that pmrl wrote it: one changed bit does not hide both.
     if not isinstance(content, dict) or not (SEAL in content or str(content.get("format")).startswith("pmrl.")):
         return None
     version = content.get("format_version")

@@ -48,7 +48,7 @@ __all__ = [
 
 Block = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]
 """Consecutive rows in the file's own type, and which of them are null (None: none can be). The array is valid
-until the block after the next is asked for, so that one can be hashed while the next is looked at."""
+until the block after the next is asked for, so that one can be hashed while the next is checked."""
 
 BFLOAT16 = "bfloat16"
 FLOATS = ("float16", "float32", "float64", BFLOAT16)

@@ -106,7 +106,7 @@ class Hdf5Tree:
 
     @contextmanager
     def reader(self) -> Iterator[Rows]:
-        """Open the file anew."""
+        """Open the file again."""
         with h5py.File(self.path) as file:
 
             def rows(name: str, some: slice, out: npt.NDArray[Any] | None) -> npt.NDArray[Any]:

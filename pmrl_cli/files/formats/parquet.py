@@ -17,7 +17,7 @@ __all__ = ["probe"]
 
 
 def probe(path: Path, options: ProbeOptions) -> Contents:
-    """Return what a Parquet file holds; pages that carry a checksum are held to it.
+    """Return what a Parquet file holds; the checksums of pages are checked.
 
     Raises: DataError if it cannot be read.
     """

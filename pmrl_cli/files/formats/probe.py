@@ -1,4 +1,4 @@
-"""The one door to a file of any format: no pickles, a sandbox for libraries that can crash, no change unseen."""
+"""Opening a file of any format: no pickles, a sandbox for libraries that can crash, changes detected."""
 
 from __future__ import annotations
 

@@ -28,7 +28,7 @@ class Format(NamedTuple):
         title: as people call it.
         home: module with its ``probe``, imported where it runs.
         suffixes: of its files, in lower case.
-        sniff: whether a folder is one; looks at names and small files only. None where it is no folder.
+        sniff: whether a folder is one; reads names and small files only. None where it is no folder.
         in_folders: a folder is searched for such files; others are read only if they are named.
         sandboxed: read in the reading process, for its library can be crashed by a malformed file.
         library: what it needs beyond the dependencies of pmrl; the extra of the same name as the format brings it.

@@ -54,11 +54,11 @@ class _Worker:
     """One reading process."""
 
     def __init__(self) -> None:
-        ours, theirs = socket.socketpair()
-        with theirs, _shared_file() as memory:
+        client_end, server_end = socket.socketpair()
+        with server_end, _shared_file() as memory:
             self.memory = mmap.mmap(memory.fileno(), SLOTS * SLOT_BYTES)
-            descriptors = (theirs.fileno(), memory.fileno())
-            # Its own group, so that Ctrl-C is ours to answer; -P, so that no module is taken from the folder of the
+            descriptors = (server_end.fileno(), memory.fileno())
+            # Its own group, so that Ctrl-C is not for it; -P, so that no module is taken from the folder of the
             # files; no plugins for HDF5, whatever a file asks for.
             self.process = subprocess.Popen(
                 [sys.executable, "-P", "-m", "pmrl_cli.files.formats.sandbox_server", *map(str, descriptors)],
@@ -69,8 +69,8 @@ class _Worker:
                 pass_fds=descriptors,
                 process_group=0,
             )
-        self.socket = ours
-        self.channel = Channel(ours)
+        self.socket = client_end
+        self.channel = Channel(client_end)
 
     def end(self) -> None:
         """End it at once."""
@@ -93,7 +93,7 @@ def environment() -> dict[str, str]:
     return {
         **kept,
         "PYTHONPATH": here if not outer else os.pathsep.join([here, outer]),
-        "HDF5_PLUGIN_PRELOAD": "::",  # HDF5's word for none
+        "HDF5_PLUGIN_PRELOAD": "::",  # none, to HDF5
         "OMP_NUM_THREADS": "1",
         "OPENBLAS_NUM_THREADS": "1",
     }
@@ -130,7 +130,7 @@ def _exchange(
         size = contents.bytes_of(path, options.members)
         # an SVD goes over the values several times for each component
         seconds = SECONDS + size / _BYTES_PER_SECOND * (1 + (options.components or 0))
-        where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for what is said of the file
+        where = {"folder": str(Path.cwd()), "path": str(path)}  # the path as typed, for messages
     asked = {"format": form.name, "options": asdict(options), "block": contents.READ_BYTES, "seconds": seconds}
     asked["memory"] = MEMORY + _MEMORY_PER_BYTE * size
     message: dict[str, object] = {**request, **where, **asked}

@@ -78,7 +78,7 @@ class _Server:
             yield from _batches(path, column.name, column.load(text=request["text"]))
 
     def _contents(self, path: Path, request: dict[str, Any]) -> Contents:
-        """Return what the file holds; looked at again only if it is another file by now."""
+        """Return what the file holds; probed again only if it is another file by now."""
         asked = tuple(json.dumps(request[name]) for name in ("folder", "path", "format", "options", "block"))
         key = (*asked, contents.signature(path, request["options"]["members"]))
         if key not in self._known:

@@ -61,7 +61,7 @@ def folder_format(path: Path) -> str | None:
 
 
 def check_listed(file: Path) -> None:
-    """Hold a file that an export around it lists to its digest there; any other file is left alone.
+    """Check a file that an export around it lists against its digest there; any other file is left alone.
 
     Raises: StateError if the file, or the manifest, has changed since it was written.
     """
@@ -158,7 +158,7 @@ def _combined(table: pa.Table, name: str) -> pa.Array:
 
 
 def open_store(path: Path) -> Dataset:
-    """Open a STORE by memory map, once every byte of it has been held to its digest.
+    """Open a STORE by memory map, once every byte of it has been checked against its digest.
 
     Raises: DataError if files are not what the manifest says; StateError if they are lost or have changed, and for
         another version of the format.

@@ -111,7 +111,7 @@ class Tree(Protocol):
         ...
 
     def reader(self) -> AbstractContextManager[Rows]:
-        """Open the tree anew, to read from it."""
+        """Open the tree again, to read from it."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What was looked at must be what is read: the same file still, and as many rows as it announced."""
+"""What was probed must be what is read: the same file still, and as many rows as it announced."""
 
 from __future__ import annotations
 

@@ -157,7 +157,7 @@ class ParquetParts:
 
     def close(self) -> None:
         """Write the last row group, and close."""
-        if self._writer is None:  # no part of ours, or one that failed
+        if self._writer is None:  # no part of this writer, or one that failed
             return
         try:
             if self._group:

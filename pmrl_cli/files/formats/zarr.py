@@ -1,7 +1,7 @@
 """zarr stores, of version 2 and 3: arrays in groups, or an AnnData or MuData.
 
-What a store declares is read here from its JSON files, and held to known codecs, before the library meets it: a codec
-of zarr may unpickle what it finds.
+What a store declares is read here from its JSON files, and checked against known codecs, before the library opens
+it: a codec of zarr may unpickle what it finds.
 """
 
 from __future__ import annotations

@@ -29,7 +29,7 @@ _MOST_WORDS = 8
 
 @dataclass(frozen=True)
 class Item:
-    """One file, or folder that is read as one, and what the user said about it.
+    """One file, or folder that is read as one, and what the user gave with it.
 
     Args:
         path: the file or folder.
@@ -260,7 +260,7 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _one_per_instance(files: Sequence[Path]) -> bool:
-    """Return whether files are one for each instance, by a look into some of them.
+    """Return whether files are one for each instance, by what some of them hold.
 
     They are if all are of one suffix and one width, hold a single array of floats and no ids, and either that array
     is of one row, or there are more than a dozen that do not count up as shards do.

@@ -28,7 +28,7 @@ class Write(Protocol):
         """Write the blocks.
 
         Args:
-            folder: exists; nothing else in it is looked at.
+            folder: exists; nothing else in it is read.
             blocks: instances with a modality or more, in order.
             plan: what they hold, known before the first.
 

@@ -94,8 +94,8 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
             ids.add(block.ids)
         behind.wait()
         check_count("any modality", len(ids), plan.rows)
-    everyone = ids.array()
-    table = pa.table([everyone.cast(pa.string())], schema=schema)
+    all_ids = ids.array()
+    table = pa.table([all_ids.cast(pa.string())], schema=schema)
     with HashedFile(folder / IDS) as file:
         pq.write_table(table, file, compression="none", use_dictionary=False, write_page_checksum=True)
     listed = [
@@ -111,7 +111,7 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
     described: dict[str, object] = {
         "format": STORE,
         "modalities": listed,
-        "ids": {"digest": digest_ids(everyone), "named_by_row": False},
+        "ids": {"digest": digest_ids(all_ids), "named_by_row": False},
         "columns": [],
         "notes": [],
     }
