@@ -13,6 +13,7 @@ __all__ = [
     "Choice",
     "choose_ids",
     "choose_vectors",
+    "has_array",
     "id_columns",
     "is_side_table",
     "per_sample_error",
@@ -61,6 +62,13 @@ def choose_vectors(contents: Contents, wanted: str | None, *, flagged: bool, alo
     if alone and len({base_name(vectors.name or "") for vectors in listed}) <= 1:
         return Choice(tuple(listed or floats), _left_out(contents, listed or floats))
     raise _candidates(contents, "several arrays could be the features", floats)
+
+
+def has_array(contents: Contents, wanted: str) -> bool:
+    """Return whether a file has an array of a name, be it one that is not read."""
+    unpooled = [phrase.split(" ")[0] for phrase in contents.unpooled]
+    names = [*(one.name or "" for one in contents.vectors), *(one.name for one in contents.refused), *unpooled]
+    return any({wanted, wanted.lstrip("/")} & {name, name.lstrip("/"), base_name(name)} for name in names)
 
 
 def _named(contents: Contents, wanted: str) -> Vectors:
@@ -117,13 +125,7 @@ def _several_each(contents: Contents, phrases: Sequence[str]) -> DataError:
 
 def _usable(contents: Contents, vectors: Vectors) -> Vectors:
     if not vectors.rows:
-        raise DataError(
-            what="no rows",
-            at=Place(contents.file, vectors.name),
-            found="0 rows",
-            expected="at least one instance",
-            next_step="Write the features again, or leave the file out.",
-        )
+        raise _no_rows(contents, vectors.name)
     if vectors.dtype not in FLOATS:
         raise DataError(
             what="integer features",
@@ -135,11 +137,23 @@ def _usable(contents: Contents, vectors: Vectors) -> Vectors:
     return vectors
 
 
+def _no_rows(contents: Contents, name: str | None) -> DataError:
+    return DataError(
+        what="no rows",
+        at=Place(contents.file, name),
+        found="0 rows",
+        expected="at least one instance",
+        next_step="Write the features again, or leave the file out.",
+    )
+
+
 def _nothing(contents: Contents) -> PmrlError:
     if contents.unpooled:
         return _several_each(contents, contents.unpooled)
     if contents.refused:
         return _refusal(contents, contents.refused[0])
+    if contents.columns and not any(column.rows for column in contents.columns):
+        return _no_rows(contents, None)
     seen = [
         *contents.others,
         *(str(v) for v in contents.vectors),
@@ -309,6 +323,15 @@ def _refuse_misfit(contents: Contents, vectors: Vectors) -> None:
             expected="text or integers",
             next_step="Choose a column with --id-column.",
         )
+    for one in contents.vectors:
+        if one is not vectors and one.dtype not in FLOATS and base_name(one.name or "") in ID_NAMES:
+            raise DataError(
+                what="no ids",
+                at=Place(contents.file, one.name),
+                found=f"{one.rows} x {one.dim} {one.dtype}",
+                expected="one id for each row",
+                next_step="Write one id per row, or pass --by-row if row i is the same instance in all files.",
+            )
     for refused in contents.refused:
         if base_name(refused.name) in ID_NAMES:
             raise _refusal(contents, refused)

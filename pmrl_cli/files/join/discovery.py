@@ -5,6 +5,7 @@ Every fault goes to ``report``: reading raises the first, inspecting keeps them 
 
 from __future__ import annotations
 
+import shlex
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -16,7 +17,7 @@ from pmrl_cli.files.formats.contents import FLOATS, Contents, ProbeOptions
 from pmrl_cli.files.formats.names import never_features
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.beside import with_ids_beside
-from pmrl_cli.files.join.choosing import choose_vectors, is_side_table, refuse_per_sample
+from pmrl_cli.files.join.choosing import choose_vectors, has_array, is_side_table, refuse_per_sample
 from pmrl_cli.files.join.modalities import ArrayOf, Modality, modalities_of
 from pmrl_cli.files.join.naming import array_names, modality_names
 from pmrl_cli.files.join.side_table import SideTable, own_tables, side_tables
@@ -26,6 +27,9 @@ __all__ = ["Plan", "discover"]
 
 _LISTED = 5
 """Files of one folder with one fault are named together if there are more."""
+
+_COLUMNS = 8
+"""More numeric columns than this are named by a pattern."""
 
 
 @dataclass(frozen=True)
@@ -67,10 +71,10 @@ def discover(files: Sequence[str], report: Report, options: ReadOptions = ReadOp
     items, notes = expand(files, kept)
     labels = None if options.labels is None else options.labels.resolve()
     features: list[Found] = []
-    tables: list[Path] = []
+    tables: list[Found] = []
     for item, contents in _with_ids(_probe_all(items, options, kept), options, notes, kept):
         if item.dataset is None and is_side_table(contents, options.id_column):
-            tables.append(item.path)
+            tables.append((item, contents))
         elif not (item.path.resolve() == labels and _no_vectors(contents)):  # it may hold both
             features.append((item, contents))
     arrays = _choose_all(features, options, notes, kept)
@@ -81,7 +85,7 @@ def discover(files: Sequence[str], report: Report, options: ReadOptions = ReadOp
         kept(_too_few(modalities, tables, items, options.min_modalities))
     side = own_tables(modalities, notes, kept)
     reference = modalities[0].ids if modalities else None
-    side += side_tables(tables, options, reference, side, kept)
+    side += side_tables([item.path for item, _ in tables], options, reference, side, kept)
     return Plan(modalities, side, named_by_row, tuple(notes))
 
 
@@ -89,17 +93,28 @@ def _no_vectors(contents: Contents) -> bool:
     return not any(one.name is None or not never_features(one.name) for one in contents.vectors)
 
 
-def _too_few(modalities: Sequence[Modality], tables: Sequence[Path], items: Sequence[Item], least: int) -> DataError:
+def _too_few(modalities: Sequence[Modality], tables: Sequence[Found], items: Sequence[Item], least: int) -> DataError:
     names = ", ".join(modality.name for modality in modalities)
-    shown = ", ".join(str(file) for file in tables[:5])
-    at = modalities[0].shards[0].file if modalities else str((tables or [item.path for item in items] or [Path()])[0])
+    shown = ", ".join(contents.file for _, contents in tables[:5])
+    files = [modality.shards[0].file for modality in modalities] + [contents.file for _, contents in tables]
+    found = f"{len(modalities)} ({names})" if names else "none"
     return DataError(
         what="too few modalities",
-        at=Place(at),
-        found=f"{len(modalities)} ({names})" if names else f"none, only side tables ({shown})" if shown else "none",
+        at=Place((files or [str(item.path) for item in items] or [""])[0]),
+        found=f"{found}, and side tables ({shown})" if shown else found,
         expected=f"at least {least}",
-        next_step="Name features of another modality too, or give one its name with name=path.",
+        next_step=next((hint for _, one in tables if (hint := _columns_hint(one))), None)
+        or "Name features of another modality too, or give one its name with name=path.",
     )
+
+
+def _columns_hint(table: Contents) -> str | None:
+    """Return how to take the numeric columns of a side table for a vector, None if it has not several."""
+    names = [one.name for one in table.columns if not one.nameable]
+    if len(names) < 2 or any(set(name) & set("*?[, ") for name in names):
+        return None
+    columns = ",".join(names) if len(names) <= _COLUMNS else "*"
+    return f"Type {shlex.quote(f'{table.file}#{columns}')} if these numeric columns are one vector."
 
 
 def _probe_all(items: Iterable[Item], options: ReadOptions, report: Report) -> list[Found]:
@@ -188,11 +203,14 @@ def _choose_all(items: Sequence[Found], options: ReadOptions, notes: list[str], 
     # shards or splits of one set of files may each hold several modalities
     alone = len(set(modality_names([Path(contents.file) for contents in holding]))) == 1
     times = Counter(item.path for item, _ in items)
+    flag = options.feature_column
+    having = [file for file, contents in items if flag is not None and has_array(contents, flag)]
     arrays: list[ArrayOf] = []
     with _Together(report) as report_fault:
         for item, contents in items:
             try:
-                found = _choose_one(item, contents, options, notes, alone=alone, repeated=times[item.path] > 1)
+                wanted = item.dataset or (flag if not having or item in having else None)
+                found = _choose_one(item, contents, wanted, notes, alone=alone, repeated=times[item.path] > 1)
                 if item.name is None and item.dataset is None:
                     refuse_per_sample(contents, [array.vectors for array in found], options.id_column)
                 arrays += found
@@ -207,9 +225,8 @@ def _choose_all(items: Sequence[Found], options: ReadOptions, notes: list[str], 
 
 
 def _choose_one(
-    item: Item, contents: Contents, options: ReadOptions, notes: list[str], *, alone: bool, repeated: bool
+    item: Item, contents: Contents, wanted: str | None, notes: list[str], *, alone: bool, repeated: bool
 ) -> list[ArrayOf]:
-    wanted = item.dataset if item.dataset is not None else options.feature_column
     choice = choose_vectors(contents, wanted, flagged=item.dataset is None, alone=alone and item.name is None)
     if choice.note is not None:
         notes.append(f"{item.path.name}: {choice.note}")
