@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
@@ -13,10 +13,12 @@ import numpy.typing as npt
 
 from pmrl_cli.data.columns import group_column, label_column
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, FloatArray, Rows
+from pmrl_cli.data.frames import in_modalities, to_frame
 from pmrl_cli.data.leaks import Leaks
 from pmrl_cli.data.repeats import with_hashes
 from pmrl_cli.data.validate import dataset_from_arrays, dataset_without_rows
 from pmrl_cli.errors import UsageError
+from pmrl_cli.estimator import Estimator
 from pmrl_cli.fit.base import Base
 from pmrl_cli.fit.card import texts_of
 from pmrl_cli.fit.context import Hooks, Machine
@@ -27,9 +29,8 @@ from pmrl_cli.model.folder import load_model, save_model
 from pmrl_cli.model.imputation import embed_imputed
 from pmrl_cli.model.splits import judged_rows, leaks_of
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
+from pmrl_cli.python_words import python_words
 from pmrl_cli.train.devices import choose_device
-from pmrl_cli.train.run import check_objective
-from pmrl_cli.train.settings import FitSettings
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis import Diagnosis
@@ -40,51 +41,38 @@ __all__ = ["Aligner"]
 Arrays = Mapping[str, object]
 
 
-class Aligner:
+class Aligner(Estimator):
     """Maps the features of k modalities into one space, trained so that an instance's vectors agree.
 
     Args:
         device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
         **settings: those of ``pmrl_cli.train.settings.FitSettings``: objective, adapter, dim, steps, seed, ...
 
+    It runs in scikit-learn's ``Pipeline`` as the last step, and in ``GridSearchCV`` on what can be indexed by
+    instance: a frame of two levels of columns (modality, column), or a structured array with a field for each
+    modality.
+
     Example:
         >>> aligner = Aligner(dim=32, seed=0).fit({"image": images, "text": texts})
         >>> aligner.transform({"image": new_images})["image"]
     """
 
-    def __init__(self, *, device: str = "auto", **settings: Any) -> None:  # noqa: ANN401 - FitSettings checks them
-        self.device = device
-        self.settings = _with(FitSettings(), settings)
-        self._check()
-        self._model: FittedModel | None = None
-        self.notes: tuple[str, ...] = ()
+    _model: FittedModel | None = None
+    _notes: tuple[str, ...] = ()
+
+    @property
+    def notes(self) -> tuple[str, ...]:
         """What the last fit has to say, one sentence each."""
+        return self._notes
 
-    def get_params(self, deep: bool = True) -> dict[str, object]:  # noqa: FBT001, FBT002 - scikit-learn's signature
-        """Return the settings by name, as scikit-learn does (``deep`` changes nothing: none is an estimator)."""
-        # The objects themselves, as scikit-learn's clone compares by identity.
-        return {"device": self.device, **{f.name: getattr(self.settings, f.name) for f in fields(self.settings)}}
+    def _state(self) -> str:
+        fitted = self._model
+        return "not fitted" if fitted is None else f"{fitted.dim} dims · {', '.join(fitted.names)}"
 
-    def __repr__(self) -> str:
-        unchanged = FitSettings().as_dict() | {"device": "auto"}
-        changed = {name: value for name, value in self.get_params().items() if value != unchanged[name]}
-        return f"Aligner({', '.join(f'{name}={value!r}' for name, value in changed.items())})"
+    def __sklearn_is_fitted__(self) -> bool:
+        return self._model is not None
 
-    def set_params(self, **params: Any) -> Self:  # noqa: ANN401 - FitSettings checks them
-        """Change settings by name, as scikit-learn does.
-
-        Raises: UsageError for an unknown one.
-        """
-        self.device = params.pop("device", self.device)
-        self.settings = _with(self.settings, params)
-        self._check()
-        return self
-
-    def _check(self) -> None:
-        # Now, and not after the features have been read.
-        choose_device(self.device)
-        check_objective(self.settings)
-
+    @python_words
     def fit(
         self,
         features: Arrays | Dataset,
@@ -132,8 +120,17 @@ class Aligner:
             fitted.axes,
             fitted.reduced,
         )
-        self.notes = () if fitted.continued is None else fitted.continued.notes
+        self._notes = () if fitted.continued is None else fitted.continued.notes
         return self
+
+    def fit_transform(
+        self,
+        features: Arrays | Dataset,
+        ids: Sequence[str] | None = None,
+        **options: Any,  # noqa: ANN401 - those of fit
+    ) -> Any:  # noqa: ANN401 - as ``transform``
+        """Fit, and return what ``transform`` makes of the same features."""
+        return self.fit(features, ids, **options).transform(features)
 
     @property
     def model(self) -> FittedModel:
@@ -272,17 +269,44 @@ class Aligner:
         """
         return leaks_of(self.model, dataset, rows)
 
-    def transform(self, features: Arrays | Dataset) -> dict[str, FloatArray]:
-        """Return per modality the (n, d) float32 unit embeddings; a missing row is all NaN.
+    @python_words
+    def transform(self, features: Arrays | Dataset) -> Any:  # noqa: ANN401 - ``set_output`` decides
+        """Return the unit embeddings of each modality; a missing row is all NaN.
 
         Args:
             features: some or all of the model's modalities, as for ``fit``; here they may have no rows.
+
+        Returns: (n, d) float32 by modality; after ``set_output(transform="pandas")`` a frame of two levels of
+            columns, modality and dimension, with the ids as its index.
         """
-        empty = None if isinstance(features, Dataset) else dataset_without_rows(features)
+        empty = None if isinstance(features, Dataset) else dataset_without_rows(in_modalities(features))
         dataset = _dataset(features) if empty is None else empty
         vectors = vectors_of(self.model, dataset, choose_device(self.device))
-        return {name: np.ascontiguousarray(vectors[:, m]) for m, name in enumerate(dataset.names)}
+        arrays = {name: np.ascontiguousarray(vectors[:, m]) for m, name in enumerate(dataset.names)}
+        return to_frame(arrays, dataset.ids.to_pylist()) if self._frames else arrays
 
+    @python_words
+    def score(
+        self,
+        features: Arrays | Dataset,
+        ids: Sequence[str] | None = None,
+        *,
+        columns: Mapping[str, Sequence[object]] | None = None,
+    ) -> float:
+        """Return the MRR in (0, 1], the mean over all directions between two modalities, among all that is given.
+
+        Give instances that did not train: ``GridSearchCV`` does. What ``fit`` itself kept unseen of its instances,
+        ``evaluate`` judges.
+
+        Args:
+            features: two or more of the model's modalities, as for ``fit``.
+            ids: as for ``fit``.
+            columns: side columns by name.
+        """
+        found = self.evaluate(features, ids, columns=columns, split="all").as_dict()
+        return float(found["pairwise"]["MRR"]["value"])
+
+    @python_words
     def fuse(self, features: Arrays | Dataset, *, fusion: str = "leading") -> FloatArray:
         """Return (n, d) float32 unit vectors, one for each instance, from its present embeddings.
 
@@ -296,6 +320,7 @@ class Aligner:
         dataset = _dataset(features)
         return np.concatenate([block.fused for block in self.embed(dataset, fusion=fusion)])
 
+    @python_words
     def evaluate(
         self,
         features: Arrays | Dataset,
@@ -329,6 +354,7 @@ class Aligner:
         found = evaluate(self.embed_dataset(dataset, rows), classes=of_classes, **options)
         return replace(found, scope=scope, leaks=leaks)
 
+    @python_words
     def diagnose(
         self,
         features: Arrays | Dataset,
@@ -362,6 +388,7 @@ class Aligner:
         inputs = {"scope": scope, "model": self.model.origin, "leaks": self.leaks(dataset, rows).as_dict()}
         return diagnose_state(state, embedded, training_of(self.texts), inputs=inputs)
 
+    @python_words
     def search(
         self,
         queries: Arrays | Dataset,
@@ -445,7 +472,9 @@ class Aligner:
         Raises: DataError if it is no model; StateError if it changed or is from a newer pmrl.
         """
         model = load_model(Path(path))
-        aligner = cls(device=device, **model.settings)
+        aligner = cls(
+            device=device, **{name: None if value == {} else value for name, value in model.settings.items()}
+        )
         aligner._model = model
         return aligner
 
@@ -455,17 +484,4 @@ def _dataset(
     ids: Sequence[str] | None = None,
     columns: Mapping[str, Sequence[object]] | None = None,
 ) -> Dataset:
-    return features if isinstance(features, Dataset) else dataset_from_arrays(features, ids, columns)
-
-
-def _with(settings: FitSettings, changes: Mapping[str, object]) -> FitSettings:
-    unknown = sorted(set(changes) - set(settings.as_dict()))
-    if unknown:
-        what = "unknown setting"
-        raise UsageError(
-            what,
-            found=", ".join(unknown),
-            expected=f"some of {', '.join(sorted(settings.as_dict()))}",
-            next_step="Fix its name.",
-        )
-    return replace(settings, **changes)  # type: ignore[arg-type]
+    return features if isinstance(features, Dataset) else dataset_from_arrays(in_modalities(features), ids, columns)

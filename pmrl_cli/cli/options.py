@@ -21,6 +21,7 @@ import typer
 
 from pmrl_cli.errors import Place, UsageError
 from pmrl_cli.flags import FLAG, Flag
+from pmrl_cli.python_words import command_line
 
 __all__ = [
     "ConfigFile",
@@ -91,7 +92,8 @@ def flattened(command: Command) -> Command:
         for name, (group, offered) in groups.items():
             typed = {one.name: given.pop(_option_name(one)) for one in offered}
             given[name] = group(**{one.name: _value(one, typed[one.name]) for one in offered})
-        command(**given)
+        with command_line():
+            command(**given)
 
     flat.__signature__ = Signature(parameters)  # type: ignore[attr-defined] # read by inspect.signature
     flat.__annotations__ = {one.name: one.annotation for one in parameters}

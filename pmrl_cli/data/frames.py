@@ -13,12 +13,45 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pmrl_cli.data.join import join_ids, rows_of
-from pmrl_cli.errors import DataError, Place
+from pmrl_cli.errors import DataError, Place, UsageError
 
-__all__ = ["in_one_order"]
+__all__ = ["in_modalities", "in_one_order", "to_frame"]
 
 Arrays = dict[str, object]
 Columns = dict[str, Sequence[object]]
+
+
+def in_modalities(features: Any) -> Any:  # noqa: ANN401 - anything a caller may pass
+    """Return what holds the modalities side by side as a dict; anything else as it is.
+
+    Args:
+        features: a frame of two levels of columns (modality, column), or a structured array with a field of (d_m,)
+            numbers for each modality: both can be indexed by instance.
+    """
+    columns: Any = getattr(features, "columns", None)
+    if getattr(columns, "nlevels", 1) == 2:
+        return {str(name): features[name] for name in dict.fromkeys(columns.get_level_values(0))}
+    if isinstance(features, np.ndarray) and features.dtype.names is not None:
+        return {name: np.ascontiguousarray(features[name]) for name in features.dtype.names}
+    return features
+
+
+def to_frame(arrays: Mapping[str, npt.NDArray[Any]], ids: Sequence[str]) -> Any:  # noqa: ANN401 - of pandas
+    """Return arrays as one frame of two levels of columns, by id.
+
+    Raises: UsageError without pandas.
+    """
+    try:
+        import pandas as pd
+    except ImportError:
+        raise UsageError(
+            what="the package pandas is not installed",
+            found="no module 'pandas'",
+            expected="it, for frames",
+            next_step="Type: pip install pandas",
+        ) from None
+    index = pd.Index(ids, name="id")
+    return pd.concat({name: pd.DataFrame(array, index=index) for name, array in arrays.items()}, axis=1)
 
 
 def in_one_order(

@@ -386,7 +386,11 @@ def _python_ids(ids: Sequence[object] | None, n: int) -> pa.LargeStringArray:
         ) from None
     _check_length("ids", len(values), n)
     text = text_ids(values, file="ids")
-    check_unique(text, [("ids", None, n)])
+    check_unique(
+        text,
+        [("ids", None, n)],
+        next_step="Give each instance an id of its own; labels go into columns={'label': labels}.",
+    )
     return text
 
 
