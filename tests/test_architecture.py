@@ -31,7 +31,7 @@ ARROWS = {
     "retrieval": {"spectrum", "fusion", "data", "process_group"},
     "closed_form": {"data", "files", "process_group"},
     "stats": {"spectrum", "retrieval"},
-    "diagnosis": {"spectrum", "closed_form", "data", "information", "retrieval", "stats", "process_group"},
+    "diagnosis": {"spectrum", "closed_form", "data", "information", "report", "retrieval", "stats", "process_group"},
     "train": {
         "batch",
         "methods",
@@ -63,7 +63,19 @@ ARROWS = {
         "stats",
         "process_group",
     },
-    "aligner": {"train", "data", "fit", "model", "diagnosis", "retrieval", "process_group"},
+    "python_words": set(),
+    "estimator": {"python_words", "train"},
+    "aligner": {
+        "train",
+        "data",
+        "fit",
+        "model",
+        "diagnosis",
+        "retrieval",
+        "process_group",
+        "estimator",
+        "python_words",
+    },
 }
 
 # The floors of ``files``, lowest first: a module imports only its own folder and those below.

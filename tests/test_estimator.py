@@ -183,3 +183,24 @@ def test_features_that_bring_ids_twice_are_refused():
     frame = pandas.DataFrame(np.eye(3), index=["a", "b", "c"])
     with pytest.raises(DataError, match="ids are given twice"):
         Aligner().fit({"image": frame, "text": frame}, ids=["a", "b", "c"])
+
+
+def test_what_is_found_prints_short_and_becomes_a_frame():
+    pytest.importorskip("pandas")
+    aligner = Aligner(**FAST).fit(arrays())
+    evaluation, diagnosis = aligner.evaluate(arrays(), split="all"), aligner.diagnose(arrays(), split="all")
+    assert len(repr(evaluation)) < 200 > len(repr(diagnosis))
+    frame, result = evaluation.to_frame(), evaluation.as_dict()
+    number = result["directions"]["image->text"]["metrics"]["MRR"]
+    row = frame.loc["directions.image->text.metrics.MRR"]
+    assert row.tolist() == [number["value"], number["chance"], *number["ci"]]
+    frame, result = diagnosis.to_frame(), diagnosis.as_dict()
+    assert frame.loc["alignment.A", "value"] == result["alignment"]["A"]["value"]
+    assert frame.index.is_unique
+    assert f"{evaluation.pairwise['MRR']['value']:.3f}" in repr(evaluation)
+    code = result["verdict"]["code"]
+    assert repr(diagnosis).startswith(f"Diagnosis({code}, image, text, 120 instances")
+    lines = diagnosis.summary().splitlines()
+    assert lines[0].startswith(f"{code} [")
+    assert f"agreement above chance (A): {result['alignment']['A']['value']:.3f}"[:36] in "\n".join(lines)
+    assert len(lines) <= 8

@@ -5,7 +5,8 @@ None of these libraries is imported: what looks like one of their objects is tak
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ import pyarrow as pa
 from pmrl_cli.data.join import join_ids, rows_of
 from pmrl_cli.errors import DataError, Place, UsageError
 
-__all__ = ["in_modalities", "in_one_order", "to_frame"]
+__all__ = ["in_modalities", "in_one_order", "numbers_frame", "to_frame"]
 
 Arrays = dict[str, object]
 Columns = dict[str, Sequence[object]]
@@ -41,8 +42,39 @@ def to_frame(arrays: Mapping[str, npt.NDArray[Any]], ids: Sequence[str]) -> Any:
 
     Raises: UsageError without pandas.
     """
+    pandas = _pandas()
+    index = pandas.Index(ids, name="id")
+    return pandas.concat({name: pandas.DataFrame(array, index=index) for name, array in arrays.items()}, axis=1)
+
+
+def numbers_frame(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - of pandas
+    """Return every statistic of a result, a dict with a ``value``, as one row of a frame.
+
+    Args:
+        result: JSON values.
+
+    Returns: by dotted path, the columns value, chance, low and high (the 95 % interval); NaN where there is none.
+
+    Raises: UsageError without pandas.
+    """
+
+    def rows(node: object, path: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
+        if isinstance(node, Mapping):
+            if "value" in node and "ci" in node:
+                yield path, node
+                return
+            for key, child in node.items():
+                yield from rows(child, f"{path}.{key}" if path else str(key))
+
+    found = dict(rows(result, ""))
+    values = [(one["value"], one["chance"], *(one["ci"] or (None, None))) for one in found.values()]
+    index = _pandas().Index(list(found), name="number")
+    return _pandas().DataFrame(values, index=index, columns=["value", "chance", "low", "high"], dtype=float)
+
+
+def _pandas() -> Any:  # noqa: ANN401 - the module
     try:
-        import pandas as pd
+        return import_module("pandas")
     except ImportError:
         raise UsageError(
             what="the package pandas is not installed",
@@ -50,8 +82,6 @@ def to_frame(arrays: Mapping[str, npt.NDArray[Any]], ids: Sequence[str]) -> Any:
             expected="it, for frames",
             next_step="Type: pip install pandas",
         ) from None
-    index = pd.Index(ids, name="id")
-    return pd.concat({name: pd.DataFrame(array, index=index) for name, array in arrays.items()}, axis=1)
 
 
 def in_one_order(

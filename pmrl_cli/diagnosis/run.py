@@ -15,6 +15,7 @@ import numpy as np
 
 from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.frames import numbers_frame
 from pmrl_cli.data.json_digest import with_digest
 from pmrl_cli.data.split import shard
 from pmrl_cli.diagnosis.contribution import contribution_section
@@ -28,6 +29,7 @@ from pmrl_cli.diagnosis.state.summaries import BINS
 from pmrl_cli.diagnosis.statistics.retrieval import DRAWS
 from pmrl_cli.diagnosis.statistics.row_runs import runs_of
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup, gather_arrays
+from pmrl_cli.report.wording import ci_text, main_numbers, number_text
 from pmrl_cli.retrieval.batches import check_pairs
 from pmrl_cli.stats.statistic import plain
 
@@ -37,7 +39,7 @@ __all__ = ["SCHEMA", "Diagnosis", "Embedded", "SampleSizes", "diagnose", "diagno
 SCHEMA = "pmrl.diagnose/2"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Diagnosis:
     """What ``diagnose`` found.
 
@@ -52,6 +54,25 @@ class Diagnosis:
     def as_dict(self) -> dict[str, Any]:
         """Return the result with a digest of itself."""
         return with_digest(self.result)
+
+    def to_frame(self) -> Any:  # noqa: ANN401 - of pandas
+        """Return every number as a row of a pandas frame: value, chance, low, high, by its path in ``as_dict``."""
+        return numbers_frame(self.result)
+
+    def summary(self) -> str:
+        """Return a few lines: the verdict, what to do first, and the numbers that matter beside chance."""
+        verdict = self.result["verdict"]
+        lines = [f"{verdict['code']} [{verdict['severity']}]: {verdict['text']}"]
+        lines += [f"first: {finding['advice']}" for finding in verdict["findings"][:1] if finding["advice"]]
+        for _, words, number in main_numbers(self.result):
+            value, chance = number_text(number["value"]), number_text(number["chance"])
+            lines.append(f"{words}: {value} (chance {chance}, 95% CI {ci_text(number['ci'])})")
+        return "\n".join(lines)
+
+    def __repr__(self) -> str:
+        inputs, verdict = self.result["inputs"], self.result["verdict"]
+        shown = f"{verdict['code']}, {', '.join(inputs['modalities'])}, {inputs['instances']:,} instances"
+        return f"Diagnosis({shown})"
 
 
 @dataclass(frozen=True)

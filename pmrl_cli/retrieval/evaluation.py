@@ -11,6 +11,7 @@ import numpy.typing as npt
 
 from pmrl_cli.data.columns import codes_of, group_column, label_column
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.frames import numbers_frame
 from pmrl_cli.data.leaks import Leaks
 from pmrl_cli.data.links import links_of
 from pmrl_cli.data.repeats import repeats_of, with_hashes
@@ -46,7 +47,7 @@ SEVERAL = ("mAP", "R-precision")
 """Metrics that say more than the others only where a query may have several right answers."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Evaluation:
     """What ``evaluate`` found.
 
@@ -89,6 +90,19 @@ class Evaluation:
             "probe": self.probe,
             "zero_shot": self.zero_shot,
         }
+
+    def to_frame(self) -> Any:  # noqa: ANN401 - of pandas
+        """Return every number as a row of a pandas frame: value, chance, low, high, by its path in ``as_dict``."""
+        return numbers_frame(self.as_dict())
+
+    def __repr__(self) -> str:
+        means = self.pairwise or {}
+        shown = (
+            f"{key} {means[key]['value']:.3f} (chance {means[key]['chance']:.3f})"
+            for key in ("R@1", "MRR")
+            if key in means
+        )
+        return f"Evaluation({', '.join([', '.join(self.facts['modalities']), self.scope, *shown])})"
 
 
 def evaluate(
