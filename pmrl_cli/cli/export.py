@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 
 import typer
 
@@ -19,8 +19,10 @@ from pmrl_cli.errors import Place, ResourceError, UsageError
 from pmrl_cli.files.artifacts.writers import REGISTRY
 
 if TYPE_CHECKING:
-    from pmrl_cli.data.dataset import EmbeddedBlock
+    from pmrl_cli.aligner import Aligner
+    from pmrl_cli.data.dataset import Dataset, EmbeddedBlock
     from pmrl_cli.files.artifacts.plan import ExportPlan
+    from pmrl_cli.files.artifacts.shares import Share
     from pmrl_cli.process_group import ProcessGroup
 
 __all__ = ["command"]
@@ -36,9 +38,8 @@ def _format(name: str | None, *, streaming: bool) -> str:
     if name is None:
         return "arrow" if streaming else "parquet"
     if name not in REGISTRY:
-        what = "unknown format"
         raise UsageError(
-            what,
+            what="unknown format",
             found=f"--format {name}",
             expected=f"one of {', '.join(REGISTRY)}",
             next_step=f"Type --format {next(iter(REGISTRY))}.",
@@ -78,9 +79,8 @@ def _check_together(format: str, *, streaming: bool, shard: str | None) -> None:
     if not REGISTRY[format].joint:
         given = f"--format {format}"
     if given:
-        what = "several processes write one export"
         raise UsageError(
-            what,
+            what="several processes write one export",
             found=f"{given} and a launcher",
             expected="a folder of Parquet, whose part files they share",
             next_step="Leave the launcher out, or give each of your own jobs a --shard I/N.",
@@ -105,18 +105,17 @@ def _write_together(
         folder = stack.enter_context(open_export(out, plan.names, force=force)) if processes.rank == 0 else out
         folder = Path(processes.broadcast_json(str(folder.resolve())))
         if not folder.is_dir():
-            what = "folder of the export is not there"
             raise ResourceError(
-                what,
+                what="folder of the export is not there",
                 at=Place(str(out)),
                 found=f"none that rank {processes.rank} sees",
                 expected="a file system that all processes share",
                 next_step="Write to one, or give each of your own jobs a --shard I/N.",
             )
         described, files = write_files(blocks, folder, plan)
-        everyone = processes.gather_bytes(json.dumps(files).encode())
+        lists = processes.gather_bytes(json.dumps(files).encode())
         if processes.rank == 0:
-            written = {path: digest for content in everyone for path, digest in json.loads(content).items()}
+            written = {path: digest for content in lists for path, digest in json.loads(content).items()}
             complete_export(folder, described, written, provenance)
 
 
@@ -240,48 +239,32 @@ def command(
 
     Example: pmrl export features/*.h5 --model runs/a -o aligned
     """
-    mine = options.parse_shard(shard)
+    part = options.parse_shard(shard)
     if impute:
         _check_impute(smaller.given() | {"--also": also, "--into": into})
     if into is not None:
         others = {"-o": output, "--format": format, "--shard": shard, "--rows-per-file": rows_per_file}
         _check_alone(others | smaller.given())
-        _put_into(
-            into, options.expand_files(files, null=null), model, fusion, reading, computing, json=json, quiet=quiet
-        )
+        paths = options.expand_files(files, null=null)
+        _put_into(into, paths, model, fusion, reading, computing, json=json, quiet=quiet)
         return
-    if output is None:
-        raise UsageError(
-            what="no output",
-            found="neither -o nor --into",
-            expected="a folder, - for a stream, or a file of AnnData or MuData",
-            next_step="Name a folder with -o.",
-        )
     streaming = output == STDOUT
     file_format = _format(format, streaming=streaming)
-    if streaming:
-        _check_stream(file_format, json=json)
-
-    import numpy as np
+    out = _check_output(output, file_format, shard, json=json, force=force)
+    paths = options.expand_files(files, null=null)
 
     from pmrl_cli.aligner import Aligner
-    from pmrl_cli.data.split import shard as share_of_rows
-    from pmrl_cli.files.artifacts.export import KIND, write_export, write_stream
+    from pmrl_cli.files.artifacts.export import write_export, write_stream
     from pmrl_cli.files.artifacts.plan import Also, ExportPlan
-    from pmrl_cli.files.artifacts.shares import ROWS_PER_FILE, rank_of, shard_of
-    from pmrl_cli.files.durable.atomic import to_json
+    from pmrl_cli.files.artifacts.shares import ROWS_PER_FILE
     from pmrl_cli.files.durable.checksums import sha256_of
-    from pmrl_cli.files.durable.outputs import MANIFEST, check_replaceable
+    from pmrl_cli.files.durable.outputs import MANIFEST
     from pmrl_cli.files.join.dataset import read_dataset
     from pmrl_cli.files.join.specs import check_not_input
-    from pmrl_cli.process_group import launched_size, process_group
+    from pmrl_cli.process_group import process_group
 
-    if launched_size() > 1:
-        _check_together(file_format, streaming=streaming, shard=shard)
-    paths = options.expand_files(files, null=null)
     if not streaming:
-        check_replaceable(Path(output), kind=KIND, force=force)
-        check_not_input(Path(output), paths)
+        check_not_input(out, paths)
     compute.prepare(computing.threads)
     with process_group() as processes:
         aligner = Aligner.load(model, device=computing.device)
@@ -291,61 +274,125 @@ def command(
         part_rows = rows_per_file or ROWS_PER_FILE
         further = aligner.further_outputs(also) if also else {}
         compression = compression_of(smaller, aligner, dataset)
+        selection = _selection(aligner, dataset, part, part_rows, processes, impute=impute)
+        hidden = quiet or bool(processes.rank)
+        for sentence in () if hidden else dataset.notes:
+            typer.echo(f"note: {sentence}", err=True)
+        made = (aligner.impute if impute else aligner.embed)(dataset, selection.rows, fusion=fusion)
+        blocks = compression.applied(_shown(made, selection.rows.stop - selection.rows.start, quiet=hidden))
+        plan = ExportPlan(
+            tuple(selection.counts),
+            tuple(selection.counts.values()),
+            selection.instances,
+            compression.dim(aligner.dim),
+            format=file_format,
+            dtype=dtype,
+            rows_per_file=part_rows,
+            share=selection.share,
+            also=tuple(Also(name, *further[name]) for name in also or ()),
+            compressed=compressed_by(compression, aligner.dim, writes=processes.rank == 0),
+            widths=aligner.widths if impute else (),
+        )
+        if streaming:
+            write_stream(blocks, sys.stdout.buffer, plan)
+            return
         provenance = {
             "fusion": fusion,
             "inputs": {features.name: features.digest for features in dataset.modalities},
             "model": sha256_of(model / MANIFEST),
         }
-        rows = share_of_rows(len(dataset), *(mine or (0, 1)))
-        names, held = dataset.names, dataset.present
-        if impute:
-            names, held = aligner.names, np.repeat(held.any(axis=1, keepdims=True), len(aligner.names), axis=1)
-        share = shard_of(names, held, *mine, part_rows) if mine else None
-        present = held[rows]
-        counts = dict(zip(names, present.sum(axis=0).tolist(), strict=True))
-        instances = int(present.any(axis=1).sum())
-        if processes.size > 1:
-            rows, share = rank_of(names, held, processes.rank, processes.size, part_rows)
-        hidden = quiet or bool(processes.rank)
-        for sentence in () if hidden else dataset.notes:
-            typer.echo(f"note: {sentence}", err=True)
-        made = (aligner.impute if impute else aligner.embed)(dataset, rows, fusion=fusion)
-        blocks = _shown(made, rows.stop - rows.start, quiet=hidden)
-        dim = compression.dim(aligner.dim)
-        plan = ExportPlan(
-            names,
-            tuple(counts.values()),
-            instances,
-            dim,
-            format=file_format,
-            dtype=dtype,
-            rows_per_file=part_rows,
-            share=share,
-            also=tuple(Also(name, *further[name]) for name in also or ()),
-            compressed=compressed_by(compression, aligner.dim, writes=processes.rank == 0),
-            widths=aligner.widths if impute else (),
-        )
-        blocks = compression.applied(blocks)
-        if streaming:
-            write_stream(blocks, sys.stdout.buffer, plan)
-            return
         if processes.size == 1:
-            write_export(blocks, Path(output), plan, force=force, provenance=provenance)
+            write_export(blocks, out, plan, force=force, provenance=provenance)
         else:
-            _write_together(processes, blocks, Path(output), plan, force=force, provenance=provenance)
-    if processes.rank:
+            _write_together(processes, blocks, out, plan, force=force, provenance=provenance)
+    if processes.rank == 0:
+        _print_result(out, plan, selection, fusion, part, as_json=json)
+
+
+def _check_output(output: str | None, file_format: str, shard: str | None, *, json: bool, force: bool) -> Path:
+    """Return the folder to write, or ``-``, once it is clear that it can be written so.
+
+    Raises: UsageError if it cannot.
+    """
+    from pmrl_cli.files.artifacts.export import KIND
+    from pmrl_cli.files.durable.outputs import check_replaceable
+    from pmrl_cli.process_group import launched_size
+
+    if output is None:
+        raise UsageError(
+            what="no output",
+            found="neither -o nor --into",
+            expected="a folder, - for a stream, or a file of AnnData or MuData",
+            next_step="Name a folder with -o.",
+        )
+    streaming = output == STDOUT
+    if streaming:
+        _check_stream(file_format, json=json)
+    if launched_size() > 1:
+        _check_together(file_format, streaming=streaming, shard=shard)
+    if not streaming:
+        check_replaceable(Path(output), kind=KIND, force=force)
+    return Path(output)
+
+
+class _Selection(NamedTuple):
+    """Which instances are exported, and what this process writes of them.
+
+    Args:
+        counts: instances that have each modality, by name.
+        instances: that have any.
+        rows: of the data set, which this process embeds.
+        share: the part of the export that it writes; None for the whole of one.
+    """
+
+    counts: dict[str, int]
+    instances: int
+    rows: slice
+    share: Share | None
+
+
+def _selection(
+    aligner: Aligner,
+    dataset: Dataset,
+    part: tuple[int, int] | None,
+    part_rows: int,
+    processes: ProcessGroup,
+    *,
+    impute: bool,
+) -> _Selection:
+    import numpy as np
+
+    from pmrl_cli.data.split import shard
+    from pmrl_cli.files.artifacts.shares import rank_of, shard_of
+
+    names, present = dataset.names, dataset.present
+    if impute:
+        names, present = aligner.names, np.repeat(present.any(axis=1, keepdims=True), len(aligner.names), axis=1)
+    rows = shard(len(dataset), *(part or (0, 1)))
+    share = shard_of(names, present, *part, part_rows) if part else None
+    counts = dict(zip(names, present[rows].sum(axis=0).tolist(), strict=True))
+    instances = int(present[rows].any(axis=1).sum())
+    if processes.size > 1:
+        rows, share = rank_of(names, present, processes.rank, processes.size, part_rows)
+    return _Selection(counts, instances, rows, share)
+
+
+def _print_result(
+    out: Path, plan: ExportPlan, selection: _Selection, fusion: str, part: tuple[int, int] | None, *, as_json: bool
+) -> None:
+    if not as_json:
+        typer.echo(str(out))
         return
-    if json:
-        summary = {
-            "schema": "pmrl.export/1",
-            "output": output,
-            "file_format": file_format,
-            "dim": dim,
-            "dtype": dtype,
-            "fusion": fusion,
-            "instances": instances,
-            "modalities": counts,
-        }
-        typer.echo(to_json(summary | ({"shard": {"index": mine[0] + 1, "of": mine[1]}} if mine else {})), nl=False)
-    else:
-        typer.echo(output)
+    from pmrl_cli.files.durable.atomic import to_json
+
+    summary = {
+        "schema": "pmrl.export/1",
+        "output": str(out),
+        "file_format": plan.format,
+        "dim": plan.dim,
+        "dtype": plan.dtype,
+        "fusion": fusion,
+        "instances": selection.instances,
+        "modalities": selection.counts,
+    }
+    typer.echo(to_json(summary | ({"shard": {"index": part[0] + 1, "of": part[1]}} if part else {})), nl=False)
