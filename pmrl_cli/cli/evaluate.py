@@ -73,7 +73,7 @@ def command(
     """
     gates = space.parse_gates(fail_under)
     from pmrl_cli.process_group import process_group
-    from pmrl_cli.retrieval import evaluate
+    from pmrl_cli.retrieval import Sampling, evaluate
 
     with process_group() as processes:
         found = space.read_space(
@@ -92,8 +92,7 @@ def command(
             label=found.label,
             group=found.group,
             match=found.match,
-            seed=seed,
-            max_queries=queries,
+            sampling=Sampling(queries, seed),
             processes=processes,
         )
     if processes.rank:

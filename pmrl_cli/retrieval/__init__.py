@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from pmrl_cli.retrieval.evaluation import Evaluation, evaluate
+from pmrl_cli.retrieval.evaluation import Evaluation, Sampling, evaluate
 
-__all__ = ["Evaluation", "evaluate"]
+__all__ = ["Evaluation", "Sampling", "evaluate"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -20,22 +21,13 @@ from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.retrieval.batches import check_one_space, read_batch
 from pmrl_cli.retrieval.intervals import Measured, Sample, Units
 from pmrl_cli.retrieval.labelled import numbers_by_class, probe_accuracy, zero_shot_accuracy
-from pmrl_cli.retrieval.labels import LABEL_METRIC, LabelPrecision, label_precision
+from pmrl_cli.retrieval.labels import label_precision, measure_labels
 from pmrl_cli.retrieval.metrics import METRICS, chance, metric, tie_spread
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_dataset
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.retrieval.zero_shot import classes_of
 
-__all__ = [
-    "LABEL_GALLERY",
-    "LABEL_METRIC",
-    "LABEL_QUERIES",
-    "Evaluation",
-    "Measured",
-    "evaluate",
-    "mean_over",
-    "scope_of",
-]
+__all__ = ["Evaluation", "Sampling", "evaluate", "mean_over", "scope_of"]
 
 LABEL_QUERIES = 2000
 """Queries of label retrieval per data set: each needs its whole ranking sorted."""
@@ -105,6 +97,19 @@ class Evaluation:
         return f"Evaluation({', '.join([', '.join(self.facts['modalities']), self.scope, *shown])})"
 
 
+@dataclass(frozen=True)
+class Sampling:
+    """Which instances ask, and the seed of every draw.
+
+    Args:
+        queries: above this many instances, that many chosen by the hash of their ids ask; the gallery is full.
+        seed: of that choice, of the bootstrap and of the folds of the probe.
+    """
+
+    queries: int = 20_000
+    seed: int = 0
+
+
 def evaluate(
     dataset: Dataset,
     *,
@@ -113,8 +118,7 @@ def evaluate(
     label: str | None = None,
     group: str | None = None,
     match: str | None = None,
-    seed: int = 0,
-    max_queries: int = 20_000,
+    sampling: Sampling = Sampling(),
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> Evaluation:
     """Measure cross-modal retrieval in every direction, and from all other modalities fused.
@@ -131,8 +135,7 @@ def evaluate(
             class and a linear probe (None: ``label``, where there is one).
         group: side column of groups that are drawn together for the intervals (None: ``group``, where there is one).
         match: side column; instances of one value show the same thing: each is a right answer for the others.
-        seed: of the choice of queries, of the bootstrap and of the folds of the probe.
-        max_queries: above this many instances, that many chosen by the hash of their ids ask; the gallery is full.
+        sampling: which instances ask, and the seed of every draw.
         processes: the processes that ask a share of the queries each, of a data set that all of them have.
 
     Raises: DataError if the modalities do not share a space, no instance has two or no label is a class; UsageError
@@ -142,56 +145,112 @@ def evaluate(
     if classes is None:
         check_one_space(dataset)
     dataset = with_hashes(dataset)
-    label, group = label_column(dataset, label), group_column(dataset, group)
-    of_class = None if classes is None else classes_of(dataset, label, classes)
-    rows = np.flatnonzero(dataset.present.sum(1) >= 2)
-    queries = dataset.smallest_by_hash(rows, max_queries, seed)
-    relevance = Relevance.of(dataset, match)
-    ranked = {}
-    if len(queries):
-        ranked = rank_dataset(dataset, queries, relevance=relevance, fusion=fusion, processes=processes)
-    dependent = links_of(dataset, match=match, group=group).dependent
-    units = Units.of(dependent, queries, seed)
-    directions = _measured(ranked, units)
+    asked = _Asked(dataset, fusion, label_column(dataset, label), group_column(dataset, group), match, sampling)
+    of_class = None if classes is None else classes_of(dataset, asked.label, classes)
+    ranked = asked.ranked(processes)
+    directions = _measured(ranked, asked.units)
     fused = [name for name in ranked if name.startswith(f"{OTHERS}->")]
     by_class = probe = zero_shot = None
-    if label is not None:
-        found = _label_precision(dataset, label, queries, seed)
-        for name, measured in _label_metric(found, units).items():
-            directions[name][LABEL_METRIC] = measured
-        pairs = {name: ranks for name, ranks in ranked.items() if name not in fused}
-        by_class = numbers_by_class(dataset, label, pairs, found, units)
-        probed = dataset.smallest_by_hash(np.arange(len(dataset)), LABEL_GALLERY, seed)
-        probe = probe_accuracy(dataset, label, probed, dependent, fusion=fusion, seed=seed)
+    if asked.label is not None:
+        by_class = asked.by_class({name: ranks for name, ranks in ranked.items() if name not in fused}, directions)
+        probe = asked.probe()
     if classes is not None and of_class is not None:
-        zero_shot = zero_shot_accuracy(dataset, classes, of_class, dependent, fusion=fusion, seed=seed)
-    repeats = repeats_of(dataset)
+        zero_shot = asked.zero_shot(classes, of_class)
     return Evaluation(
         directions={name: _described(ranks, directions[name]) for name, ranks in ranked.items()},
         pairwise=_as_dicts(mean_over([directions[name] for name in ranked if name not in fused])),
         fused=_as_dicts(mean_over([directions[name] for name in fused])),
-        facts={
-            "instances": len(dataset),
-            "instances_in_two": len(rows),
-            "modalities": list(dataset.names),
-            "dim": dataset.dims[0],
-            "queries": len(queries),
-            "repeats": {name: found.as_dict() for name, found in repeats.items()},
-            "repeated": [text for name, found in repeats.items() if (text := found.sentence(name))],
-            "fusion": fusion,
-            "label": label,
-            "label_queries": min(LABEL_QUERIES, len(queries)) if label else 0,
-            "group": group,
-            "match": match,
-            "groups": units.number,
-            "seed": seed,
-            "bootstrap": units.draws,
-        },
+        facts=asked.facts(),
         scope=scope_of(dataset),
         by_class=by_class,
         probe=probe,
         zero_shot=zero_shot,
     )
+
+
+@dataclass(frozen=True)
+class _Asked:
+    """What is to be measured; the arguments are those of ``evaluate``, columns as they are used."""
+
+    dataset: Dataset
+    fusion: str
+    label: str | None
+    group: str | None
+    match: str | None
+    sampling: Sampling
+
+    @cached_property
+    def rows(self) -> npt.NDArray[np.int64]:
+        """Instances with two modalities or more."""
+        return np.flatnonzero(self.dataset.present.sum(1) >= 2)
+
+    @cached_property
+    def queries(self) -> npt.NDArray[np.int64]:
+        """Those of them that ask."""
+        return self.dataset.smallest_by_hash(self.rows, self.sampling.queries, self.sampling.seed)
+
+    @cached_property
+    def dependent(self) -> npt.NDArray[np.int64]:
+        """(n,) equal for instances that are not independent."""
+        return links_of(self.dataset, match=self.match, group=self.group).dependent
+
+    @cached_property
+    def units(self) -> Units:
+        """What the bootstrap draws."""
+        return Units.of(self.dependent, self.queries, self.sampling.seed)
+
+    def ranked(self, processes: ProcessGroup) -> dict[str, Ranks]:
+        """Return the ranks in every direction."""
+        if not len(self.queries):
+            return {}
+        relevance = Relevance.of(self.dataset, self.match)
+        return rank_dataset(self.dataset, self.queries, relevance=relevance, fusion=self.fusion, processes=processes)
+
+    def by_class(
+        self, pairs: Mapping[str, Ranks], directions: Mapping[str, dict[str, Measured]]
+    ) -> Mapping[str, Any] | None:
+        """Return the numbers of each class, and add label retrieval to the directions between two modalities."""
+        assert self.label is not None
+        seed, labels = self.sampling.seed, codes_of(self.dataset, self.label)
+        gallery = self.dataset.smallest_by_hash(self.queries, LABEL_GALLERY, seed)
+        asking = np.isin(gallery, self.dataset.smallest_by_hash(self.queries, LABEL_QUERIES, seed))
+        found = label_precision(read_batch(self.dataset, gallery), self.dataset.names, labels, asking)
+        for name, measured in measure_labels(found, self.units).items():
+            directions[name].update(measured)
+        return numbers_by_class(self.dataset, self.label, pairs, found, self.units)
+
+    def probe(self) -> Mapping[str, Any] | None:
+        """Return the accuracy of linear classifiers of the label."""
+        assert self.label is not None
+        seed, every = self.sampling.seed, np.arange(len(self.dataset))
+        rows = self.dataset.smallest_by_hash(every, LABEL_GALLERY, seed)
+        return probe_accuracy(self.dataset, self.label, rows, self.dependent, fusion=self.fusion, seed=seed)
+
+    def zero_shot(self, classes: Dataset, of_class: npt.NDArray[np.int64]) -> Mapping[str, Any]:
+        """Return the accuracy of taking the nearest class."""
+        seed = self.sampling.seed
+        return zero_shot_accuracy(self.dataset, classes, of_class, self.dependent, fusion=self.fusion, seed=seed)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what was measured, and how."""
+        repeats = repeats_of(self.dataset)
+        return {
+            "instances": len(self.dataset),
+            "instances_in_two": len(self.rows),
+            "modalities": list(self.dataset.names),
+            "dim": self.dataset.dims[0],
+            "queries": len(self.queries),
+            "repeats": {name: found.as_dict() for name, found in repeats.items()},
+            "repeated": [text for name, found in repeats.items() if (text := found.sentence(name))],
+            "fusion": self.fusion,
+            "label": self.label,
+            "label_queries": min(LABEL_QUERIES, len(self.queries)) if self.label else 0,
+            "group": self.group,
+            "match": self.match,
+            "groups": self.units.number,
+            "seed": self.sampling.seed,
+            "bootstrap": self.units.draws,
+        }
 
 
 def _measured(ranked: Mapping[str, Ranks], units: Units) -> dict[str, dict[str, Measured]]:
@@ -206,14 +265,11 @@ def _measured(ranked: Mapping[str, Ranks], units: Units) -> dict[str, dict[str, 
         )
         for name, ranks in ranked.items()
     }
-    resampled = units.resample(samples)
-    return {
-        name: {
-            one: Measured(value, chance(one, ranked[name]), resampled[name, one])
-            for one, value in sample.values().items()
-        }
+    chances = {
+        name: {one: chance(one, ranked[name]) for one in (*sample.means, *sample.medians)}
         for name, sample in samples.items()
     }
+    return units.measure(samples, chances)
 
 
 def _described(ranks: Ranks, metrics: Mapping[str, Measured]) -> dict[str, Any]:
@@ -223,23 +279,6 @@ def _described(ranks: Ranks, metrics: Mapping[str, Measured]) -> dict[str, Any]:
         "right_answers": 1.0 if ranks.answers is None else float(ranks.answers.right.mean()),
         "tie_spread": tie_spread(ranks),
         "metrics": {one: measured.as_dict() for one, measured in metrics.items()},
-    }
-
-
-def _label_precision(
-    dataset: Dataset, label: str, queries: npt.NDArray[np.int64], seed: int
-) -> dict[str, LabelPrecision]:
-    gallery = dataset.smallest_by_hash(queries, LABEL_GALLERY, seed)
-    asking = np.isin(gallery, dataset.smallest_by_hash(queries, LABEL_QUERIES, seed))
-    return label_precision(read_batch(dataset, gallery), dataset.names, codes_of(dataset, label), asking)
-
-
-def _label_metric(found: Mapping[str, LabelPrecision], units: Units) -> dict[str, Measured]:
-    samples = {name: Sample(units.groups[one.rows], {LABEL_METRIC: one.precision}) for name, one in found.items()}
-    resampled = units.resample(samples)
-    return {
-        name: Measured(float(one.precision.mean()), float(one.chance.mean()), resampled[name, LABEL_METRIC])
-        for name, one in found.items()
     }
 
 

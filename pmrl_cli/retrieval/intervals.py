@@ -82,16 +82,30 @@ class Units(NamedTuple):
     seed: int
 
     @classmethod
-    def of(cls, dependent: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], seed: int) -> Units:
+    def of(
+        cls, dependent: npt.NDArray[np.int64], rows: npt.NDArray[np.int64], seed: int, draws: int = DRAWS
+    ) -> Units:
         """Return the groups of some rows of n instances, of which those of equal (n,) ``dependent`` are one."""
         numbers, positions = np.unique(dependent[rows], return_inverse=True)
         groups = np.full(len(dependent), -1)
         groups[rows] = positions
-        return cls(groups, len(numbers), DRAWS if len(numbers) > 1 else 0, seed)
+        return cls(groups, len(numbers), draws if len(numbers) > 1 else 0, seed)
 
     def resample(self, samples: Mapping[str, Sample]) -> dict[tuple[str, str], Array]:
         """Return the draws of every metric of every sample."""
         return resample(samples, self.number, draws=self.draws, seed=self.seed)
+
+    def measure(
+        self, samples: Mapping[str, Sample], chances: Mapping[str, Mapping[str, float]]
+    ) -> dict[str, dict[str, Measured]]:
+        """Return every metric of every sample beside its chance value, each by name."""
+        drawn = self.resample(samples)
+        return {
+            name: {
+                one: Measured(value, chances[name][one], drawn[name, one]) for one, value in sample.values().items()
+            }
+            for name, sample in samples.items()
+        }
 
 
 def resample(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: int) -> dict[tuple[str, str], Array]:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.intervals import Measured, Sample, Units
 from pmrl_cli.retrieval.precision import chance_average_precision
 
-__all__ = ["LABEL_METRIC", "LabelPrecision", "average_precision", "label_precision"]
+__all__ = ["LABEL_METRIC", "LabelPrecision", "average_precision", "label_precision", "measure_labels"]
 
 Array = npt.NDArray[np.float64]
 
@@ -104,3 +106,9 @@ def label_precision(
                 batch.rows[queries], np.concatenate(values), chance_average_precision(relevant, len(gallery))
             )
     return results
+
+
+def measure_labels(found: Mapping[str, LabelPrecision], units: Units) -> dict[str, dict[str, Measured]]:
+    """Return the mean average precision by direction, then as ``LABEL_METRIC``."""
+    samples = {name: Sample(units.groups[one.rows], {LABEL_METRIC: one.precision}) for name, one in found.items()}
+    return units.measure(samples, {name: {LABEL_METRIC: float(one.chance.mean())} for name, one in found.items()})

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.errors import DataError, UsageError
-from pmrl_cli.retrieval import evaluate
+from pmrl_cli.retrieval import Sampling, evaluate
 from tests.simulate import dataset_of, simulate
 
 
@@ -68,7 +68,7 @@ def test_groups_widen_the_interval_and_leave_the_value():
 
 def test_a_limit_on_queries_samples_who_asks_and_keeps_the_gallery():
     data = simulate(200, 2, 8)
-    found = plain(evaluate(data, max_queries=50))
+    found = plain(evaluate(data, sampling=Sampling(50)))
     assert found["queries"] == 50
     assert found["instances_in_two"] == 200
     assert found["directions"]["m0->m1"]["gallery"] == 200
@@ -96,7 +96,7 @@ def test_a_row_without_label_neither_asks_nor_answers():
 
 def test_the_same_seed_gives_the_same_result():
     data = simulate(80, 3, 8, missing=0.2)
-    assert plain(evaluate(data, seed=1)) == plain(evaluate(data, seed=1))
+    assert plain(evaluate(data, sampling=Sampling(seed=1))) == plain(evaluate(data, sampling=Sampling(seed=1)))
 
 
 def test_modalities_of_different_dims_are_refused_with_every_dim():

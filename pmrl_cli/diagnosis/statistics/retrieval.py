@@ -12,9 +12,9 @@ import numpy.typing as npt
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.evaluation import LABEL_METRIC, Measured, mean_over
-from pmrl_cli.retrieval.intervals import Sample, interval, resample
-from pmrl_cli.retrieval.labels import label_precision
+from pmrl_cli.retrieval.evaluation import mean_over
+from pmrl_cli.retrieval.intervals import Measured, Sample, Units, interval
+from pmrl_cli.retrieval.labels import LABEL_METRIC, label_precision, measure_labels
 from pmrl_cli.retrieval.metrics import chance, hits_in_gallery, metric, random_order, tie_spread, wins
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
 from pmrl_cli.retrieval.relevance import Relevance
@@ -81,13 +81,7 @@ def retrieve(
     ranked = rank_batch(batch, names, relevance=relevance)
     smallest = min(ranks.gallery for ranks in ranked.values())
     standard = next((size for size in _STANDARD_GALLERIES if size <= smallest), None)
-    _, codes = np.unique(groups[batch.rows], return_inverse=True)
-    count = int(codes.max()) + 1
-    draws = draws if count > 1 else 0
-
-    def groups_of(rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-        return codes[np.searchsorted(batch.rows, rows)]
-
+    units = Units.of(groups, batch.rows, seed, draws)
     samples, expected = {}, {}
     for name, ranks in ranked.items():
         at_random = random_order(ranks)
@@ -100,22 +94,12 @@ def retrieve(
             sizes |= {f"{_AT}{size}": size for size in _CURVE if size <= smallest}
         values |= {found: hits_in_gallery(ranks, 1, size) for found, size in sizes.items()}
         expected[name] |= {found: float(hits_in_gallery(at_random, 1, size).mean()) for found, size in sizes.items()}
-        samples[name] = Sample(groups_of(ranks.rows), values)
-    drawn = resample(samples, count, draws=draws, seed=seed)
-    measured = {
-        name: {
-            found: Measured(value, expected[name][found], drawn[name, found])
-            for found, value in sample.values().items()
-        }
-        for name, sample in samples.items()
-    }
+        samples[name] = Sample(units.groups[ranks.rows], values)
+    measured = units.measure(samples, expected)
     if labels is not None:
         found = label_precision(batch, names, labels, np.ones(len(batch.rows), dtype=bool))
-        samples = {name: Sample(groups_of(one.rows), {LABEL_METRIC: one.precision}) for name, one in found.items()}
-        drawn = resample(samples, count, draws=draws, seed=seed)
-        for name, one in found.items():
-            precision = Measured(float(one.precision.mean()), float(one.chance.mean()), drawn[name, LABEL_METRIC])
-            measured[name][LABEL_METRIC] = precision
+        for name, one in measure_labels(found, units).items():
+            measured[name] |= one
     return ReservoirRetrieval(ranked, measured, {n: tie_spread(r) for n, r in ranked.items()}, standard)
 
 
