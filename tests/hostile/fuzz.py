@@ -21,6 +21,7 @@ import traceback
 import warnings
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from random import Random
 
@@ -30,7 +31,9 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
+from scipy.sparse import csr_array
 
+from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.formats import contents, sandbox_client
 from pmrl_cli.files.formats.vector_tables import Hdf5File, ParquetParts, Parts
@@ -41,6 +44,9 @@ ROWS, DIM = 40, 9
 IDS = [f"instance-{row:04d}" for row in range(ROWS)]
 X = np.random.default_rng(0).normal(size=(ROWS, DIM)).astype(np.float32)
 
+COMPONENTS = 3
+"""Of sparse matrices."""
+
 SECONDS = 20.0
 """Processor time that an input may take in this process; the reading process has its own budget."""
 
@@ -50,7 +56,7 @@ MEMORY = 1536 * 2**20
 
 @dataclass
 class Good:
-    """A good file, and the bytes of it that a checksum covers (None: nothing does)."""
+    """A good file, and the bytes of it that a checksum covers (None: nothing does); one in a folder has its path."""
 
     name: str
     data: bytes
@@ -97,7 +103,16 @@ def good_files(folder: Path) -> list[Good]:
     np.save(folder / "a.npy", X)
     np.savez_compressed(folder / "a.npz", features=X, ids=np.array(IDS))
     save_file({"emb": X}, folder / "a.safetensors")
-    good = [Good(path.name, path.read_bytes()) for path in sorted(folder.iterdir()) if path.is_file()]
+    with h5py.File(folder / "sparse.h5ad", "w") as file:
+        file["obs/_index"] = IDS
+        matrix = csr_array(np.where(X > 0, X, 0))
+        for part in ("data", "indices", "indptr"):
+            file[f"X/{part}"] = getattr(matrix, part)
+        file["X"].attrs["encoding-type"], file["X"].attrs["shape"] = "csr_matrix", X.shape
+    _stores(folder)
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    good = [Good(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
+    good = [one for one in good if not one.name.startswith("parts/")]
     for one in good:
         if one.name == "checked.h5":
             one.covered = (0, len(one.data))
@@ -105,6 +120,32 @@ def good_files(folder: Path) -> list[Good]:
             at = one.data.index(X.tobytes())
             one.covered = (at, at + X.nbytes)
     return good
+
+
+def _stores(folder: Path) -> None:
+    """Write stores that are folders, where their libraries are installed."""
+    if find_spec("zarr"):
+        import zarr
+
+        for version in (2, 3):
+            group = zarr.open_group(folder / f"v{version}.zarr", mode="w", zarr_format=version)
+            group.create_array("features", data=X, chunks=(16, DIM))
+            group.create_array("ids", shape=(ROWS,), dtype=str)[:] = np.array(IDS, np.dtypes.StringDType())
+    if find_spec("lance"):
+        import lance
+
+        lance.write_dataset(pa.table({"id": IDS, "vector": list(X)}), folder / "a.lance")
+
+
+def place(good: Good, goods: Path, folder: Path) -> tuple[Path, Path]:
+    """Return what is read, and the file that is changed in it, once the rest of its folder stands around it."""
+    top, _, inner = good.name.partition("/")
+    path = folder / f"mutant{Path(top).suffix}"
+    if not inner:
+        return path, path
+    shutil.rmtree(path, ignore_errors=True)
+    shutil.copytree(goods / top, path)
+    return path, path / inner
 
 
 INTERESTING = (
@@ -177,7 +218,7 @@ class Tally:
 
 def judge(path: Path, partner: Path, good: Good, tally: Tally) -> str | None:
     """Read one input in every way a command would; return what is wrong with the answer."""
-    inspection = inspect_files([f"x={path}", str(partner)])
+    inspection = inspect_files([f"x={path}", str(partner)], ReadOptions(components=COMPONENTS))
     for error in inspection.problems:
         if "gave no answer" in error.found:
             return f"the reading process hangs: {error}"
@@ -189,7 +230,7 @@ def judge(path: Path, partner: Path, good: Good, tally: Tally) -> str | None:
     for block in (contents.READ_BYTES, 100):
         kept, contents.READ_BYTES = contents.READ_BYTES, block
         try:
-            data = read_dataset([f"x={path}", str(partner)], on_bad="drop", max_memory=2**26)
+            data = read_dataset([f"x={path}", str(partner)], on_bad="drop", components=COMPONENTS, max_memory=2**26)
             answers.append((data.ids.to_pylist(), data.names, [f.digest for f in data.modalities]))
         except PmrlError as error:
             data = None
@@ -229,8 +270,8 @@ def run(seed: int, *, inputs: int | None = None, minutes: float | None = None, k
         while (inputs is None or tally.inputs < inputs) and (end is None or time.monotonic() < end):
             random = Random(f"{seed}:{tally.inputs}")
             good = goods[tally.inputs % len(goods)]
-            path = folder / f"mutant{Path(good.name).suffix}"
-            path.write_bytes(mutate(random, good, goods))
+            path, changed = place(good, folder / "good", folder)
+            changed.write_bytes(mutate(random, good, goods))
             started = time.process_time()
             try:
                 warnings.simplefilter("error")
@@ -249,7 +290,7 @@ def run(seed: int, *, inputs: int | None = None, minutes: float | None = None, k
                 tally.failures.append(f"{good.name} input {tally.inputs} of seed {seed}: {wrong}")
                 if keep is not None:
                     keep.mkdir(parents=True, exist_ok=True)
-                    shutil.copy(path, keep / f"{seed}-{tally.inputs}-{good.name}")
+                    shutil.copy(changed, keep / f"{seed}-{tally.inputs}-{good.name.replace('/', '_')}")
                 if peak > MEMORY:
                     break  # it would be said of every input from now on
             tally.inputs += 1
