@@ -1,7 +1,6 @@
 """One hundred data sets with a known defect each, on structured data, and what diagnose says of them.
 
     PYTHONPATH=. python benchmarks/scenarios.py [--only WORD] [--first N]
-    PYTHONPATH=. python benchmarks/scenarios.py --levels
 
 Spectra fall as a power of the rank, instances come in clusters, or tails are heavy; 120 to 5,000 instances, two to
 six modalities, of one width (embeddings) or of several (features before alignment). A scenario says which codes must
@@ -23,11 +22,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pmrl_cli.data.dataset import Dataset, Features
-from pmrl_cli.diagnosis import diagnose, state_of
-from pmrl_cli.diagnosis.evidence import Evidence
-from pmrl_cli.diagnosis.rules import ResultView, pairing, rows
-from pmrl_cli.diagnosis.statistics.declared import section
-from pmrl_cli.stats.statistic import plain
+from pmrl_cli.diagnosis import diagnose
 
 Array = npt.NDArray[np.float64]
 
@@ -378,35 +373,12 @@ def quantities(due: Due, said: dict[str, Any]) -> list[str]:
     return wrong
 
 
-def levels(draws: int = 400) -> Iterator[str]:
-    """Yield how often a rule or a test speaks of clean data: 150 to 400 instances, 16 columns, 2 to 4 modalities."""
-    counts = dict.fromkeys(("row order, p below .05", "MISPAIRED_ROWS", "MISPAIRS", "TEMPLATES"), 0)
-    for seed in range(draws):
-        maker = Maker(KINDS[seed % 2], 150 + 50 * (seed % 6), 2 + seed % 3, 10_000 + seed, d=16)
-        data = maker.dataset(maker.aligned(0.6))
-        evidence = Evidence(state_of(data, seed=seed), data)
-        modality = {name: section("modality", evidence, m) for m, name in enumerate(data.names)}
-        result = plain({"inputs": {"modalities": data.names, "leaks": None}, "modality": modality})
-        order = [one["row_order"]["p"] for one in result["modality"].values() if "row_order" in one]
-        counts["row order, p below .05"] += min(order) < 0.05
-        for rule in (*pairing.RULES, *rows.RULES):
-            if rule.code in counts:
-                counts[rule.code] += any(rule.ask(ResultView(result)))
-    yield f"| of {draws} clean draws | spoken of |\n|---|---|"
-    yield from (f"| {name} | {count / draws:.4f} |" for name, count in counts.items())
-
-
 def main() -> None:
     """Print the confusion matrix and the failures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="scenarios whose name has this in it")
     parser.add_argument("--first", type=int, default=10**6, help="as many scenarios")
-    parser.add_argument("--levels", action="store_true", help="how often 400 clean draws are spoken of instead")
     arguments = parser.parse_args()
-    if arguments.levels:
-        for line in levels():
-            print(line, flush=True)
-        return
     counts: dict[str, list[int]] = {}
     odd, asked, begun = [], 0, time.process_time()
     for maker, make in list(scenarios())[: arguments.first]:

@@ -1,10 +1,20 @@
 """How many vectors of a modality are another instance's: rates of mispairing from scores with a known null.
 
 The scores of ``consensus`` have a known null: every vector beside the consensus of every other instance is a
-mispaired instance. What share of the instances score as low as those says how many are mispaired.
+mispaired instance. There are two nulls, of vectors swapped with those of any instance, and with those of an instance
+like theirs (one of their class, say), whose scores are higher.
+
+A partner may score as low as a mispaired vector too: one that is mostly noise, in heavy tails. Its score is a
+mispaired one moved up, by much or by little, so that such partners get rarer from the median of a null downwards and
+mispaired vectors do not. The low scores are therefore a mixture of each null, of density f, and of a tail 2 F f that
+falls with its distribution function F. The weights have the largest Poisson likelihood; the rates are those of the
+nulls, with intervals of the profile likelihood. Without tails this is Storey's estimate (JRSS-B 64, 2002) for a known
+null, which counts noisy partners as mispaired.
 """
 
 from __future__ import annotations
+
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +22,7 @@ import numpy.typing as npt
 from pmrl_cli.stats.consensus import EDGES, Reference
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
-__all__ = ["NEAR_FLOOR", "Counts", "consensus_auc", "mispair_rates", "places_of", "poisson_interval"]
+__all__ = ["NEAR_FLOOR", "Counts", "Mixture", "consensus_auc", "mispair_rates", "places_of"]
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -20,27 +30,15 @@ Counts = npt.NDArray[np.int64]
 NEAR_FLOOR = 0.01
 """Lower end from which the rate of swaps with like instances is reported, and instances are suspects."""
 
-_NULL_SHARE = 0.25
-"""Share of mispaired scores below the threshold that counts them: low enough that few partners lie below it."""
+_SEPARATING_AUC = 0.95
+"""Below it partners overlap with the mispaired too much, and the rate is only what it is at most: P(the score of a
+partner exceeds that of a vector swapped with any, or with a like instance)."""
 
-_SEPARATING_AUC, _SEPARATING_NEAR_AUC = 0.95, 0.98
-"""Below it partners lie under the threshold too, and the rate is only what it is at most. Of swaps with like
-instances more is asked: their scores come nearer to those of partners, and a few of these would make a rate."""
+_TOP, _CELLS = 0.5, 24
+"""Scores up to the median of the higher null are looked at; the cells end at so many quantiles of each null."""
 
-_NORMAL_95 = 1.959964
-
-
-def poisson_interval(count: float) -> tuple[float, float]:
-    """Return the 95 % interval of the mean of a Poisson count (Byar's approximation to the exact one).
-
-    Source: Breslow and Day, "Statistical Methods in Cancer Research II", IARC 1987, p. 69; within 2 % of the exact
-        interval from a count of 1 on (tested).
-    """
-    low = 0.0
-    if count > 0:
-        low = max(0.0, count * (1 - 1 / (9 * count) - _NORMAL_95 / (3 * np.sqrt(count))) ** 3)
-    above = count + 1
-    return float(low), float(above * (1 - 1 / (9 * above) + _NORMAL_95 / (3 * np.sqrt(above))) ** 3)
+_STEPS, _GRID = 300, 100
+_CHI_SQUARE_95 = 3.841459
 
 
 def places_of(reference: Reference) -> Array:
@@ -82,6 +80,67 @@ def consensus_auc(score: Array, mispaired: Counts, groups: npt.NDArray[np.int64]
     return Statistic.normal(float(place.mean()), error, within=(0, 1), chance=0.5, n=n, null="closed_form")
 
 
+class Mixture(NamedTuple):
+    """Low scores as a mixture.
+
+    Args:
+        counts: (c,) instances in cells of the score.
+        parts: (p, c) mass of each component in each cell: nulls first, then their tails.
+    """
+
+    counts: Array
+    parts: Array
+
+    @classmethod
+    def of(cls, score: Array, mispaired: Counts) -> Mixture:
+        """Return that of scores up to the median of the higher null.
+
+        Args:
+            score: (s,) of the instances that count.
+            mispaired: (nulls, bins) counts over ``EDGES``.
+        """
+        below = np.cumsum(mispaired, axis=1) / mispaired.sum(1, keepdims=True)
+        levels = np.arange(1, _CELLS + 1) / _CELLS
+        cuts = np.unique([np.searchsorted(one, levels[levels <= _TOP]) + 1 for one in below])
+        below = np.concatenate([np.zeros((len(below), 1)), below], axis=1)[:, np.concatenate([[0], cuts])]
+        parts = np.concatenate([np.diff(below, axis=1), np.diff(below**2, axis=1)])
+        counts = np.histogram(score, EDGES[np.concatenate([[0], cuts])])[0]
+        return cls(counts.astype(np.float64), parts)
+
+    def fit(self, fixed: int | None = None, values: Array | None = None) -> tuple[Array, Array]:
+        """Return (g, p) weights of largest likelihood, and (g,) that; one weight may be given (g,) values.
+
+        By expectation maximization, which keeps weights at 0 or above.
+        """
+        rows = 1 if values is None else len(values)
+        totals = np.maximum(self.parts.sum(1), 1e-12)
+        weights = np.tile(max(1.0, self.counts.sum()) / len(totals) / totals, (rows, 1))
+        for _ in range(_STEPS):
+            if values is not None:
+                weights[:, fixed] = values
+            expected = np.maximum(weights @ self.parts, 1e-12)
+            weights = weights * ((self.counts / expected) @ self.parts.T) / totals
+        if values is not None:
+            weights[:, fixed] = values
+        expected = np.maximum(weights @ self.parts, 1e-12)
+        return weights, (self.counts * np.log(expected) - expected).sum(1)
+
+    def weight(self, part: int, design: float) -> tuple[float, float, float]:
+        """Return the weight of a component and its 95 % interval by profile likelihood.
+
+        Args:
+            part: which.
+            design: by how much the variance of counts exceeds a Poisson count's.
+        """
+        weights, best = self.fit()
+        value = float(weights[0, part])
+        # Finer towards 0. Beyond four times the count and 20 no interval ends.
+        values = (4 * self.counts.sum() / self.parts[part].sum() + 20 * design) * np.linspace(0, 1, _GRID) ** 2
+        _, reached = self.fit(part, values)
+        inside = values[2 * (max(float(best[0]), float(reached.max())) - reached) <= _CHI_SQUARE_95 * design]
+        return value, min(value, float(inside.min(initial=value))), max(value, float(inside.max(initial=value)))
+
+
 def mispair_rates(
     score: Array, suspected: npt.NDArray[np.bool_], mispaired: Counts, groups: npt.NDArray[np.int64]
 ) -> tuple[Statistic, Statistic]:
@@ -97,72 +156,38 @@ def mispair_rates(
     if n < 2 or not mispaired.sum(1).all():
         return Statistic.unknown(n=n), Statistic.unknown(n=n)
     below = np.cumsum(mispaired, axis=1) / mispaired.sum(1, keepdims=True)
-    edges = [int(np.searchsorted(one, _NULL_SHARE)) for one in below]
-    shares = below[:, edges].T  # [threshold, null]: of the null below the threshold
-    low = [suspected & (score < EDGES[edge + 1]) for edge in edges]
-    counts = np.array([one.sum() for one in low]) / n
-    apart = shares[0, 0] * shares[1, 1] - shares[0, 1] * shares[1, 0]
-    found = np.array([counts[0] / shares[0, 0], 0.0])
-    if apart > _NULL_SHARE**2 / 10:  # else the two nulls are one
-        found = np.linalg.solve(shares, counts)
-    if found[0] < 0:
-        found = np.array([0.0, counts[1] / shares[1, 1]])
+    low = suspected & (score < EDGES[int(np.searchsorted(below[0], _TOP)) + 1])
+    design = _design_effect(low, groups)
+    both = Mixture.of(score[suspected], mispaired)
+    alone = Mixture(both.counts, both.parts[[0, 2]])  # without swaps with like instances
     aucs = [consensus_auc(score, one, groups).value or 0.0 for one in mispaired]
     density = mispaired / mispaired.sum(1, keepdims=True)
-    # P(a near-missed score beats a mispaired one), and a mispaired one a near-missed.
+    # P(a vector swapped with a like instance beats one swapped with any), by which the two are kept apart.
     crossed = float(density[1] @ (below[0] - density[0] / 2))
-    most = _count_interval(low[0], groups)[1] / n / shares[0, 0]
-    near = _near_rate(found, most, aucs[1] - found[0] * (1 - crossed), low[1], shares[1], groups)
-    others = (near.value or 0.0) if near.status == "ok" else 0.0
-    rate = min(1.0, max(0.0, (counts[0] - others * shares[0, 1]) / shares[0, 0]))
+    any_of_both, near = both.weight(0, design), both.weight(1, design)
+    rate, near_rate = any_of_both[0] / n, near[0] / n
+    clean = 1 - rate - near_rate
+    separated = (aucs[1] - rate * (1 - crossed) - near_rate / 2) / clean if clean > 0 else 0.0
+    near_known = separated >= _SEPARATING_AUC and near[1] > NEAR_FLOOR * n and near_rate > rate
+    found = any_of_both if near_known else alone.weight(0, design)
+    rate, others = found[0] / n, near_rate if near_known else 0.0
     clean = 1 - rate - others
-    clean_auc = (aucs[0] - rate / 2 - others * crossed) / clean if clean > 0 else 0.0
-    bounds = _count_interval(low[0], groups)
-    ci = tuple(min(1.0, max(0.0, (bound / n - others * shares[0, 1]) / shares[0, 0])) for bound in bounds)
-    return _rate_statistic(rate, (ci[0], ci[1]), n, known=clean_auc >= _SEPARATING_AUC), near
+    separated = (aucs[0] - rate / 2 - others * crossed) / clean if clean > 0 else 0.0
+    return _statistic(found, n, known=separated >= _SEPARATING_AUC), _statistic(near, n, known=near_known)
 
 
-def _near_rate(
-    found: Array, most: float, auc: float, low: npt.NDArray[np.bool_], shares: Array, groups: npt.NDArray[np.int64]
-) -> Statistic:
-    """Return the rate of swaps with an instance like it.
-
-    Args:
-        found: both rates as the counts give them.
-        most: upper end of the rate of swaps with any instance.
-        auc: P(score > near-missed score), less what swaps with any instance add to it.
-        low: (n,) which lie below the threshold.
-        shares: of both nulls below it.
-        groups: (n,).
-    """
-    n, rate = len(low), float(min(1.0, max(0.0, found[1])))
-    clean = 1 - float(found[0]) - rate
-    clean_auc = (auc - rate / 2) / clean if clean > 0 else 0.0
-    bounds = _count_interval(low, groups)
-    others = (most, float(found[0]))
-    ci = tuple(
-        min(1.0, max(0.0, (bound / n - one * shares[0]) / shares[1]))
-        for bound, one in zip(bounds, others, strict=True)
-    )
-    # Few of them beside more of the other kind are the same instances, counted by the other null.
-    known = clean_auc >= _SEPARATING_NEAR_AUC and ci[0] > NEAR_FLOOR and rate > found[0]
-    return _rate_statistic(rate, (ci[0], ci[1]), n, known=bool(known))
-
-
-def _count_interval(low: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> tuple[float, float]:
-    """Return the 95 % interval of a count; mispaired groups come as a whole: it is of a Poisson count of groups."""
-    n, count = len(low), int(low.sum())
-    design = 1.0
+def _design_effect(low: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> float:
+    """Return by how much the variance of a count exceeds a binomial one, at least 1: mispaired groups come whole."""
+    n, share = len(low), float(low.mean())
     error = clustered_error(low.astype(np.float64), groups)
-    if error is not None and 0 < count < n:
-        design = max(1.0, error**2 / (count / n * (1 - count / n) / n))
-    bounds = poisson_interval(count / design)
-    return bounds[0] * design, bounds[1] * design
+    if error is None or not 0 < share < 1:
+        return 1.0
+    return max(1.0, error**2 / (share * (1 - share) / n))
 
 
-def _rate_statistic(rate: float, ci: tuple[float, float], n: int, *, known: bool) -> Statistic:
-    """Return a rate; an upper bound where partners lie under the threshold too."""
-    ci = min(rate, ci[0]), max(rate, ci[1])
+def _statistic(found: tuple[float, float, float], n: int, *, known: bool) -> Statistic:
+    """Return the rate of a weight and its interval; an upper bound where partners overlap with the mispaired."""
+    rate, low, high = (min(1.0, one / n) for one in found)
     if not known:
-        return Statistic(rate, chance=0.0, ci=(0.0, ci[1]), ci_method="poisson", n=n, status="upper_bound")
-    return Statistic(rate, chance=0.0, ci=ci, ci_method="poisson", n=n)
+        return Statistic(rate, chance=0.0, ci=(0.0, high), ci_method="profile_likelihood", n=n, status="upper_bound")
+    return Statistic(rate, chance=0.0, ci=(low, high), ci_method="profile_likelihood", n=n)

@@ -65,6 +65,7 @@ def remedies_for(names: Sequence[str], groups: Groups, *, clean: Mask | None, se
         Remedy("centre", (), "", _centre),
         Remedy("centre", (), "mixed ", _centre_mixed),
         Remedy("csls", (), "", _csls),
+        Remedy("rotate", (), "", _rotate),
         Remedy("linear", (), "", partial(_linear, groups=groups, seed=seed)),
     ]
     if len(names) > 2:
@@ -97,6 +98,25 @@ def _centre_mixed(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
         if len(rows):
             before, after = (mixed_ranks(one.embeddings[rows, a], one.embeddings[rows, b])[1] for one in (own, moved))
             yield before._replace(rows=rows), after._replace(rows=rows)
+
+
+def _rotate(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
+    """Turn each modality to the one that most instances have: by the rotation U V^T of the singular vectors of X^T Y.
+
+    A rotation changes no angle within a modality: what it gains was there, in other coordinates.
+
+    Source: Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
+    """
+    means = modality_means(other)
+    own, other = centre(own, means), centre(other, means)
+    fixed = int(other.present.sum(0).argmax())
+    turned = own.embeddings.clone()
+    for m in range(own.present.shape[1]):
+        both = other.present[:, [m, fixed]].all(1)
+        if m != fixed and both.any():
+            u, _, vh = np.linalg.svd((other.embeddings[both, m].mT @ other.embeddings[both, fixed]).numpy())
+            turned[:, m] = own.embeddings[:, m] @ torch.from_numpy(u @ vh)
+    return _paired(_ranked(own), _ranked(Batch(own.rows, turned, own.present)))
 
 
 def _csls(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
@@ -187,12 +207,13 @@ class MeasuredRemedy:
 
     Args:
         action: ``centre`` each modality, ``csls`` (after centring, less the nearness of the neighbours at search),
-            ``linear`` (an adapter fitted on the embeddings), ``drop_modality`` from fused queries, or
-            ``drop_suspects`` from the fit of that adapter.
+            ``rotate`` (after centring, each modality to one of them), ``linear`` (an adapter fitted on the
+            embeddings), ``drop_modality`` from fused queries, or ``drop_suspects`` from the fit of that adapter.
         subject: the modality that is dropped; else empty.
         metric: ``R@1@N`` in a gallery of N, the mean over directions; ``mixed R@1@N`` where both modalities are
             candidates, ``fused R@1@N`` where all others ask.
-        before: of doing without: as it is; for ``csls`` centred; for ``drop_suspects`` the adapter fitted on all.
+        before: of doing without: as it is; for ``csls`` and ``rotate`` centred; for ``drop_suspects``
+            the adapter fitted on all.
         after: with it.
         delta: the paired difference.
     """

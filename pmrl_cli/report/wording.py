@@ -36,6 +36,7 @@ _MOST_MAIN = 5
 _ACTIONS = {
     "centre": "centre each modality",
     "csls": "after centring, CSLS at search",
+    "rotate": "after centring, rotate into one frame",
     "linear": "refit a linear adapter",
     "drop_modality": "leave out",
     "drop_suspects": "fit without the suspects",

@@ -5,11 +5,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.stats import chi2
+from scipy.optimize import minimize
+from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from pmrl_cli.diagnosis.mispair_model import mispair_model
-from pmrl_cli.diagnosis.mispair_rates import consensus_auc, poisson_interval
+from pmrl_cli.diagnosis.mispair_rates import Mixture, consensus_auc
 from pmrl_cli.diagnosis.statistics.linear import fit_linear
 from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.retrieval.batches import Batch, read_batch
@@ -145,11 +146,56 @@ def test_identical_modalities_are_told_perfectly_and_points_and_shuffled_ones_no
         assert model.judge(found.score).probability.max() == 0
 
 
-@pytest.mark.parametrize("count", [0, 1, 3, 10, 100, 1000])
-def test_the_poisson_interval_is_the_exact_one_to_two_percent(count):
-    low, high = poisson_interval(count)
-    assert low == pytest.approx(chi2.ppf(0.025, 2 * count) / 2 if count else 0, rel=0.02, abs=0.03)
-    assert high == pytest.approx(chi2.ppf(0.975, 2 * count + 2) / 2, rel=0.02)
+def null_of(mean):
+    """Counts of a normal null of deviation .2 over the bins, a million in all."""
+    return np.round(1e6 * np.diff(norm.cdf(EDGES, mean, 0.2))).astype(np.int64)
+
+
+@pytest.mark.parametrize("near", [0.0, 0.15])
+def test_the_weights_of_the_mixture_are_those_of_largest_likelihood(near):
+    generator = np.random.default_rng(0)
+    score = np.concatenate([generator.normal(0, 0.2, 80), generator.normal(0.3, 0.2, round(1000 * near))])
+    mixture = Mixture.of(score, np.stack([null_of(0.0), null_of(0.3)]))
+    weights, best = mixture.fit()
+
+    def loss(values):
+        expected = np.maximum(values @ mixture.parts, 1e-12)
+        return float((expected - mixture.counts * np.log(expected)).sum())
+
+    found = min(
+        (minimize(loss, start * np.ones(4), bounds=[(0, None)] * 4, method="L-BFGS-B") for start in (10.0, 60.0)),
+        key=lambda one: one.fun,
+    )
+    assert -best[0] == pytest.approx(found.fun, abs=0.05)
+    value, low, high = mixture.weight(0, 1.0)
+    assert value == weights[0, 0]
+    assert low <= 80 <= high
+    for end in (low, high):  # 1.92 below the largest log-likelihood, or the end of the range
+        _, reached = mixture.fit(0, np.array([end]))
+        assert end == 0 or best[0] - reached[0] == pytest.approx(1.92, abs=0.5)
+
+
+def test_noisy_partners_are_no_mispaired_ones_but_few_of_them_widen_the_interval():
+    null, generator = np.stack([null_of(0.0)]), np.random.default_rng(0)
+    low = generator.normal(0, 0.2, 4000)
+    noisy = low[generator.random(4000) < norm.cdf(low, 0, 0.2)]  # rarer downwards, as the tail has it
+    mixture = Mixture.of(noisy, null)
+    value, least, most = mixture.weight(0, 1.0)
+    assert least < 20
+    assert value < 0.05 * len(noisy)
+    planted = Mixture.of(np.concatenate([noisy, generator.normal(0, 0.2, 1000)]), null)
+    value, least, most = planted.weight(0, 1.0)
+    assert least < 1000 < most
+    assert most - least > 2 * 1.96 * np.sqrt(1000)
+
+
+def test_no_low_score_bounds_the_rate_by_the_counts_of_chance():
+    mixture = Mixture.of(np.full(500, 1.5), np.stack([null_of(0.0)]))
+    value, low, high = mixture.weight(0, 1.0)
+    assert (value, low) == (0.0, 0.0)
+    # Half of the mispaired would have been seen: the likelihood of none of m / 2 is exp(-m / 2).
+    assert high == pytest.approx(2 * 1.92, rel=0.05)
+    assert mixture.weight(0, 3.0)[2] == pytest.approx(3 * high, rel=0.05)
 
 
 @pytest.mark.parametrize(("modalities", "noise"), [(2, 0.5), (3, 0.8), (4, [0.5, 0.5, 1.2, 0.5])])

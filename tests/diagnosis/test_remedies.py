@@ -36,7 +36,7 @@ def arrays_of(*args, **kwargs):
 def test_nothing_is_advised_where_nothing_is_wrong():
     for seed in range(5):
         results = found(arrays_of(400, 3, 32, noise=0.3, seed=seed))
-        assert set(results) == {("centre",), ("centre", "mixed"), ("csls",), ("linear",)} | {
+        assert set(results) == {("centre",), ("centre", "mixed"), ("csls",), ("rotate",), ("linear",)} | {
             ("drop_modality", f"m{m}", "fused") for m in range(3)
         }
         for action, one in results.items():
@@ -66,7 +66,17 @@ def test_a_linear_adapter_undoes_a_rotation():
     results = found({"a": z, "b": (z + 0.3 * gaussian(600, 16, seed=2)) @ turn})
     assert results["linear",].delta.ci[0] > 0.5
     assert results["linear",].before.value == pytest.approx(0.01, abs=0.02)
+    assert results["rotate",].delta.value == pytest.approx(results["linear",].delta.value, abs=0.05)
     assert not results["centre",].helps
+
+
+def test_where_directions_are_only_weighed_wrongly_an_adapter_gains_and_a_rotation_does_not():
+    scale = np.arange(1, 33) ** -1.0  # the leading columns drown the others
+    z = gaussian(800, 32)
+    x, y = ((z + 0.5 * gaussian(800, 32, seed=seed)) * scale for seed in (1, 2))
+    results = found({"a": x, "b": y})
+    assert results["linear",].delta.ci[0] > 0.2
+    assert results["rotate",].delta.value < 0.05
 
 
 def test_scaling_by_nearness_helps_against_hubs():

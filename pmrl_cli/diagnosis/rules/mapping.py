@@ -10,6 +10,7 @@ from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule, gain_text, 
 __all__ = ["RULES"]
 
 ADAPTER_GAIN = 0.1
+ROTATION_GAIN = 0.05
 ODD_SHARE = 0.6
 ODD_FLOOR = 0.1
 ONE_WAY = 0.05
@@ -21,7 +22,9 @@ def _alignable(view: ResultView) -> Iterator[Finding]:
         adapter, centring = view.remedy("linear"), view.remedy("centre")
         # What centring fixes is a gap.
         centring_gain = 0.0 if centring is None else max(0.0, centring["delta"]["value"] or 0.0)
-        if adapter is not None and helps(adapter, ADAPTER_GAIN + centring_gain):
+        # An adapter also gains by weighing directions that are where they should be.
+        elsewhere = helps(view.remedy("rotate"), ROTATION_GAIN)
+        if elsewhere and adapter is not None and helps(adapter, ADAPTER_GAIN + centring_gain):
             text = (
                 f"what the modalities share is there, in other coordinates: {gain_text(adapter)} by a linear adapter"
             )
@@ -89,7 +92,8 @@ def _one_way(view: ResultView) -> Iterator[Finding]:
 RULES = (
     Rule(
         "NOT_ALIGNED_BUT_ALIGNABLE",
-        f"a linear adapter gains {ADAPTER_GAIN:g} R@1 more than centring, or is above chance without a shared space",
+        f"a linear adapter gains {ADAPTER_GAIN:g} R@1 more than centring and a rotation {ROTATION_GAIN:g}, or one is "
+        "above chance without a shared space",
         _alignable,
     ),
     Rule("ODD_ONE_OUT", f"adjusted cosines below {ODD_SHARE:g} of those among the others", _odd_one_out),
