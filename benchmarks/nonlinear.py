@@ -28,9 +28,9 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from pmrl_cli import Aligner
+from pmrl_cli.data.arrays import dataset_from_arrays
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, SplitRule, split_instances
-from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.train.heldout import reciprocal_ranks_by_instance
 
 LATENT, COLUMNS, MODALITIES = 8, 20, 3

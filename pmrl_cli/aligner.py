@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Any, Self
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.data.arrays import dataset_from_arrays, dataset_without_rows
 from pmrl_cli.data.columns import group_column, label_column
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, FloatArray, Rows
 from pmrl_cli.data.frames import in_modalities, to_frame
 from pmrl_cli.data.leaks import Leaks
 from pmrl_cli.data.repeats import with_hashes
-from pmrl_cli.data.validate import dataset_from_arrays, dataset_without_rows
 from pmrl_cli.errors import UsageError
 from pmrl_cli.estimator import Estimator
 from pmrl_cli.fit.base import Base

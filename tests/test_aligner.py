@@ -7,8 +7,8 @@ import pytest
 
 from pmrl_cli import Aligner
 from pmrl_cli.data import dataset
+from pmrl_cli.data.arrays import dataset_from_arrays
 from pmrl_cli.data.split import shard
-from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.errors import DataError, StateError, UsageError
 from pmrl_cli.fusion import fuse
 from pmrl_cli.spectrum import spectrum
@@ -167,7 +167,7 @@ def test_other_folders_and_newer_formats_are_refused(aligner, tmp_path):
 
 
 def test_unseen_instances_are_those_no_part_of_the_fit_touched():
-    from pmrl_cli.data.validate import dataset_from_arrays
+    from pmrl_cli.data.arrays import dataset_from_arrays
 
     data = features()
     ids = [f"i{i}" for i in range(200)]

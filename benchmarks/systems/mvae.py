@@ -19,7 +19,7 @@ import numpy as np
 from common import arrays_of, interval, load, ridge, unit
 
 from pmrl_cli import Aligner
-from pmrl_cli.data.validate import dataset_from_arrays
+from pmrl_cli.data.arrays import dataset_from_arrays
 
 STRENGTHS = (0.03, 0.1, 0.3, 1.0, 3.0, 10.0)
 NUMBERS = (3, 5, 10, 20)

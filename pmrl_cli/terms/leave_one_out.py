@@ -6,7 +6,8 @@ import torch
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.spectrum import leave_one_out_directions
-from pmrl_cli.terms.contrast import LearnedTemperature, Pair, info_nce, masked_mean, matches, zero_where_absent
+from pmrl_cli.terms.contrast import LearnedTemperature, info_nce, masked_mean, matches, zero_where_absent
+from pmrl_cli.terms.log_sums import Pair
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["LeaveOneOutContrast"]

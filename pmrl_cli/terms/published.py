@@ -6,7 +6,8 @@ import torch
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.spectrum import spectrum
-from pmrl_cli.terms.contrast import log_sums, masked_mean, matches
+from pmrl_cli.terms.contrast import masked_mean, matches
+from pmrl_cli.terms.log_sums import log_sums
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["PublishedPrincipal"]

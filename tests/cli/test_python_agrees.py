@@ -10,7 +10,7 @@ import pytest
 import pmrl_cli
 from pmrl_cli import Aligner
 from pmrl_cli.cli.main import app
-from pmrl_cli.data.validate import dataset_from_arrays
+from pmrl_cli.data.arrays import dataset_from_arrays
 from tests.simulate import simulate
 
 

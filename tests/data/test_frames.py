@@ -5,7 +5,7 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 
-from pmrl_cli.data.validate import dataset_from_arrays
+from pmrl_cli.data.arrays import dataset_from_arrays
 from pmrl_cli.errors import DataError
 
 X = np.arange(1, 13, dtype=np.float32).reshape(4, 3)

@@ -7,7 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from pmrl_cli.data.validate import check_unique, dataset_from_arrays, row_faults, text_ids
+from pmrl_cli.data.arrays import dataset_from_arrays
+from pmrl_cli.data.validate import check_unique, row_faults, text_ids
 from pmrl_cli.errors import DataError
 
 NAN, INF = np.nan, np.inf

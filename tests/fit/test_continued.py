@@ -9,7 +9,7 @@ from numpy.linalg import norm
 from pmrl_cli import Aligner
 from pmrl_cli.closed_form.extension import axis_lengths, extend
 from pmrl_cli.closed_form.projection import Projection
-from pmrl_cli.data.validate import dataset_from_arrays
+from pmrl_cli.data.arrays import dataset_from_arrays
 from pmrl_cli.errors import DataError, StateError, UsageError
 from pmrl_cli.fit.result import Continued
 from pmrl_cli.process_group import SINGLE_PROCESS

@@ -3,9 +3,9 @@
 import numpy as np
 
 from pmrl_cli.aligner import Aligner
+from pmrl_cli.data.arrays import dataset_from_arrays
 from pmrl_cli.data.links import links_of, sentences_of
 from pmrl_cli.data.split import TEST, split_instances
-from pmrl_cli.data.validate import dataset_from_arrays
 from pmrl_cli.train import run
 
 

@@ -7,7 +7,7 @@ import pytest
 from pmrl_cli import Aligner
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 from pmrl_cli.closed_form.projection import fit_projection, inverse_deviation, standardise
-from pmrl_cli.data.validate import dataset_from_arrays
+from pmrl_cli.data.arrays import dataset_from_arrays
 from pmrl_cli.errors import StateError, UsageError
 from tests import typed
 
