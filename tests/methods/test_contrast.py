@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
-from pmrl_cli.terms import contrast
+from pmrl_cli.terms import log_sums as log_sums_module
 from pmrl_cli.terms.contrast import (
     LearnedTemperature,
     masked_mean,
@@ -23,10 +23,10 @@ def draw(batch, modalities, dim, seed=0):
     return embeddings, torch.rand(batch, modalities, generator=generator) < 0.7
 
 
-@pytest.mark.parametrize("held", [contrast._HELD, 20])
+@pytest.mark.parametrize("held", [log_sums_module._HELD, 20])
 @pytest.mark.parametrize("complete", [True, False])
 def test_info_nce_is_the_formula_in_value_and_gradient(monkeypatch, complete, held):
-    monkeypatch.setattr(contrast, "_HELD", held)  # 20: two of nine rows of a gradient at once
+    monkeypatch.setattr(log_sums_module, "_HELD", held)  # 20: two of nine rows of a gradient at once
     embeddings, present = draw(9, 2, 5)
     present |= complete
     found = symmetric_info_nce(embeddings[:, 0], embeddings[:, 1], present, 0.2)
