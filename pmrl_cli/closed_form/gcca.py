@@ -13,8 +13,8 @@ from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh
 
+from pmrl_cli.closed_form.leading import leading_eigenvectors
 from pmrl_cli.closed_form.moments import CrossMoments
 
 __all__ = ["SOLVERS", "Gcca", "gcca"]
@@ -70,10 +70,7 @@ def gcca(
         own = 0.0
         for a, b in pairwise(edges):
             covariance[a:b, a:b] = 0.0
-    size = len(covariance)
-    wanted = (max(0, size - dim), size - 1)
-    eigenvalues, vectors = eigh(covariance, subset_by_index=wanted, overwrite_a=True, check_finite=False)
-    eigenvalues, vectors = eigenvalues[::-1], vectors[:, ::-1]
+    eigenvalues, vectors = leading_eigenvectors(covariance, dim)
     signs = np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
     vectors = vectors * signs
     k = len(cross.dims)

@@ -12,7 +12,15 @@ from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup, broadcast_arrays
 
-__all__ = ["GccaConfig", "Initialization", "power_weights", "scaled_init", "solve_gcca_init", "whiten"]
+__all__ = [
+    "GccaConfig",
+    "Initialization",
+    "from_nothing",
+    "power_weights",
+    "scaled_init",
+    "solve_gcca_init",
+    "whiten",
+]
 
 _ROWS = 65536  # whitened at once
 
@@ -90,6 +98,11 @@ def scaled_init(
     arrays |= {f"map{m}": directions for m, directions in enumerate(maps)}
     agreed = broadcast_arrays(processes, arrays)  # an eigenvector may have the other sign elsewhere
     return Initialization(*(tuple(agreed[f"{name}{m}"] for m in range(len(maps))) for name in ("whiten", "map")))
+
+
+def from_nothing(start: Initialization, dim: int) -> Initialization:
+    """Return the start with maps of zeros to ``dim`` outputs: what is added to them starts alone."""
+    return replace(start, maps=tuple(np.zeros((len(m), dim), dtype=np.float32) for m in start.maps))
 
 
 def whiten(data: ProjectedData, init: Initialization) -> ProjectedData:

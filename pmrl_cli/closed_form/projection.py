@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import cached_property
 from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import eigh, solve_triangular
+from scipy.linalg import solve_triangular
 
+from pmrl_cli.closed_form.leading import leading_eigenvectors
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 
 __all__ = ["CLIP", "WIDTH", "FeatureMap", "Kernel", "Projection", "fit_kernel", "fit_projection", "standardise"]
@@ -30,6 +32,9 @@ WIDTH = 0.3
 0.5 did as well; at 1 sets of a few hundred instances lose."""
 
 _ROWS = 4096  # of a block whose kernel is held at once
+
+_SAME = 1e-13
+"""Share of the largest squared length below which two landmarks are one."""
 
 _NOISE = 1e-7
 """Added to the kernel between landmarks, as a share of its trace, which bounds its largest eigenvalue."""
@@ -93,9 +98,15 @@ class Kernel:
     def __post_init__(self) -> None:
         _in_rows(self)
 
+    @cached_property
+    def _squares(self) -> FloatArray:
+        """(L,) squared lengths of the landmarks."""
+        squares: FloatArray = np.square(self.landmarks).sum(axis=1)
+        return squares
+
     def values(self, scores: FloatArray) -> FloatArray:
         """Return the (B, L) kernel between (B, p) scores and the landmarks, in (0, 1]."""
-        squared = np.square(scores).sum(axis=1)[:, None] + np.square(self.landmarks).sum(axis=1)
+        squared = np.square(scores).sum(axis=1)[:, None] + self._squares
         squared -= 2 * (scores @ self.landmarks.T)
         np.maximum(squared, 0, out=squared)
         squared *= -self.width
@@ -247,7 +258,10 @@ def fit_kernel(linear: Projection, landmarks: FloatArray, sample: FloatArray, co
         sample: (S, p) scores of the training instances that the principal axes are found on.
         components: axes wanted; those of no variance are left out.
     """
-    apart = np.square(landmarks[:512, None] - landmarks[None, :512]).sum(axis=2)
+    some = landmarks[:512].astype(np.float64)
+    squares = np.square(some).sum(axis=1)
+    apart = squares[:, None] + squares - 2 * (some @ some.T)
+    apart[apart <= _SAME * squares.max()] = 0  # rounding of the products
     median = float(np.median(apart[apart > 0])) if (apart > 0).any() else np.inf
     empty = np.zeros(0, dtype=np.float32)
     kernel = Kernel(landmarks, np.array([WIDTH / median], dtype=np.float32), empty, empty)
@@ -258,9 +272,7 @@ def fit_kernel(linear: Projection, landmarks: FloatArray, sample: FloatArray, co
     points = solve_triangular(lower, kernel.values(sample).T.astype(np.float64), lower=True, check_finite=False)
     mean = points.mean(axis=1)
     points -= mean[:, None]
-    wanted = (max(0, len(points) - components), len(points) - 1)
-    variances, axes = eigh(points @ points.T / points.shape[1], subset_by_index=wanted, check_finite=False)
-    variances, axes = variances[::-1], axes[:, ::-1]
+    variances, axes = leading_eigenvectors(points @ points.T / points.shape[1], components)
     axes = axes[:, variances > 1e-9 * max(variances[0], 1e-30)]
     basis = solve_triangular(lower, axes, lower=True, trans="T", check_finite=False)
     kernel = replace(kernel, center=(mean @ axes).astype(np.float32), basis=basis.astype(np.float32))

@@ -52,6 +52,7 @@ class Init:
         sample: up to 4,096 training instances with their labels, the same in every process; None where the method
             needs no labels.
         continuation: what the encoder goes on from, or None.
+        network: whether adapters start as networks of random weights, see ``Adapter``.
     """
 
     maps: tuple[Tensor, ...]
@@ -63,6 +64,7 @@ class Init:
     classes: int = 0
     sample: Inputs | None = None
     continuation: Continuation | None = None
+    network: bool = False
 
 
 class Update(Protocol):

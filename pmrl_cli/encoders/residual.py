@@ -23,33 +23,41 @@ __all__ = ["Adapter", "Residual"]
 class Adapter(nn.Module):
     """One modality's map from (B, p) components to (B, d) outputs (not yet unit length).
 
-    y = dropout(h) (W0 + D) + W2 GELU(W1 dropout(h) + b1), with D = W2 = 0 at the start.
+    y = dropout(h) (W0 + D) + W2 GELU(W1 dropout(h) + b1), with D = W2 = 0 at the start. As a network,
+    y = h (W0 + D) + W2 dropout(GELU(W1 h + b1)), with D = 0 and W2 random.
 
     Args:
         start: (p, d) W0, the closed-form map.
         hidden: width of the residual MLP; 0 leaves the adapter linear.
-        dropout: fraction of components zeroed in training, in [0, 1).
+        dropout: fraction of components, or hidden units of a network, zeroed in training, in [0, 1).
+        network: whether the MLP starts at random weights, and dropout is of its hidden units.
     """
 
     start: Tensor
 
-    def __init__(self, start: Tensor, *, hidden: int, dropout: float) -> None:
+    def __init__(self, start: Tensor, *, hidden: int, dropout: float, network: bool = False) -> None:
         super().__init__()
         inputs, outputs = start.shape
         self.register_buffer("start", start)
         self.departure = nn.Parameter(torch.zeros(inputs, outputs))
-        self.dropout = dropout
+        self.dropout, self.network = dropout, network
+        self.settled = False
+        """Whether the linear map is all in ``start``, as it is read back: one row need not add nothing to it."""
         self.enter = nn.Linear(inputs, hidden) if hidden else None
         self.leave = nn.Linear(hidden, outputs, bias=False) if hidden else None
-        if self.leave is not None:
+        if self.leave is not None and not network:
             nn.init.zeros_(self.leave.weight)
 
     def forward(self, components: Tensor) -> Tensor:
         """Return (B, d) outputs for (B, p) components."""
-        components = functional.dropout(components, self.dropout, self.training)
-        outputs = components @ (self.start + self.departure)
+        if not self.network:
+            components = functional.dropout(components, self.dropout, self.training)
+        outputs = components @ (self.start if self.settled else self.start + self.departure)
         if self.enter is not None and self.leave is not None:
-            outputs = outputs + self.leave(functional.gelu(self.enter(components)))
+            hidden = functional.gelu(self.enter(components))
+            if self.network:
+                hidden = functional.dropout(hidden, self.dropout, self.training)
+            outputs = outputs + self.leave(hidden)
         return outputs
 
     def enters_last(self, components: Tensor) -> Tensor:
@@ -76,11 +84,14 @@ class Residual(Encoder):
         names: of the modalities, under which their weights are stored.
         hidden: as in ``Adapter``.
         dropout: as in ``Adapter``.
+        network: as in ``Adapter``.
     """
 
-    def __init__(self, starts: Sequence[Tensor], names: Sequence[str], *, hidden: int, dropout: float) -> None:
+    def __init__(
+        self, starts: Sequence[Tensor], names: Sequence[str], *, hidden: int, dropout: float, network: bool = False
+    ) -> None:
         super().__init__()
-        self.each = nn.ModuleList(Adapter(start, hidden=hidden, dropout=dropout) for start in starts)
+        self.each = nn.ModuleList(Adapter(start, hidden=hidden, dropout=dropout, network=network) for start in starts)
         self._names, self.hidden = tuple(names), hidden
         self.seen: Seen | None = None
         self.protection: nn.Module | None = None
@@ -154,4 +165,5 @@ class Residual(Encoder):
         for name, adapter in zip(names, encoder.each, strict=True):
             stored = {key: tensors[f"{name}.adapter.{key}"] for key in cast("Adapter", adapter).merged()}
             adapter.load_state_dict({key: tensor for key, tensor in stored.items() if key != "weight"}, strict=False)
+            cast("Adapter", adapter).settled = True
         return encoder.eval()

@@ -52,6 +52,7 @@ def _member(recipe: Recipe, member: Member, result: FitResult) -> dict[str, obje
         "learned": recipe.learned,
         "dropout": recipe.dropout,
         "stage": recipe.name,
+        "network": recipe.network,
         "best_step": recipe.best.step,
         "steps": recipe.steps,
     }

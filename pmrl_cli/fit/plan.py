@@ -33,6 +33,11 @@ FEW_INSTANCES = 20_000
 a quarter more instances is worth several per cent of retrieval (docs/quality.md), and costs seconds."""
 
 
+ROWS_A_COLUMN = 20
+"""Training instances for each column of all modalities together from which networks of random weights are tried:
+where columns are few, a relation that is not linear is learned better than by nearness to instances."""
+
+
 @dataclass(frozen=True)
 class Plan:
     """What a fit will do.
@@ -43,6 +48,7 @@ class Plan:
         schedule: of each candidate.
         kinds: of components that are tried.
         few: whether instances are so few that more is tried.
+        networks: whether networks of random weights are tried.
         refit: whether the members are trained again with the validation instances.
         budget: of the fit.
     """
@@ -52,6 +58,7 @@ class Plan:
     schedule: Schedule
     kinds: tuple[str, ...]
     few: bool
+    networks: bool
     refit: bool
     budget: Budget
 
@@ -93,6 +100,7 @@ def make_plan(ctx: FitContext) -> Plan:
         Schedule(trains, 0, 1) if settings.objective in SOLVERS or settings.fast else schedule(settings, trains),
         _kinds(settings),
         few,
+        few and trains >= ROWS_A_COLUMN * sum(ctx.dataset.dims) and settings.adapter in ("auto", "mlp"),
         refit,
         Budget(settings.budget, began=ctx.began, processes=ctx.processes, now=monotonic),
     )

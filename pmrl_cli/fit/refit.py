@@ -12,6 +12,7 @@ from pmrl_cli.closed_form.projected import ProjectedData, project
 from pmrl_cli.data.split import TEST
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.fit.context import FitContext
+from pmrl_cli.fit.networks import as_network
 from pmrl_cli.fit.plan import Plan, without_suspects
 from pmrl_cli.fit.reduction import axes_of
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
@@ -44,6 +45,8 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
         steps = round(recipe.best.epoch * (len(rows) // plan.schedule.batch_size))
         schedule = replace(plan.schedule, steps=steps)
         run_plan = RunPlan(f"refit {recipe.name}", recipe.objective, recipe.dropout, schedule)
+        if recipe.network:
+            run_plan, init = as_network(run_plan, init, recipe.closed_form.config.dim)
         trained = ctx.run.train(data, init, run_plan, rows, None)
         ctx.run.see(trained.encoder, data, rows)
         members.append(Member(data.projections, trained.encoder))

@@ -44,6 +44,7 @@ class Recipe:
         best: evaluation of the weights kept.
         learned: the objective's own trained parameters when it ended.
         steps: trained in the end: those of ``best``, or of the refit.
+        network: whether it started as a network of random weights, on the components of the closed form.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Recipe:
     best: Progress
     learned: dict[str, float]
     steps: int
+    network: bool = False
 
 
 @dataclass(frozen=True)

@@ -13,11 +13,14 @@ from torch import Tensor
 from pmrl_cli.closed_form.init import whiten
 from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.fit.context import FitContext
+from pmrl_cli.fit.networks import DROPOUT, as_network, network_form
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.race import Race
 from pmrl_cli.fit.reduction import DIMS, axes_of
 from pmrl_cli.fit.result import Model, Recipe
 from pmrl_cli.fit.starts import Start, choose_starts
+from pmrl_cli.methods import method_class
+from pmrl_cli.methods.protocol import Method
 from pmrl_cli.model.members import Member, side_by_side
 from pmrl_cli.model.reduction import reduced
 from pmrl_cli.retrieval.relevance import Relevance
@@ -119,6 +122,7 @@ class _Entry:
     objective: str
     dropout: float
     steps: int
+    network: bool = False
 
 
 def search(ctx: FitContext, plan: Plan) -> SearchResult:
@@ -152,11 +156,14 @@ def _count(ctx: FitContext, plan: Plan, kind: str) -> int:
 
 def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
     race.begin()
-    start = entry.start
+    start, form, init = entry.start, entry.start.form, entry.start.init
     schedule = replace(plan.schedule, steps=entry.steps)
     run_plan = RunPlan(entry.name, entry.objective, entry.dropout, schedule, race.is_over)
+    if entry.network:
+        form = network_form(form, ctx.settings.dim)
+        run_plan, init = as_network(run_plan, init, form.config.dim)
     rows = plan.train[ctx.trainable[plan.train]]
-    trained = ctx.run.train(start.data, start.init, run_plan, rows, plan.validation)
+    trained = ctx.run.train(start.data, init, run_plan, rows, plan.validation)
     best, history = trained.best, trained.history
     held = plan.validation
     embedded = embed(trained.encoder, start.data, held.rows)
@@ -164,7 +171,15 @@ def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
     ranks = reciprocal_ranks_by_instance(embedded, present, held.relevance)
     race.finish(entry.name, history, best, float(ranks.std()) / len(ranks) ** 0.5)
     recipe = Recipe(
-        entry.name, entry.objective, start.form, entry.dropout, history[0], best, trained.learned, best.step
+        entry.name,
+        entry.objective,
+        form,
+        entry.dropout,
+        history[0],
+        best,
+        trained.learned,
+        best.step,
+        network=entry.network,
     )
     return Candidate(recipe, trained, start.data, embedded)
 
@@ -180,15 +195,15 @@ def _entries(ctx: FitContext, plan: Plan, starts: Sequence[Start]) -> list[_Entr
         entries += [_Entry(start, f"{start.form.config.features.kind} start", first, 0.0, 0) for start in starts]
     if plan.schedule.steps:
         entries += [
-            _Entry(start, name, objective, dropout, plan.schedule.steps)
+            _Entry(start, name, objective, dropout, plan.schedule.steps, network)
             for start in starts
-            for name, objective, dropout in _recipes(ctx, plan, start.form.config.features.kind)
+            for name, objective, dropout, network in _recipes(ctx, plan, start.form.config.features.kind)
         ]
     return entries
 
 
-def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str, float]]:
-    """Yield name, objective and dropout of every candidate of a kind of components that is trained."""
+def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str, float, bool]]:
+    """Yield name, objective, dropout and whether it is a network of every candidate of a kind that is trained."""
     objectives = objectives_of(ctx.settings)
     if ctx.settings.dropout is not None:
         dropouts: tuple[float, ...] = (ctx.settings.dropout,)
@@ -196,9 +211,12 @@ def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str,
         # A kernel's components are not to be left out: each says how near one region is.
         dropouts = DROPOUTS if plan.few and kind != "kernel" else DROPOUTS[:1]
     for objective in objectives:
+        named = " ".join([kind, *([objective] if len(objectives) > 1 else [])])
         for dropout in dropouts:
-            named = [objective] if len(objectives) > 1 else []
-            yield " ".join([kind, *named, f"dropout {dropout:g}"]), objective, dropout
+            yield f"{named} dropout {dropout:g}", objective, dropout, False
+        if plan.networks and kind == "linear" and method_class(objective).encoder is Method.encoder:
+            rate = DROPOUT if ctx.settings.dropout is None else ctx.settings.dropout
+            yield f"{named} network dropout {rate:g}", objective, rate, True
 
 
 def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchResult:

@@ -79,7 +79,7 @@ class Method:
 
         if init.continuation is not None:
             return continued(init, init.continuation)
-        return Residual(init.maps, init.names, hidden=init.hidden, dropout=init.dropout)
+        return Residual(init.maps, init.names, hidden=init.hidden, dropout=init.dropout, network=init.network)
 
     def terms(self) -> Sequence[tuple[float, Term]]:
         """Return weights and terms of what is minimised; two that share a parameter both hold it."""

@@ -49,7 +49,9 @@ class Block(NamedTuple):
 def read_blocks(model: FittedModel, dataset: Dataset, rows: Rows | None, device: torch.device) -> Iterator[Block]:
     """Yield the blocks of a data set, and move the model to the device; the next block is read meanwhile."""
     for member in model.members:
-        member.encoder.to(device)
+        where = next(member.encoder.buffers(), None)
+        if where is None or where.device != device:  # asking takes less than moving what is there
+            member.encoder.to(device)
     for block, features in dataset.read_ahead(rows):
         present = dataset.present[block]
         at, mask = slice(None), present

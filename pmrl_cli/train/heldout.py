@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from itertools import permutations
 from typing import NamedTuple
 
@@ -10,9 +11,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import hits, reciprocal_ranks
-from pmrl_cli.retrieval.ranks import Ranks, rank_batch
+from pmrl_cli.retrieval.ranker import Ranker
+from pmrl_cli.retrieval.ranks import Ranks
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.spectrum import spectrum
 
@@ -57,12 +58,14 @@ class ValidationSet(NamedTuple):
         return ValidationSet(rows, self.relevance.take(at), None if self.labels is None else self.labels[at])
 
 
+@lru_cache(maxsize=8)
+def _ranker(relevance: Relevance, present: bytes, modalities: int) -> Ranker:
+    return Ranker(np.frombuffer(present, dtype=np.bool_).reshape(-1, modalities), relevance)
+
+
 def _ranks(embeddings: Tensor, present: Tensor, relevance: Relevance | None) -> list[Ranks]:
-    names = tuple(str(m) for m in range(embeddings.shape[1]))
-    batch = Batch(np.arange(len(embeddings)), embeddings, present)
-    return [
-        found for found in rank_batch(batch, names, relevance=relevance, fused=False).values() if found.gallery > 1
-    ]
+    who = present.cpu().numpy()
+    return _ranker(relevance or Relevance.of_rows(*who.shape), who.tobytes(), who.shape[1])(embeddings)
 
 
 def held_out_retrieval(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -132,6 +132,8 @@ class RunPlan:
         schedule: how long and in what portions.
         is_over: asked after each evaluation whether it was the last.
         continuation: what the encoder goes on from, or None.
+        network: whether adapters start as networks of random weights.
+        learning_rate: times that of the settings.
     """
 
     stage: str
@@ -140,6 +142,8 @@ class RunPlan:
     schedule: Schedule
     is_over: Callable[[Sequence[Progress]], bool] = lambda _: False
     continuation: Continuation | None = None
+    network: bool = False
+    learning_rate: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -193,7 +197,7 @@ class Run:
             plan.stage,
             self.dataset.names,
             plan.schedule,
-            self.settings,
+            replace(self.settings, learning_rate=plan.learning_rate * self.settings.learning_rate),
             self.device,
             choose_precision(self.settings.precision, self.device),
             Checkpoint(folder, self._fingerprint(projected, start)),
@@ -255,6 +259,7 @@ class Run:
                 classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
                 sample=None if labels is None else self._sample(projected, rows, labels),
                 continuation=plan.continuation,
+                network=plan.network,
             )
             added = {name: (weight, make_term(name)) for name, weight in self.settings.terms.items()}
             terms = WeightedTerms(method.terms(), added)
