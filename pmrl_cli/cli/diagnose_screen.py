@@ -9,7 +9,16 @@ from typing import Any
 from pmrl_cli.cli import diagnose_tables, space
 from pmrl_cli.cli.table import Column, bar, screen_width, table, unicode_screen
 from pmrl_cli.report.shape import Result, differences, value_at
-from pmrl_cli.report.wording import MARKS, action_text, ci_text, main_numbers, metric_text, mispair_text, number_text
+from pmrl_cli.report.wording import (
+    MARKS,
+    action_text,
+    ci_text,
+    helps,
+    main_numbers,
+    metric_text,
+    mispair_text,
+    number_text,
+)
 
 __all__ = ["lines", "show"]
 
@@ -151,7 +160,7 @@ def _interval(number: Mapping[str, Any]) -> str:
 
 def _gains(result: Result, width: int) -> list[str]:
     """Return the remedies whose gain is beyond chance, three at most."""
-    helping = [one for one in result["remedies"] if one["delta"]["ci"] and one["delta"]["ci"][0] > 0][:3]
+    helping = [one for one in result["remedies"] if helps(one)][:3]
     if not helping:
         return []
     columns = [

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import shlex
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
+from pmrl_cli import __version__
 from pmrl_cli.cli.options import option, switch
 
 __all__ = ["Compare", "Full", "Report", "add_comparison", "check", "write"]
+
+_LONGEST = 2_000  # characters of a command, whose files may be thousands
 
 Report = Annotated[
     Path | None,
@@ -52,4 +58,14 @@ def write(result: Mapping[str, Any], report: Path | None) -> None:
         from pmrl_cli.files.artifacts.diagnoses import write_page
         from pmrl_cli.report import render
 
-        write_page(report, render(result, notes()))
+        write_page(report, render(result, notes(), _origin()))
+
+
+def _origin() -> list[tuple[str, str]]:
+    """Return when, by which version and with which command a page is made."""
+    command = shlex.join(["pmrl", *sys.argv[1:]])
+    return [
+        ("made", time.strftime("%Y-%m-%d %H:%M UTC", time.gmtime())),
+        ("version", f"pmrl {__version__}"),
+        ("command", command if len(command) <= _LONGEST else f"{command[:_LONGEST]} ..."),
+    ]

@@ -19,7 +19,7 @@ __all__ = ["lines", "run", "sparkline"]
 _ROWS = (
     ("mrr", "held-out MRR"),
     ("r1", "held-out R@1"),
-    ("A", "adjusted alignment A"),
+    ("A", "agreement above chance (A)"),
     ("signed", "signed alignment"),
     ("share", "sigma_1^2 / k (rho)"),
     ("saturation", "saturation 1 - p1"),

@@ -30,15 +30,22 @@ def check_installed() -> None:
         )
 
 
-def render(result: Mapping[str, Any], notes: Sequence[tuple[str, str, str]] = ()) -> str:
-    """Return the page of a diagnosis, or of how a fit went: the same result gives the same text.
+def render(
+    result: Mapping[str, Any],
+    notes: Sequence[tuple[str, str, str]] = (),
+    origin: Sequence[tuple[str, str]] = (),
+) -> str:
+    """Return the page of a diagnosis, or of how a fit went: the same arguments give the same text.
 
     Args:
         result: JSON values as ``docs/diagnose.schema.json`` describes them (what is null or absent is not shown), or
             the ``pmrl.training/1`` object of ``pmrl_cli.train.history``.
         notes: name, formula and chance of the statistics.
+        origin: what stands below the page: when it was made, by which version, with which command.
     """
     check_installed()
-    from pmrl_cli.report.page import render_page, render_training_page
+    from pmrl_cli.report.page import TRAINING, render_page, render_training_page
 
-    return render_training_page(result) if result["schema"] == "pmrl.training/1" else render_page(result, notes)
+    if result["schema"] == TRAINING:
+        return render_training_page(result, origin)
+    return render_page(result, notes, origin)

@@ -8,7 +8,19 @@ from typing import Any
 import numpy as np
 
 from pmrl_cli.report.shape import Result, modalities, value_at
-from pmrl_cli.report.svg import FAINT, INK, SERIES, Picture, key_above, logarithmic, picture, plain_axes, short
+from pmrl_cli.report.svg import (
+    FAINT,
+    INK,
+    SERIES,
+    Picture,
+    beside,
+    few_ticks,
+    key_above,
+    logarithmic,
+    picture,
+    plain_axes,
+    short,
+)
 from pmrl_cli.report.wording import ci_text, number_text
 
 __all__ = ["gallery_curve", "modality_bars", "share_histogram", "singular_values"]
@@ -42,17 +54,19 @@ def share_histogram(result: Result) -> Picture | None:
     edges, densities = rebinned(alignment["histogram"])
     if len(edges) == 0:
         return None
-    figure, (axes,) = plain_axes(2.6)
+    figure, (axes,) = plain_axes(2.4)
     axes.stairs(densities["observed"], edges, fill=True, color=SERIES[0], alpha=0.35)
     axes.stairs(densities["observed"], edges, color=SERIES[0], linewidth=1.6, label="observed")
     axes.stairs(densities["shuffled"], edges, color=INK, linewidth=1.4, linestyle="--", label="shuffled pairs")
     rho = alignment["rho"]
     top = axes.get_ylim()[1]
-    for value, style, colour in ((rho["value"], "-", SERIES[0]), (rho["chance"], "--", INK)):
+    means = [rho["value"], rho["chance"]]
+    for value, style, colour in zip(means, ("-", "--"), (SERIES[0], INK), strict=True):
         if value is not None:
             axes.axvline(value, color=colour, linestyle=style, linewidth=1)
-            axes.text(value, top, f" mean {value:.2f}", va="bottom", fontsize=8)
-    axes.set(xlabel="share of the leading eigenvalue of an instance, sigma_1² / k", yticks=[], ylim=(0, top * 1.12))
+            lower = value == min(one for one in means if one is not None) and means[0] != means[1]
+            beside(axes, f"mean {number_text(value)}", (value, top * 1.06), left=lower)
+    axes.set(xlabel="share of the leading eigenvalue, sigma_1² / k", yticks=[], ylim=(0, top * 1.12))
     axes.spines["left"].set_visible(False)
     key_above(figure, axes)
     adjusted = alignment["A"]
@@ -64,7 +78,7 @@ def share_histogram(result: Result) -> Picture | None:
         "The dashed outline is what the same vectors give when their pairs are shuffled. What counts is how far the "
         "filled shape lies to the right of it; A is that distance over the room that is left to 1.",
         alternative=f"Histogram. Observed mean {number_text(rho['value'])}, shuffled mean "
-        f"{number_text(rho['chance'])}; adjusted alignment A {number_text(adjusted['value'])}, 95 % interval "
+        f"{number_text(rho['chance'])}; agreement above chance (A) {number_text(adjusted['value'])}, 95 % interval "
         f"{ci_text(adjusted['ci'])}.",
     )
 
@@ -81,7 +95,7 @@ def singular_values(result: Result) -> Picture | None:
     axes.fill_between(order, low, high, color=SERIES[0], alpha=0.3, linewidth=0)
     axes.plot(order, middle, color=SERIES[0], marker="o", markersize=4)
     for x, y in zip(order, middle, strict=True):
-        axes.annotate(f"{y:.2f}", (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
+        axes.annotate(number_text(y), (x, y), xytext=(6, 4), textcoords="offset points", fontsize=8)
     for level, text in ((np.sqrt(count), f"√{count}: all alike"), (1, "1: orthogonal")):
         axes.axhline(level, color=FAINT, linestyle="--", linewidth=1)
         axes.text(count + 0.45, level, text, va="bottom", ha="right", fontsize=8)
@@ -110,7 +124,7 @@ def gallery_curve(result: Result) -> Picture | None:
     sizes = np.array([point["gallery"] for point in curve])
     values = np.array([point["R@1"]["value"] for point in curve])
     bounds = np.array([point["R@1"]["ci"] or [point["R@1"]["value"]] * 2 for point in curve])
-    figure, (axes,) = plain_axes(2.6)
+    figure, (axes,) = plain_axes(2.4)
     axes.fill_between(sizes, bounds[:, 0], bounds[:, 1], color=SERIES[0], alpha=0.3, linewidth=0)
     axes.plot(sizes, values, color=SERIES[0], label="R@1, mean over directions")
     axes.plot(sizes, 1 / sizes, color=INK, linestyle="--", linewidth=1, label="chance, 1 / gallery")
@@ -133,9 +147,9 @@ def gallery_curve(result: Result) -> Picture | None:
 def modality_bars(result: Result) -> Picture | None:
     """Return what each modality contributes."""
     kinds: list[tuple[str, str, float, tuple[int, int | None]]] = [
-        ("consensus_auc", "agrees with the others (AUC)", 0.5, (0, 1)),
-        ("loading", "load on the shared direction", 1.0, (0, None)),
-        ("gradient_share", "share of the gradient", 1 / max(len(result["modality"]), 1), (0, None)),
+        ("consensus_auc", "agreement (AUC)", 0.5, (0, 1)),
+        ("loading", "load", 1.0, (0, None)),
+        ("gradient_share", "share of gradient", 1 / max(len(result["modality"]), 1), (0, None)),
     ]
     sections = modalities(result)
     kinds = [kind for kind in kinds if any(value_at(found, kind[0]) is not None for _, found in sections)]
@@ -148,18 +162,19 @@ def modality_bars(result: Result) -> Picture | None:
         for row, (name, section) in zip(rows, sections, strict=True):
             found = section.get(key)
             if found is None or found["value"] is None:
-                axes.text(0, row, " not known", va="center", fontsize=8)
+                beside(axes, "not known", (0, row))
                 continue
             value = found["value"]
             axes.barh(row, value, height=0.62, color=SERIES[panel], alpha=0.45, edgecolor=SERIES[panel])
             if found["ci"] is not None:
                 axes.plot(found["ci"], [row, row], color=INK, linewidth=1.2)
-            axes.text(0, row, f" {number_text(value)}", va="center", ha="left", fontsize=8)
+            beside(axes, number_text(value), (0, row))
             phrases.append(f"{name}: {key} {number_text(value)}")
         axes.axvline(level, color=INK, linestyle="--", linewidth=1)
         axes.set_title(title, fontsize=8)
         axes.set_xlim(*limits)
-        axes.set_yticks(rows, [short(name, 16) for name, _ in sections])
+        few_ticks(axes.xaxis)
+        axes.set_yticks(rows, [short(name, 12) for name, _ in sections])
         axes.tick_params(axis="y", length=0)
     return picture(
         "modalities",

@@ -24,11 +24,12 @@ from pmrl_cli.report.svg import (
 )
 from pmrl_cli.report.wording import number_text
 
-__all__ = ["eigenvalues", "gap_map", "hub_counts", "similarity"]
+__all__ = ["eigenvalues", "gap_map", "hub_counts", "label_map", "similarity"]
 
 _JOINED = 40
-_POINTS = 600  # in all: each costs 100 bytes of the page
+_POINTS = 500  # in all: each costs 100 bytes of the page
 _MOST_COMPONENTS = 64
+_MOST_CLASSES = 5
 _SHADE = (0.35, 0.45, 0.75)  # of similarities: seen on white and on black
 _POISSON_MEAN = 10
 
@@ -38,7 +39,7 @@ def gap_map(result: Result) -> Picture | None:
     pca = result["plot"].get("pca")
     if not pca or not any(len(points) for points in pca["before"].values()):
         return None
-    figure, panels = plain_axes(3.3, 2)
+    figure, panels = plain_axes(2.7, 2)
     for axes, (key, title) in zip(
         panels, (("before", "as they are"), ("centred", "each modality centred")), strict=True
     ):
@@ -67,11 +68,44 @@ def gap_map(result: Result) -> Picture | None:
     return picture(
         "gap",
         figure,
-        heading="Modality gap",
+        heading="Projection by modality",
         reading="First two principal components of all modalities together. Lines join the vectors of one instance "
         f"({_JOINED} of them). Islands of one modality on the left that fall together on the right are a constant "
         "offset, which centring takes away; lines that stay long are not. Two components show little of the rest.",
         alternative=f"Two scatter plots, before and after centring. {phrases}.",
+    )
+
+
+def label_map(result: Result) -> Picture | None:
+    """Return the joint PCA coloured by label: the five largest classes, the others faint."""
+    pca = result["plot"].get("pca") or {}
+    labels = np.asarray(pca.get("labels") or [-1])
+    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
+    if len(classes) < 2:
+        return None
+    largest = classes[np.argsort(-counts, kind="stable")][:_MOST_CLASSES]
+    figure, (axes,) = plain_axes(3.2)
+    most = _POINTS // (2 * len(pca["before"]))
+    for index, (name, _) in enumerate(modalities(result)):
+        cloud, of = np.asarray(pca["before"][name], dtype=float).reshape(-1, 2)[:most], labels[:most]
+        for place, one in enumerate([None, *largest]):
+            chosen = ~np.isin(of, largest) if one is None else of == one
+            colour = FAINT if one is None else SERIES[place - 1]
+            axes.scatter(*cloud[chosen].T, s=9, alpha=0.75, linewidths=0, color=colour, marker=MARKERS[index % 6])
+    for place, one in enumerate(largest):
+        size = int(counts[classes == one][0])
+        axes.scatter([], [], color=SERIES[place], label=f"class {place + 1}: {size}")
+    axes.set(xticks=[], yticks=[])
+    axes.margins(0.06)
+    key_above(figure, axes)
+    return picture(
+        "labels",
+        figure,
+        heading="Projection by label",
+        reading="The same points as in the projection by modality, as they are; colour: the largest classes of "
+        f"{result['inputs']['label']}, faint: the others; shape: modality. A class whose shapes lie together is "
+        "aligned; colours that part are what the space knows of the label.",
+        alternative=f"Scatter plot of {len(labels)} instances in {len(classes)} classes.",
     )
 
 
@@ -134,8 +168,8 @@ def hub_counts(result: Result) -> Picture | None:
         figure,
         heading="Hubs",
         reading="How often each candidate is among the ten nearest of a query; without hubs that is Poisson of mean "
-        "10. A long right tail is a few candidates that answer everything, mass at 0 candidates that no query finds. "
-        "The four directions with the most skew are shown.",
+        "10. A long right tail is a few candidates that answer everything, mass at 0 candidates nobody finds. The "
+        "four directions with the most skew are shown.",
         alternative=f"Curves. {phrases}; without hubs .32.",
     )
 
@@ -148,14 +182,14 @@ def similarity(result: Result) -> Picture | None:
         return None
     shown = list(matrices)[:6]
     columns = min(3, len(shown))
-    figure, panels = plain_axes(2.5 * -(-len(shown) // columns), columns, rows=-(-len(shown) // columns))
+    figure, panels = plain_axes(1.75 * -(-len(shown) // columns), columns, rows=-(-len(shown) // columns))
     for axes, name in zip(panels, shown, strict=False):
         low, high = np.quantile(matrices[name], [0.02, 0.99])
         shade = np.clip((matrices[name] - low) / max(high - low, 1e-9), 0, 1)
         image = np.empty((*shade.shape, 4))
         image[..., :3], image[..., 3] = to_rgb(_SHADE), shade
         axes.imshow(image, interpolation="none")
-        axes.set_title(short(name))
+        axes.set_title(short(name, 18))
         axes.set(xticks=[], yticks=[])
     for axes in panels[len(shown) :]:
         axes.set_axis_off()

@@ -9,10 +9,21 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pmrl_cli.report import alignment, geometry, remedies, shape, training
-from pmrl_cli.report.svg import drawing
-from pmrl_cli.report.wording import action_text, ci_text, difference_text, metric_text, number_text
+from pmrl_cli.report.svg import Picture, drawing
+from pmrl_cli.report.wording import (
+    action_text,
+    ci_text,
+    difference_text,
+    helps,
+    main_numbers,
+    metric_text,
+    mispair_text,
+    number_text,
+)
 
-__all__ = ["render_page", "render_training_page"]
+__all__ = ["TRAINING", "pictures_of", "render_page", "render_training_page"]
+
+TRAINING = "pmrl.training/1"
 
 _PICTURES = (
     alignment.share_histogram,
@@ -23,22 +34,11 @@ _PICTURES = (
     remedies.suspect_scores,
     remedies.canonical_correlations,
     geometry.gap_map,
+    geometry.label_map,
     geometry.eigenvalues,
     geometry.hub_counts,
     geometry.similarity,
     training.epochs,
-)
-
-_HEADLINE = (
-    ("Adjusted alignment A", "alignment.A"),
-    ("sigma_1² / k (rho)", "alignment.rho"),
-    ("Signed alignment", "alignment.signed"),
-    ("Pair AUC", "retrieval.pairwise.AUC"),
-    ("R@1_standard", "retrieval.pairwise.R@1_standard"),
-    ("R@1", "retrieval.pairwise.R@1"),
-    ("MRR", "retrieval.pairwise.MRR"),
-    ("MRR, the others ask for one", "retrieval.fused.MRR"),
-    ("Label mAP", "retrieval.pairwise.label_mAP"),
 )
 
 _MAPS = (
@@ -52,25 +52,50 @@ _MAPS = (
 _MOST_STATISTICS = 600  # those of six modalities; they grow with the pairs, and the page stays under a megabyte
 
 
-def render_page(result: Mapping[str, Any], notes: Sequence[tuple[str, str, str]]) -> str:
-    """Return the page of a diagnosis: see ``pmrl_cli.report.render``."""
+def pictures_of(result: Mapping[str, Any]) -> list[Picture]:
+    """Return the figures of a diagnosis, or of how a fit went."""
     with drawing():
-        pictures = [found for draw in _PICTURES if (found := draw(result)) is not None]
+        if result["schema"] == TRAINING:
+            found = training.epochs({"training": result})
+            return [] if found is None else [found]
+        return [found for draw in _PICTURES if (found := draw(result)) is not None]
+
+
+def render_page(
+    result: Mapping[str, Any], notes: Sequence[tuple[str, str, str]], origin: Sequence[tuple[str, str]]
+) -> str:
+    """Return the page of a diagnosis: see ``pmrl_cli.report.render``."""
+    pictures = pictures_of(result)
     statistics = list(shape.statistics(result))
+    headline = main_numbers(result)
+    gains = _no_gains(result)
+    maps = list(_pair_maps(result))
+    findings = "What else was found" if result["verdict"]["findings"][1:] else "What else was asked"
+    sections = (
+        ("why", findings, True),
+        ("numbers", "Main numbers", headline),
+        ("gains", "What would help", gains),
+        ("compare", "Comparison", result["compare"]),
+        ("pairs", "Pairs", maps),
+        *((one.name, one.heading, True) for one in pictures),
+        ("notes", "What the numbers are", True),
+    )
     environment = _environment()
     environment.filters |= {
         "action": action_text,
         "difference": lambda name: difference_text(name, result),
         "metric": lambda metric: metric_text(metric, result),
+        "share": lambda value: f"{100 * min(max(value or 0, 0), 1):.1f}%",
     }
     return environment.get_template("page.html").render(
         result=result,
-        headline=[
-            (metric_text(name, result), one)
-            for name, path in _HEADLINE
-            if (one := shape.at(result, path)) is not None
-        ],
-        maps=list(_pair_maps(result)),
+        contents=[(name, heading) for name, heading, there in sections if there],
+        findings=findings,
+        origin=[("model", result["inputs"]["model"]), *origin] if result["inputs"]["model"] else origin,
+        headline=headline,
+        gains=gains,
+        mispaired=mispair_text(result),
+        maps=maps,
         statistics=statistics[:_MOST_STATISTICS],
         left_out=max(0, len(statistics) - _MOST_STATISTICS),
         differences=shape.differences(result),
@@ -80,16 +105,24 @@ def render_page(result: Mapping[str, Any], notes: Sequence[tuple[str, str, str]]
     )
 
 
-def render_training_page(result: Mapping[str, Any]) -> str:
+def _no_gains(result: Mapping[str, Any]) -> str:
+    """Return a sentence where remedies were tried and none helps, else ""."""
+    tried = [one for one in result["remedies"] if one["delta"]["value"] is not None]
+    if not tried or any(map(helps, tried)):
+        return ""
+    names = dict.fromkeys(action_text(one["action"], one["subject"]) for one in tried)
+    return f"None of what was tried on held-out halves gains anything beyond chance: {', '.join(names)}."
+
+
+def render_training_page(result: Mapping[str, Any], origin: Sequence[tuple[str, str]]) -> str:
     """Return the page of how a fit went: see ``pmrl_cli.report.render``."""
-    with drawing():
-        found = training.epochs({"training": result})
     names = dict.fromkeys(name for line in result["history"] for name in line)
     first = ("stage", "step", "epoch", "mrr", "r1")
     columns = [*first, *sorted(name for name in names if name not in first)]
-    pictures = [] if found is None else [found]
+    pictures = pictures_of(result)
+    contents = [*((one.name, one.heading) for one in pictures), ("evaluations", "Evaluations")]
     page = _environment().get_template("training.html")
-    return page.render(result=result, pictures=pictures, columns=columns, maps=[])
+    return page.render(result=result, pictures=pictures, columns=columns, maps=[], contents=contents, origin=origin)
 
 
 def _environment() -> Environment:

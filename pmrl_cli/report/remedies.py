@@ -11,6 +11,7 @@ from pmrl_cli.report.svg import (
     INK,
     SERIES,
     Picture,
+    few_ticks,
     key_above,
     line_style,
     logarithmic,
@@ -18,7 +19,7 @@ from pmrl_cli.report.svg import (
     plain_axes,
     short,
 )
-from pmrl_cli.report.wording import action_text, ci_text, metric_text, number_text
+from pmrl_cli.report.wording import action_text, ci_text, helps, metric_text, number_text
 
 __all__ = ["canonical_correlations", "remedy_gains", "suspect_scores"]
 
@@ -36,23 +37,21 @@ def suspect_scores(result: Result) -> Picture | None:
     drawn = dict(list(drawn.items())[:_MOST_PANELS])
     columns = min(3, len(drawn))
     rows = -(-len(drawn) // columns)
-    figure, panels = plain_axes(0.5 + 1.8 * rows, columns, rows=rows)
+    figure, panels = plain_axes(0.5 + 1.6 * rows, columns, rows=rows)
     phrases = []
     for axes, (name, (edges, densities)) in zip(panels, drawn.items(), strict=False):
         rate = result["modality"][name].get("mispair_rate") or {"value": None, "ci": None, "status": "not_applicable"}
         axes.stairs(densities["observed"], edges, color=SERIES[0], label="partners")
         axes.stairs(densities["shuffled"], edges, color=INK, linestyle="--", linewidth=1, label="mispaired")
-        title = short(name, 20)
-        if rate["value"] is not None:
+        title = short(name, 18)
+        if rate["status"] == "ok" and rate["value"]:
             # What a share of mispaired instances would look like under the observed outline.
             axes.stairs(rate["value"] * densities["shuffled"], edges, fill=True, color=SERIES[1], alpha=0.5)
-            if rate["status"] == "upper_bound" and rate["ci"] is not None:
-                title += f": at most {rate['ci'][1]:.1%} mispaired"
-            else:
-                title += f": {rate['value']:.1%} mispaired"
-        phrases.append(f"{title}, 95 % interval {ci_text(rate['ci'])}")
+            title += f": {rate['value']:.1%}"
+        few_ticks(axes.xaxis)
+        phrases.append(f"{name}: {number_text(rate['value'])} mispaired, 95 % interval {ci_text(rate['ci'])}")
         axes.set_title(title)
-        axes.set(yticks=[], xlabel="agreement with the others")
+        axes.set(yticks=[], xlabel="agreement")
         axes.spines["left"].set_visible(False)
     for axes in panels[len(drawn) :]:
         axes.set_axis_off()
@@ -106,10 +105,10 @@ def canonical_correlations(result: Result) -> Picture | None:
     )
 
 
-def remedy_gains(result: Result) -> Picture | None:
-    """Return the measured gains of the remedies."""
+def counterfactuals(result: Result) -> Picture | None:
+    """Return the measured gains of the remedies, if one of them helps."""
     tried = [one for one in result["remedies"] if one["delta"]["value"] is not None]
-    if not tried:
+    if not any(map(helps, tried)):
         return None
     rows = np.arange(len(tried))[::-1]
     figure, (axes,) = plain_axes(0.8 + 0.3 * len(tried))
@@ -117,18 +116,17 @@ def remedy_gains(result: Result) -> Picture | None:
     phrases, labels = [], []
     for row, one in zip(rows, tried, strict=True):
         delta = one["delta"]
-        helps = delta["ci"] is not None and delta["ci"][0] > 0
-        look = {"color": SERIES[0], "alpha": 0.5} if helps else {"color": "none", "edgecolor": FAINT}
+        look = {"color": SERIES[0], "alpha": 0.5} if helps(one) else {"color": "none", "edgecolor": FAINT}
         axes.barh(row, delta["value"], height=0.6, **look)
         if delta["ci"] is not None:
             axes.plot(delta["ci"], [row, row], color=INK, linewidth=1.2)
         name = action_text(one["action"], one["subject"])
         phrases.append(f"{name}: {delta['value']:+.3f} {metric_text(one['metric'], result)}, {ci_text(delta['ci'])}")
-        labels.append(f"{short(name, 40)}\n{metric_text(one['metric'], result)}")
+        labels.append(f"{short(name, 34)}\n{metric_text(one['metric'], result)}")
     axes.set_yticks(rows, labels, fontsize=7.5)
     axes.tick_params(axis="y", length=0)
     low, high = axes.get_xlim()
-    axes.set_xlim(min(low, -_NARROWEST), max(high, _NARROWEST))  # a hair's breadth shall not fill the figure
+    axes.set_xlim(min(low, -_NARROWEST), max(high, _NARROWEST))  # a gain of nothing shall not fill the figure
     axes.set_xlabel("gain on instances held out")
     return picture(
         "remedies",

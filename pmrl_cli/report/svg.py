@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, NullFormatter
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -32,7 +32,9 @@ __all__ = [
     "MARKERS",
     "SERIES",
     "Picture",
+    "beside",
     "drawing",
+    "few_ticks",
     "key_above",
     "line_style",
     "logarithmic",
@@ -76,10 +78,10 @@ _STYLE: dict[Any, Any] = {
     "image.interpolation": "none",
 }
 
-_WIDTH = 7.2
-"""Inches. The page shows a figure about 1.4 times as large."""
+_WIDTH = 4.8
+"""Inches. Nothing of a figure is too small to be read on a telephone, where it is as wide as the screen."""
 
-_KEY_CHARACTERS = 110  # in a line of that width, the look of the line counted as eight
+_KEY_CHARACTERS = 74  # in a line of that width, the look of the line counted as eight
 
 
 @dataclass(frozen=True)
@@ -91,7 +93,8 @@ class Picture:
         heading: what it shows, a few words.
         reading: how to read it.
         alternative: what it says, with its numbers, to those who do not see it.
-        svg: the drawing.
+        svg: the drawing, as an element of the page.
+        figure: the drawing, to be written as a file.
     """
 
     name: str
@@ -99,6 +102,7 @@ class Picture:
     reading: str
     alternative: str
     svg: str
+    figure: Figure
 
 
 @contextmanager
@@ -147,6 +151,27 @@ def key_above(figure: Figure, axes: Axes) -> None:
     figure.legend(handles, labels, loc="outside upper left", ncols=columns)
 
 
+def beside(axes: Axes, text: str, point: tuple[float, float], *, left: bool = False) -> None:
+    """Write a few characters to the right of a point, or to its left."""
+    across, side = (-3, "right") if left else (3, "left")
+    axes.annotate(
+        text,
+        point,
+        xytext=(across, 0),
+        textcoords="offset points",
+        va="center",
+        ha=side,
+        fontsize=8,
+        annotation_clip=False,
+    )
+
+
+def few_ticks(*axes: Axis) -> None:
+    """Number an axis so sparsely that panels beside each other have room."""
+    for one in axes:
+        one.set_major_locator(MaxNLocator(3))
+
+
 def logarithmic(*axes: Axis) -> None:
     """Label logarithmic axes in plain numbers."""
     for one in axes:
@@ -174,7 +199,8 @@ def picture(name: str, figure: Figure, *, heading: str, reading: str, alternativ
     with mpl.rc_context({"svg.hashsalt": name}):
         nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(buffer, format="svg", metadata=nothing)
-    return Picture(name, heading, reading, alternative, _inline(buffer.getvalue(), name, heading, alternative))
+    svg = _inline(buffer.getvalue(), name, heading, alternative)
+    return Picture(name, heading, reading, alternative, svg, figure)
 
 
 def _inline(text: str, name: str, heading: str, alternative: str) -> str:

@@ -40,7 +40,7 @@ def epochs(result: Result) -> Picture | None:
     kept = {one["stage"] for one in result["training"].get("kept") or ()} | {shown["stage"]}
     columns = 2
     rows = -(-len(panels) // columns)
-    figure, axes_of = plain_axes(1.9 * rows + 0.3, columns, rows=rows, sharex=True)
+    figure, axes_of = plain_axes(1.7 * rows + 0.3, columns, rows=rows, sharex=True)
     for axes, (title, names) in zip(axes_of, panels, strict=False):
         for index, name in enumerate(names):
             for stage, lines in runs.items():
@@ -60,18 +60,18 @@ def epochs(result: Result) -> Picture | None:
             axes.axvline(shown["epoch"], color=INK, linewidth=0.8, linestyle="--")
         axes.set_title(title)
         if len(names) > 1:
-            axes.legend(loc="best")
+            axes.legend(loc="best", fontsize=7, handlelength=1.5)
     for axes in axes_of[len(panels) :]:
         axes.set_axis_off()
     for axes in axes_of[len(panels) - columns : len(panels)]:
         axes.set_xlabel("epoch")
         axes.tick_params(labelbottom=True)
     judged = [line for line in history if line["stage"] == shown["stage"] and line.get("mrr") is not None]
-    phrase = ""
+    phrases = ""
     if judged:
         best = max(judged, key=lambda line: float(line["mrr"]))
         start = judged[0]["mrr"]
-        phrase = f" Held-out MRR {start:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
+        phrases = f" Held-out MRR {start:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
     return picture(
         "epochs",
         figure,
@@ -79,5 +79,5 @@ def epochs(result: Result) -> Picture | None:
         reading="Validation instances at each evaluation, from the closed-form start. Thick: runs that were kept, "
         "the best up to the dashed line; thin: others. Alignment that rises while dimensions in use fall is "
         "a collapse in the making.",
-        alternative=f"Curves of {', '.join(title for title, _ in panels)} for {len(runs)} runs.{phrase}",
+        alternative=f"Curves of {', '.join(title for title, _ in panels)} for {len(runs)} runs.{phrases}",
     )

@@ -13,6 +13,7 @@ __all__ = [
     "action_text",
     "ci_text",
     "difference_text",
+    "helps",
     "main_numbers",
     "metric_text",
     "mispair_text",
@@ -86,6 +87,11 @@ def mispair_text(result: Result) -> str:
     ]
     unseen = f"; too few to be seen may be, up to {', '.join(hidden)}" if hidden else ""
     return f"No instance stands out as mispaired{unseen}."
+
+
+def helps(remedy: Mapping[str, Any]) -> bool:
+    """Whether the gain of a remedy is beyond chance."""
+    return bool(remedy["delta"]["ci"]) and remedy["delta"]["ci"][0] > 0
 
 
 def ci_text(ci: Sequence[float] | None) -> str:

@@ -46,7 +46,9 @@ def test_the_page_is_made_from_what_json_says(run, tmp_path):
 
     data, page = simulate(60, 2, 8), tmp_path / "page.html"
     _, out, _ = run("diagnose", data, "--json", "--report", str(page))
-    assert page.read_text(encoding="utf-8") == render(json.loads(out), notes())
+    text = page.read_text(encoding="utf-8")
+    assert text.partition("<footer>")[0] == render(json.loads(out), notes()).partition("<footer>")[0]
+    assert re.search(r"<b>made</b> \d{4}-\d\d-\d\d .*<b>version</b> pmrl .*<b>command</b>", text, re.DOTALL)
     reports.check(page, None, force=False)  # its own page is replaced
     page.write_text("notes", encoding="utf-8")
     with pytest.raises(UsageError, match="a file that pmrl did not write"):
@@ -132,4 +134,4 @@ def test_a_model_alone_shows_its_training(tmp_path, capsys):
     assert all(evaluations[one["stage"], one["step"]]["epoch"] == one["epoch"] for one in training["kept"])
     with pytest.raises(UsageError, match=r"a model alone with --compare, expected feature files"):
         app(["diagnose", str(model), "--compare", "x.json"], standalone_mode=False)
-    assert re.search(r"adjusted alignment A +-?\d\.\d{3}", out)
+    assert re.search(r"agreement above chance \(A\) +-?\d\.\d{3}", out)

@@ -109,7 +109,7 @@ def sample(names=("text", "video", "audio")):
             "instances": 5000,
             "groups": 1000,
             "group": "image",
-            "label": None,
+            "label": "scene",
             "stage": "post",
             "scope": "5,000 of 50,000 instances: instances that fit never saw",
             "model": "model",
@@ -204,6 +204,7 @@ def sample(names=("text", "video", "audio")):
             "pca": {
                 "before": {m: cloud.round(3).tolist() for m, cloud in points.items()},
                 "centred": {m: (cloud - cloud.mean(0)).round(3).tolist() for m, cloud in points.items()},
+                "labels": [index % 7 for index in range(200)],
             },
             "similarity": {
                 f"{a}|{b}": (0.1 * generator.normal(size=(64, 64)) + 0.6 * np.eye(64)).round(3).tolist()

@@ -27,6 +27,7 @@ class Page(HTMLParser):
         self.feed(text)
         self.close()
         assert self.open == []
+        self.ids = [attributes["id"] for _, attributes in self.elements if "id" in attributes]
 
     def handle_starttag(self, tag, attrs):
         self.elements.append((tag, dict(attrs)))
@@ -54,7 +55,7 @@ def page():
 
 def test_the_page_nests_has_unique_ids_and_is_under_a_megabyte(page):
     found = Page(page)
-    ids = [attributes["id"] for _, attributes in found.elements if "id" in attributes]
+    ids = found.ids
     assert len(ids) == len(set(ids))
     referred = set(re.findall(r'url\(#([^)]+)\)|href="#([^"]+)"', page))
     assert {a or b for a, b in referred} <= set(ids)
@@ -79,7 +80,7 @@ def test_nothing_is_loaded_from_anywhere_and_nothing_runs(page):
 
 def test_every_figure_has_a_title_and_a_description_with_numbers(page):
     drawings = re.findall(r"<svg.*?</svg>", page, re.DOTALL)
-    assert len(drawings) == 12
+    assert len(drawings) == 13
     for drawing in drawings:
         assert 'role="img"' in drawing
         title, description = re.match(
@@ -140,6 +141,65 @@ def test_what_was_not_measured_is_left_out():
         }
     drawn = re.findall(r'<section id="([^"]+)"', render(bare))
     assert drawn == ["why", "pairs", "probe", "notes"]
+    assert re.findall(r'<li><a href="#([^"]+)"', render(bare)) == drawn
+
+
+def section(page, name):
+    return re.search(rf'<section id="{name}">.*?</section>', page, re.DOTALL)[0]
+
+
+def test_the_verdict_is_said_once_and_what_found_nothing_is_folded(page):
+    body = page.partition("<body>")[2]
+    assert body.count("audio deviates: adjusted cosine 0.21") == 1
+    folded = re.search(r"<details><summary>2 checks found nothing</summary>.*?</details>", body, re.DOTALL)[0]
+    assert body.count("NO_PAIRING") == folded.count("NO_PAIRING") == 1
+
+
+def test_the_contents_name_every_section_by_its_heading(page):
+    listed = re.findall(r'<li><a href="#([^"]+)">([^<]+)</a></li>', page)
+    assert listed == re.findall(r'<section id="([^"]+)"[^>]*>\s*<h2>([^<]+)</h2>', page)
+
+
+def test_remedies_of_which_none_helps_are_one_sentence(page):
+    assert "remedies" in Page(page).ids
+    result = sample()
+    for one in result["remedies"]:
+        one["delta"] = {**one["delta"], "value": -0.01, "ci": [-0.02, 0.0]}
+    text = render(result)
+    assert "remedies" not in Page(text).ids
+    assert "None of what was tried on held-out halves gains anything beyond chance: refit" in section(text, "gains")
+
+
+def test_suspects_are_listed_only_where_some_are_estimated(page):
+    assert "150 of 5,000 instances look mispaired" in section(page, "suspects")
+    assert "clip-00000" in page
+    result = sample()
+    result["suspects"]["flagged"] = 0
+    result["modality"]["audio"]["mispair_rate"] |= {"status": "upper_bound", "value": 0.0, "ci": [0.0, 0.236]}
+    text = render(result)
+    assert "up to 23.6% of audio" in section(text, "suspects")
+    assert "clip-00000" not in text
+
+
+def test_the_page_says_when_by_which_version_and_how_it_was_made():
+    text = render(sample(), origin=[("made", "2026-01-02 03:04 UTC"), ("command", "pmrl diagnose 'a b.h5'")])
+    footer = re.search(r"<footer>.*</footer>", text, re.DOTALL)[0]
+    assert "<b>model</b> model" in footer
+    assert "2026-01-02 03:04 UTC" in footer
+    assert "<code>pmrl diagnose &#39;a b.h5&#39;</code>" in footer
+
+
+def test_means_close_to_each_other_are_not_written_over_each_other():
+    result = sample()
+    result["alignment"]["rho"] = {**result["alignment"]["rho"], "value": 0.37, "chance": 0.36}
+    assert re.findall(r"text-anchor: (\w+)[^>]*>mean \d", render(result)) == ["start", "end"]
+
+
+def test_the_projection_by_label_stands_where_there_are_labels(page):
+    assert "labels" in Page(page).ids
+    result = sample()
+    result["plot"]["pca"]["labels"] = [-1] * 200
+    assert "labels" not in Page(render(result)).ids
 
 
 def test_every_statistic_is_on_the_page(page):

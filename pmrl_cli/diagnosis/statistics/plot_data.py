@@ -19,7 +19,7 @@ _DIGITS = 4
 
 
 def plot_section(chosen: ReservoirSample, names: tuple[str, ...]) -> dict[str, Any]:
-    """Return two principal components of some instances, before and after centring, and some cosines."""
+    """Return two principal components of some instances, before and after centring, labels and cosines."""
     complete = np.flatnonzero(chosen.present.all(1))[:_POINTS]
     pairs = pairs_of(len(names))[:_MOST_PAIRS]
     section: dict[str, Any] = {
@@ -32,6 +32,7 @@ def plot_section(chosen: ReservoirSample, names: tuple[str, ...]) -> dict[str, A
         section["pca"] = {
             "before": _components(clouds, names),
             "centred": _components(clouds - clouds.mean(0), names),
+            "labels": chosen.labels[complete],
         }
     return section
 
