@@ -54,7 +54,7 @@ def command(
         Path | None,
         option("--suspects", metavar="CSV", help="Write the instances that look mispaired, for fit --exclude."),
     ] = None,
-    report: reports.Report = None,
+    drawn: reports.Drawn,
     compare: reports.Compare = None,
     full: reports.Full = False,
     fail_under: space.FailUnder = None,
@@ -86,13 +86,17 @@ def command(
     }
     if asked.model is None and space.is_model(paths):
         others = of_instances | {"--partial": partial, "--shard": shard, "--target": target}
-        training_screen.run(Path(paths[0]), report, others, as_json=json, force=force)
+        training_screen.run(Path(paths[0]), drawn, others, as_json=json, force=force)
         return
     gates = space.parse_gates(fail_under)
     if partial is not None:
-        states.check(partial, of_instances | {"--report": report, "--target": target}, force=force)
+        states.check(
+            partial,
+            of_instances | {"--report": drawn.report, "--figures": drawn.figures, "--target": target},
+            force=force,
+        )
     instances.check_outputs(per_instance, suspects, force=force)
-    baseline = reports.check(report, compare, force=force)
+    baseline = reports.check(drawn, compare, force=force)
     from pmrl_cli.process_group import process_group
 
     with process_group() as processes:
@@ -112,7 +116,7 @@ def command(
         listed = instances.write_tables(found.dataset, diagnosis.mispairs, per_instance, suspects)
         if suspects is not None and not quiet:
             typer.echo(f"note: {space.count_text(listed, 'suspect')} in {suspects}", err=True)
-    reports.write(result, report)
+    reports.write(result, drawn, force=force)
     conclude(result, unmet, as_json=json, full=full)
 
 

@@ -8,19 +8,21 @@ from typing import Annotated
 import typer
 
 from pmrl_cli.cli import diagnose, options, reports, space, states
-from pmrl_cli.cli.options import option
+from pmrl_cli.cli.options import flattened, option
 from pmrl_cli.errors import DataError, Place, UsageError
 
 __all__ = ["command"]
 
 
+@flattened
 def command(
     files: Annotated[
         list[Path],
         typer.Argument(metavar="STATES", help="Files that pmrl diagnose --partial wrote.", show_default=False),
     ],
     output: Annotated[Path | None, option("-o", "--output", help="Write the merged state there; no report.")] = None,
-    report: reports.Report = None,
+    *,
+    drawn: reports.Drawn,
     compare: reports.Compare = None,
     full: reports.Full = False,
     fail_under: space.FailUnder = None,
@@ -37,14 +39,20 @@ def command(
     """
     gates = space.parse_gates(fail_under)
     if output is not None:
-        whole = {"--report": report, "--compare": compare, "--fail-under": fail_under, "--fail-on": fail_on}
+        whole = {
+            "--report": drawn.report,
+            "--figures": drawn.figures,
+            "--compare": compare,
+            "--fail-under": fail_under,
+            "--fail-on": fail_on,
+        }
         states.check(output, whole, force=force)
         if output.resolve() in {path.resolve() for path in files}:
             what = "output is an input"
             raise UsageError(
                 what, at=Place(str(output)), found="one of the states", expected="a new path", next_step="Choose one."
             )
-    baseline = reports.check(report, compare, force=force)
+    baseline = reports.check(drawn, compare, force=force)
     merged = states.read(files[0])
     for path in files[1:]:
         merged.merge(states.read(path), name=str(path))
@@ -70,5 +78,5 @@ def command(
     scope = f"{instances} of {space.count_text(len(files), 'state')}"
     result = diagnose_state(merged, inputs={"scope": scope, "model": None}).result
     reports.add_comparison(result, baseline, compare)
-    reports.write(result, report)
+    reports.write(result, drawn, force=force)
     diagnose.conclude(result, diagnose.unmet_conditions(result, gates, fail_on), as_json=json, full=full)

@@ -31,12 +31,12 @@ _PLAIN_LEVELS = "_.-=+*#%"
 _CURVE = 24
 
 
-def run(model: Path, report: Path | None, of_instances: Mapping[str, object], *, as_json: bool, force: bool) -> None:
+def run(model: Path, drawn: reports.Drawn, of_instances: Mapping[str, object], *, as_json: bool, force: bool) -> None:
     """Show how a fit went.
 
     Args:
         model: its folder.
-        report: page to write.
+        drawn: page and figures to write.
         of_instances: options that need instances, by name.
         as_json: print JSON instead of the screen.
         force: replace any file.
@@ -55,9 +55,9 @@ def run(model: Path, report: Path | None, of_instances: Mapping[str, object], *,
         )
     from pmrl_cli.train.history import read_training
 
-    reports.check(report, None, force=force)
+    reports.check(drawn, None, force=force)
     training = read_training(model)
-    reports.write(training, report)
+    reports.write(training, drawn, force=force)
     if as_json:
         space.print_json(training)
         return

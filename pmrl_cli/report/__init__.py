@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import Any
 
 from pmrl_cli.errors import UsageError
 
-__all__ = ["check_installed", "render"]
+__all__ = ["FIGURE_FORMATS", "check_installed", "render", "write_figures"]
+
+FIGURE_FORMATS = ("svg", "pdf", "png")
 
 
 def check_installed() -> None:
@@ -21,7 +24,7 @@ def check_installed() -> None:
     """
     missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
-        what = "--report needs more than is installed"
+        what = "pages and figures need more than is installed"
         raise UsageError(
             what,
             found=f"no {' and no '.join(missing)}",
@@ -49,3 +52,11 @@ def render(
     if result["schema"] == TRAINING:
         return render_training_page(result, origin)
     return render_page(result, notes, origin)
+
+
+def write_figures(result: Mapping[str, Any], folder: Path, formats: Sequence[str]) -> list[Path]:
+    """Write the figures of the page as files: see ``pmrl_cli.report.files.write_figures``."""
+    check_installed()
+    from pmrl_cli.report import files
+
+    return files.write_figures(result, folder, formats)

@@ -168,8 +168,8 @@ def hub_counts(result: Result) -> Picture | None:
         figure,
         heading="Hubs",
         reading="How often each candidate is among the ten nearest of a query; without hubs that is Poisson of mean "
-        "10. A long right tail is a few candidates that answer everything, mass at 0 candidates nobody finds. The "
-        "four directions with the most skew are shown.",
+        "10. A long right tail is a few candidates that answer everything, mass at 0 candidates that no query finds. "
+        "The four directions with the most skew are shown.",
         alternative=f"Curves. {phrases}; without hubs .32.",
     )
 

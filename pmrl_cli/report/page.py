@@ -9,7 +9,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from pmrl_cli.report import alignment, geometry, remedies, shape, training
-from pmrl_cli.report.svg import Picture, drawing
+from pmrl_cli.report.svg import PALETTE, Picture, drawing
 from pmrl_cli.report.wording import (
     action_text,
     ci_text,
@@ -133,6 +133,7 @@ def _environment() -> Environment:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.globals["palette"] = list(PALETTE.items())
     environment.filters |= {"interval": ci_text, "number": number_text, "svg": Markup}
     return environment
 

@@ -105,7 +105,7 @@ def canonical_correlations(result: Result) -> Picture | None:
     )
 
 
-def counterfactuals(result: Result) -> Picture | None:
+def remedy_gains(result: Result) -> Picture | None:
     """Return the measured gains of the remedies, if one of them helps."""
     tried = [one for one in result["remedies"] if one["delta"]["value"] is not None]
     if not any(map(helps, tried)):

@@ -30,6 +30,7 @@ __all__ = [
     "FAINT",
     "INK",
     "MARKERS",
+    "PALETTE",
     "SERIES",
     "Picture",
     "beside",
@@ -50,6 +51,17 @@ SERIES = ("#0a0b00", "#0a0b01", "#0a0b02", "#0a0b03", "#0a0b04", "#0a0b05")
 MARKERS = ("o", "s", "^", "D", "v", "P")
 DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (6, 1.5, 1.5, 1.5)), (0, (3, 3)), (0, (8, 2)))
 """Markers by which series differ where colours do not."""
+
+PALETTE = {
+    "--faint": "#6b7480",
+    "--s0": "#2563c3",
+    "--s1": "#b3541e",
+    "--s2": "#14805e",
+    "--s3": "#8a3fa0",
+    "--s4": "#8a6d00",
+    "--s5": "#b02a5b",
+}
+"""Colours on white, of the page and of figures that stand alone."""
 
 _COLOURS = {INK: "currentColor", FAINT: "var(--faint)"} | {
     colour: f"var(--s{index})" for index, colour in enumerate(SERIES)

@@ -67,11 +67,11 @@ def epochs(result: Result) -> Picture | None:
         axes.set_xlabel("epoch")
         axes.tick_params(labelbottom=True)
     judged = [line for line in history if line["stage"] == shown["stage"] and line.get("mrr") is not None]
-    phrases = ""
+    phrase = ""
     if judged:
         best = max(judged, key=lambda line: float(line["mrr"]))
         start = judged[0]["mrr"]
-        phrases = f" Held-out MRR {start:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
+        phrase = f" Held-out MRR {start:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
     return picture(
         "epochs",
         figure,
@@ -79,5 +79,5 @@ def epochs(result: Result) -> Picture | None:
         reading="Validation instances at each evaluation, from the closed-form start. Thick: runs that were kept, "
         "the best up to the dashed line; thin: others. Alignment that rises while dimensions in use fall is "
         "a collapse in the making.",
-        alternative=f"Curves of {', '.join(title for title, _ in panels)} for {len(runs)} runs.{phrases}",
+        alternative=f"Curves of {', '.join(title for title, _ in panels)} for {len(runs)} runs.{phrase}",
     )

@@ -49,11 +49,28 @@ def test_the_page_is_made_from_what_json_says(run, tmp_path):
     text = page.read_text(encoding="utf-8")
     assert text.partition("<footer>")[0] == render(json.loads(out), notes()).partition("<footer>")[0]
     assert re.search(r"<b>made</b> \d{4}-\d\d-\d\d .*<b>version</b> pmrl .*<b>command</b>", text, re.DOTALL)
-    reports.check(page, None, force=False)  # its own page is replaced
+    reports.check(reports.Drawn(page), None, force=False)  # its own page is replaced
     page.write_text("notes", encoding="utf-8")
     with pytest.raises(UsageError, match="a file that pmrl did not write"):
         run("diagnose", data, "--report", str(page))
     assert page.read_text(encoding="utf-8") == "notes"
+
+
+def test_figures_are_written_one_by_one_and_replaced_only_by_figures(run, tmp_path):
+    data, folder = simulate(60, 2, 8), tmp_path / "figures"
+    for _ in range(2):  # its own are replaced
+        run("diagnose", data, "--figures", str(folder), "--format", "svg,png")
+    names = {path.name for path in folder.iterdir()}
+    assert {"shares.svg", "shares.png", "similarities.svg", "manifest.json"} <= names
+    assert not [name for name in names if name.endswith(".pdf")]
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "notes.txt").write_text("x", encoding="utf-8")
+    with pytest.raises(UsageError, match="something that pmrl did not write"):
+        run("diagnose", data, "--figures", str(tmp_path / "mine"))
+    with pytest.raises(
+        UsageError, match=r"unknown format of figures: --format svg,gif, expected some of svg, pdf, png"
+    ):
+        run("diagnose", data, "--figures", str(tmp_path / "new"), "--format", "svg,gif")
 
 
 def test_a_missing_extra_is_said_before_anything_is_read(run, tmp_path, monkeypatch):
