@@ -7,7 +7,7 @@ one line, lower case at its start, and never a traceback: ``cli.main`` prints it
 from __future__ import annotations
 
 import errno
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -22,6 +22,7 @@ __all__ = [
     "StateError",
     "UsageError",
     "is_out_of_memory",
+    "named",
     "printable",
     "raise_all",
 ]
@@ -41,6 +42,11 @@ def printable(text: str) -> str:
 
 def _cut(text: str, limit: int) -> str:
     return text if len(text) <= limit else text[: limit - 1] + "…"
+
+
+def named(ids: Iterable[str]) -> str:
+    """Return a few ids as a list, each cut to forty characters."""
+    return ", ".join(repr(_cut(one, 40)) for one in ids)
 
 
 @dataclass(frozen=True)

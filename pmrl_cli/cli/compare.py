@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from pmrl_cli.cli import compute, options
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import Place, UsageError
@@ -113,5 +114,5 @@ def _kept_or_made(aligner: Aligner, dataset: Dataset, folder: Path, *, quiet: bo
     with atomic_file(path) as temporary:
         temporary.write_text(to_json({"of": of, "run": made}), encoding="utf-8")
     if not quiet:
-        typer.echo(f"{settings.objective} seed {settings.seed}: MRR {made['MRR']:.4f}", err=True)
+        say(f"{settings.objective} seed {settings.seed}: MRR {made['MRR']:.4f}")
     return made

@@ -6,9 +6,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
-import typer
-
 from pmrl_cli.cli import compute, diagnose_screen, instances, options, reports, space, states, training_screen
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import UsageError
@@ -115,7 +114,7 @@ def command(
     if per_instance is not None or suspects is not None:
         listed = instances.write_tables(found.dataset, diagnosis.mispairs, per_instance, suspects)
         if suspects is not None and not quiet:
-            typer.echo(f"note: {space.count_text(listed, 'suspect')} in {suspects}", err=True)
+            say(f"note: {space.count_text(listed, 'suspect')} in {suspects}")
     reports.write(result, drawn, force=force)
     conclude(result, unmet, as_json=json, full=full)
 

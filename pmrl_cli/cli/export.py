@@ -13,6 +13,7 @@ import typer
 
 from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.compression import CompressionOptions, compressed_by, compression_of
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import Place, ResourceError, UsageError
@@ -178,7 +179,7 @@ def _put_into(
     aligner = Aligner.load(model, device=computing.device)
     dataset = read_dataset(paths, replace(reading, min_modalities=1))
     for sentence in () if quiet else dataset.notes:
-        typer.echo(f"note: {sentence}", err=True)
+        say(f"note: {sentence}")
     blocks = _shown(aligner.embed(dataset, fusion=fusion), len(dataset), quiet=quiet)
     written = put_into(into, blocks, dataset.names, (len(dataset), aligner.dim))
     if json:
@@ -277,7 +278,7 @@ def command(
         selection = _selection(aligner, dataset, part, part_rows, processes, impute=impute)
         hidden = quiet or bool(processes.rank)
         for sentence in () if hidden else dataset.notes:
-            typer.echo(f"note: {sentence}", err=True)
+            say(f"note: {sentence}")
         made = (aligner.impute if impute else aligner.embed)(dataset, selection.rows, fusion=fusion)
         blocks = compression.applied(_shown(made, selection.rows.stop - selection.rows.start, quiet=hidden))
         plan = ExportPlan(

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pmrl_cli.cli import compute, options
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import flattened, option, switch
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.train.settings import FitSettings
@@ -132,6 +133,11 @@ def command(
             aligner.save(output, force=force, run=run, reading=reading.as_settings())
             for path in _states(unfinished):
                 shutil.rmtree(path, ignore_errors=True)  # the model is whole: the next fit removes what stays
+    except SystemExit:
+        saved = any(path.is_dir() for path in unfinished.iterdir()) if unfinished.is_dir() else False
+        kept = f"what was saved is in {unfinished}; the same command continues" if saved else "nothing was saved yet"
+        say(f"interrupted: {kept}")
+        raise
     except Interrupted:
         progress.note(f"interrupted: state saved in {unfinished}; the same command continues")
         raise typer.Exit(128 + (stop.signal or signal.SIGINT)) from None

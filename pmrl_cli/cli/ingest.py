@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import (
     ConfigFile,
     Files,
@@ -50,15 +51,15 @@ def command(
 
     def progress(modality: str) -> None:
         if verbose and not quiet:
-            typer.echo(f"reading {modality}", err=True)
+            say(f"reading {modality}")
 
     manifest = ingest_store(expand_files(files, null=null), output, reading, force=force, progress=progress)
     if not quiet:
         for entry in manifest["modalities"]:
             shape = f"{entry['rows']} of {manifest['rows']} instances x {entry['dim']} {entry['dtype']}"
-            typer.echo(f"{entry['name']}: {shape}", err=True)
+            say(f"{entry['name']}: {shape}")
         for note in manifest["notes"]:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}")
     if json:
         content = {"schema": "pmrl.ingest/1", "store": str(output), **manifest}
         typer.echo(dumps(content, indent=2, sort_keys=True, ensure_ascii=False, allow_nan=False))

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import (
     ConfigFile,
     Files,
@@ -17,6 +18,7 @@ from pmrl_cli.cli.options import (
     flattened,
     without,
 )
+from pmrl_cli.cli.table import Column, clipped, screen_width, table
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import printable
 
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 
 __all__ = ["command"]
 
-_WIDTH = 80
+_NAME = 12
+_IDS = 16
 
 
 @flattened
@@ -62,41 +65,38 @@ def command(
         _show(found, reading.join)
     if not quiet:
         for note in found.notes:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}")
     for problem in found.problems:
-        typer.echo(f"error: {problem}", err=True)
+        say(f"error: {problem}")
     raise typer.Exit(found.exit_code)
 
 
 def _show(found: Inspection, join: str) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    entries = found.modalities
+    ids = ["row number" if entry["ids"] is None else printable(entry["ids"]) for entry in entries]
+    names = Column("modality", [entry["modality"] for entry in entries])
 
-    console = Console(highlight=False, markup=False)
-    if not console.is_terminal or console.width > _WIDTH:
-        console.width = _WIDTH
-    arrays = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    overlap = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    arrays.add_column("modality", overflow="fold")
-    overlap.add_column("modality", overflow="fold")
-    for name in ("files", "rows", "dim", "dtype", "ids", "missing", "bad", "different"):
-        arrays.add_column(name, justify="left" if name in ("dtype", "ids") else "right", overflow="fold")
-    for name in ("rows", "in all", "in two or more", "only here"):
-        overlap.add_column(name, justify="right")
-    for entry in found.modalities:
-        shown = {**entry, "ids": "row number" if entry["ids"] is None else printable(entry["ids"])}
-        keys = ("modality", "files", "rows", "dim", "dtype", "ids", "missing", "bad", "different")
-        arrays.add_row(*("?" if shown[key] is None else str(shown[key]) for key in keys))
-        overlap.add_row(*(str(entry[key]) for key in ("modality", "rows", "joined", "shared", "alone")))
-    console.print(arrays)
-    console.print(overlap)
-    console.print(f"{join} join: {found.instances} instances")
-    for entry in found.modalities:
+    def column(key: str, heading: str, rank: int = 0) -> Column:
+        return Column(heading, [_cell(entry[key]) for entry in entries], rank)
+
+    width = screen_width()
+    arrays = [names, column("files", "files", 2), *(column(key, key) for key in ("rows", "dim"))]
+    arrays += [column("dtype", "dtype", 1), Column("ids", [clipped(name, _IDS) for name in ids], 3)]
+    arrays += [column(key, key) for key in ("missing", "bad", "different")]
+    overlap = [names, column("rows", "rows"), column("joined", "in all"), column("shared", "in two or more")]
+    overlap.append(column("alone", "only here"))
+    lines = [*table(arrays, width=width, first=_NAME), "", *table(overlap, width=width, first=_NAME), ""]
+    lines.append(f"{join} join: {found.instances:,} instances")
+    for entry in entries:
         for template in entry["templates"]:
             rows, first = template["rows"], template["first_row"]
-            console.print(
-                printable(f"{entry['modality']}: {rows:,} rows hold one vector, the first is row {first:,}")
-            )
+            lines.append(printable(f"{entry['modality']}: {rows:,} rows hold one vector, the first is row {first:,}"))
     if found.columns:
-        console.print(printable(f"side columns: {', '.join(found.columns)}"))
+        lines.append(printable(f"side columns: {', '.join(found.columns)}"))
+    for line in lines:
+        typer.echo(line)
+
+
+def _cell(value: object) -> str:
+    """Return a count with its thousands, a name as it is, "?" where nothing is known."""
+    return "?" if value is None else f"{value:,}" if isinstance(value, int) else str(value)

@@ -18,6 +18,7 @@ from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
 from pmrl_cli.cli import compare, diagnose, evaluate, export, export_onnx, fit, ingest, inspect, merge, search
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import switch
 from pmrl_cli.errors import PeerError, PmrlError, UsageError, is_out_of_memory
 
@@ -124,9 +125,9 @@ def _fail(error: BaseException, message: str, code: int, details: dict[str, obje
         with suppress(OSError):  # what cannot be written may be standard output itself
             typer.echo(json.dumps(details, ensure_ascii=False))
     if message:  # empty where typer has shown the help instead
-        typer.echo(f"error: {message}", err=True)
+        say(f"error: {message}")
     for more in error.more if isinstance(error, PmrlError) else ():
-        typer.echo(f"error: {more}", err=True)
+        say(f"error: {more}")
     return code
 
 

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from pmrl_cli.cli import diagnose, options, reports, space, states
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import flattened, option
 from pmrl_cli.errors import DataError, Place, UsageError
 
@@ -59,7 +60,7 @@ def command(
     missing = sorted(set(range(merged.header.shards)) - set(merged.shards.tolist())) if len(merged.shards) else []
     if missing:
         shown = ", ".join(f"{index + 1}/{merged.header.shards}" for index in missing[:5])
-        typer.echo(f"note: these are not all shards: {shown}{', …' if missing[5:] else ''} missing.", err=True)
+        say(f"note: these are not all shards: {shown}{', …' if missing[5:] else ''} missing.")
     if output is not None:
         states.write(merged, output, as_json=json)
         return

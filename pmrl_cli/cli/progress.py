@@ -10,9 +10,11 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+
+from pmrl_cli.cli.messages import broken_at_words, say
+from pmrl_cli.report.wording import number_text
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
@@ -61,9 +63,9 @@ class FitProgress:
         if self._quiet:
             return
         if self._live:
-            self._bar.console.print(text, highlight=False, markup=False, soft_wrap=True)
+            self._bar.console.print(broken_at_words(text), highlight=False, markup=False, soft_wrap=True)
         else:
-            typer.echo(text, err=True)
+            say(text)
 
     def dataset(self, dataset: Dataset) -> None:
         """Show what was read."""
@@ -97,7 +99,7 @@ class FitProgress:
         # A refit is of what was chosen, and judged by nothing.
         text = f"{'' if math.isnan(line.mrr) else self._candidate}{line.stage}{loss}"
         if not math.isnan(line.mrr):
-            text += f"  held-out MRR {three(line.mrr)}{' *' if better else ''}"
+            text += f"  held-out MRR {number_text(line.mrr)}{' *' if better else ''}"
         if self._live:
             self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
             return
@@ -112,15 +114,10 @@ class FitProgress:
         counts = " / ".join(f"{m[f'instances.{part}']:,}" for part in ("train", "validation", "test"))
         self.note(f"split {m['split']}: {counts} (train / validation / test)")
         parts = [
-            f"held-out MRR {three(m['held_out.mrr'])} (chance {three(m['held_out.chance'])}, "
+            f"held-out MRR {number_text(m['held_out.mrr'])} (chance {number_text(m['held_out.chance'])}, "
             f"{m['held_out.ranked']:,} instances)",
             f"chosen: {m['chosen']}",
             *([m["budget"]] if m["budget"] else []),
             f"next: pmrl diagnose FILES --model {model}",
         ]
         self.note(" · ".join(parts))
-
-
-def three(value: float) -> str:
-    """Write a number in [0, 1] with three digits, as .123."""
-    return "-" if math.isnan(value) else f"{value:.3f}".removeprefix("0")

@@ -56,7 +56,7 @@ def check(drawn: Drawn, compare: Path | None, *, force: bool) -> Mapping[str, An
 
         check_file(drawn.report, PAGE_MARKER, force=force)
     if drawn.figures is not None:
-        from pmrl_cli.files.durable.atomic import check_replaceable
+        from pmrl_cli.files.durable.outputs import check_replaceable
 
         check_replaceable(drawn.figures, kind=_FIGURES, force=force)
         _formats(drawn)
@@ -100,7 +100,8 @@ def write(result: Mapping[str, Any], drawn: Drawn, *, force: bool) -> None:
 
         write_page(drawn.report, render(result, notes(), _origin()))
     if drawn.figures is not None:
-        from pmrl_cli.files.durable.atomic import MANIFEST, atomic_folder, to_json
+        from pmrl_cli.files.durable.atomic import atomic_folder, to_json
+        from pmrl_cli.files.durable.outputs import MANIFEST
         from pmrl_cli.report import write_figures
 
         with atomic_folder(drawn.figures, kind=_FIGURES, force=force) as folder:

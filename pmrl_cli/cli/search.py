@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pmrl_cli.cli import compute, options
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import flattened, option, switch, without
 from pmrl_cli.data.read_options import ReadOptions
 
@@ -82,7 +83,7 @@ def command(
         check_file(output, NEIGHBOURS.encode(), force=force)
     paths = options.expand_files(files, null=null)
     if model is None and not quiet:
-        typer.echo("note: no --model: the vectors of both sides are compared as they are.", err=True)
+        say("note: no --model: the vectors of both sides are compared as they are.")
     reading = replace(reading, min_modalities=1)
     asking = _space(paths, replace(reading, labels=None), model, computing, quiet=quiet)
     of_gallery = replace(reading, id_column=tuple(gallery_id_column)) if gallery_id_column else reading
@@ -108,7 +109,7 @@ def _space(
 
     dataset = read_dataset(paths, reading)
     for note in () if quiet else dataset.notes:
-        typer.echo(f"note: {note}", err=True)
+        say(f"note: {note}")
     compute.prepare(computing.threads)
     if model is None:
         return dataset
@@ -129,10 +130,10 @@ def _with_gain(queries: Dataset, gallery: Dataset, found: Iterator[Found]) -> It
         after += _count(pc.equal(own, gallery.ids.take(part.rows[:, 0])))
         yield part
     if not asked:
-        typer.echo("note: what --csls gains is not known: no query's id is in the gallery.", err=True)
+        say("note: what --csls gains is not known: no query's id is in the gallery.")
         return
     gain = f"{after / asked:.3f} find it first with --csls, {before / asked:.3f} without."
-    typer.echo(f"note: of {asked:,} queries whose id is in the gallery, {gain}", err=True)
+    say(f"note: of {asked:,} queries whose id is in the gallery, {gain}")
 
 
 def _count(true: pa.BooleanArray) -> int:
@@ -182,7 +183,7 @@ def _print_table(batches: Iterator[pa.RecordBatch]) -> None:
     Console(file=sys.stdout, highlight=False, markup=False, emoji=False).print(table)
     queries = first.num_rows // size + sum(batch.num_rows // size for batch in batches)
     if queries > SHOWN:
-        typer.echo(f"{SHOWN} of {queries:,} queries; --json or -o FILE.parquet has all.", err=True)
+        say(f"{SHOWN} of {queries:,} queries; --json or -o FILE.parquet has all.")
 
 
 def _cells(row: dict[str, object]) -> list[str]:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, NamedTuple
 import typer
 
 from pmrl_cli.cli import compute
+from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import option
 from pmrl_cli.cli.table import WIDTH
 from pmrl_cli.data.read_options import ReadOptions
@@ -152,7 +153,7 @@ def read_space(
     dataset = read_dataset(files, reading if classes is None else replace(reading, min_modalities=1))
     if not quiet and processes.rank == 0:
         for note in dataset.notes:
-            typer.echo(f"note: {note}", err=True)
+            say(f"note: {note}")
     compute.prepare(computing.threads)
     of_classes = None
     if classes is not None:
@@ -284,7 +285,7 @@ def leave(sentences: Sequence[str]) -> None:
     Raises: typer.Exit(1) if there is any.
     """
     for sentence in sentences:
-        typer.echo(sentence, err=True)
+        say(sentence)
     if sentences:
         raise typer.Exit(1)
 

@@ -91,7 +91,8 @@ def label_map(result: Result) -> Picture | None:
         for place, one in enumerate([None, *largest]):
             chosen = ~np.isin(of, largest) if one is None else of == one
             colour = FAINT if one is None else SERIES[place - 1]
-            axes.scatter(*cloud[chosen].T, s=9, alpha=0.75, linewidths=0, color=colour, marker=MARKERS[index % 6])
+            across, up = cloud[chosen].T
+            axes.scatter(across, up, s=9, alpha=0.75, linewidths=0, color=colour, marker=MARKERS[index % 6])
     for place, one in enumerate(largest):
         size = int(counts[classes == one][0])
         axes.scatter([], [], color=SERIES[place], label=f"class {place + 1}: {size}")

@@ -10,7 +10,7 @@ import torch
 
 from pmrl_cli.data.columns import column_of, places_among
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.errors import DataError, UsageError
+from pmrl_cli.errors import DataError, UsageError, named
 from pmrl_cli.fusion import fuse
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.retrieval.counting import TIE_BAND
@@ -84,7 +84,7 @@ def classes_of(dataset: Dataset, label: str | None, classes: Dataset) -> npt.NDA
         labels = column_of(dataset, label).drop_null().unique()[:3].to_pylist()
         raise DataError(
             what=f"no label is the id of a class of {classes.names[0]}",
-            found=f"labels {', '.join(map(str, labels)) or 'none'}; ids {', '.join(classes.ids[:3].to_pylist())}",
+            found=f"labels {', '.join(map(str, labels)) or 'none'}; ids {named(classes.ids[:3].to_pylist())}",
             expected="labels that are ids of classes",
             next_step="Write both alike, or choose another column with --label.",
         )

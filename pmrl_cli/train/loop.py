@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pmrl_cli.batch import Inputs
 from pmrl_cli.encoders.protocol import Encoder
-from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory
+from pmrl_cli.errors import DivergedError, ResourceError, is_out_of_memory, named
 from pmrl_cli.methods.protocol import Method
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.terms.weighted import WeightedTerms
@@ -308,7 +308,7 @@ class _Loop:
         self._last_save = time.monotonic()
 
     def _learned_on(self, places: Tensor) -> str:
-        shown = ", ".join(repr(i) for i in self._context.ids_of(places[:NAMED].tolist()))
+        shown = named(self._context.ids_of(places[:NAMED].tolist()))
         return f", whose {len(places)} instances are {shown}{', …' if len(places) > NAMED else ''}" if shown else ""
 
     def _diverged(self, found: str) -> DivergedError:

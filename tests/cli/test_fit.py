@@ -44,7 +44,7 @@ def stopped_at(line, number, *arguments, cwd):
                 break
         used = processor_seconds(command.pid)
         command.send_signal(number)
-        said.read()
+        command.rest = said.read().decode()
     command.communicate()
     return command, used
 
@@ -149,6 +149,13 @@ def test_interrupted_it_saves_its_state_and_the_same_command_continues(fitted, t
     pmrl(*arguments, cwd=tmp_path)
     assert contents(fitted[0] / "runs/a") == contents(tmp_path / "m")
     assert not (tmp_path / "m.unfinished").exists()
+
+
+def test_interrupted_before_anything_was_saved_it_says_so(tmp_path, features):
+    command, _ = stopped_at(b" instances: ", signal.SIGINT, "fit", *features, *QUICK, "-o", "m", cwd=tmp_path)
+    assert command.returncode == 130
+    assert command.rest.splitlines()[-1] == "interrupted: nothing was saved yet"
+    assert not (tmp_path / "m").exists()
 
 
 def test_an_unfinished_run_of_other_settings_is_refused_until_restart(tmp_path, features):
@@ -256,7 +263,7 @@ def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path, feat
     code, out, shown = on_a_terminal("fit", *features, *QUICK, "-o", "m", cwd=tmp_path, columns=80)
     assert (code, out) == (0, "m\n")
     text = shown.decode()
-    assert re.search(r"candidate \d of \d: .*held-out MRR \.\d+", text)
+    assert re.search(r"candidate \d of \d: .*held-out MRR 0\.\d+", text)
     assert "/60" in text
     assert "left" in text
     assert "\x1b[" not in fitted[2]

@@ -32,7 +32,7 @@ def test_the_table_fits_eighty_columns_and_tells_the_overlap(files):
     assert max(map(len, done.stdout.splitlines())) <= 80
     assert "\x1b" not in done.stdout
     assert "outer join: 3 instances" in done.stdout
-    assert [line.split() for line in done.stdout.splitlines() if line.startswith(" image")] == [
+    assert [line.split() for line in done.stdout.splitlines() if line.startswith("image")] == [
         ["image", "1", "4", "3", "float32", "/ids", "0", "0", "4"],
         ["image", "4", "3", "3", "1"],
     ]
@@ -73,7 +73,7 @@ def test_copies_and_vectors_that_stand_in_for_others_are_counted(tmp_path):
     assert [entry["templates"] for entry in entries] == [[], [{"rows": 100, "first_row": 200}]]
     shown = run(tmp_path).stdout.splitlines()
     assert shown[-1] == "text: 100 rows hold one vector, the first is row 200"
-    assert next(line for line in shown if line.startswith(" images")).split()[-1] == "120"
+    assert next(line for line in shown if line.startswith("images")).split()[-1] == "120"
 
 
 def test_bad_rows_that_would_be_dropped_are_no_problem(files):

@@ -16,7 +16,7 @@ import pyarrow.compute as pc
 from pmrl_cli.data.join import JoinIndex, join_ids, rows_of
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.repeated_ids import join_repeated, repeats_ids
-from pmrl_cli.errors import DataError, Place, PmrlError, raise_all
+from pmrl_cli.errors import DataError, Place, PmrlError, named, raise_all
 from pmrl_cli.files.durable.npy import RowStore, digest_rows
 from pmrl_cli.files.formats.contents import BFLOAT16
 from pmrl_cli.files.join.candidates import shared_column
@@ -73,7 +73,7 @@ def join_plan(plan: Plan, options: ReadOptions) -> JoinIndex:
         joined = join_ids(lists, options.join, options.min_modalities)
     if not len(joined.ids):
         found = "; ".join(
-            f"{modality.name} {modality.rows} rows ({', '.join(repr(i[:40]) for i in modality.ids[:3].to_pylist())})"
+            f"{modality.name} {modality.rows} rows ({named(modality.ids[:3].to_pylist())})"
             for modality in plan.modalities
         )
         better = shared_column([(modality.contents, modality.shards) for modality in plan.modalities])
@@ -237,8 +237,8 @@ def side_columns(tables: Sequence[SideTable], ids: pa.LargeStringArray) -> dict[
             raise DataError(
                 what="side table names none of the instances",
                 at=Place(table.file),
-                found=", ".join(repr(i) for i in table.ids[:3].to_pylist()) or "no row",
-                expected=f"ids such as {', '.join(repr(i) for i in ids[:3].to_pylist())}",
+                found=named(table.ids[:3].to_pylist()) or "no row",
+                expected=f"ids such as {named(ids[:3].to_pylist())}",
                 next_step="Write ids alike in all files, or leave the table out.",
             )
         index = pa.array(rows, mask=rows < 0)
