@@ -45,7 +45,30 @@ def _format(name: str | None, *, streaming: bool) -> str:
             expected=f"one of {', '.join(REGISTRY)}",
             next_step=f"Type --format {next(iter(REGISTRY))}.",
         )
+    if not REGISTRY[name].installed:
+        raise UsageError(
+            what=f"--format {name} needs more than is installed",
+            found=f"no {REGISTRY[name].library}",
+            expected=f"the extra {name!r}",
+            next_step=f"Install it with: pip install 'pmrl-cli[{name}]'.",
+        )
     return name
+
+
+def _layout(asked: str | None, format: str) -> str:
+    """Return how the tables lie.
+
+    Raises: UsageError for a layout that the format does not have.
+    """
+    known = REGISTRY[format].layouts
+    if asked is not None and asked not in known:
+        raise UsageError(
+            what="layout that the format does not have",
+            found=f"--layout {asked} with --format {format}",
+            expected=f"--layout {' or '.join(known)}",
+            next_step="Leave --layout out, or use --format parquet.",
+        )
+    return asked or known[0]
 
 
 def _check_stream(format: str, *, json: bool) -> None:
@@ -55,8 +78,8 @@ def _check_stream(format: str, *, json: bool) -> None:
             what,
             found=f"--format {format} with -o -",
             expected=" or ".join(f"--format {name}" for name, writer in REGISTRY.items() if writer.streams),
-            next_step="Parquet ends in an index, HDF5 is written back and forth and npy is several files, so none "
-            "fits a pipe: name a folder with -o.",
+            next_step="A format of several files, or one that is written back and forth, does not fit a pipe: name a "
+            "folder with -o.",
         )
     if json:
         raise UsageError(
@@ -74,11 +97,13 @@ def _check_stream(format: str, *, json: bool) -> None:
         )
 
 
-def _check_together(format: str, *, streaming: bool, shard: str | None) -> None:
+def _check_together(format: str, layout: str, *, streaming: bool, shard: str | None) -> None:
     """Refuse what several processes cannot write into one export."""
     given = "-o -" if streaming else f"--shard {shard}" if shard else ""
     if not REGISTRY[format].joint:
         given = f"--format {format}"
+    elif layout == "wide":
+        given = "--layout wide"
     if given:
         raise UsageError(
             what="several processes write one export",
@@ -202,6 +227,10 @@ def command(
         str | None,
         option("--format", help=f"One of {', '.join(REGISTRY)} (default: parquet for a folder, arrow for -)."),
     ] = None,
+    layout: Annotated[
+        Literal["tables", "wide"] | None,
+        option("--layout", help="tables: one for each modality; wide: one row for each instance (parquet has both)."),
+    ] = None,
     dtype: Annotated[Literal["float32", "float16"], option("--dtype", help="float32 or float16.")] = "float32",
     rows_per_file: Annotated[
         int | None, option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
@@ -244,14 +273,21 @@ def command(
     if impute:
         _check_impute(smaller.given() | {"--also": also, "--into": into})
     if into is not None:
-        others = {"-o": output, "--format": format, "--shard": shard, "--rows-per-file": rows_per_file}
+        others = {
+            "-o": output,
+            "--format": format,
+            "--layout": layout,
+            "--shard": shard,
+            "--rows-per-file": rows_per_file,
+        }
         _check_alone(others | smaller.given())
         paths = options.expand_files(files, null=null)
         _put_into(into, paths, model, fusion, reading, computing, json=json, quiet=quiet)
         return
     streaming = output == STDOUT
     file_format = _format(format, streaming=streaming)
-    out = _check_output(output, file_format, shard, json=json, force=force)
+    tables = _layout(layout, file_format)
+    out = _check_output(output, file_format, tables, shard, json=json, force=force)
     paths = options.expand_files(files, null=null)
 
     from pmrl_cli.aligner import Aligner
@@ -287,6 +323,7 @@ def command(
             selection.instances,
             compression.dim(aligner.dim),
             format=file_format,
+            layout=tables,
             dtype=dtype,
             rows_per_file=part_rows,
             share=selection.share,
@@ -310,7 +347,9 @@ def command(
         _print_result(out, plan, selection, fusion, part, as_json=json)
 
 
-def _check_output(output: str | None, file_format: str, shard: str | None, *, json: bool, force: bool) -> Path:
+def _check_output(
+    output: str | None, file_format: str, layout: str, shard: str | None, *, json: bool, force: bool
+) -> Path:
     """Return the folder to write, or ``-``, once it is clear that it can be written so.
 
     Raises: UsageError if it cannot.
@@ -330,7 +369,7 @@ def _check_output(output: str | None, file_format: str, shard: str | None, *, js
     if streaming:
         _check_stream(file_format, json=json)
     if launched_size() > 1:
-        _check_together(file_format, streaming=streaming, shard=shard)
+        _check_together(file_format, layout, streaming=streaming, shard=shard)
     if not streaming:
         check_replaceable(Path(output), kind=KIND, force=force)
     return Path(output)
@@ -390,6 +429,7 @@ def _print_result(
         "schema": "pmrl.export/1",
         "output": str(out),
         "file_format": plan.format,
+        "layout": plan.layout,
         "dim": plan.dim,
         "dtype": plan.dtype,
         "fusion": fusion,

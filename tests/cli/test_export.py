@@ -107,6 +107,7 @@ def test_json_summarises_the_export(tmp_path, model, asked):
         "schema": "pmrl.export/1",
         "output": str(out),
         "file_format": "h5",
+        "layout": "tables",
         "dim": 3,
         "dtype": "float16",
         "fusion": "leading",
@@ -153,8 +154,8 @@ def test_a_dash_streams_arrow(model, asked):
     [
         (
             ["--format", "parquet"],
-            "cannot stream: --format parquet with -o -, expected --format arrow. Parquet ends in an index, HDF5 is "
-            "written back and forth and npy is several files, so none fits a pipe: name a folder with -o.",
+            "cannot stream: --format parquet with -o -, expected --format arrow. A format of several files, or one "
+            "that is written back and forth, does not fit a pipe: name a folder with -o.",
         ),
         (
             ["--json"],
@@ -168,6 +169,23 @@ def test_what_cannot_be_streamed_is_refused_with_the_reason(model, asked, option
     assert isinstance(result.exception, UsageError)
     assert str(result.exception) == message
     assert result.stdout == ""
+
+
+def test_a_wide_export_is_one_table_and_only_of_formats_that_have_it(tmp_path, model, asked):
+    out = tmp_path / "aligned"
+    assert export(model, "-o", str(out), "--layout", "wide").exit_code == 0
+    table = pq.read_table(out / "aligned.parquet")
+    assert table.column_names == ["id", "image", "text", "fused"]
+    assert table["text"].is_valid().to_pylist() == PRESENT[:, 1].tolist()
+    result = export(model, "-o", str(out), "--layout", "wide", "--format", "h5")
+    assert "--layout wide with --format h5, expected --layout tables" in str(result.exception)
+
+
+def test_a_format_whose_library_is_missing_names_the_extra(tmp_path, model, asked, monkeypatch):
+    monkeypatch.setattr("pmrl_cli.files.artifacts.writers.find_spec", lambda name: None)
+    result = export(model, "-o", str(tmp_path / "aligned"), "--format", "faiss")
+    assert isinstance(result.exception, UsageError)
+    assert "pip install 'pmrl-cli[faiss]'" in str(result.exception)
 
 
 def test_binary_does_not_go_to_a_terminal(model, asked, monkeypatch):

@@ -311,7 +311,13 @@ def test_row_groups_are_full_however_small_the_blocks(tmp_path, monkeypatch):
     assert [metadata.row_group(i).num_rows for i in range(metadata.num_row_groups)] == [16, 16, 8]
 
 
-@pytest.mark.parametrize("format_", REGISTRY)
+INSTALLED = [
+    pytest.param(name, marks=[] if writer.installed else pytest.mark.skip(f"no {writer.library}"))
+    for name, writer in REGISTRY.items()
+]
+
+
+@pytest.mark.parametrize("format_", INSTALLED)
 def test_the_manifest_digests_every_file_and_names_no_place(tmp_path, format_):
     out = tmp_path / "aligned"
     returned = Space(20).export(out, format=format_)
@@ -352,7 +358,7 @@ def test_a_flipped_bit_in_a_parquet_page_is_noticed_by_its_checksum(tmp_path):
         pq.read_table(path, page_checksum_verification=True)
 
 
-@pytest.mark.parametrize("format_", REGISTRY)
+@pytest.mark.parametrize("format_", INSTALLED)
 def test_a_failure_leaves_the_earlier_export_and_nothing_else(tmp_path, format_):
     space, out = Space(30), tmp_path / "aligned"
     space.export(out, format=format_)
@@ -368,7 +374,7 @@ def test_a_failure_leaves_the_earlier_export_and_nothing_else(tmp_path, format_)
     assert [path.name for path in tmp_path.iterdir()] == ["aligned"]
 
 
-@pytest.mark.parametrize("format_", REGISTRY)
+@pytest.mark.parametrize("format_", INSTALLED)
 def test_other_numbers_of_instances_than_announced_are_no_export(tmp_path, format_):
     space = Space(30)
     with pytest.raises(ValueError, match=r"the blocks hold \d+ instances of .*, \d+ were announced"):
@@ -404,6 +410,62 @@ def test_an_export_is_read_back_as_its_modalities_without_the_fused_one(tmp_path
         expected = space.embeddings[space.kept, m] * space.present[space.kept, m, None]
         np.testing.assert_array_equal(features.read(np.array(order)), expected)
     np.testing.assert_array_equal(found.present[order], space.present[space.kept])
+
+
+def wide_rows(table, space):
+    """Check that a table of one row for each instance holds each vector, and null where there is none."""
+    assert table.column_names == ["id", *NAMES, "fused"]
+    assert table["id"].to_pylist() == space.ids[space.kept].tolist()
+    for m, name in enumerate(NAMES):
+        expected = [list(v) if has else None for v, has in zip(
+            space.embeddings[space.kept, m].tolist(), space.present[space.kept, m], strict=True)]  # fmt: skip
+        assert table[name].to_pylist() == expected
+    np.testing.assert_array_equal(vectors_of(table["fused"]), space.fused[space.kept])
+
+
+def test_wide_parquet_has_a_row_for_each_instance_whatever_the_blocks(tmp_path, monkeypatch):
+    from pmrl_cli.files.artifacts.writers import parquet
+
+    monkeypatch.setattr(parquet, "_WIDE_GROUP", 8)
+    space = Space(30)
+    space.export(tmp_path / "one", layout="wide")
+    space.export(tmp_path / "other", (3, 4, 20), layout="wide")
+    assert files_of(tmp_path / "one") == files_of(tmp_path / "other")
+    path = tmp_path / "one" / "aligned.parquet"
+    assert pq.read_metadata(path).row_group(0).num_rows == 8
+    wide_rows(pq.read_table(path), space)
+    space.part(slice(0, 0)).export(tmp_path / "none", layout="wide", counts=(0, 0, 0), rows=0)
+    assert len(pq.read_table(tmp_path / "none" / "aligned.parquet")) == 0
+
+
+def test_csv_reads_back_as_the_same_vectors(tmp_path):
+    space = Space(30, ids=[f'a "{i}", b' for i in range(30)])
+    space.export(tmp_path / "aligned", (7,), format="csv")
+    paths = [str(tmp_path / "aligned" / f"{name}.csv") for name in NAMES]
+    found = read_dataset(paths, min_modalities=1, feature_column="d*")
+    for m, (name, features) in enumerate(zip(NAMES, found.modalities, strict=True)):
+        ids, vectors = space.tables()[name]
+        rows = np.array([found.ids.to_pylist().index(i) for i in sorted(ids)])
+        assert found.present[:, m].sum() == len(ids)
+        np.testing.assert_array_equal(features.read(rows), vectors[np.argsort(ids)])
+
+
+def test_lance_has_a_row_for_each_instance(tmp_path):
+    lance = pytest.importorskip("lance")
+    space = Space(30)
+    space.export(tmp_path / "aligned", (7,), format="lance")
+    wide_rows(lance.dataset(str(tmp_path / "aligned" / "aligned.lance")).to_table(), space)
+
+
+def test_an_index_of_faiss_finds_each_vector_under_its_id(tmp_path):
+    faiss = pytest.importorskip("faiss")
+    space = Space(30)
+    space.export(tmp_path / "aligned", (7,), format="faiss", dtype="float16")
+    for name, (ids, vectors) in space.tables().items():
+        index = faiss.read_index(str(tmp_path / "aligned" / f"{name}.faiss"))
+        assert index.metric_type == faiss.METRIC_INNER_PRODUCT
+        np.testing.assert_array_equal(index.reconstruct_n(), vectors.astype(np.float16).astype(np.float32))
+        assert pq.read_table(tmp_path / "aligned" / f"{name}.ids.parquet")["id"].to_pylist() == ids
 
 
 def test_what_pmrl_did_not_write_needs_force(tmp_path):

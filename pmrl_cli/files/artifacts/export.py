@@ -1,7 +1,7 @@
-"""Aligned embeddings to a folder or a stream, block by block: Parquet, HDF5, a store or Arrow.
+"""Aligned embeddings to a folder or a stream, block by block, in the formats of ``writers``.
 
-Nothing here holds more than a few thousand instances (HDF5: plus the ids), and the bytes of Parquet, HDF5 and the
-store do not depend on how the instances were cut into blocks.
+Nothing here holds more than a few thousand instances (HDF5: plus the ids; faiss: its indices), and the bytes of all
+formats but Arrow and Lance do not depend on how the instances were cut into blocks.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ def write_export(
 ) -> dict[str, object]:
     """Write aligned embeddings to a folder, all of it or nothing, its manifest last.
 
-    Instances without any modality are left out. The layouts: ``parquet`` one folder of parts for each modality,
-    ``h5`` one file each, ``npy`` a store (``fused.npy`` beside it), ``arrow`` one IPC stream ``aligned.arrows``. The
-    next block is made while the last one is written.
+    Instances without any modality are left out. What is in the folder: ``parquet`` a folder of parts for each
+    modality (wide: one file), ``h5`` and ``csv`` a file each, ``faiss`` an index each with its ids, ``npy`` a store
+    (``fused.npy`` beside it), ``arrow`` one IPC stream ``aligned.arrows``, ``lance`` one data set. The next block is
+    made while the last one is written.
 
     Args:
         blocks: the instances in order; (B, k, d) embeddings each.

@@ -62,6 +62,7 @@ class ExportPlan:
         rows: instances of the blocks that have any.
         dim: columns d of an embedding.
         format: a name in ``writers.REGISTRY``.
+        layout: ``tables`` or ``wide``, for a format that knows both.
         dtype: ``float32`` or ``float16``.
         rows_per_file: rows of one Parquet file, at least 1.
         share: the part of a larger export that is written here; None for the whole of one.
@@ -76,6 +77,7 @@ class ExportPlan:
     rows: int
     dim: int
     format: str = "parquet"
+    layout: str = "tables"
     dtype: str = "float32"
     rows_per_file: int = ROWS_PER_FILE
     share: Share | None = None

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from importlib import import_module
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, Protocol
 
@@ -44,21 +45,33 @@ class Writer(NamedTuple):
         home: module with its ``write``, imported when it is used.
         streams: it has a ``stream(sink, blocks, plan)`` too, which fits a pipe.
         joint: several processes may fill one folder, each with parts of its own.
+        layouts: ``tables``, one for each modality, or ``wide``, one row for each instance; the first is the default.
+        library: what it needs beyond the dependencies of pmrl; the extra of the same name as the format brings it.
     """
 
     home: str
     streams: bool = False
     joint: bool = False
+    layouts: tuple[str, ...] = ("tables",)
+    library: str | None = None
 
     @property
     def module(self) -> Any:  # noqa: ANN401 - a module with ``write``, and ``stream`` if it streams
         """The module itself."""
         return import_module(self.home)
 
+    @property
+    def installed(self) -> bool:
+        """Whether its library is there."""
+        return self.library is None or find_spec(self.library) is not None
+
 
 REGISTRY = {
-    "parquet": Writer("pmrl_cli.files.artifacts.writers.parquet", joint=True),
+    "parquet": Writer("pmrl_cli.files.artifacts.writers.parquet", joint=True, layouts=("tables", "wide")),
     "h5": Writer("pmrl_cli.files.artifacts.writers.hdf5"),
     "npy": Writer("pmrl_cli.files.artifacts.writers.npy"),
-    "arrow": Writer("pmrl_cli.files.artifacts.writers.arrow", streams=True),
+    "arrow": Writer("pmrl_cli.files.artifacts.writers.arrow", streams=True, layouts=("wide",)),
+    "csv": Writer("pmrl_cli.files.artifacts.writers.csv"),
+    "faiss": Writer("pmrl_cli.files.artifacts.writers.faiss", library="faiss"),
+    "lance": Writer("pmrl_cli.files.artifacts.writers.lance", layouts=("wide",), library="lance"),
 }
