@@ -96,11 +96,8 @@ class MispairModel:
 def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.int64]) -> MispairModel:
     """Learn what mispaired scores look like and how many instances of a reference have them.
 
-    A quarter of the mispaired scores lie below a threshold; the instances below it, four times over, estimate the
-    rate (Storey, JRSS-B 64, 2002, with the null known). There are two nulls, and two thresholds: of vectors swapped
-    with those of any instance, and of an instance like theirs (one of their class, say), whose scores are higher. The
-    two rates solve the two counts. An instance counts for the modality with the most evidence against it, for a wrong
-    vector spoils the consensus of the others too.
+    An instance counts for the modality with the most evidence against it, for a wrong vector spoils the consensus of
+    the others too. The rates are those of ``mispair_rates``.
 
     Args:
         found: of the reference itself.
@@ -120,18 +117,15 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
             gap[m] = max(0.0, (np.median(score[usable[:, m], m]) - mean[m]) / deviation[m])
     model = MispairModel(mean, deviation, gap, (), (), ())
     _, suspect_modality = model.evidence(score)
-    rates, near_rates, steps = [], [], []
+    suspected = (suspect_modality[:, None] == np.arange(modalities)) | (modalities == 2)
+    rates, near_rates = mispair_rates(score, suspected, mispaired, groups)
+    steps = []
     for m in range(modalities):
-        own = score[usable[:, m], m]
-        suspected = (suspect_modality[usable[:, m]] == m) | (modalities == 2)
-        rate, near = mispair_rates(own, suspected, mispaired[:, m], groups[usable[:, m]])
-        rates.append(rate)
-        near_rates.append(near)
         # A rate that is only an upper bound makes no instance suspect.
-        of_null = [one.value or 0.0 if one.status == "ok" else 0.0 for one in (rate, near)]
-        expected = (np.array(of_null) * len(own) / totals[:, m]) @ mispaired[:, m]
-        steps.append(_steps(np.sort(own[suspected]), expected))
-    return replace(model, rates=tuple(rates), near_rates=tuple(near_rates), steps=tuple(steps))
+        of_null = [one.value or 0.0 if one.status == "ok" else 0.0 for one in (rates[m], near_rates[m])]
+        expected = (np.array(of_null) * usable[:, m].sum() / totals[:, m]) @ mispaired[:, m]
+        steps.append(_steps(np.sort(score[usable[:, m] & suspected[:, m], m]), expected))
+    return replace(model, rates=rates, near_rates=near_rates, steps=tuple(steps))
 
 
 def _steps(score: Array, expected: Array) -> Steps:

@@ -14,6 +14,7 @@ null, which counts noisy partners as mispaired.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,8 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 NEAR_FLOOR = 0.01
-"""Lower end from which the rate of swaps with like instances is reported, and instances are suspects."""
+"""Lower end, beyond the median of the other modalities, from which the rate of swaps with like instances is
+reported, and instances are suspects."""
 
 _SEPARATING_AUC = 0.95
 """Below it partners overlap with the mispaired too much, and the rate is only what it is at most: P(the score of a
@@ -80,6 +82,10 @@ def consensus_auc(score: Array, mispaired: Counts, groups: npt.NDArray[np.int64]
     return Statistic.normal(float(place.mean()), error, within=(0, 1), chance=0.5, n=n, null="closed_form")
 
 
+_Weight = tuple[float, float, float]
+"""A weight and its interval."""
+
+
 class Mixture(NamedTuple):
     """Low scores as a mixture.
 
@@ -125,7 +131,7 @@ class Mixture(NamedTuple):
         expected = np.maximum(weights @ self.parts, 1e-12)
         return weights, (self.counts * np.log(expected) - expected).sum(1)
 
-    def weight(self, part: int, design: float) -> tuple[float, float, float]:
+    def weight(self, part: int, design: float) -> _Weight:
         """Return the weight of a component and its 95 % interval by profile likelihood.
 
         Args:
@@ -143,37 +149,114 @@ class Mixture(NamedTuple):
 
 def mispair_rates(
     score: Array, suspected: npt.NDArray[np.bool_], mispaired: Counts, groups: npt.NDArray[np.int64]
-) -> tuple[Statistic, Statistic]:
-    """Return the rates of swaps with any instance and with one like it, of one modality.
+) -> tuple[tuple[Statistic, ...], tuple[Statistic, ...]]:
+    """Return the rates of swaps with any instance and with one like it, of each modality.
+
+    Swaps with like instances look like partners that are mostly noise. With three modalities or more the others say
+    how many of those there are: a rate counts as far as it exceeds their median. With two, a tail stands for them.
 
     Args:
-        score: (n,) of the instances.
-        suspected: (n,) which count for this modality.
-        mispaired: (2, bins) counts over ``EDGES``.
+        score: (n, K) of the instances, NaN where a modality or all others are absent.
+        suspected: (n, K) which instances count for a modality.
+        mispaired: (2, K, bins) counts over ``EDGES``.
         groups: (n,).
     """
-    n = len(score)
-    if n < 2 or not mispaired.sum(1).all():
-        return Statistic.unknown(n=n), Statistic.unknown(n=n)
-    below = np.cumsum(mispaired, axis=1) / mispaired.sum(1, keepdims=True)
-    low = suspected & (score < EDGES[int(np.searchsorted(below[0], _TOP)) + 1])
-    design = _design_effect(low, groups)
-    both = Mixture.of(score[suspected], mispaired)
-    alone = Mixture(both.counts, both.parts[[0, 2]])  # without swaps with like instances
-    aucs = [consensus_auc(score, one, groups).value or 0.0 for one in mispaired]
-    density = mispaired / mispaired.sum(1, keepdims=True)
-    # P(a vector swapped with a like instance beats one swapped with any), by which the two are kept apart.
-    crossed = float(density[1] @ (below[0] - density[0] / 2))
-    any_of_both, near = both.weight(0, design), both.weight(1, design)
-    rate, near_rate = any_of_both[0] / n, near[0] / n
-    clean = 1 - rate - near_rate
-    separated = (aucs[1] - rate * (1 - crossed) - near_rate / 2) / clean if clean > 0 else 0.0
-    near_known = separated >= _SEPARATING_AUC and near[1] > NEAR_FLOOR * n and near_rate > rate
-    found = any_of_both if near_known else alone.weight(0, design)
-    rate, others = found[0] / n, near_rate if near_known else 0.0
-    clean = 1 - rate - others
-    separated = (aucs[0] - rate / 2 - others * crossed) / clean if clean > 0 else 0.0
-    return _statistic(found, n, known=separated >= _SEPARATING_AUC), _statistic(near, n, known=near_known)
+    modalities = score.shape[1]
+    fits = []
+    for m in range(modalities):
+        usable = ~np.isnan(score[:, m])
+        own = (score[usable, m], suspected[usable, m], mispaired[:, m], groups[usable])
+        fits.append(_RateFit.of(*own, controlled=modalities > 2))
+    near_rates = np.array([0.0 if fit is None else fit.near[0] / fit.n for fit in fits])
+    found = []
+    for m, fit in enumerate(fits):
+        if fit is None:
+            n = int((~np.isnan(score[:, m])).sum())
+            found.append((Statistic.unknown(n=n), Statistic.unknown(n=n)))
+        else:
+            usual = float(np.median(np.delete(near_rates, m))) if modalities > 2 else 0.0
+            found.append(fit.statistics(usual))
+    return tuple(one for one, _ in found), tuple(near for _, near in found)
+
+
+@dataclass(frozen=True)
+class _RateFit:
+    """The mixture of one modality.
+
+    Args:
+        n: instances.
+        alone: instances swapped with any, if none were swapped with like ones.
+        swapped: instances swapped with any.
+        near: instances swapped with like ones.
+        aucs: P(an instance scores higher than a vector swapped with any, with a like instance).
+        crossed: P(a vector swapped with a like instance scores higher than one swapped with any).
+    """
+
+    n: int
+    alone: _Weight
+    swapped: _Weight
+    near: _Weight
+    aucs: tuple[float, float]
+    crossed: float
+
+    @classmethod
+    def of(
+        cls,
+        score: Array,
+        suspected: npt.NDArray[np.bool_],
+        mispaired: Counts,
+        groups: npt.NDArray[np.int64],
+        *,
+        controlled: bool,
+    ) -> _RateFit | None:
+        """Fit the (n,) scores of a modality; None where there are too few.
+
+        Args:
+            score: finite.
+            suspected: (n,) which count.
+            mispaired: (2, bins).
+            groups: (n,).
+            controlled: whether other modalities say how many partners are noisy, so that no tail of the null of
+                swaps with any instance is needed beside swaps with like ones.
+        """
+        n = len(score)
+        if n < 2 or not mispaired.sum(1).all():
+            return None
+        density = mispaired / mispaired.sum(1, keepdims=True)
+        below = np.cumsum(density, axis=1)
+        low = suspected & (score < EDGES[int(np.searchsorted(below[0], _TOP)) + 1])
+        design = _design_effect(low, groups)
+        whole = Mixture.of(score[suspected], mispaired)
+        alone = Mixture(whole.counts, whole.parts[[0, 2]])
+        both = Mixture(whole.counts, whole.parts[[0, 1, 3]]) if controlled else whole
+        first, second = (consensus_auc(score, one, groups).value or 0.0 for one in mispaired)
+        return cls(
+            n,
+            alone.weight(0, design),
+            both.weight(0, design),
+            both.weight(1, design),
+            (first, second),
+            float(density[1] @ (below[0] - density[0] / 2)),
+        )
+
+    def statistics(self, usual: float) -> tuple[Statistic, Statistic]:
+        """Return the rates of swaps with any instance and with one like it.
+
+        Args:
+            usual: rate of the second kind that noise gives rise to.
+        """
+        rate, near = self.swapped[0] / self.n, self.near[0] / self.n
+        clean = 1 - rate - near
+        separated = (self.aucs[1] - rate * (1 - self.crossed) - near / 2) / clean if clean > 0 else 0.0
+        near_known = separated >= _SEPARATING_AUC and self.near[1] / self.n > usual + NEAR_FLOOR and near > rate
+        found = self.swapped if near_known else self.alone
+        rate, near = found[0] / self.n, near if near_known else 0.0
+        clean = 1 - rate - near
+        separated = (self.aucs[0] - rate / 2 - near * self.crossed) / clean if clean > 0 else 0.0
+        return (
+            _statistic(found, self.n, known=separated >= _SEPARATING_AUC),
+            _statistic(self.near, self.n, known=near_known),
+        )
 
 
 def _design_effect(low: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> float:
@@ -185,7 +268,7 @@ def _design_effect(low: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) ->
     return max(1.0, error**2 / (share * (1 - share) / n))
 
 
-def _statistic(found: tuple[float, float, float], n: int, *, known: bool) -> Statistic:
+def _statistic(found: _Weight, n: int, *, known: bool) -> Statistic:
     """Return the rate of a weight and its interval; an upper bound where partners overlap with the mispaired."""
     rate, low, high = (min(1.0, one / n) for one in found)
     if not known:

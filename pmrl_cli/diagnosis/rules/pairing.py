@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from statistics import median
 
 from pmrl_cli.diagnosis.mispair_rates import NEAR_FLOOR
 from pmrl_cli.diagnosis.rules.rule import Finding, Found, ResultView, Rule
@@ -15,8 +14,6 @@ FEW_INSTANCES = 200
 FEW_GROUPS = 50
 ANTI_ADJUSTED = -0.2
 MISPAIR_FLOOR = 0.005
-NEAR_EXCESS = 2.0
-"""Unless they are so many times the median of the others, near misses are the noise that all modalities have."""
 FEWEST_DIMENSIONS = 3.0
 MOST_MISPAIRED = 0.5
 TIE_SPREAD = 0.005
@@ -91,7 +88,7 @@ def _opposed(view: ResultView) -> Iterator[Finding]:
 
 
 def _near_rate(view: ResultView, name: str) -> Found | None:
-    """Return the rate of swaps with an instance like it, where it is no matter of how noisy all modalities are."""
+    """Return the rate of swaps with an instance like it, if it is known."""
     near = view.statistic("modality", name, "near_mispair_rate")
     dimensions = view.value("modality", name, "participation_ratio")
     # In so few dimensions a neighbour is as near as a partner.
@@ -99,9 +96,7 @@ def _near_rate(view: ResultView, name: str) -> Found | None:
         return None
     if near is None or near["status"] != "ok":
         return None
-    of_others = [view.value("modality", other, "near_mispair_rate") or 0.0 for other in view.names if other != name]
-    usual = median(of_others) if len(of_others) > 1 else 0.0
-    return near if near["value"] >= max(of_others) and near["value"] > NEAR_EXCESS * usual else None
+    return near
 
 
 def _mispairs(view: ResultView) -> Iterator[Finding]:
