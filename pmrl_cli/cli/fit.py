@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from pmrl_cli.cli.progress import FitProgress
     from pmrl_cli.data.dataset import Dataset
+    from pmrl_cli.train.progress import Progress, Schedule
 
 __all__ = ["command"]
 
@@ -62,6 +63,12 @@ def command(
     ] = None,
     reading: ReadOptions,
     computing: compute.ComputeOptions,
+    log: Annotated[
+        Path | None, option("--log", help="Add each evaluation to this file as it comes, as JSON lines.")
+    ] = None,
+    tensorboard: Annotated[
+        Path | None, option("--tensorboard", help="Folder of events for TensorBoard (the extra 'tensorboard').")
+    ] = None,
     null: options.NullPaths = False,
     restart: Annotated[bool, switch("--restart", help="Discard an unfinished run of this output.")] = False,
     force: options.Force = False,
@@ -82,6 +89,7 @@ def command(
     import torch
 
     from pmrl_cli.aligner import Aligner
+    from pmrl_cli.cli.fit_log import FitLog
     from pmrl_cli.cli.progress import FitProgress
     from pmrl_cli.files.artifacts.model import FORMAT
     from pmrl_cli.files.durable.locks import held
@@ -107,6 +115,7 @@ def command(
             aligner = Aligner(device=computing.device, **vars(settings))
             leads = processes.rank == 0  # the others hold no file and print nothing
             progress = stack.enter_context(FitProgress(quiet=quiet or not leads, verbose=verbose))
+            written = stack.enter_context(FitLog(log, tensorboard) if leads else FitLog(None, None))
             if leads:
                 stack.enter_context(held(unfinished))
                 _clear_or_continue(unfinished, progress, restart=restart)
@@ -116,12 +125,16 @@ def command(
                 stop.training = name == "training"
                 progress.stage(name)
 
+            def report(line: Progress, plan: Schedule) -> None:
+                progress.evaluation(line, plan)
+                written.evaluation(line)
+
             aligner.fit(
                 dataset,
                 max_memory=reading.max_memory,
                 exclude=excluded,
                 checkpoint=unfinished,
-                hooks=Hooks(stage, progress.evaluation, stop.asked, progress.candidate, began),
+                hooks=Hooks(stage, report, stop.asked, progress.candidate, began),
                 processes=processes,
             )
             stop.training = False

@@ -5,11 +5,9 @@ Precedence: flag, then environment (``PMRL_<COMMAND>_<OPTION>``), then ``--confi
 
 from __future__ import annotations
 
-import errno
 import os
 import re
 import sys
-import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, Field, fields, is_dataclass
 from functools import partial, wraps
@@ -19,7 +17,8 @@ from typing import Annotated, Any, Literal, NamedTuple, get_args, get_origin, ge
 
 import typer
 
-from pmrl_cli.errors import Place, UsageError
+from pmrl_cli.cli.config import load_config
+from pmrl_cli.errors import UsageError
 from pmrl_cli.flags import FLAG, Flag
 from pmrl_cli.python_words import command_line
 
@@ -136,50 +135,6 @@ def _value(one: Field[Any], given: Any) -> Any:  # noqa: ANN401 - of whatever ty
         raise typer.BadParameter(str(error), param_hint=f"'{flag.names[0]}'") from None
 
 
-def _load_config(context: typer.Context, path: Path | None) -> Path | None:
-    if path is None:
-        return None
-    try:
-        if path.exists() and not path.is_file():  # a pipe would be waited for
-            raise OSError(errno.EINVAL, "no regular file")
-        values = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        what = "config file cannot be read"
-        raise UsageError(
-            what,
-            at=Place(str(path)),
-            found=error.strerror or "an I/O error",
-            expected="a TOML file",
-            next_step="Check the path after --config.",
-        ) from None
-    except (ValueError, RecursionError) as error:  # also of numbers too long and tables too deep to be read
-        what = "config file is not TOML"
-        raise UsageError(
-            what,
-            at=Place(str(path)),
-            found=str(error)[:160],
-            expected="lines like seed = 0",
-            next_step="Fix that line.",
-        ) from None
-    known = {p.name for p in context.command.params if p.name is not None} - {"files", "config", "help"}
-    unknown = sorted(set(values) - known)
-    if unknown:
-        what = "unknown config key"
-        raise UsageError(
-            what,
-            at=Place(str(path)),
-            found=", ".join(repr(key) for key in unknown),
-            expected=f"one of {', '.join(sorted(known))}",
-            next_step=f"See pmrl {context.command.name} --help.",
-        )
-    repeatable = {p.name for p in context.command.params if getattr(p, "multiple", False)}
-    for key in repeatable & set(values):
-        if isinstance(values[key], str):  # one value needs no list
-            values[key] = [values[key]]
-    context.default_map = {**(context.default_map or {}), **values}
-    return path
-
-
 def parse_shard(text: str | None) -> tuple[int, int] | None:
     """Return (2, 8) for ``3/8``, the third of eight shares: its number from 0 on, and how many there are.
 
@@ -263,5 +218,5 @@ Shard = Annotated[
 Force = Annotated[bool, switch("--force", help="Replace an output that pmrl did not write.")]
 ConfigFile = Annotated[
     Path | None,
-    option("--config", help="TOML file of options.", callback=_load_config, is_eager=True),
+    option("--config", help="TOML file of options.", callback=load_config, is_eager=True),
 ]

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
+from pyarrow import csv
 
 from pmrl_cli.data.columns import codes_of, column_of, group_column
 from pmrl_cli.data.dataset import Dataset
@@ -19,7 +20,7 @@ from pmrl_cli.data.ids import hash_ids, unit_interval
 from pmrl_cli.data.links import components, links_of
 from pmrl_cli.errors import DataError, Place
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "group_keys", "shard", "split_instances"]
+__all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "group_keys", "shard", "split_instances", "split_text"]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -159,3 +160,16 @@ def _refuse_parted(dataset: Dataset, column: str, stated: npt.NDArray[np.int8], 
         expected=f"each group of {column!r} in one part of {split_column!r}",
         next_step="Fix the split column, or leave out --split-column, or the column of groups.",
     )
+
+
+def split_text(ids: pa.LargeStringArray, parts: npt.NDArray[np.int8]) -> str:
+    """Return CSV of the columns ``id`` and ``part`` (train, validation or test), in the order of the instances.
+
+    Args:
+        ids: (n,).
+        parts: (n,) TRAIN, VALIDATION or TEST.
+    """
+    names = pa.array(["train", "validation", "test"]).take(pa.array(parts))
+    sink = pa.BufferOutputStream()
+    csv.write_csv(pa.table({"id": ids, "part": names}), sink, csv.WriteOptions(quoting_style="needed"))
+    return str(sink.getvalue().to_pybytes(), "utf-8")

@@ -241,5 +241,6 @@ def texts_of(result: FitResult) -> dict[str, str]:
         "resolved.toml": to_toml(_resolved(result)),
         "metrics.json": to_json(_metrics(result)),
         "history.csv": to_csv([_line(progress) for progress in result.history]),
+        "split.csv": result.parts,
         "README.md": _card(result),
     }

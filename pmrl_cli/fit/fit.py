@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.leaks import VECTORS, trained_vectors
-from pmrl_cli.data.split import TEST, TRAIN, VALIDATION
+from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_text
 from pmrl_cli.fit.base import Base
 from pmrl_cli.fit.context import FitContext, Hooks, Machine, open_context
 from pmrl_cli.fit.continued import continuation_of, go_on
@@ -99,6 +99,7 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model, *, r
         planned=found.planned,
         whole=found.whole,
         split=_ruled_by(ctx.settings),
+        parts=split_text(dataset.ids, parts),
         refitted=refitted,
         wanted_refit=plan.refit,
         counts=counts | {"suspect": int(seen.sum()) - len(model.train)},

@@ -129,6 +129,7 @@ class FitResult:
         planned: how many recipes a fit without a budget tries.
         whole: whether the budget allowed to compare all closed forms.
         split: what decided which instances train, choose and are kept unseen.
+        parts: CSV of the part of each instance, by id.
         refitted: whether validation instances trained in the end.
         wanted_refit: whether they would without a budget.
         counts: instances per part (train, validation, test) as split, less those excluded, and ``suspect`` (left out
@@ -159,6 +160,7 @@ class FitResult:
     planned: int
     whole: bool
     split: str
+    parts: str
     refitted: bool
     wanted_refit: bool
     counts: dict[str, int]

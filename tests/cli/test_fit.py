@@ -94,8 +94,31 @@ def features(tmp_path_factory):
 @pytest.fixture(scope="module")
 def fitted(tmp_path_factory, features):
     folder = tmp_path_factory.mktemp("fit")
-    out, err = pmrl("fit", *features, *QUICK, "-o", "runs/a", cwd=folder)
+    out, err = pmrl("fit", *features, *QUICK, "-o", "runs/a", "--log", "logs/a.jsonl", cwd=folder)
     return folder, out, err
+
+
+def test_the_log_has_each_line_of_the_history_as_json(fitted):
+    folder = fitted[0]
+    lines = [json.loads(line) for line in (folder / "logs/a.jsonl").read_text().splitlines()]
+    history = [line.split(",") for line in (folder / "runs/a/history.csv").read_text().splitlines()[1:]]
+    logged = {(line["candidate"], str(line["step"])): line for line in lines}
+    assert {(stage, step) for stage, step, *_ in history} <= set(logged)
+    for stage, step, _, _, _, mrr, *_ in history:
+        found = logged[stage, step]["mrr"]
+        assert found is None if mrr in ("", "nan") else found == pytest.approx(float(mrr))
+    assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["time"]) for line in lines)
+
+
+def test_the_split_says_of_each_instance_what_it_is_for(fitted):
+    import csv
+
+    model = fitted[0] / "runs/a"
+    with (model / "split.csv").open(encoding="utf-8", newline="") as file:
+        parts = {row["id"]: row["part"] for row in csv.DictReader(file)}
+    metrics = json.loads((model / "metrics.json").read_text())
+    for part in ("train", "validation", "test"):
+        assert list(parts.values()).count(part) == metrics[f"instances.{part}"]
 
 
 def test_standard_output_is_the_path_and_nothing_else(fitted):
@@ -111,7 +134,7 @@ def test_the_model_folder_is_whole_and_its_figures_agree(fitted):
     names = {path.name for path in model.iterdir()}
     assert names == {
         "model.safetensors", "seen.safetensors", "config.json", "resolved.toml", "metrics.json", "history.csv",
-        "README.md", "manifest.json", "run.json",
+        "split.csv", "README.md", "manifest.json", "run.json",
     }  # fmt: skip
     metrics = json.loads((model / "metrics.json").read_text())
     assert metrics["held_out.mrr"] >= metrics["start.mrr"]
