@@ -1,12 +1,13 @@
 """What each command costs as instances grow: wall and CPU seconds, and the largest resident memory.
 
-    python benchmarks/scale.py [--rows 100_000 300_000 ...] [--folder DIR] [--dry-run]
+    python benchmarks/scale.py [--rows 100_000 300_000 ...] [--folder DIR] [--default-fit] [--dry-run]
 
 Three modalities of 256 float16 columns that share 32 latent directions, with ids, are written to HDF5 block by block.
 Each command runs alone, in its own process, and is waited for with its resources: CPU seconds with those of its
 children, memory the largest of any one process. ``fit`` takes the moments and the bank of all instances and a fixed
-number of steps. The slope is that of log seconds (or bytes) over log instances by least squares: 1 is proportional.
-Everything is written to DIR and removed; allow 5 kB an instance. docs/speed.md gets the table, unless dry.
+number of steps; with --default-fit a fit is as long as it takes, and nothing follows it. The slope is that of log
+seconds (or bytes) over log instances by least squares: 1 is proportional. Everything is written to DIR and removed;
+allow 5 kB an instance. docs/speed.md gets the table, unless dry.
 """
 
 from __future__ import annotations
@@ -67,13 +68,22 @@ def make_features(folder: Path, rows: int) -> list[Path]:
     return paths
 
 
-def commands(folder: Path, rows: int) -> Iterator[tuple[str, list[str]]]:
-    """Yield the commands, in their order; what one wrote the next reads."""
+def commands(folder: Path, rows: int, *, default: bool) -> Iterator[tuple[str, list[str]]]:
+    """Yield the commands, in their order; what one wrote the next reads.
+
+    Args:
+        folder: where they write.
+        rows: instances.
+        default: only ingest, and a fit without any option.
+    """
     files = [str(path) for path in make_features(folder, rows)]
     store, model, output = (str(folder / name) for name in ("store", "model", "output"))
     yield "ingest", ["ingest", *files, "-o", store]
     for path in files:
         Path(path).unlink()
+    if default:
+        yield "default fit", ["fit", store, "-o", model]
+        return
     fixed = ["--adapter", "linear", "--dropout", "0", "--dim", "128", "--no-refit", "--patience", str(STEPS)]
     yield "fit", ["fit", store, "-o", model, "--steps", str(STEPS), *fixed]
     yield "diagnose", ["diagnose", store, "--model", model]
@@ -114,6 +124,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rows", type=int, nargs="+", default=[100_000, 300_000, 1_000_000, 3_000_000, 10_000_000])
     parser.add_argument("--folder", type=Path, help="where there is room (default: that for temporary files)")
+    parser.add_argument("--default-fit", action="store_true", help="only ingest, and a fit without any option")
     parser.add_argument("--dry-run", action="store_true", help="only print")
     options = parser.parse_args()
     shown = " ".join(["python", "benchmarks/scale.py", *sys.argv[1:]])
@@ -121,12 +132,12 @@ def main() -> None:
     costs: dict[tuple[str, int], Cost] = {}
     for rows in options.rows:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
-            for name, arguments in commands(Path(folder), rows):
+            for name, arguments in commands(Path(folder), rows, default=options.default_fit):
                 costs[name, rows] = cost_of(arguments)
                 print(f"{name:8} {rows:>12,} {costs[name, rows]}", flush=True)
     table = curve(costs)
     print(f"\n{table}")
-    if not options.dry_run:
+    if not options.dry_run and not options.default_fit:
         content = f"    {shown}\n\n{machine()};\n{versions()};\n{STEPS} steps of fit.\n\n{table}"
         DOCS.write_text(written(DOCS.read_text(encoding="utf-8"), "scale", content), encoding="utf-8")
 

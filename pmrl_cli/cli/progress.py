@@ -14,6 +14,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
 from pmrl_cli.cli.messages import broken_at_words, say
+from pmrl_cli.cli.time_left import TimeLeft
 from pmrl_cli.report.wording import number_text
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ class FitProgress:
         self._last = -math.inf
         self._best = -math.inf
         self._candidate = ""
+        self._time = TimeLeft()
         console = Console(stderr=True)
         bar = (BarColumn(bar_width=None),) if console.width >= 100 else ()
         count = (MofNCompleteColumn(), TimeElapsedColumn())
@@ -86,6 +88,7 @@ class FitProgress:
 
     def candidate(self, number: int, count: int, name: str) -> None:
         """Show which candidate runs."""
+        self._time.candidate(number, count)
         self._candidate = f"candidate {number} of {count}: "
         if self._verbose and not self._live:
             self.note(f"{self._candidate}{name}")
@@ -100,6 +103,9 @@ class FitProgress:
         text = f"{'' if math.isnan(line.mrr) else self._candidate}{line.stage}{loss}"
         if not math.isnan(line.mrr):
             text += f"  held-out MRR {number_text(line.mrr)}{' *' if better else ''}"
+        left = self._time.evaluation(line.step, plan.steps, judged=not math.isnan(line.mrr))
+        if left is not None:
+            text += f"  about {left:.0f} s left"
         if self._live:
             self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
             return

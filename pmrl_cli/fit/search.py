@@ -35,7 +35,7 @@ from pmrl_cli.train.loop import TrainResult
 from pmrl_cli.train.run import RunPlan, closed_form_stands_in, embed, objectives_of
 from pmrl_cli.train.settings import FitSettings
 
-__all__ = ["SearchResult", "choose_members", "search"]
+__all__ = ["Candidate", "SearchResult", "choose_members", "run_candidates", "search"]
 
 DROPOUTS = (0.0, 0.5)
 
@@ -131,6 +131,12 @@ def search(ctx: FitContext, plan: Plan) -> SearchResult:
     Closed forms first, then training, from the best closed form on. A run stops when it is over its peak or cannot
     reach the best of those before it (``Race``).
     """
+    tried, planned, whole = run_candidates(ctx, plan)
+    return replace(_choose(ctx, plan, tried), planned=planned, whole=whole)
+
+
+def run_candidates(ctx: FitContext, plan: Plan) -> tuple[list[Candidate], int, bool]:
+    """Return the candidates that were tried, how many there are, and whether all closed forms were compared."""
     ctx.hooks.stage("closed forms")
     closed_forms = choose_starts(ctx, plan)
     starts = [replace(start, data=whiten(start.data, start.init)) for start in closed_forms.best]
@@ -143,9 +149,8 @@ def search(ctx: FitContext, plan: Plan) -> SearchResult:
             break
         ctx.hooks.candidate(number, len(entries), entry.name)
         tried.append(_try(ctx, plan, entry, race))
-    result = _choose(ctx, plan, tried)
     planned = len(entries) + sum(_count(ctx, plan, kind) for kind in closed_forms.left_out)
-    return replace(result, planned=planned, whole=closed_forms.whole)
+    return tried, planned, closed_forms.whole
 
 
 def _count(ctx: FitContext, plan: Plan, kind: str) -> int:

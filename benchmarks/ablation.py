@@ -1,0 +1,115 @@
+"""What each candidate of a default fit is worth: how often it is chosen, and what leaving it out costs.
+
+    python benchmarks/ablation.py SET [SET ...] [--seeds 1]
+
+A SET is a folder of feature files, or the name of a kind of ``nonlinear.py``. Validation .2, test .2, by hash (groups
+as in ``quality.GROUPS``), without a refit, as a search without one of its candidates is made of those that are left. For
+each candidate: in how many searches it was tried, was best alone on validation, and was among the members; its share
+of the CPU seconds of all candidates (closed forms are counted with the starts); and the test MRR of the members that
+validation chooses without it, over that of all: geometric mean and least. A race without it could stop others later.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from nonlinear import KINDS, simulated
+from quality import GROUPS
+from torch import Tensor
+
+from pmrl_cli import read_dataset
+from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.split import TEST
+from pmrl_cli.fit.context import Hooks, open_context
+from pmrl_cli.fit.plan import make_plan
+from pmrl_cli.fit.search import Candidate, choose_members, run_candidates
+from pmrl_cli.model.members import Member, side_by_side
+from pmrl_cli.retrieval.relevance import Relevance
+from pmrl_cli.train.heldout import held_out_retrieval
+from pmrl_cli.train.settings import FitSettings
+
+
+def main() -> None:
+    """Measure and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("sets", nargs="+")
+    parser.add_argument("--seeds", type=int, default=1)
+    arguments = parser.parse_args()
+    torch.set_num_threads(1)
+    counts: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    seconds: dict[str, float] = defaultdict(float)
+    ratios: dict[str, list[float]] = defaultdict(list)
+    for name in arguments.sets:
+        for seed in range(arguments.seeds):
+            _measure(name, seed, counts, seconds, ratios)
+    print("| candidate | tried | best alone | member | CPU | without it | least |\n|---|---|---|---|---|---|---|")
+    for name, count in counts.items():
+        mean = np.exp(np.mean(np.log(ratios[name])))
+        print(
+            f"| {name} | {count['tried']} | {count['best']} | {count['member']} "
+            f"| {seconds[name] / sum(seconds.values()):.0%} | {mean:.3f} | {min(ratios[name]):.3f} |"
+        )
+
+
+def _measure(
+    name: str,
+    seed: int,
+    counts: dict[str, dict[str, int]],
+    seconds: dict[str, float],
+    ratios: dict[str, list[float]],
+) -> None:
+    """Search once, and add what it says of each candidate."""
+    dataset = simulated(name, 2600, seed) if name in KINDS else read_dataset([name], join="outer")
+    began: list[tuple[float, str]] = []
+    hooks = Hooks(candidate=lambda _number, _count, which: began.append((time.process_time(), which)))
+    settings = FitSettings(seed=seed, validation=0.2, test=0.2, refit=False, group=GROUPS.get(Path(name).name))
+    ctx = open_context(dataset, settings, device="cpu", hooks=hooks)
+    plan = make_plan(ctx)
+    tried, _, _ = run_candidates(ctx, plan)
+    ends = [*(at for at, _ in began[1:]), time.process_time()]
+    for (at, which), end in zip(began, ends, strict=True):
+        seconds[which] += end - at
+    held = plan.validation
+    present = torch.from_numpy(ctx.dataset.present[held.rows])
+    judge = np.flatnonzero((ctx.parts == TEST) & ctx.trainable)
+    tests = [_embedded(c, ctx.dataset, judge) for c in tried]
+    relevance = Relevance.of(ctx.dataset, None).take(judge)
+
+    def quality(kept: list[int]) -> tuple[float, list[int]]:
+        # A run whose best was its start is that start.
+        useful = [i for i in kept if tried[i].recipe.name.endswith("start") or tried[i].recipe.best.step]
+        chosen = [useful[i] for i in choose_members([tried[i].embedded for i in useful], present, held.relevance)]
+        vectors = side_by_side([tests[i] for i in chosen])
+        return held_out_retrieval(vectors, torch.from_numpy(ctx.dataset.present[judge]), None, relevance).mrr, chosen
+
+    everything = list(range(len(tried)))
+    whole, members = quality(everything)
+    best = max(everything, key=lambda i: tried[i].recipe.best.mrr)
+    print(f"{name} {seed}: test MRR {whole:.4f} of {', '.join(tried[i].recipe.name for i in members)}", flush=True)
+    for i, candidate in enumerate(tried):
+        count = counts[candidate.recipe.name]
+        count["tried"] += 1
+        count["best"] += i == best
+        count["member"] += i in members
+        ratios[candidate.recipe.name].append(quality([j for j in everything if j != i])[0] / whole)
+
+
+def _embedded(candidate: Candidate, dataset: Dataset, rows: np.ndarray[Any, Any]) -> Tensor:
+    """Return the vectors of some instances."""
+    features = [modality.read(rows) for modality in dataset.modalities]
+    member = Member(candidate.data.projections, candidate.trained.encoder)
+    with torch.no_grad():
+        vectors: Tensor = member.embed(
+            range(len(features)), features, torch.from_numpy(dataset.present[rows])
+        ).vectors
+    return vectors
+
+
+if __name__ == "__main__":
+    main()
