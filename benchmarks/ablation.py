@@ -3,10 +3,11 @@
     python benchmarks/ablation.py SET [SET ...] [--seeds 1]
 
 A SET is a folder of feature files, or the name of a kind of ``nonlinear.py``. Validation .2, test .2, by hash (groups
-as in ``quality.GROUPS``), without a refit, as a search without one of its candidates is made of those that are left. For
+as in ``quality.GROUPS``), without a refit: a search without one of its candidates is made of those that are left. For
 each candidate: in how many searches it was tried, was best alone on validation, and was among the members; its share
-of the CPU seconds of all candidates (closed forms are counted with the starts); and the test MRR of the members that
-validation chooses without it, over that of all: geometric mean and least. A race without it could stop others later.
+of the CPU seconds of all candidates; and the test MRR of the members that validation chooses without it, over that of
+all: mean and least, 0 where nothing is left. Closed forms are solved before and not counted; a race without it could
+stop others later.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from torch import Tensor
 from pmrl_cli import read_dataset
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import TEST
-from pmrl_cli.fit.context import Hooks, open_context
+from pmrl_cli.fit.context import Hooks, Machine, open_context
 from pmrl_cli.fit.plan import make_plan
 from pmrl_cli.fit.search import Candidate, choose_members, run_candidates
 from pmrl_cli.model.members import Member, side_by_side
@@ -50,7 +51,7 @@ def main() -> None:
             _measure(name, seed, counts, seconds, ratios)
     print("| candidate | tried | best alone | member | CPU | without it | least |\n|---|---|---|---|---|---|---|")
     for name, count in counts.items():
-        mean = np.exp(np.mean(np.log(ratios[name])))
+        mean = np.mean(ratios[name])
         print(
             f"| {name} | {count['tried']} | {count['best']} | {count['member']} "
             f"| {seconds[name] / sum(seconds.values()):.0%} | {mean:.3f} | {min(ratios[name]):.3f} |"
@@ -69,7 +70,8 @@ def _measure(
     began: list[tuple[float, str]] = []
     hooks = Hooks(candidate=lambda _number, _count, which: began.append((time.process_time(), which)))
     settings = FitSettings(seed=seed, validation=0.2, test=0.2, refit=False, group=GROUPS.get(Path(name).name))
-    ctx = open_context(dataset, settings, device="cpu", hooks=hooks)
+    machine = Machine(device="cpu")
+    ctx = open_context(dataset, settings, machine=machine, excluded=None, checkpoint=None, hooks=hooks, base=None)
     plan = make_plan(ctx)
     tried, _, _ = run_candidates(ctx, plan)
     ends = [*(at for at, _ in began[1:]), time.process_time()]
@@ -81,23 +83,24 @@ def _measure(
     tests = [_embedded(c, ctx.dataset, judge) for c in tried]
     relevance = Relevance.of(ctx.dataset, None).take(judge)
 
-    def quality(kept: list[int]) -> tuple[float, list[int]]:
-        # A run whose best was its start is that start.
-        useful = [i for i in kept if tried[i].recipe.name.endswith("start") or tried[i].recipe.best.step]
+    # A run whose best was its start is that start.
+    useful = [i for i, c in enumerate(tried) if c.recipe.name.endswith("start") or c.recipe.best.step]
+
+    def quality(useful: list[int]) -> tuple[float, list[int]]:
         chosen = [useful[i] for i in choose_members([tried[i].embedded for i in useful], present, held.relevance)]
         vectors = side_by_side([tests[i] for i in chosen])
         return held_out_retrieval(vectors, torch.from_numpy(ctx.dataset.present[judge]), None, relevance).mrr, chosen
 
-    everything = list(range(len(tried)))
-    whole, members = quality(everything)
-    best = max(everything, key=lambda i: tried[i].recipe.best.mrr)
+    whole, members = quality(useful)
+    best = max(useful, key=lambda i: tried[i].recipe.best.mrr)
     print(f"{name} {seed}: test MRR {whole:.4f} of {', '.join(tried[i].recipe.name for i in members)}", flush=True)
     for i, candidate in enumerate(tried):
         count = counts[candidate.recipe.name]
         count["tried"] += 1
         count["best"] += i == best
         count["member"] += i in members
-        ratios[candidate.recipe.name].append(quality([j for j in everything if j != i])[0] / whole)
+        others = [j for j in useful if j != i]
+        ratios[candidate.recipe.name].append(quality(others)[0] / whole if others else 0.0)
 
 
 def _embedded(candidate: Candidate, dataset: Dataset, rows: np.ndarray[Any, Any]) -> Tensor:
