@@ -242,7 +242,7 @@ class Aligner(Estimator):
             dataset: as for ``embed``.
             rows: ascending row numbers, or None for all.
             max_memory: bytes the embeddings may take in memory; beyond it they live on disk.
-            processes: the processes that embed a share each; every one of them gets all.
+            processes: the processes that embed a shard each; every one of them gets all.
         """
         device = choose_device(self.device)
         return embed_dataset(self.model, dataset, rows, device=device, max_memory=max_memory, processes=processes)

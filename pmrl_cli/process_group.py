@@ -71,8 +71,8 @@ class ProcessGroup(Protocol):
         """Give every process the rows that another has written, in place.
 
         Args:
-            array: (n, ...), the same shape everywhere; a process has written the rows of its share.
-            stops: where the share of each process ends, by rank.
+            array: (n, ...), the same shape everywhere; a process has written the rows of its shard.
+            stops: where the shard of each process ends, by rank.
         """
         ...
 

@@ -8,7 +8,7 @@ import pytest
 from pmrl_cli import Aligner
 from pmrl_cli.data import dataset
 from pmrl_cli.data.arrays import dataset_from_arrays
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.errors import DataError, StateError, UsageError
 from pmrl_cli.fusion import fuse
 from pmrl_cli.spectrum import spectrum
@@ -65,7 +65,7 @@ def test_slices_are_embedded_bit_for_bit_as_they_are_among_all(aligner, monkeypa
     data = dataset_from_arrays(features(), None, None)
     monkeypatch.setattr(dataset, "BLOCK_BYTES", 4 * sum(data.dims) * block_rows)
     whole = list(aligner.embed(data))
-    parts = [block for index in range(of) for block in aligner.embed(data, shard(len(data), index, of))]
+    parts = [block for index in range(of) for block in aligner.embed(data, shard_rows(len(data), index, of))]
     for name in ("embeddings", "fused", "present"):
         mine, theirs = (np.concatenate([getattr(block, name) for block in blocks]) for blocks in (parts, whole))
         np.testing.assert_array_equal(mine, theirs)

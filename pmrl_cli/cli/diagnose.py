@@ -74,7 +74,7 @@ def command(
 
     Example: pmrl diagnose features/*.h5 --model runs/a --report page.html
     """
-    share = _share(shard, partial)
+    part = _part(shard, partial)
     paths = options.expand_files(files, null=null)
     of_instances: dict[str, object] = {
         "--fail-under": fail_under,
@@ -99,9 +99,9 @@ def command(
     from pmrl_cli.process_group import process_group
 
     with process_group() as processes:
-        found = space.read_space(paths, reading, asked, computing, quiet=quiet, processes=processes, share=share)
+        found = space.read_space(paths, reading, asked, computing, quiet=quiet, processes=processes, shard=part)
         digest = _weights_digest(asked.model) if partial is not None else ""
-        state = _state_of(found, digest, seed=seed, share=share, processes=processes)
+        state = _state_of(found, digest, seed=seed, part=part, processes=processes)
     if processes.rank:
         return
     if partial is not None:
@@ -119,16 +119,16 @@ def command(
     conclude(result, unmet, as_json=json, full=full)
 
 
-def _share(shard: str | None, partial: Path | None) -> tuple[int, int] | None:
-    share = options.parse_shard(shard)
-    if share is not None and partial is None:
+def _part(shard: str | None, partial: Path | None) -> tuple[int, int] | None:
+    part = options.parse_shard(shard)
+    if part is not None and partial is None:
         raise UsageError(
             what="--shard without --partial",
             found=f"--shard {shard}",
-            expected="a state to write: one share has no diagnosis",
-            next_step=f"Pass --partial {share[0] + 1}.state too, and then type: pmrl merge *.state",
+            expected="a state to write: one shard has no diagnosis",
+            next_step=f"Pass --partial {part[0] + 1}.state too, and then type: pmrl merge *.state",
         )
-    return share
+    return part
 
 
 def _weights_digest(model: Path | None) -> str:
@@ -142,7 +142,7 @@ def _weights_digest(model: Path | None) -> str:
 
 
 def _state_of(
-    found: space.Space, digest: str, *, seed: int, share: tuple[int, int] | None, processes: ProcessGroup
+    found: space.Space, digest: str, *, seed: int, part: tuple[int, int] | None, processes: ProcessGroup
 ) -> State:
     from pmrl_cli.diagnosis import Embedded, state_of
 
@@ -152,7 +152,7 @@ def _state_of(
         group=found.group,
         seed=seed,
         embedded=Embedded(found.columns, digest),
-        share=share,
+        shard=part,
         processes=processes,
     )
 

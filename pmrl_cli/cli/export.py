@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.data.dataset import Dataset, EmbeddedBlock
     from pmrl_cli.files.artifacts.plan import ExportPlan
-    from pmrl_cli.files.artifacts.shares import Share
+    from pmrl_cli.files.artifacts.writer_parts import WriterPart
     from pmrl_cli.process_group import ProcessGroup
 
 __all__ = ["command"]
@@ -259,7 +259,7 @@ def command(
     Every instance counts, also those with a single modality. The fused vector is the leading direction of an
     instance's modalities, or (--fusion weighted) their mean weighted by their cosine with it.
 
-    With --shard 3/8 the third of eight equal, consecutive shares is written, into a folder of its own: eight calls,
+    With --shard 3/8 the third of eight equal, consecutive shards is written, into a folder of its own: eight calls,
     in any order, write what one call writes without, vector for vector. Part files are numbered through all shards,
     so that the folders can be put together; a shard without instances is an export without rows.
 
@@ -293,7 +293,7 @@ def command(
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.files.artifacts.export import write_export, write_stream
     from pmrl_cli.files.artifacts.plan import Also, ExportPlan
-    from pmrl_cli.files.artifacts.shares import ROWS_PER_FILE
+    from pmrl_cli.files.artifacts.writer_parts import ROWS_PER_FILE
     from pmrl_cli.files.durable.checksums import sha256_of
     from pmrl_cli.files.durable.outputs import MANIFEST
     from pmrl_cli.files.join.dataset import read_dataset
@@ -326,7 +326,7 @@ def command(
             layout=tables,
             dtype=dtype,
             rows_per_file=part_rows,
-            share=selection.share,
+            part=selection.part,
             also=tuple(Also(name, *further[name]) for name in also or ()),
             compressed=compressed_by(compression, aligner.dim, writes=processes.rank == 0),
             widths=aligner.widths if impute else (),
@@ -382,19 +382,19 @@ class _Selection(NamedTuple):
         counts: instances that have each modality, by name.
         instances: that have any.
         rows: of the data set, which this process embeds.
-        share: the part of the export that it writes; None for the whole of one.
+        part: the part of the export that it writes; None for the whole of one.
     """
 
     counts: dict[str, int]
     instances: int
     rows: slice
-    share: Share | None
+    part: WriterPart | None
 
 
 def _selection(
     aligner: Aligner,
     dataset: Dataset,
-    part: tuple[int, int] | None,
+    shard: tuple[int, int] | None,
     part_rows: int,
     processes: ProcessGroup,
     *,
@@ -402,19 +402,19 @@ def _selection(
 ) -> _Selection:
     import numpy as np
 
-    from pmrl_cli.data.split import shard
-    from pmrl_cli.files.artifacts.shares import rank_of, shard_of
+    from pmrl_cli.data.shards import shard_rows
+    from pmrl_cli.files.artifacts.writer_parts import part_of_rank, part_of_shard
 
     names, present = dataset.names, dataset.present
     if impute:
         names, present = aligner.names, np.repeat(present.any(axis=1, keepdims=True), len(aligner.names), axis=1)
-    rows = shard(len(dataset), *(part or (0, 1)))
-    share = shard_of(names, present, *part, part_rows) if part else None
+    rows = shard_rows(len(dataset), *(shard or (0, 1)))
+    part = part_of_shard(names, present, *shard, part_rows) if shard else None
     counts = dict(zip(names, present[rows].sum(axis=0).tolist(), strict=True))
     instances = int(present[rows].any(axis=1).sum())
     if processes.size > 1:
-        rows, share = rank_of(names, present, processes.rank, processes.size, part_rows)
-    return _Selection(counts, instances, rows, share)
+        rows, part = part_of_rank(names, present, processes.rank, processes.size, part_rows)
+    return _Selection(counts, instances, rows, part)
 
 
 def _print_result(

@@ -136,7 +136,7 @@ def _value(one: Field[Any], given: Any) -> Any:  # noqa: ANN401 - of whatever ty
 
 
 def parse_shard(text: str | None) -> tuple[int, int] | None:
-    """Return (2, 8) for ``3/8``, the third of eight shares: its number from 0 on, and how many there are.
+    """Return (2, 8) for ``3/8``, the third of eight shards: its number from 0 on, and how many there are.
 
     Raises: UsageError for anything but i/n with 1 <= i <= n.
     """
@@ -213,7 +213,7 @@ Verbose = Annotated[bool, switch("-v", "--verbose", help="Progress as plain line
 Seed = Annotated[int, option("--seed", help="Seed of every random choice.")]
 Shard = Annotated[
     str | None,
-    option("--shard", metavar="I/N", help="Do one share of the instances: 3/8 is the third of eight."),
+    option("--shard", metavar="I/N", help="Do one shard of the instances: 3/8 is the third of eight."),
 ]
 Force = Annotated[bool, switch("--force", help="Replace an output that pmrl did not write.")]
 ConfigFile = Annotated[

@@ -126,15 +126,15 @@ def read_space(
     *,
     quiet: bool,
     processes: ProcessGroup,
-    share: tuple[int, int] | None = None,
+    shard: tuple[int, int] | None = None,
     classes: str | None = None,
 ) -> Space:
     """Read the files and, with a model, embed the instances it is to be judged on.
 
-    A share (its number from 0 on, and how many there are) takes only its rows of these instances; of a store no
+    A shard (its number from 0 on, and how many there are) takes only its rows of these instances; of a store no
     others are read.
 
-    Of several processes each embeds a share of the instances and gets all. Instances of a modality of ``classes`` are
+    Of several processes each embeds a shard of the instances and gets all. Instances of a modality of ``classes`` are
     no instances: of them all are taken.
 
     Raises: UsageError for --split without --model; whatever reading and embedding raise.
@@ -165,8 +165,8 @@ def read_space(
         dataset = with_hashes(dataset)
         rows, instances = aligner.rows(dataset, asked.split)
         leaks = aligner.leaks(dataset, rows)
-    if share is not None:
-        dataset, rows = _part_of(dataset, rows, share)
+    if shard is not None:
+        dataset, rows = _part_of(dataset, rows, shard)
     if aligner is not None:
         dataset = aligner.embed_dataset(dataset, rows, max_memory=reading.max_memory, processes=processes)
         of_classes = None if of_classes is None else aligner.embed_dataset(of_classes)
@@ -185,16 +185,16 @@ def _check_split(asked: SpaceOptions) -> None:
 
 
 def _part_of(
-    dataset: Dataset, rows: npt.NDArray[np.int64] | None, share: tuple[int, int]
+    dataset: Dataset, rows: npt.NDArray[np.int64] | None, shard: tuple[int, int]
 ) -> tuple[Dataset, npt.NDArray[np.int64] | None]:
     """Return a data set and its rows that are one shard of these rows (None for all)."""
-    from pmrl_cli.data.split import shard
+    from pmrl_cli.data.shards import shard_rows
     from pmrl_cli.retrieval.batches import check_pairs
 
     check_pairs(dataset)  # now, for the shard may have no pair where the whole has
     if rows is None:
-        return dataset.part(shard(len(dataset), *share)), None
-    return dataset, rows[shard(len(rows), *share)]
+        return dataset.part(shard_rows(len(dataset), *shard)), None
+    return dataset, rows[shard_rows(len(rows), *shard)]
 
 
 def is_model(paths: Sequence[str]) -> bool:

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.process_group import ProcessGroup, broadcast_arrays, gather_arrays
 
 __all__ = ["local_rows", "rank_of_rows", "reduce_moments"]
@@ -19,14 +19,14 @@ Moments = TypeVar("Moments", ColumnMoments, SecondMoment)
 
 def local_rows(processes: ProcessGroup, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return those of ``rows`` in this rank's contiguous shard of the data set."""
-    own = shard(len(dataset), processes.rank, processes.size)
+    own = shard_rows(len(dataset), processes.rank, processes.size)
     local: npt.NDArray[np.int64] = rows[(rows >= own.start) & (rows < own.stop)]
     return local
 
 
 def rank_of_rows(processes: ProcessGroup, dataset: Dataset, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     """Return the rank whose shard holds each of ``rows``."""
-    stops = [shard(len(dataset), rank, processes.size).stop for rank in range(processes.size)]
+    stops = [shard_rows(len(dataset), rank, processes.size).stop for rank in range(processes.size)]
     ranks: npt.NDArray[np.int64] = np.searchsorted(stops, rows, side="right")
     return ranks
 

@@ -20,7 +20,7 @@ from pmrl_cli.data.ids import hash_ids, unit_interval
 from pmrl_cli.data.links import components, links_of
 from pmrl_cli.errors import DataError, Place
 
-__all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "group_keys", "shard", "split_instances", "split_text"]
+__all__ = ["TEST", "TRAIN", "VALIDATION", "SplitRule", "group_keys", "split_instances", "split_text"]
 
 TRAIN, VALIDATION, TEST = 0, 1, 2
 
@@ -41,8 +41,8 @@ class SplitRule:
 
     Args:
         seed: of the hash.
-        validation: share of instances (or groups) that choose settings and stop training, in (0, 1).
-        test: share that fit never touches, in [0, 1).
+        validation: fraction of instances (or groups) that choose settings and stop training, in (0, 1).
+        test: fraction that fit never touches, in [0, 1).
         group: side column; instances of one group stay together (None: the column ``group``, where there is one).
         match: side column; instances of one value show the same thing, and stay together.
         column: side column that already says train, validation or test; where it names no validation, that
@@ -55,20 +55,6 @@ class SplitRule:
     group: str | None = None
     match: str | None = None
     column: str | None = None
-
-
-def shard(count: int, index: int, of: int) -> slice:
-    """Return the share of ``count`` rows that one of several equal workers does.
-
-    The shares are consecutive, cover every row once, and differ by one row at most; with more shares than rows some
-    are empty.
-
-    Args:
-        count: rows, at least 0.
-        index: which share, in [0, of).
-        of: how many shares, at least 1.
-    """
-    return slice(count * index // of, count * (index + 1) // of)
 
 
 def group_keys(dataset: Dataset, group: str | None) -> pa.Array:
@@ -108,9 +94,8 @@ def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
     words = [str(w).lower() if w is not None else None for w in column_of(dataset, rule.column).to_pylist()]
     unknown = sorted({str(w) for w in words if w not in _WORDS})
     if unknown:
-        what = "split column holds other values"
         raise DataError(
-            what,
+            what="split column holds other values",
             found=f"{', '.join(unknown[:5])} in column {rule.column!r}",
             expected="train, validation or test for every instance",
             next_step="Fix the column or leave --split-column away.",
@@ -151,9 +136,8 @@ def _refuse_parted(dataset: Dataset, column: str, stated: npt.NDArray[np.int8], 
     groups = np.unique(group[parted])
     there, here = int(first[group[parted[0]]]), int(parted[0])
     parts = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
-    what = "a group stands in more than one part of the split"
     raise DataError(
-        what,
+        what="a group stands in more than one part of the split",
         at=Place("side columns", column, instance_id=dataset.ids[here].as_py()),
         found=f"{parts[stated[here]]}, and {parts[stated[there]]} at id {dataset.ids[there].as_py()!r}"
         f" ({len(groups)} such groups)",

@@ -17,7 +17,7 @@ from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.frames import numbers_frame
 from pmrl_cli.data.json_digest import with_digest
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.diagnosis.contribution import contribution_section
 from pmrl_cli.diagnosis.evidence import SHUFFLES, Evidence
 from pmrl_cli.diagnosis.mispairing import Mispairs
@@ -128,7 +128,7 @@ def state_of(
     seed: int = 0,
     sizes: SampleSizes = SampleSizes(),
     embedded: Embedded | None = None,
-    share: tuple[int, int] | None = None,
+    shard: tuple[int, int] | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
 ) -> State:
     """Read a data set once.
@@ -141,14 +141,14 @@ def state_of(
         seed: of the reservoir, the shuffles and the bootstrap.
         sizes: of what the state keeps.
         embedded: what a model has embedded; None where the vectors are as in their files.
-        share: which of how many shards of the instances these are, from 0 on: perhaps none of them has two
+        shard: which of how many shards of the instances these are, from 0 on: perhaps none of them has two
             modalities. None: they are all.
-        processes: the processes that read a share each, of a data set that all of them have. Rank 0 gets the state of
-            all; the others that of their share.
+        processes: the processes that read a shard each, of a data set that all of them have. Rank 0 gets the state of
+            all; the others that of their shard.
 
     Raises: DataError unless an instance has two modalities; UsageError for an unknown column.
     """
-    if share is None:
+    if shard is None:
         check_pairs(dataset)
     for name in (group, label):
         if name is not None:
@@ -163,15 +163,15 @@ def state_of(
         sizes.reservoir,
         sizes.moments,
         "" if embedded is None else embedded.model,
-        1 if share is None else share[1],
+        1 if shard is None else shard[1],
     )
-    own = State.of(dataset.part(shard(len(dataset), processes.rank, processes.size)), header)
+    own = State.of(dataset.part(shard_rows(len(dataset), processes.rank, processes.size)), header)
     others = gather_arrays(processes, own.arrays()) if processes.size > 1 else []  # at rank 0
     for rank, arrays in enumerate(others):
         if rank:
             own.merge(State.from_arrays(header, arrays), name=f"rank {rank}")
-    if share is not None:
-        own.shards = np.array([share[0]], dtype=np.int64)
+    if shard is not None:
+        own.shards = np.array([shard[0]], dtype=np.int64)
     return own
 
 

@@ -29,7 +29,7 @@ from pmrl_cli.fit.result import ClosedForm, Continued, Model, Recipe
 from pmrl_cli.fit.search import SearchResult
 from pmrl_cli.fusion import fuse
 from pmrl_cli.model.members import Member, side_by_side
-from pmrl_cli.train.heldout import HeldOut, chance_of, held_out_retrieval, mean_share
+from pmrl_cli.train.heldout import HeldOut, chance_of, held_out_retrieval, mean_rho
 from pmrl_cli.train.loop import TrainResult
 from pmrl_cli.train.progress import Progress
 from pmrl_cli.train.run import RunPlan, embed, objectives_of
@@ -142,7 +142,7 @@ def _searched(
         tuple(tried),
         model,
         HeldOut(*ctx.processes.broadcast_json(held_out_retrieval(together, present, held.labels, held.relevance))),
-        ctx.processes.broadcast_json(mean_share(together, present)),
+        ctx.processes.broadcast_json(mean_rho(together, present)),
         chance_of(present),
         len(tried),
     )

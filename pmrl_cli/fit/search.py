@@ -28,7 +28,7 @@ from pmrl_cli.train.heldout import (
     HeldOut,
     chance_of,
     held_out_retrieval,
-    mean_share,
+    mean_rho,
     reciprocal_ranks_by_instance,
 )
 from pmrl_cli.train.loop import TrainResult
@@ -255,7 +255,7 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
         tuple(c.recipe for c in tried),
         model,
         HeldOut(*ctx.processes.broadcast_json(_judged(plan, present, together))),
-        ctx.processes.broadcast_json(mean_share(together, present)),
+        ctx.processes.broadcast_json(mean_rho(together, present)),
         chance_of(present),
         len(tried),
         in_dims=in_dims,

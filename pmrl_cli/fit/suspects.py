@@ -30,15 +30,15 @@ _REFERENCE = 4096  # instances among which what is near is sought
 _BLOCK = 4096
 
 
-def drop_suspects(dataset: Dataset, rows: Rows, share: float, *, seed: int, scratch: Scratch) -> Rows:
-    """Return ``rows`` without the given share of them, the most suspect.
+def drop_suspects(dataset: Dataset, rows: Rows, fraction: float, *, seed: int, scratch: Scratch) -> Rows:
+    """Return ``rows`` without the given fraction of them, the most suspect.
 
     Instances with fewer than two modalities are never suspect.
 
     Args:
         dataset: what is read.
         rows: (n,) row numbers, ascending.
-        share: to leave out, in [0, 1).
+        fraction: to leave out, in [0, 1).
         seed: of the hash that halves them.
         scratch: where components live.
     """
@@ -46,11 +46,11 @@ def drop_suspects(dataset: Dataset, rows: Rows, share: float, *, seed: int, scra
     scores = np.full(len(rows), np.nan)
     for fits in (halves, ~halves):
         scores[~fits] = _agreement(dataset, rows[fits], rows[~fits], seed, scratch)
-    # The two halves were scored by two maps: each gives up the same share.
+    # The two halves were scored by two maps: each gives up the same fraction.
     kept = np.ones(len(rows), dtype=bool)
     for half in (np.flatnonzero(halves), np.flatnonzero(~halves)):
         order = half[np.argsort(scores[half], kind="stable")]  # NaN last
-        kept[order[: round(share * np.isfinite(scores[half]).sum())]] = False
+        kept[order[: round(fraction * np.isfinite(scores[half]).sum())]] = False
     return rows[kept]
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pmrl_cli.batch import Encoded
 from pmrl_cli.data.dataset import Dataset, EmbeddedBlock, Features, FloatArray, Rows
 from pmrl_cli.data.repeats import hashes_of
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.errors import Place, UsageError
 from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fusion import fuse
@@ -111,14 +111,14 @@ def embed_dataset(
     taken = np.arange(len(dataset)) if rows is None else rows
     scratch = Scratch(max_memory)
     arrays = [scratch.empty((len(taken), model.dim)) for _ in dataset.modalities]
-    part = shard(len(taken), processes.rank, processes.size)
+    part = shard_rows(len(taken), processes.rank, processes.size)
     start = part.start
     for block in embed(model, dataset, taken[part], fusion="leading", device=device):
         stop = start + len(block.ids)
         for m, array in enumerate(arrays):
             array[start:stop] = block.embeddings[:, m]
         start = stop
-    stops = [shard(len(taken), rank, processes.size).stop for rank in range(processes.size)]
+    stops = [shard_rows(len(taken), rank, processes.size).stop for rank in range(processes.size)]
     for array in arrays:
         processes.all_gather_rows(array, stops)
     return Dataset(

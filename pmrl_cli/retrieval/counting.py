@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.precision import precisions
 from pmrl_cli.retrieval.queries import Consensus, Vectors, exact_cosines
@@ -73,7 +73,7 @@ class Direction(NamedTuple):
 def pieces(count: int, most: int) -> Iterator[slice]:
     """Yield slices of ``count`` things, of at most ``most`` each and about equal: a small last one would be slow."""
     number = -(-count // most)
-    return (shard(count, piece, number) for piece in range(number))
+    return (shard_rows(count, piece, number) for piece in range(number))
 
 
 def _taken(vectors: Tensor, members: Mask) -> Tensor:

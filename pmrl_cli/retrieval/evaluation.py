@@ -136,7 +136,7 @@ def evaluate(
         group: side column of groups that are drawn together for the intervals (None: ``group``, where there is one).
         match: side column; instances of one value show the same thing: each is a right answer for the others.
         sampling: which instances ask, and the seed of every draw.
-        processes: the processes that ask a share of the queries each, of a data set that all of them have.
+        processes: the processes that ask a shard of the queries each, of a data set that all of them have.
 
     Raises: DataError if the modalities do not share a space, no instance has two or no label is a class; UsageError
         for an unknown fusion or column.

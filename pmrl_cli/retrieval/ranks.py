@@ -8,8 +8,8 @@ direction, or with the consensus that each candidate weights (``pmrl_cli.fusion`
 
 Where all instances ask, one to one, the scores of ``a->b`` are those of ``b->a`` transposed: one product serves both.
 
-What a share of the queries counts, in both directions of such a product, adds up over shares (``count_share``):
-several processes may each take a share, and the sum of their counts has the ranks of all (``ranks_of``).
+What a shard of the queries counts, in both directions of such a product, adds up over shards (``count_shard``):
+several processes may each take a shard, and the sum of their counts has the ranks of all (``ranks_of``).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.retrieval.counting import (
@@ -47,7 +47,7 @@ __all__ = [
     "Answers",
     "Counts",
     "Ranks",
-    "count_share",
+    "count_shard",
     "rank_batch",
     "rank_dataset",
     "ranks_of",
@@ -125,37 +125,37 @@ def rank_dataset(
         queries: ascending rows of the instances that may ask: of those that are one item, the first that is there.
         relevance: what is right; None: for each instance itself alone, whatever vectors are equal.
         fusion: of ``others->b``, one of ``pmrl_cli.fusion.FUSIONS``.
-        processes: the processes that ask a share each, of a data set that all of them have.
+        processes: the processes that ask a shard each, of a data set that all of them have.
 
     Returns: ranks by direction (``a->b``, ``others->b``); a direction without a query is absent.
     """
-    share = shard(len(queries), processes.rank, processes.size)
-    counts = count_share(dataset, queries, share, relevance=relevance, fusion=fusion)
+    shard = shard_rows(len(queries), processes.rank, processes.size)
+    counts = count_shard(dataset, queries, shard, relevance=relevance, fusion=fusion)
     processes.all_reduce(torch.from_numpy(counts))
     return ranks_of(counts, dataset, queries, relevance=relevance)
 
 
-def count_share(
+def count_shard(
     dataset: Dataset,
     queries: Numbers,
-    share: slice,
+    shard: slice,
     *,
     relevance: Relevance | None = None,
     fusion: str = "leading",
 ) -> Counts:
-    """Ask with a share of the queries among all instances: the counts of disjoint shares add up to those of all.
+    """Ask with a shard of the queries among all instances: the counts of disjoint shards add up to those of all.
 
     Args:
         dataset: modalities of one dim.
         queries: (q,) ascending rows of the instances that may ask, in all shares together.
-        share: which of them ask here.
+        shard: which of them ask here.
         relevance: as of ``rank_dataset``.
         fusion: as of ``rank_dataset``.
 
-    Returns: (D, COUNTED, q) for ``ranks_of``. Where all instances ask, a share also counts for the queries of others,
+    Returns: (D, COUNTED, q) for ``ranks_of``. Where all instances ask, a shard also counts for the queries of others,
         in the directions that are read off the scores of the opposite one.
     """
-    asking = queries[share]
+    asking = queries[shard]
     rights = _rights(_directions(len(dataset.names), fused=True), _known(relevance, dataset), dataset.present)
     most = max(int(_counts_of(one, asking).max(initial=1)) for one in rights.values())
     held = max(1, _HELD_BYTES // (4 * sum(dataset.dims) + _ANSWER_BYTES * most))
@@ -173,12 +173,12 @@ def count_share(
 def ranks_of(
     counts: Counts, dataset: Dataset, queries: Numbers, *, relevance: Relevance | None = None
 ) -> dict[str, Ranks]:
-    """Return the ranks, as ``rank_dataset`` does, from the sum over all shares of what ``count_share`` returned.
+    """Return the ranks, as ``rank_dataset`` does, from the sum over all shards of what ``count_shard`` returned.
 
     Args:
         counts: (D, COUNTED, q).
         dataset: the one that was counted in.
-        queries: (q,) as they were given to ``count_share``.
+        queries: (q,) as they were given to ``count_shard``.
         relevance: as of ``rank_dataset``.
     """
     rights = _rights(_directions(len(dataset.names), fused=True), _known(relevance, dataset), dataset.present)

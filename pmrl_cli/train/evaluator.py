@@ -13,7 +13,7 @@ from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.methods.protocol import Method
 from pmrl_cli.process_group import ProcessGroup
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.train.heldout import HeldOut, ValidationSet, held_out_retrieval, mean_share
+from pmrl_cli.train.heldout import HeldOut, ValidationSet, held_out_retrieval, mean_rho
 from pmrl_cli.train.progress import CRITERION
 from pmrl_cli.train.watch import held_out_statistics
 
@@ -54,7 +54,7 @@ class Evaluator:
         with torch.no_grad():
             encoded = encoder(self.inputs)
             embeddings = encoded.vectors
-            share = mean_share(embeddings, present)
+            share = mean_rho(embeddings, present)
             if not math.isfinite(share):
                 return share, HeldOut(math.nan, math.nan), {}
             quality = held_out_retrieval(embeddings, present, self.validation.labels, self.validation.relevance)

@@ -23,7 +23,7 @@ __all__ = [
     "ValidationSet",
     "chance_of",
     "held_out_retrieval",
-    "mean_share",
+    "mean_rho",
     "reciprocal_ranks_by_instance",
 ]
 
@@ -144,7 +144,7 @@ def reciprocal_ranks_by_instance(
     return values
 
 
-def mean_share(embeddings: Tensor, present: Tensor) -> float:
+def mean_rho(embeddings: Tensor, present: Tensor) -> float:
     """Return the mean over instances of sigma_1^2 / k_i, in (0, 1].
 
     Args:

@@ -81,7 +81,7 @@ class FitSettings:
         steps: most optimiser steps; 0 stops at the closed-form start; None chooses by the number of instances.
         batch_size: instances a step; None chooses by their number.
         learning_rate: of AdamW.
-        dropout: share of an adapter's input scores zeroed in training; None tries 0 and 0.5 where there are few
+        dropout: fraction of an adapter's input scores zeroed in training; None tries 0 and 0.5 where there are few
             instances and lets validation choose.
         fast: only solve closed forms, of linear and kernel components, at a default ridge.
         trained: choose among trained weights alone, even where a closed form ranks better.
@@ -91,13 +91,13 @@ class FitSettings:
             ``disjoint``, their inner products (of linear adapters), with more room to learn; ``dual``, the same to
             first order, as published; ``none``, nothing.
         protect_energy: fraction of the energy of earlier inputs whose directions are protected.
-        mispaired: share of instances known to be mispaired; as many, the most suspect, do not train.
+        mispaired: fraction of instances known to be mispaired; as many, the most suspect, do not train.
         budget: seconds a fit may take; what does not fit in is not tried. None tries everything.
         patience: evaluations without a better held-out retrieval before training stops.
         refit: after validation has chosen, train again on train and validation together; None does so where there
             are few instances.
-        validation: share of instances (or groups) that choose and stop.
-        test: share of instances (or groups) that fit never touches.
+        validation: fraction of instances (or groups) that choose and stop.
+        test: fraction of instances (or groups) that fit never touches.
         target: side column of classes, for objectives that need labels.
         group: side column whose instances stay on one side of every split; None is the column ``group``, where there
             is one.
@@ -154,7 +154,7 @@ class FitSettings:
     batch_size: int | None = flag(None, "--batch-size", help="Instances a step.", panel="How long")
     learning_rate: float = flag(5e-4, "--learning-rate", help="Of AdamW.", panel="How long")
     dropout: float | None = flag(
-        None, "--dropout", help="Share of input scores zeroed in training (default: chosen).", panel="How long"
+        None, "--dropout", help="Fraction of input scores zeroed in training (default: chosen).", panel="How long"
     )
     fast: bool = flag(
         False,
@@ -174,7 +174,7 @@ class FitSettings:
         panel="How long",
     )
     mispaired: float = flag(
-        0.0, "--mispaired", help="Share known to be mispaired; as many, the most suspect, do not train."
+        0.0, "--mispaired", help="Fraction known to be mispaired; as many, the most suspect, do not train."
     )
     budget: float | None = flag(
         None,
@@ -191,8 +191,8 @@ class FitSettings:
         help="Train again with the validation instances (default: if few).",
         panel="How long",
     )
-    validation: float = flag(0.2, "--validation", help="Share held out to choose and stop.", panel="Split")
-    test: float = flag(0.1, "--test", help="Share kept unseen for evaluate and diagnose.", panel="Split")
+    validation: float = flag(0.2, "--validation", help="Fraction held out to choose and stop.", panel="Split")
+    test: float = flag(0.1, "--test", help="Fraction kept unseen for evaluate and diagnose.", panel="Split")
     group: str | None = flag(
         None, "--group", help="Side column; a group stays on one side of the split.", panel="Split"
     )
@@ -216,7 +216,7 @@ class FitSettings:
             (all(0 < w < inf for w in self.terms.values()), "weight of a term", self.terms, "more than 0"),
             (self.protect in PROTECTIONS, "protection", self.protect, f"one of {', '.join(PROTECTIONS)}"),
             (0 <= self.protect_energy <= 1, "protected energy", self.protect_energy, "0 to 1"),
-            (0 <= self.mispaired < 1, "mispaired share", self.mispaired, "0 or more and less than 1"),
+            (0 <= self.mispaired < 1, "mispaired fraction", self.mispaired, "0 or more and less than 1"),
             (0 <= self.mixup < inf, "mixup", self.mixup, "0 or more"),
             (self.budget is None or 0 < self.budget < inf, "budget", self.budget, "more than 0 seconds"),
             (self.dim is None or self.dim >= 1, "dim", self.dim, "1 or more"),
@@ -225,8 +225,8 @@ class FitSettings:
             (0 < self.learning_rate < inf, "learning rate", self.learning_rate, "more than 0"),
             (self.dropout is None or 0 <= self.dropout < 1, "dropout", self.dropout, "0 or more and less than 1"),
             (self.patience >= 1, "patience", self.patience, "1 or more"),
-            (0 < self.validation < 1, "validation share", self.validation, "between 0 and 1"),
-            (0 <= self.test < 1 - self.validation, "test share", self.test, "0 or more, leaving some to train"),
+            (0 < self.validation < 1, "validation fraction", self.validation, "between 0 and 1"),
+            (0 <= self.test < 1 - self.validation, "test fraction", self.test, "0 or more, leaving some to train"),
             (0 <= self.seed < 2**31, "seed", self.seed, "0 or more and less than 2147483648"),
             (self.precision in ("auto", "fp32", "bf16"), "precision", self.precision, "auto, fp32 or bf16"),
         )

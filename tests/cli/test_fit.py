@@ -220,7 +220,7 @@ def test_json_is_one_object_with_the_metrics(tmp_path, features):
             "no such anchor: anchor=3 with 3 modalities, expected 0 to 2",
         ),
         (("--adapter", "tree"), 2, "expected one of auto, linear, mlp, kernel"),
-        (("--validation", "1.5"), 2, "validation share out of range"),
+        (("--validation", "1.5"), 2, "validation fraction out of range"),
         (("--config", "absent.toml"), 2, "config file cannot be read: absent.toml"),
         (("--group", "owner"), 2, "no such side column: 'owner'"),
         (("--device", "cuda:77"), 5, "device is not there"),

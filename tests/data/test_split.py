@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pmrl_cli.data.dataset import Dataset, Features
-from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, SplitRule, shard, split_instances
+from pmrl_cli.data.shards import shard_rows
+from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, SplitRule, split_instances
 from pmrl_cli.errors import DataError, UsageError
 from tests.simulate import dataset_of
 
@@ -119,7 +120,7 @@ def test_a_column_named_group_is_that_of_groups_unless_another_is_named():
 
 @given(count=st.integers(0, 10**12), of=st.integers(1, 50))
 def test_shards_cover_every_row_once_in_order_and_are_of_equal_size(count, of):
-    shards = [shard(count, index, of) for index in range(of)]
+    shards = [shard_rows(count, index, of) for index in range(of)]
     assert [0, *(s.stop for s in shards)] == [*(s.start for s in shards), count]
     sizes = [s.stop - s.start for s in shards]
     assert max(sizes) - min(sizes) <= 1

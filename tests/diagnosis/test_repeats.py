@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.diagnosis import Header, State, diagnose, diagnose_state, state_of
 from pmrl_cli.diagnosis.compare import compare
 from pmrl_cli.retrieval import evaluate
@@ -52,7 +52,7 @@ def test_copies_of_one_pair_are_not_taken_for_as_many_witnesses():
 
 def test_states_of_shards_merge_to_that_of_the_whole():
     data = captioned(60, 4, noise=0.5)
-    parts = [state_of(data.part(shard(240, i, 3)), share=(i, 3)) for i in range(3)]
+    parts = [state_of(data.part(shard_rows(240, i, 3)), shard=(i, 3)) for i in range(3)]
     merged = parts[0]
     for part in parts[1:]:
         merged.merge(part)

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.diagnosis.run import SampleSizes, diagnose_state, state_of
 from pmrl_cli.diagnosis.state.accumulate import State
 from pmrl_cli.diagnosis.state.summaries import Columns, numbers_of
@@ -65,12 +65,12 @@ def test_any_division_merges_to_the_diagnosis_of_one_pass(pieces):
 
 def test_more_shards_than_instances_merge_to_the_diagnosis_of_one_pass():
     data = simulate(60, 3, 4, noise=0.8, missing=0.25, group_size=3)
-    shares = [data.part(shard(60, index, 75)) for index in range(75)]
+    shares = [data.part(shard_rows(60, index, 75)) for index in range(75)]
     assert {len(share) for share in shares} == {0, 1}
     assert all(
         np.shares_memory(share.modalities[0].array, data.modalities[0].array) for share in shares if len(share)
     )
-    states = [state_of(share, **OPTIONS, share=(index, 75)) for index, share in enumerate(shares)]
+    states = [state_of(share, **OPTIONS, shard=(index, 75)) for index, share in enumerate(shares)]
     assert_same(diagnose_state(state_of(data, **OPTIONS)).result, diagnose_state(merged(states)).result)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.aligner import Aligner
-from pmrl_cli.files.artifacts.shares import FUSED, rank_of
+from pmrl_cli.files.artifacts.writer_parts import FUSED, part_of_rank
 from tests.distributed.test_fit import ended, launch
 from tests.train.test_fit import simulate
 
@@ -18,8 +18,8 @@ def test_every_part_of_every_table_is_written_by_one(size, rows_per_file):
     for name, has in tables.items():
         stop, covered = 0, []
         for rank in range(size):
-            rows, share = rank_of(("a", "b"), present, rank, size, rows_per_file)
-            part = share.parts[name]
+            rows, written = part_of_rank(("a", "b"), present, rank, size, rows_per_file)
+            part = written.parts[name]
             held = np.flatnonzero(has[rows]) + rows.start
             assert part.held == len(held)
             assert part.first == stop  # files are numbered through

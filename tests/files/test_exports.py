@@ -25,11 +25,11 @@ from hypothesis import strategies as st
 
 from pmrl_cli.cli import export as export_command
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.files.artifacts.export import write_export, write_files, write_stream
 from pmrl_cli.files.artifacts.plan import ExportPlan
-from pmrl_cli.files.artifacts.shares import Share, shard_of
+from pmrl_cli.files.artifacts.writer_parts import WriterPart, part_of_shard
 from pmrl_cli.files.artifacts.writers import REGISTRY, Writer
 from pmrl_cli.files.formats import vector_tables
 from pmrl_cli.files.formats.vector_tables import ParquetParts, Parts
@@ -127,9 +127,9 @@ def test_the_files_of_all_shards_side_by_side_are_the_whole(tmp_path_factory, n,
     space, folder = Space(n), tmp_path_factory.mktemp("export")
     together: dict[str, bytes] = {}
     for index in range(of):
-        part = space.part(shard(n, index, of))
-        share = shard_of(NAMES, space.present, index, of, rows_per_file)
-        manifest = part.export(folder / str(index), format=format_, rows_per_file=rows_per_file, share=share)
+        part = space.part(shard_rows(n, index, of))
+        written = part_of_shard(NAMES, space.present, index, of, rows_per_file)
+        manifest = part.export(folder / str(index), format=format_, rows_per_file=rows_per_file, part=written)
         assert manifest["shard"] == {"index": index + 1, "of": of}
         files = files_of(folder / str(index))
         del files["manifest.json"]
@@ -162,13 +162,13 @@ def test_writers_that_are_told_their_parts_write_the_bytes_of_one(tmp_path_facto
         parts = {}
         for name, (ids, _) in space.tables().items():
             count = max(1, -(-len(ids) // rows_per_file))
-            mine = shard(count, index, writers)
+            mine = shard_rows(count, index, writers)
             skip, stop = (min(x * rows_per_file, len(ids)) for x in (mine.start, mine.stop))
             parts[name] = Parts(mine.start, mine.stop, count, skip, stop - skip, len(ids))
         _, files = write_files(
             space.blocks((min(cut, n),)),
             folder / "shared",
-            space.plan(rows_per_file=rows_per_file, share=Share(index, writers, parts)),
+            space.plan(rows_per_file=rows_per_file, part=WriterPart(index, writers, parts)),
         )
         assert not files.keys() & digests.keys()
         digests |= files

@@ -3,13 +3,13 @@ import pytest
 import torch
 
 from pmrl_cli.data import dataset as dataset_module
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.fusion import WEIGHT_TEMPERATURE
 from pmrl_cli.retrieval import counting
 from pmrl_cli.retrieval import queries as queries_module
 from pmrl_cli.retrieval import ranks as ranks_module
 from pmrl_cli.retrieval.batches import read_batch
-from pmrl_cli.retrieval.ranks import TIE_BAND, count_share, rank_batch, rank_dataset, ranks_of
+from pmrl_cli.retrieval.ranks import TIE_BAND, count_shard, rank_batch, rank_dataset, ranks_of
 from tests.reference import fusion as reference
 from tests.simulate import dataset_of, simulate
 
@@ -148,7 +148,7 @@ def test_counts_of_uneven_shares_add_up_to_the_ranks_of_all(every, fusion):
     queries = np.arange(0, len(data), every)
     whole = rank_dataset(data, queries, fusion=fusion)
     shares = [slice(0, 3), slice(3, 3), slice(3, 30), slice(30, len(queries))]
-    counts = sum(count_share(data, queries, share, fusion=fusion) for share in shares)
+    counts = sum(count_shard(data, queries, share, fusion=fusion) for share in shares)
     together = ranks_of(counts, data, queries)
     assert together.keys() == whole.keys()
     for name, ranks in whole.items():
@@ -166,7 +166,7 @@ def test_shares_of_all_queries_take_one_product_for_two_directions(monkeypatch):
         lambda self, candidates, out: (products.append(out.numel()), honest(self, candidates, out))[1],
     )
     data, queries = simulate(60, 2, 8), np.arange(60)
-    sum(count_share(data, queries, shard(60, index, 7)) for index in range(7))
+    sum(count_shard(data, queries, shard_rows(60, index, 7)) for index in range(7))
     assert sum(products) == 60 * 60
 
 

@@ -22,7 +22,7 @@ from pmrl_cli.retrieval.metrics import (
     reciprocal_ranks,
     wins,
 )
-from pmrl_cli.retrieval.ranks import Answers, Ranks, count_share, rank_batch, rank_dataset, ranks_of
+from pmrl_cli.retrieval.ranks import Answers, Ranks, count_shard, rank_batch, rank_dataset, ranks_of
 from pmrl_cli.retrieval.relevance import Relevance
 from tests.reference import fusion as fused_reference
 from tests.reference import relevance as reference
@@ -118,7 +118,7 @@ def test_shares_add_up_and_some_queries_have_the_answers_they_have_when_all_ask(
     queries = np.arange(0, len(data), every)
     whole = rank_dataset(data, np.arange(len(data)), relevance=relevance)
     shares = [slice(0, 3), slice(3, 3), slice(3, 30), slice(30, len(queries))]
-    counts = sum(count_share(data, queries, share, relevance=relevance) for share in shares)
+    counts = sum(count_shard(data, queries, share, relevance=relevance) for share in shares)
     for name, ranks in ranks_of(counts, data, queries, relevance=relevance).items():
         there = np.isin(whole[name].rows, queries)
         np.testing.assert_array_equal(ranks.rows, whole[name].rows[there])

@@ -18,7 +18,7 @@ import pyarrow as pa
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.errors import UsageError
 from pmrl_cli.files.artifacts.plan import ExportPlan
-from pmrl_cli.files.artifacts.shares import FUSED
+from pmrl_cli.files.artifacts.writer_parts import FUSED
 from pmrl_cli.files.artifacts.writers import REGISTRY
 from pmrl_cli.files.durable.atomic import atomic_folder
 from pmrl_cli.files.durable.checksums import FORMAT_VERSION, write_with_digest
@@ -66,8 +66,8 @@ def write_export(
     """
     with open_export(out, plan.names, force=force) as folder:
         described, files = write_files(blocks, folder, plan)
-        if plan.share is not None:
-            described["shard"] = {"index": plan.share.index + 1, "of": plan.share.of}
+        if plan.part is not None:
+            described["shard"] = {"index": plan.part.index + 1, "of": plan.part.of}
         return complete_export(folder, described, files, provenance)
 
 
@@ -102,13 +102,13 @@ def complete_export(
 def write_files(
     blocks: Iterable[EmbeddedBlock], folder: Path, plan: ExportPlan
 ) -> tuple[dict[str, object], dict[str, str]]:
-    """Write the files of an export, or of a share of one, but for its manifest.
+    """Write the files of an export, or of a part of one, but for its manifest.
 
-    Several writers may fill one folder with Parquet, each with its own ``share``: their parts together are, byte for
+    Several writers may fill one folder with Parquet, each with its own ``part``: their parts together are, byte for
     byte, those that one writer would have written.
 
     Args:
-        blocks: as in ``write_export``; they may hold more than the share.
+        blocks: as in ``write_export``; they may hold more than the part.
         folder: exists; what is written here is in it; nothing else in it is read.
         plan: as in ``write_export``.
 

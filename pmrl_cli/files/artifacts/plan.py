@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from pmrl_cli.data.dataset import EmbeddedBlock, FloatArray, Imputation
 from pmrl_cli.files.artifacts.compressed import Compressed
-from pmrl_cli.files.artifacts.shares import FUSED, ROWS_PER_FILE, Share
+from pmrl_cli.files.artifacts.writer_parts import FUSED, ROWS_PER_FILE, WriterPart
 from pmrl_cli.files.formats.vector_tables import Parts
 
 __all__ = ["Also", "ExportPlan", "Output", "has"]
@@ -65,7 +65,7 @@ class ExportPlan:
         layout: ``tables`` or ``wide``, for a format that knows both.
         dtype: ``float32`` or ``float16``.
         rows_per_file: rows of one Parquet file, at least 1.
-        share: the part of a larger export that is written here; None for the whole of one.
+        part: the part of a larger export that is written here; None for the whole of one.
         also: further outputs of the model.
         compressed: codes and channels, where vectors were made smaller.
         widths: columns of the features of each modality, where what is missing was predicted and they are written
@@ -80,7 +80,7 @@ class ExportPlan:
     layout: str = "tables"
     dtype: str = "float32"
     rows_per_file: int = ROWS_PER_FILE
-    share: Share | None = None
+    part: WriterPart | None = None
     also: tuple[Also, ...] = ()
     compressed: Compressed | None = None
     widths: tuple[int, ...] = ()
@@ -122,13 +122,13 @@ class ExportPlan:
             rows = self.rows_of(output)
             files = max(1, -(-rows // self.rows_per_file))
             whole = Parts(0, files, files, 0, rows, rows)
-            parts[output.name] = whole if self.share is None else self.share.parts[output.source]
+            parts[output.name] = whole if self.part is None else self.part.parts[output.source]
         return parts
 
     @property
     def suffix(self) -> str:
         """What the names of files end in, so that those of several shards can lie side by side."""
-        return "" if self.share is None else self.share.suffix
+        return "" if self.part is None else self.part.suffix
 
 
 def has(plan: ExportPlan, output: Output, block: EmbeddedBlock) -> npt.NDArray[np.bool_]:

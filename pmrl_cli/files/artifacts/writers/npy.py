@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.data.ids import digest_ids
 from pmrl_cli.files.artifacts.plan import ExportPlan, has
-from pmrl_cli.files.artifacts.shares import FUSED
+from pmrl_cli.files.artifacts.writer_parts import FUSED
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import Behind, check_count
 from pmrl_cli.files.durable.checksums import HashedFile

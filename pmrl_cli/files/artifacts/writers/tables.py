@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.files.artifacts.plan import ExportPlan, has
-from pmrl_cli.files.artifacts.shares import FUSED
+from pmrl_cli.files.artifacts.writer_parts import FUSED
 from pmrl_cli.files.formats.vector_tables import Parts, VectorTable
 
 __all__ = ["Behind", "check_count", "modality_rows", "write_tables"]

@@ -9,7 +9,7 @@ import pyarrow as pa
 
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.files.artifacts.plan import ExportPlan, Output, has
-from pmrl_cli.files.artifacts.shares import FUSED
+from pmrl_cli.files.artifacts.writer_parts import FUSED
 from pmrl_cli.files.artifacts.writers.tables import check_count
 from pmrl_cli.files.formats.vector_tables import vector_type
 

@@ -1,4 +1,4 @@
-"""How the instances and files of an export are shared out among several writers."""
+"""How the instances and files of an export are divided among several writers."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.data.split import shard
+from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.files.formats.vector_tables import Parts
 
-__all__ = ["FUSED", "ROWS_PER_FILE", "Share", "rank_of", "shard_of"]
+__all__ = ["FUSED", "ROWS_PER_FILE", "WriterPart", "part_of_rank", "part_of_shard"]
 
 FUSED = "fused"
 """The table of fused vectors, beside those of the modalities."""
@@ -21,7 +21,7 @@ ROWS_PER_FILE = 262_144
 
 
 @dataclass(frozen=True)
-class Share:
+class WriterPart:
     """What one writer of several writes of an export.
 
     Args:
@@ -40,9 +40,9 @@ class Share:
         return f"-{self.index:05d}-of-{self.of:05d}"
 
 
-def shard_of(
+def part_of_shard(
     names: Sequence[str], present: npt.NDArray[np.bool_], index: int, of: int, rows_per_file: int = ROWS_PER_FILE
-) -> Share:
+) -> WriterPart:
     """Return what the writer of one shard of the instances writes, whose blocks hold that shard alone.
 
     The part files of all shards together are numbered through, in the order of the shards.
@@ -54,19 +54,19 @@ def shard_of(
         of: how many shards.
         rows_per_file: rows of one Parquet file.
     """
-    edges = [shard(len(present), one, of).start for one in range(of)] + [len(present)]
+    edges = [shard_rows(len(present), one, of).start for one in range(of)] + [len(present)]
     parts = {}
     for name, has in zip([*names, FUSED], [*present.T, present.any(axis=1)], strict=True):
         rows = np.diff(np.concatenate([[0], np.cumsum(has)])[edges])
         files = np.maximum(1, -(-rows // rows_per_file))
         first, mine = int(files[:index].sum()), int(rows[index])
         parts[name] = Parts(first, first + int(files[index]), int(files.sum()), 0, mine, mine)
-    return Share(index, of, parts)
+    return WriterPart(index, of, parts)
 
 
-def rank_of(
+def part_of_rank(
     names: Sequence[str], present: npt.NDArray[np.bool_], index: int, of: int, rows_per_file: int = ROWS_PER_FILE
-) -> tuple[slice, Share]:
+) -> tuple[slice, WriterPart]:
     """Return what one of several writers of one export writes, and the instances that its blocks must hold for that.
 
     Each writes about equally many of the part files of every table, as one writer alone would number and cut them.
@@ -80,7 +80,7 @@ def rank_of(
     """
     tables = dict(zip([*names, FUSED], [*present.T, present.any(axis=1)], strict=True))
     places = {name: np.flatnonzero(has) for name, has in tables.items()}
-    files = {name: shard(max(1, -(-len(at) // rows_per_file)), index, of) for name, at in places.items()}
+    files = {name: shard_rows(max(1, -(-len(at) // rows_per_file)), index, of) for name, at in places.items()}
     cut = {
         name: at[files[name].start * rows_per_file : files[name].stop * rows_per_file] for name, at in places.items()
     }
@@ -98,4 +98,4 @@ def rank_of(
             len(cut[name]),
             int(after - before),
         )
-    return slice(start, stop), Share(index, of, parts)
+    return slice(start, stop), WriterPart(index, of, parts)
