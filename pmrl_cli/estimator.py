@@ -67,8 +67,12 @@ class Estimator:
         Raises: UsageError for anything else but None, which changes nothing.
         """
         if transform not in (None, "default", "pandas"):
-            what = "unknown output"
-            raise UsageError(what, found=repr(transform), expected="'default' or 'pandas'", next_step="Choose one.")
+            raise UsageError(
+                what="unknown output",
+                found=repr(transform),
+                expected="'default' or 'pandas'",
+                next_step="Choose one.",
+            )
         self._frames = self._frames if transform is None else transform == "pandas"
         return self
 
@@ -99,9 +103,8 @@ def _checked(settings: FitSettings, device: str, changes: Mapping[str, object]) 
     """Return changed settings that can be fitted with: this is known now, not after the features have been read."""
     unknown = sorted(set(changes) - set(_DEFAULTS))
     if unknown:
-        what = "unknown setting"
         raise UsageError(
-            what,
+            what="unknown setting",
             found=", ".join(unknown),
             expected=f"some of {', '.join(sorted(_DEFAULTS))}",
             next_step="Fix its name.",

@@ -31,8 +31,12 @@ def check_fusion(fusion: str) -> None:
     Raises: UsageError.
     """
     if fusion not in FUSIONS:
-        what = "unknown fusion"
-        raise UsageError(what, found=repr(fusion), expected=f"one of {', '.join(FUSIONS)}", next_step="Choose one.")
+        raise UsageError(
+            what="unknown fusion",
+            found=repr(fusion),
+            expected=f"one of {', '.join(FUSIONS)}",
+            next_step="Choose one.",
+        )
 
 
 def fuse(vectors: Tensor, present: Tensor, fusion: str = "leading") -> Tensor:

@@ -138,9 +138,11 @@ def launched_size() -> int:
     """Return how many processes the launcher started, as it says in the environment."""
     text = os.environ.get("WORLD_SIZE", "1")
     if not text.isdecimal() or int(text) < 1:
-        what = "WORLD_SIZE is not a number of processes"
         raise UsageError(
-            what, found=repr(text), expected="1 or more, as torchrun sets it", next_step="Unset it, or use torchrun."
+            what="WORLD_SIZE is not a number of processes",
+            found=repr(text),
+            expected="1 or more, as torchrun sets it",
+            next_step="Unset it, or use torchrun.",
         )
     return int(text)
 
@@ -164,9 +166,8 @@ def process_group(*, cuda: bool = False) -> Iterator[ProcessGroup]:
         try:
             store, rank, size = next(rendezvous("env://", timeout=PATIENCE))
         except ValueError as error:  # a variable that is not there, or no number
-            what = "launcher of several processes is not there"
             raise UsageError(
-                what,
+                what="launcher of several processes is not there",
                 found=f"WORLD_SIZE={os.environ['WORLD_SIZE']} and {str(error).splitlines()[0]}",
                 expected="RANK, WORLD_SIZE, MASTER_ADDR and MASTER_PORT, as torchrun sets them",
                 next_step="Unset WORLD_SIZE, or use torchrun.",

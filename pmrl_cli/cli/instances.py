@@ -42,9 +42,8 @@ def write_tables(
     Raises: UsageError if the modalities do not share a space.
     """
     if mispairs is None:
-        what = "instances cannot be judged one by one"
         raise UsageError(
-            what,
+            what="instances cannot be judged one by one",
             found="modalities of different columns",
             expected="modalities that share a space",
             next_step="Fit adapters with pmrl fit and pass --model MODEL.",

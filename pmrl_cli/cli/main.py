@@ -72,9 +72,8 @@ def _check_processes(name: str | None) -> None:
     """Refuse to run what one process does in each of several: they would all read and write the same."""
     size = os.environ.get("WORLD_SIZE", "1")
     if name in _ALONE and size != "1":
-        what = f"pmrl {name} is done by one process"
         raise UsageError(
-            what,
+            what=f"pmrl {name} is done by one process",
             found=f"WORLD_SIZE={size}, as a launcher sets it",
             expected="no launcher, or fit, diagnose, evaluate or export",
             next_step=f"Type pmrl {name} without torchrun.",

@@ -49,9 +49,12 @@ def command(
         }
         states.check(output, whole, force=force)
         if output.resolve() in {path.resolve() for path in files}:
-            what = "output is an input"
             raise UsageError(
-                what, at=Place(str(output)), found="one of the states", expected="a new path", next_step="Choose one."
+                what="output is an input",
+                at=Place(str(output)),
+                found="one of the states",
+                expected="a new path",
+                next_step="Choose one.",
             )
     baseline = reports.check(drawn, compare, force=force)
     merged = states.read(files[0])
@@ -65,9 +68,8 @@ def command(
         states.write(merged, output, as_json=json)
         return
     if merged.instances == 0:
-        what = "no instance in these states"
         raise DataError(
-            what,
+            what="no instance in these states",
             at=Place(str(files[0])),
             found="empty shards only",
             expected="one that has two modalities",

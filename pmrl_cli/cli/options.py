@@ -144,9 +144,8 @@ def parse_shard(text: str | None) -> tuple[int, int] | None:
         return None
     match = re.fullmatch(r"([0-9]{1,6})/([0-9]{1,6})", text)
     if match is None or not 1 <= int(match[1]) <= int(match[2]):
-        what = "unknown shard"
         raise UsageError(
-            what,
+            what="unknown shard",
             found=f"--shard {text!r}",
             expected="i/n with i from 1 to n, such as 3/8 for the third of eight",
             next_step="Give every call its own i and all the same n.",
@@ -161,9 +160,8 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
         if item == "-":
             text = os.fsdecode(sys.stdin.buffer.read())
             if "\0" in text and not null:
-                what = "NUL in a path"
                 raise UsageError(
-                    what,
+                    what="NUL in a path",
                     found="NUL on standard input",
                     expected="one path a line",
                     next_step="Pass -0 if NUL ends them.",
@@ -172,9 +170,8 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
         else:
             expanded.append(item)
     if not expanded:
-        what = "no input"
         raise UsageError(
-            what,
+            what="no input",
             found="no path",
             expected="feature files, a folder or a store",
             next_step="Name them, for example features/*.h5.",

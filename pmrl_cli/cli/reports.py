@@ -73,9 +73,8 @@ def _formats(drawn: Drawn) -> list[str]:
     formats = list(dict.fromkeys(drawn.formats.split(",")))
     unknown = [one for one in formats if one not in FIGURE_FORMATS]
     if unknown:
-        what = "unknown format of figures"
         raise UsageError(
-            what,
+            what="unknown format of figures",
             found=f"--format {drawn.formats}",
             expected=f"some of {', '.join(FIGURE_FORMATS)}",
             next_step="Type for example: --format svg,pdf.",

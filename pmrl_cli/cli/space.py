@@ -225,9 +225,11 @@ def parse_gates(texts: Sequence[str] | None) -> list[Gate]:
         except ValueError:
             gate = Gate("", math.nan)
         if not gate.key or math.isnan(gate.value):
-            what = "--fail-under is not KEY=NUMBER"
             raise UsageError(
-                what, found=repr(text), expected="for example R@1=0.5", next_step="Fix that --fail-under."
+                what="--fail-under is not KEY=NUMBER",
+                found=repr(text),
+                expected="for example R@1=0.5",
+                next_step="Fix that --fail-under.",
             )
         gates.append(gate)
     return gates

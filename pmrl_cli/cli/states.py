@@ -27,9 +27,8 @@ def check(path: Path, whole: Mapping[str, object], *, force: bool) -> None:
     """
     given = [name for name, value in whole.items() if value]
     if given:
-        what = "a state beside what needs a diagnosis"
         raise UsageError(
-            what,
+            what="a state beside what needs a diagnosis",
             found=", ".join(given),
             expected="none of them: a state has no verdict yet",
             next_step="Ask pmrl merge, or leave the state out.",
@@ -63,9 +62,8 @@ def read(path: Path) -> State:
     try:
         return State.from_arrays(Header.from_dict(header), arrays)
     except (ValueError, TypeError) as error:
-        what = "not a state"
         raise DataError(
-            what,
+            what="not a state",
             at=Place(str(path)),
             found=str(error)[:120],
             expected="what pmrl diagnose --partial writes",

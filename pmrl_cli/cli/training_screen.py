@@ -45,9 +45,8 @@ def run(model: Path, drawn: reports.Drawn, of_instances: Mapping[str, object], *
     """
     given = [name for name, value in of_instances.items() if value]
     if given:
-        what = "no instances to diagnose"
         raise UsageError(
-            what,
+            what="no instances to diagnose",
             at=Place(str(model)),
             found=f"a model alone with {', '.join(given)}",
             expected="feature files",

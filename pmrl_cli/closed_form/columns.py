@@ -70,9 +70,8 @@ class ProjectionFitter:
         self._fitted: dict[tuple[int, FeatureMap], Projection] = {}
         for name, rows in zip(dataset.names, self._rows, strict=True):
             if len(rows) < 2:
-                what = "too few training instances"
                 raise DataError(
-                    what,
+                    what="too few training instances",
                     found=f"{len(rows)} with modality {name!r}",
                     expected="2 or more (in practice hundreds)",
                     next_step="Give more instances, or lower the shares held out (--validation, --test).",
@@ -115,9 +114,8 @@ class ProjectionFitter:
         components = max(1, min(features.dim, int(0.9 * len(self._rows[m])), COMPONENTS))
         projection, _ = fit_projection(columns, second, components, squash=squash)
         if projection.components == 0:
-            what = "constant modality"
             raise DataError(
-                what,
+                what="constant modality",
                 found=f"every training row of modality {features.name!r} is the same",
                 expected="rows that differ",
                 next_step="Leave the modality out, or check what wrote it.",

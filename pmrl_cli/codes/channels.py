@@ -51,9 +51,11 @@ def choose_channels(codebook: npt.NDArray[np.floating], keep: int) -> npt.NDArra
     """
     dim = codebook.shape[1]
     if not 1 <= keep <= dim:
-        what = "cannot keep so many channels"
         raise UsageError(
-            what, found=f"--keep-channels {keep}", expected=f"1 to {dim}", next_step="Lower --keep-channels."
+            what="cannot keep so many channels",
+            found=f"--keep-channels {keep}",
+            expected=f"1 to {dim}",
+            next_step="Lower --keep-channels.",
         )
     order = np.argsort(-channel_criterion(codebook), kind="stable")
     return np.sort(order[:keep])

@@ -78,9 +78,8 @@ def compression_from_vectors(
     if reference is None:
         count = min(REFERENCE_CODES, len(vectors) // 4)
         if count < 2:
-            what = "too few vectors to choose channels by"
             raise DataError(
-                what,
+                what="too few vectors to choose channels by",
                 found=f"{len(vectors):,}",
                 expected="8 or more",
                 next_step="Export more instances, or take the channels of another export with --like.",

@@ -58,9 +58,8 @@ def _seeds(vectors: Tensor, count: int, generator: torch.Generator) -> Tensor:
 
 
 def _too_few(distinct: int, count: int) -> DataError:
-    what = "too few vectors for the codebook"
     return DataError(
-        what,
+        what="too few vectors for the codebook",
         found=f"{distinct:,} distinct vectors for {count:,} codes",
         expected=f"{count:,} or more",
         next_step=f"Lower --codes to {max(2, distinct // 4)}.",

@@ -22,9 +22,8 @@ def column_of(dataset: Dataset, name: str) -> pa.Array:
     Raises: UsageError if there is none of that name, naming those there are.
     """
     if name not in dataset.columns:
-        what = "no such side column"
         raise UsageError(
-            what,
+            what="no such side column",
             found=repr(name),
             expected=f"one of {', '.join(sorted(dataset.columns))}" if dataset.columns else "a file of side columns",
             next_step="Name the file with --labels and one of its columns.",

@@ -53,9 +53,8 @@ def join_repeated(
     counts = np.stack([np.bincount(lead[lead >= 0], minlength=len(base.ids)) for lead in leads], axis=1)
     both = np.flatnonzero((counts > 1).sum(axis=1) > 1)
     if len(both):
-        what = "rows of a repeated id cannot be paired"
         raise DataError(
-            what,
+            what="rows of a repeated id cannot be paired",
             found=f"id {base.ids[int(both[0])].as_py()!r} names rows of two modalities ({len(both)} such ids)",
             expected="one modality that repeats an id",
             next_step="Use --on-repeat mean or first, or name the column of their own ids with --id-column.",

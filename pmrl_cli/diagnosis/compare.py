@@ -104,9 +104,8 @@ def read_outcomes(packed: Mapping[str, Any]) -> Outcomes:
             ranks[name] = Ranks(rows, better[rows], tied[rows], gallery, _answers(found, rows, count))
         return Outcomes(str(packed["ids_sha256"]), groups.astype(np.int64), adjusted, ranks)
     except (KeyError, TypeError, ValueError, AttributeError, zlib.error) as error:
-        what = "outcomes of a diagnosis cannot be read"
         raise DataError(
-            what,
+            what="outcomes of a diagnosis cannot be read",
             found=f"{type(error).__name__}: {error}",
             expected="what pmrl diagnose --json writes",
             next_step="Run that diagnosis again with --json.",

@@ -60,9 +60,8 @@ def contribution_section(dataset: Dataset, target: str, group: str | None = None
     counts = np.bincount(codes[codes >= 0])
     common = np.flatnonzero(counts >= RARE)
     if len(common) < 2:
-        what = "no classes to predict"
         raise DataError(
-            what,
+            what="no classes to predict",
             found=f"{len(counts):,} values of {target}, {len(common)} of which {RARE} or more instances have",
             expected=f"two classes of {RARE} instances or more",
             next_step="Name a column of classes with --target.",

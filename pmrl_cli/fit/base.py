@@ -79,9 +79,8 @@ class Base:
         self._check_settings(settings)
         self._check_encoders(settings)
         if not set(self.names) & set(dataset.names):
-            what = "nothing in common with the model to continue from"
             raise DataError(
-                what,
+                what="nothing in common with the model to continue from",
                 at=Place(self.path),
                 found=f"modalities {', '.join(dataset.names)}",
                 expected=f"one or more of {', '.join(self.names)} among them",
@@ -91,9 +90,8 @@ class Base:
             if features.name in self.names:
                 dim = self.members[0].projections[self.names.index(features.name)].dim
                 if features.dim != dim:
-                    what = "dimension differs from the model"
                     raise StateError(
-                        what,
+                        what="dimension differs from the model",
                         at=Place(self.path),
                         found=f"modality {features.name!r} with {features.dim} columns",
                         expected=f"{dim}, as the model was fitted on",
@@ -114,9 +112,8 @@ class Base:
                 )
         for objective in objectives_of(settings):
             if objective in REGISTRY and method_class(objective).encoder is not Method.encoder:
-                what = "objective cannot continue from a model"
                 raise UsageError(
-                    what,
+                    what="objective cannot continue from a model",
                     found=f"--objective {objective}, which has an encoder of its own",
                     expected="one that trains an adapter for each modality, such as pmrl or infonce",
                     next_step="Choose another --objective, or fit without --continue-from.",
@@ -125,18 +122,16 @@ class Base:
     def _check_encoders(self, settings: FitSettings) -> None:
         encoders = [member.encoder for member in self.members]
         if not all(isinstance(encoder, Residual) for encoder in encoders):
-            what = "model cannot be continued from"
             raise StateError(
-                what,
+                what="model cannot be continued from",
                 at=Place(self.path),
                 found="an encoder of its own kind",
                 expected="an adapter for each modality",
                 next_step="Fit a model with --objective pmrl first, and continue from that.",
             )
         if settings.protect != "none" and any(isinstance(e, Residual) and e.seen is None for e in encoders):
-            what = "model does not say what it was trained on"
             raise StateError(
-                what,
+                what="model does not say what it was trained on",
                 at=Place(self.path),
                 found="no moments of its training instances, as in models of earlier versions",
                 expected="those that every fit now keeps",

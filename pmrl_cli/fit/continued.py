@@ -247,9 +247,8 @@ def _joined(ctx: FitContext, start: _Start, train: Rows, validation: Rows) -> _S
         cross = ctx.processes.all_reduce(components.mT @ targets.double())
         count = float(ctx.processes.all_reduce(both.sum().double()))
         if count < 2:
-            what = "a new modality shares no instance with one that the model knows"
             raise DataError(
-                what,
+                what="a new modality shares no instance with one that the model knows",
                 at=Place(names[m]),
                 found=f"{int(count)} training instances with it and a modality of the model",
                 expected="tens or more",
@@ -298,9 +297,8 @@ def _best_ridge(
         vectors[:, m] = torch.nn.functional.normalize(own @ found, dim=1)
         quality.append(held_out_retrieval(vectors, torch.from_numpy(data.present[held])).mrr)
     if not np.isfinite(quality).all():
-        what = "too few held-out instances"
         raise DataError(
-            what,
+            what="too few held-out instances",
             found=f"no two validation instances that share modality {ctx.dataset.names[m]!r} and another",
             expected="enough to choose by (tens or more)",
             next_step="Give more instances or raise --validation.",

@@ -82,9 +82,8 @@ def make_plan(ctx: FitContext) -> Plan:
     train = without_suspects(ctx, train)
     trains = int(ctx.trainable[train].sum())
     if trains < 2:
-        what = "too few training instances"
         raise DataError(
-            what,
+            what="too few training instances",
             found=f"{trains} with two modalities or more",
             expected="2 or more (in practice hundreds)",
             next_step="Check that the files share ids, or lower the shares held out (--validation, --test).",

@@ -304,8 +304,12 @@ def _dims(settings: FitSettings, most: int, tried: Sequence[int]) -> Sequence[in
     """Return the dimensions to try: where one is asked for, that and more, which are then reduced to it."""
     asked = settings.dim
     if asked is not None and asked > most:
-        what = "dimension larger than the features can fill"
-        raise UsageError(what, found=f"--dim {asked}", expected=f"{most} or less", next_step="Lower it.")
+        raise UsageError(
+            what="dimension larger than the features can fill",
+            found=f"--dim {asked}",
+            expected=f"{most} or less",
+            next_step="Lower it.",
+        )
     if asked is not None and not closed_form_stands_in(replace(settings, trained=False)):
         return (asked,)  # what such a method trains is the space as it is
     return sorted({max(min(dim, most), asked or 0) for dim in tried})
@@ -324,9 +328,8 @@ def _best(forms: Sequence[ClosedForm]) -> ClosedForm:
     # Ties keep the earlier one.
     best = max(forms, key=_mrr)
     if np.isnan(best.held_out.mrr):
-        what = "too few held-out instances"
         raise DataError(
-            what,
+            what="too few held-out instances",
             found="no two validation instances that share a pair of modalities",
             expected="enough to choose by (tens or more)",
             next_step="Give more instances or raise --validation.",

@@ -21,9 +21,8 @@ MOST_MODALITIES = 6
 def check_modalities(modalities: int) -> None:
     """Raise UsageError for more modalities than all subsets can be valued of."""
     if modalities > MOST_MODALITIES:
-        what = "too many modalities to value every subset of them"
         raise UsageError(
-            what,
+            what="too many modalities to value every subset of them",
             found=f"{modalities}, which have {2**modalities:,} subsets",
             expected=f"{MOST_MODALITIES} or fewer",
             next_step=f"Name {MOST_MODALITIES} of the files.",

@@ -89,9 +89,8 @@ def method_class(name: str) -> type[Method]:
     Raises: UsageError for an unknown one.
     """
     if name not in REGISTRY:
-        what = "unknown objective"
         raise UsageError(
-            what,
+            what="unknown objective",
             found=repr(name),
             expected=f"one of {', '.join(sorted(REGISTRY))}",
             next_step="Choose one with --objective.",
@@ -115,9 +114,8 @@ def make_method(name: str, settings: Mapping[str, Value]) -> Method:
     known = {f.name: f for f in fields(cls.Settings)}
     unknown = sorted(set(settings) - set(known))
     if unknown:
-        what = "unknown setting of the objective"
         raise UsageError(
-            what,
+            what="unknown setting of the objective",
             found=", ".join(unknown),
             expected=f"one of {', '.join(sorted(known))}" if known else "none: it has no settings",
             next_step=f"Fix --set for --objective {name}.",
@@ -148,8 +146,12 @@ def _checked(key: str, value: Value, hint: type, bounds: Mapping[str, float | No
             else f"at most {high}"
         )
     if not good:
-        what = "setting of the objective is out of range"
-        raise UsageError(what, found=f"{key}={value}", expected=expected, next_step=f"Fix --set {key}.")
+        raise UsageError(
+            what="setting of the objective is out of range",
+            found=f"{key}={value}",
+            expected=expected,
+            next_step=f"Fix --set {key}.",
+        )
     return value
 
 

@@ -24,9 +24,8 @@ def check_installed() -> None:
     """
     missing = [name for name in ("matplotlib", "jinja2") if find_spec(name) is None]
     if missing:
-        what = "pages and figures need more than is installed"
         raise UsageError(
-            what,
+            what="pages and figures need more than is installed",
             found=f"no {' and no '.join(missing)}",
             expected="the extra 'report'",
             next_step="Install it with: pip install 'pmrl-cli[report]'.",

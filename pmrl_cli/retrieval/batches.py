@@ -70,17 +70,15 @@ def check_pairs(dataset: Dataset) -> None:
     Raises: DataError unless there are two modalities or more and an instance that has two.
     """
     if len(dataset.names) < 2:
-        what = "too few modalities"
         raise DataError(
-            what,
+            what="too few modalities",
             found=", ".join(dataset.names) or "none",
             expected="two or more",
             next_step="Name a file for each modality.",
         )
     if not (dataset.present.sum(1) >= 2).any():
-        what = "no instance in two modalities"
         raise DataError(
-            what,
+            what="no instance in two modalities",
             found=f"none of {len(dataset)} has two modalities",
             expected="at least one",
             next_step="Check with pmrl inspect that the ids of the files agree.",
@@ -95,9 +93,8 @@ def check_one_space(dataset: Dataset) -> None:
     """
     check_pairs(dataset)
     if len(set(dataset.dims)) > 1:
-        what = "modalities are not in one space"
         raise DataError(
-            what,
+            what="modalities are not in one space",
             found=", ".join(f"{f.name} has {f.dim} columns" for f in dataset.modalities),
             expected="equal numbers of columns",
             next_step="Pass --model MODEL, or train one first with pmrl fit.",

@@ -40,9 +40,11 @@ def make_term(name: str) -> Term:
     Raises: UsageError for an unknown one.
     """
     if name not in REGISTRY:
-        what = "unknown term"
         raise UsageError(
-            what, found=repr(name), expected=f"one of {', '.join(sorted(REGISTRY))}", next_step="Choose one."
+            what="unknown term",
+            found=repr(name),
+            expected=f"one of {', '.join(sorted(REGISTRY))}",
+            next_step="Choose one.",
         )
     entry = REGISTRY[name]
     term: Term = getattr(import_module(entry.module), entry.cls)()

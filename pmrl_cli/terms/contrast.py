@@ -205,9 +205,8 @@ def other_modalities(modalities: int, anchor: int) -> list[int]:
     Raises: UsageError if there is no such modality.
     """
     if not 0 <= anchor < modalities:
-        what = "no such anchor"
         raise UsageError(
-            what,
+            what="no such anchor",
             found=f"anchor={anchor} with {modalities} modalities",
             expected=f"0 to {modalities - 1}, in the order of pmrl inspect",
             next_step="Fix --set anchor.",
@@ -251,9 +250,11 @@ class LearnedTemperature(nn.Module):
     def __init__(self, start: float) -> None:
         super().__init__()
         if not self.LOW <= start <= self.HIGH:
-            what = "temperature out of range"
             raise UsageError(
-                what, found=f"{start:g}", expected=f"{self.LOW:g} to {self.HIGH:g}", next_step="Fix --set."
+                what="temperature out of range",
+                found=f"{start:g}",
+                expected=f"{self.LOW:g} to {self.HIGH:g}",
+                next_step="Fix --set.",
             )
         self.log = nn.Parameter(torch.tensor(math.log(start)))
 

@@ -65,9 +65,8 @@ class AreaContrast(Term):
     def check(self, modalities: int) -> None:
         """Raise UsageError if there are not three modalities, or no such anchor."""
         if modalities != 3:
-            what = "triangle takes three modalities"
             raise UsageError(
-                what,
+                what="triangle takes three modalities",
                 found=str(modalities),
                 expected="3",
                 next_step="Give three of them, or choose another --objective (gram takes any number).",

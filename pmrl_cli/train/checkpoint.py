@@ -146,9 +146,8 @@ class Checkpoint:
             if content["fingerprint"].get(name) != self._fingerprint.get(name)
         )
         if differing:
-            what = "unfinished run of another fit"
             raise StateError(
-                what,
+                what="unfinished run of another fit",
                 at=Place(str(self._folder)),
                 found=f"a checkpoint whose {', '.join(differing)} differ",
                 expected="the same data and settings",

@@ -51,15 +51,16 @@ def choose_device(asked: str) -> torch.device:
         asked = f"cuda:{os.environ['LOCAL_RANK']}"
     kind, _, index = asked.partition(":")
     if kind not in ("cpu", "cuda") or (":" in asked and not index.isdecimal()):
-        what = "unknown device"
         raise UsageError(
-            what, found=repr(asked), expected="auto, cpu, cuda or cuda:N", next_step="Choose one with --device."
+            what="unknown device",
+            found=repr(asked),
+            expected="auto, cpu, cuda or cuda:N",
+            next_step="Choose one with --device.",
         )
     there = torch.cuda.device_count() if kind == "cuda" else 1
     if int(index or 0) >= there:
-        what = "device is not there"
         raise ResourceError(
-            what,
+            what="device is not there",
             found=f"{there} CUDA devices" if kind == "cuda" else "one CPU",
             expected=repr(asked),
             next_step="Use --device cpu, or auto.",

@@ -90,9 +90,8 @@ def check_objective(settings: FitSettings, modalities: int | None = None) -> Non
         for name in objectives_of(settings):
             method = make(settings, name)
             if "labels" in method.needs and settings.target is None:
-                what = "objective needs labels"
                 raise UsageError(
-                    what,
+                    what="objective needs labels",
                     found=f"{name} without a column of classes",
                     expected="--target COLUMN, of the side table --labels FILE",
                     next_step="Add them, or choose another --objective.",
@@ -102,14 +101,15 @@ def check_objective(settings: FitSettings, modalities: int | None = None) -> Non
                 added for added, term in zip(settings.terms, terms, strict=True) if not term.closed_form_stands_in
             ]
             if settings.steps == 0 and lacking:
-                what = "nothing to train what has no closed form"
                 raise UsageError(
-                    what, found=f"--steps 0 with {lacking[0]}", expected="1 or more", next_step="Leave --steps out."
+                    what="nothing to train what has no closed form",
+                    found=f"--steps 0 with {lacking[0]}",
+                    expected="1 or more",
+                    next_step="Leave --steps out.",
                 )
             if method.linear_components and settings.adapter == "kernel":
-                what = "objective cannot use kernel components"
                 raise UsageError(
-                    what,
+                    what="objective cannot use kernel components",
                     found=f"--adapter kernel with {name}",
                     expected="components that can be turned back into features",
                     next_step="Leave --adapter out.",

@@ -29,8 +29,12 @@ def _pairs(name: str, texts: Sequence[str], example: str) -> dict[str, str]:
     for text in texts:
         key, _, value = text.partition("=")
         if not (key and value):
-            what = f"{name} is not NAME=VALUE"
-            raise UsageError(what, found=repr(text), expected=f"for example {example}", next_step=f"Fix that {name}.")
+            raise UsageError(
+                what=f"{name} is not NAME=VALUE",
+                found=repr(text),
+                expected=f"for example {example}",
+                next_step=f"Fix that {name}.",
+            )
         values[key] = value
     return values
 
@@ -59,9 +63,11 @@ def parse_terms(pairs: Sequence[str]) -> dict[str, float]:
         try:
             weights[name] = float(value)
         except ValueError:
-            what = "weight of a term is not a number"
             raise UsageError(
-                what, found=f"{name}={value}", expected="for example spectrum=0.1", next_step="Fix that --term."
+                what="weight of a term is not a number",
+                found=f"{name}={value}",
+                expected="for example spectrum=0.1",
+                next_step="Fix that --term.",
             ) from None
     return weights
 
@@ -232,8 +238,9 @@ class FitSettings:
         )
         for good, name, found, expected in checks:
             if not good:
-                what = f"{name} out of range"
-                raise UsageError(what, found=repr(found), expected=expected, next_step="Fix the setting.")
+                raise UsageError(
+                    what=f"{name} out of range", found=repr(found), expected=expected, next_step="Fix the setting."
+                )
 
     @property
     def split_rule(self) -> SplitRule:

@@ -149,9 +149,8 @@ class State:
         mine, theirs = self.header.as_dict(), other.header.as_dict()
         for field, value in mine.items():
             if value != theirs[field]:
-                what = "states do not fit together"
                 raise StateError(
-                    what,
+                    what="states do not fit together",
                     at=Place(name),
                     found=f"{field} {theirs[field]!r}",
                     expected=f"{value!r} as in the first",
@@ -159,9 +158,8 @@ class State:
                 )
         twice = np.intersect1d(self.shards, other.shards)
         if len(twice):
-            what = "states share instances"
             raise StateError(
-                what,
+                what="states share instances",
                 at=Place(name),
                 found=f"shard {twice[0] + 1}/{self.header.shards} a second time",
                 expected="each shard once",

@@ -95,9 +95,8 @@ class Reservoir:
         """
         shared = np.intersect1d(self.hashes, other.hashes, return_indices=True)[1]
         if len(shared):
-            what = "states overlap"
             raise StateError(
-                what,
+                what="states overlap",
                 at=Place(name, instance_id=self.ids[shared[0]]),
                 found="an instance that an earlier state has too",
                 expected="every instance in one state",

@@ -63,9 +63,8 @@ def read_compressed(folder: Path) -> Compressed:
     manifest = read_manifest(folder)
     found = None if manifest is None or manifest.get("format") not in (EXPORT, STORE) else manifest.get("compressed")
     if manifest is None or found is None:
-        what = "no export with codes or channels"
         raise DataError(
-            what,
+            what="no export with codes or channels",
             at=Place(str(folder)),
             found="another folder" if manifest is None else "an export of whole vectors",
             expected="what pmrl export wrote with --codes or --keep-channels",

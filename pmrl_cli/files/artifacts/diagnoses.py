@@ -40,9 +40,8 @@ def read_diagnosis(path: Path) -> dict[str, Any]:
             if schema in (SCHEMA, SCHEMA_BEFORE):
                 return content  # type: ignore[no-any-return]
             found = "JSON without a schema" if schema is None else f"schema {str(schema)[:40]!r}"
-    what = "not a diagnosis"
     raise DataError(
-        what,
+        what="not a diagnosis",
         at=Place(str(path)),
         found=found,
         expected=f"schema {SCHEMA!r}",
@@ -53,9 +52,8 @@ def read_diagnosis(path: Path) -> dict[str, Any]:
 def _check_digest(content: Mapping[str, Any], path: Path) -> None:
     digest = digest_of(content)
     if content.get(DIGEST) != digest:
-        what = "diagnosis has changed since it was written"
         raise StateError(
-            what,
+            what="diagnosis has changed since it was written",
             at=Place(str(path)),
             found=f"SHA-256 {digest[:12]}",
             expected=f"SHA-256 {str(content.get(DIGEST))[:12]}",

@@ -151,9 +151,8 @@ def write_stream(blocks: Iterable[EmbeddedBlock], sink: BinaryIO, plan: ExportPl
 def _check_names(names: Sequence[str]) -> None:
     for name in names:
         if _NAME.fullmatch(name) is None or name in _RESERVED:
-            what = "modality cannot name a file"
             raise UsageError(
-                what,
+                what="modality cannot name a file",
                 found=repr(name),
                 expected=f"1 to 64 of A-Z a-z 0-9 . _ - without a leading dot, not {', '.join(sorted(_RESERVED))}",
                 next_step="Fit and export with another name for it, as in name=FILE.",

@@ -80,9 +80,8 @@ def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     while True:
         manifest = read_manifest(folder)
         if manifest is None or manifest.get("format") != FORMAT or "files" not in manifest:
-            what = "not a model"
             raise DataError(
-                what,
+                what="not a model",
                 at=Place(str(folder)),
                 found=f"no {MANIFEST} of pmrl" if manifest is None else f"a {manifest.get('format')}",
                 expected="a folder written by pmrl fit",

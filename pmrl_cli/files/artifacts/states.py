@@ -61,9 +61,8 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
     except (SafetensorError, OSError, ValueError, TypeError, KeyError, RecursionError) as error:
         raise _no_state(path, str(error).splitlines()[0] if str(error) else type(error).__name__) from None
     if about.get("format_version") != STATE_VERSION:
-        what = "state of another version"
         raise StateError(
-            what,
+            what="state of another version",
             at=Place(str(path)),
             found=f"format {about.get('format_version')}",
             expected=f"format {STATE_VERSION}",
@@ -71,9 +70,8 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
         )
     text, digest = str(about.get("header")), str(about.get("digest"))
     if digest != _digest(text, arrays):
-        what = "state has changed since it was written"
         raise StateError(
-            what,
+            what="state has changed since it was written",
             at=Place(str(path)),
             found=f"SHA-256 {_digest(text, arrays)[:12]}",
             expected=f"SHA-256 {digest[:12]}",
@@ -84,9 +82,8 @@ def read_state(path: Path) -> tuple[dict[str, Any], dict[str, npt.NDArray[Any]]]
 
 
 def _no_state(path: Path, found: str) -> DataError:
-    what = "not a state"
     return DataError(
-        what,
+        what="not a state",
         at=Place(str(path)),
         found=found[:120],
         expected="a file written by pmrl diagnose --partial",

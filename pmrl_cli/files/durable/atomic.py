@@ -84,9 +84,8 @@ def _working(path: Path) -> Iterator[tuple[Path, Path]]:
             finally:
                 _sweep(working)
     except OSError as error:
-        what = "output cannot be written"
         raise ResourceError(
-            what,
+            what="output cannot be written",
             at=Place(str(path)),
             found=error.strerror or str(error),
             expected="a disk with room and permissions that allow it",

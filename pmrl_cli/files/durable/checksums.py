@@ -142,9 +142,8 @@ def _words(found: str | None, digest: str) -> tuple[str, str]:
 
 def changed(path: Path, found: str, expected: str) -> StateError:
     """Return the error of an output whose bytes are not those that were written."""
-    what = "output has changed since it was written"
     return StateError(
-        what,
+        what="output has changed since it was written",
         at=Place(str(path)),
         found=found,
         expected=expected,
@@ -196,9 +195,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         text = path.read_bytes()
         content = json.loads(text)
     except (OSError, ValueError, RecursionError) as error:
-        what = "manifest cannot be read"
         raise DataError(
-            what,
+            what="manifest cannot be read",
             at=Place(str(path)),
             found=(isinstance(error, OSError) and error.strerror) or str(error),
             expected="the JSON that was written with the folder",
@@ -209,9 +207,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         return None
     version = content.get("format_version")
     if version not in range(1, FORMAT_VERSION + 1):
-        what = "output of another version"
         raise StateError(
-            what,
+            what="output of another version",
             at=Place(str(folder)),
             found=f"format version {version}",
             expected=f"{FORMAT_VERSION} or older",
@@ -219,9 +216,8 @@ def read_manifest(folder: Path) -> dict[str, Any] | None:
         )
     files = content.get("files", {})
     if not isinstance(files, dict) or not all(_within(name) and isinstance(one, str) for name, one in files.items()):
-        what = "manifest cannot be read"
         raise DataError(
-            what,
+            what="manifest cannot be read",
             at=Place(str(path)),
             found="no list of digests by file of the folder",
             expected="the JSON that was written with the folder",

@@ -50,9 +50,8 @@ def _lock(folder: Path) -> TextIO:
     while True:
         names = _names(folder)
         if names and LOCK not in names:
-            what = "working folder is not pmrl's"
             raise UsageError(
-                what,
+                what="working folder is not pmrl's",
                 at=Place(str(folder)),
                 found="files that pmrl did not write",
                 expected="no folder of that name",
@@ -76,9 +75,8 @@ def _lock(folder: Path) -> TextIO:
             lock.seek(0)
             holder = lock.read().strip() or "unknown"
             lock.close()
-            what = "output is being written"
             raise StateError(
-                what,
+                what="output is being written",
                 at=Place(str(folder)),
                 found=f"a lock held by process {holder}",
                 expected="no other process that writes it",

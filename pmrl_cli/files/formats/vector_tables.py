@@ -227,9 +227,8 @@ class Hdf5File:
         holds = pc.match_substring(ids, "\0")
         first = pc.index(holds, pa.scalar(True)).as_py()  # noqa: FBT003 - a value, not a switch
         if first >= 0:
-            what = "id cannot be stored in HDF5"
             raise DataError(
-                what,
+                what="id cannot be stored in HDF5",
                 at=Place(self._path.name, "id", self._start + first, ids[first].as_py()),
                 total=pc.sum(holds).as_py(),
                 found="a NUL character",
