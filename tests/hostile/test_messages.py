@@ -137,6 +137,7 @@ WHOLE_FAULTS = {
     "none of the instances to leave out is there",
     "not a file",
     "one file or group per sample",
+    "rows of a repeated id cannot be paired",
     "several arrays could be the features",
     "several vectors per instance",
     "side column cannot be read as text",
@@ -155,7 +156,15 @@ WHOLE_FAULTS = {
 # Rows of a list of exclusions, held by tests/data/test_exclusion.py.
 ROWS_OF_LISTS = {"unknown modality to leave out"}
 # Said of what pmrl writes and reads back, not of the user's data; held where it is written.
-OURS = {"not a model", "unreadable tensors", "id cannot be stored in HDF5"}
+OURS = {
+    "id cannot be stored in HDF5",
+    "manifest cannot be read",
+    "no export with codes or channels",
+    "not a diagnosis",
+    "not a model",
+    "not a state",
+    "unreadable tensors",
+}
 
 
 @pytest.mark.parametrize(("what", "spoil", "kind", "told"), CASES)
