@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 from pmrl_cli.cli import compute, diagnose_screen, instances, options, reports, space, states, training_screen
 from pmrl_cli.cli.messages import say
-from pmrl_cli.cli.options import flattened, option, without
+from pmrl_cli.cli.options import flattened, option
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import UsageError
 
@@ -34,7 +34,7 @@ SHORT = {
 @flattened
 def command(
     files: options.Files,
-    asked: Annotated[space.SpaceOptions, without("match")],
+    asked: space.SpaceOptions,
     *,
     target: Annotated[
         str | None,
@@ -150,6 +150,7 @@ def _state_of(
         found.dataset,
         label=found.label,
         group=found.group,
+        match=found.match,
         seed=seed,
         embedded=Embedded(found.columns, digest),
         shard=part,

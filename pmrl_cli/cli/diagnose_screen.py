@@ -88,7 +88,8 @@ def _opening(result: Result, width: int) -> list[str]:
     inputs = result["inputs"]
     dims = ", ".join(str(dim) for dim in dict.fromkeys(inputs["dims"].values()))
     stage = " · before alignment" if inputs["stage"] == "pre" else ""
-    groups = f", in {inputs['groups']:,} groups ({inputs['group']})" if inputs["group"] else ""
+    unit = inputs["group"] or inputs.get("match")
+    groups = f", in {inputs['groups']:,} groups ({unit})" if unit else ""
     return [
         *textwrap.wrap(f"pmrl diagnose  {len(inputs['modalities'])} modalities · {dims} dims{stage}", width),
         *textwrap.wrap(inputs["scope"] + groups, width),

@@ -125,6 +125,7 @@ def state_of(
     *,
     group: str | None = None,
     label: str | None = None,
+    match: str | None = None,
     seed: int = 0,
     sizes: SampleSizes = SampleSizes(),
     embedded: Embedded | None = None,
@@ -138,6 +139,8 @@ def state_of(
         group: side column of groups: independent units of the intervals, kept together in the reservoir, never
             shuffled into each other.
         label: side column of labels: adds label retrieval.
+        match: side column; instances of one value show the same thing: each is right for the others, and without
+            groups they are what is independent.
         seed: of the reservoir, the shuffles and the bootstrap.
         sizes: of what the state keeps.
         embedded: what a model has embedded; None where the vectors are as in their files.
@@ -150,7 +153,7 @@ def state_of(
     """
     if shard is None:
         check_pairs(dataset)
-    for name in (group, label):
+    for name in (group, label, match):
         if name is not None:
             column_of(dataset, name)
     header = Header(
@@ -164,6 +167,7 @@ def state_of(
         sizes.moments,
         "" if embedded is None else embedded.model,
         1 if shard is None else shard[1],
+        match,
     )
     own = State.of(dataset.part(shard_rows(len(dataset), processes.rank, processes.size)), header)
     others = gather_arrays(processes, own.arrays()) if processes.size > 1 else []  # at rank 0
@@ -204,6 +208,7 @@ def diagnose_state(
             "instances": state.instances,
             "groups": state.groups,
             "group": header.group,
+            "match": header.match,
             "label": header.label,
             "stage": "post" if header.shared else "pre",
             **(inputs or {}),
@@ -237,7 +242,7 @@ def _limits(state: State) -> list[str]:
     limits = ["an instance swapped with a near copy of it is not seen", "nothing is known about data unlike these"]
     if len(state.header.names) == 2:
         limits.insert(0, "with two modalities it is not known which of them is wrong")
-    if state.header.group is None:
+    if state.header.unit is None:
         limits.append("instances are taken as independent: intervals are too narrow if they are not (--group)")
     if state.moments.projected:
         limits.append("second moments are of random projections: the modalities have too many columns together")

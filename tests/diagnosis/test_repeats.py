@@ -8,6 +8,7 @@ import pytest
 from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.diagnosis import Header, State, diagnose, diagnose_state, state_of
 from pmrl_cli.diagnosis.compare import compare
+from pmrl_cli.diagnosis.run import SampleSizes
 from pmrl_cli.retrieval import evaluate
 from tests.simulate import dataset_of
 
@@ -96,3 +97,55 @@ def test_noise_whose_rows_repeat_is_not_paired():
     found = plain(diagnose(dataset_of(noise)))
     assert found["pair"]["a|b"]["strength"]["value"] < 4
     assert [one["code"] for one in found["verdict"]["findings"]] == ["NO_PAIRING", "TIES"]
+
+
+def shown_alike(things, times, *, noise, seed=0):
+    """Instances of a thing each, seen anew every time: no two vectors are equal."""
+    generator = np.random.default_rng(seed)
+    vectors = np.repeat(generator.normal(size=(things, 16)), times, axis=0)
+    order = generator.permutation(things * times)
+    arrays = {name: (vectors + noise * generator.normal(size=vectors.shape))[order] for name in ("image", "text")}
+    return dataset_of(arrays, thing=[f"t{i // times}" for i in order])
+
+
+def test_with_a_match_any_instance_of_the_same_value_is_right_as_evaluate_has_it():
+    data = shown_alike(70, 4, noise=0.3)
+    found, expected = plain(diagnose(data, match="thing")), evaluate(data, match="thing").as_dict()
+    assert found["inputs"]["match"] == "thing"
+    assert found["inputs"]["groups"] == 70
+    for direction in ("image->text", "text->image"):
+        ours = found["pair"]["image|text"]["retrieval"][direction]
+        for metric in ("R@1", "R@5", "MRR"):
+            theirs = expected["directions"][direction]["metrics"][metric]
+            assert ours[metric]["value"] == pytest.approx(theirs["value"])
+            assert ours[metric]["chance"] == pytest.approx(theirs["chance"])
+        assert ours["R@1"]["value"] > 0.98
+    alone = plain(diagnose(data))["retrieval"]["pairwise"]["R@1"]["value"]
+    assert alone < 0.6  # the other three look like the partner
+    both = (diagnose(data, match="thing"), diagnose(data))
+    wide, narrow = (np.diff(plain(one)["alignment"]["A"]["ci"])[0] for one in both)
+    assert wide > narrow
+
+
+def test_a_match_is_kept_by_states_and_their_merge():
+    data = shown_alike(60, 4, noise=0.3)
+    parts = [state_of(data.part(shard_rows(240, i, 3)), match="thing", shard=(i, 3)) for i in range(3)]
+    merged = parts[0]
+    for part in parts[1:]:
+        merged.merge(part)
+    restored = State.from_arrays(Header.from_dict(merged.header.as_dict()), merged.arrays())
+    whole = plain(diagnose_state(state_of(data, match="thing")))
+    again = plain(diagnose_state(restored))
+    assert again["retrieval"]["pairwise"]["R@1"]["value"] == whole["retrieval"]["pairwise"]["R@1"]["value"]
+    assert again["inputs"]["groups"] == 60
+    sample = state_of(data, match="thing", sizes=SampleSizes(reservoir=50)).reservoir.chosen()
+    assert len(sample) == 48  # of twelve things, whole
+
+
+def test_without_a_value_an_instance_matches_itself_alone():
+    data = shown_alike(60, 3, noise=0.3)
+    none = dataset_of(
+        {one.name: np.array(one.array) for one in data.modalities}, thing=[None] * len(data), ids=data.ids.to_pylist()
+    )
+    found, alone = (plain(diagnose(none, **options))["retrieval"] for options in ({"match": "thing"}, {}))
+    assert found["pairwise"]["R@1"]["value"] == alone["pairwise"]["R@1"]["value"]

@@ -31,8 +31,11 @@ def command_for(code: str, result: Mapping[str, Any]) -> str:
     with_model = [] if model is None else ["--model", model]
     shared = inputs["stage"] == "post"
 
+    named = [part for name in ("group", "match") if inputs.get(name) for part in (f"--{name}", inputs[name])]
+
     def line(verb: str, *options: str) -> str:
-        return shlex.join(["pmrl", verb, *given["files"], *given["options"], *options])
+        columns = [] if verb == "inspect" else named
+        return shlex.join(["pmrl", verb, *given["files"], *given["options"], *columns, *options])
 
     if code in _LOOK_AT_FILES:
         # With a model the question is whether it is the model or the files: the features are asked alone.

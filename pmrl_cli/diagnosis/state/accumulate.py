@@ -20,7 +20,7 @@ from pmrl_cli.data.ids import hash_ids, hash_values
 from pmrl_cli.data.repeats import hash_rows
 from pmrl_cli.data.split import group_keys
 from pmrl_cli.diagnosis.state.header import Header, require_array
-from pmrl_cli.diagnosis.state.reservoir import NO_LABEL, Reservoir
+from pmrl_cli.diagnosis.state.reservoir import NO_VALUE, Reservoir
 from pmrl_cli.diagnosis.state.second_moments import JointMoments
 from pmrl_cli.diagnosis.state.summaries import Summaries, numbers_of, ranges_of
 from pmrl_cli.errors import Place, StateError
@@ -60,7 +60,7 @@ class State:
         self.counts = np.zeros((k, k), dtype=np.int64)
         self.sums = [np.zeros((k, dim)) for dim in header.dims]
         lows, highs = ranges_of(k)
-        self.summaries = Summaries(lows, highs, grouped=header.group is not None)
+        self.summaries = Summaries(lows, highs, grouped=header.unit is not None)
         self.moments = JointMoments(header.dims, limit=header.moments, seed=header.seed)
         self.reservoir = Reservoir(header.dims, header.reservoir)
         self._groups: npt.NDArray[np.uint64] = np.zeros(0, dtype=np.uint64)
@@ -86,8 +86,8 @@ class State:
 
     @property
     def groups(self) -> int:
-        """Independent units: groups, or instances where there are no groups."""
-        if self.header.group is None:
+        """Independent units: groups, else matches, else instances."""
+        if self.header.unit is None:
             return self.instances
         if len(self._groups) <= _GROUPS:
             return len(self._groups)
@@ -125,13 +125,14 @@ class State:
             self.reservoir.add(
                 keys[chosen],
                 hashes[chosen],
-                _label_hashes(dataset, rows[chosen], self.header),
+                _value_hashes(dataset, rows[chosen], self.header.label, self.header.seed),
+                _value_hashes(dataset, rows[chosen], self.header.match, self.header.seed),
                 np.array(dataset.ids.take(rows[chosen]).to_pylist(), dtype=object),
                 present[chosen],
                 [vector[chosen] for vector in vectors],
                 items[chosen],
             )
-        if self.header.group is not None:
+        if self.header.unit is not None:
             self._add_groups(keys)
 
     def _add_groups(self, keys: npt.NDArray[np.uint64]) -> None:
@@ -225,16 +226,17 @@ def _partner_sums(has: npt.NDArray[np.float64], vectors: npt.NDArray[np.float32]
 
 
 def _keys(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header) -> tuple[Hashes, Hashes]:
-    """Return the hashes of the groups of some rows (of their ids where there are no groups), and of their ids."""
+    """Return the hashes of the units of some rows (of their ids where those are the units), and of their ids."""
     ids = dataset.ids.take(rows)
     hashes = hash_ids(ids, header.seed)
-    if header.group is None:
+    if header.unit is None:
         return hashes, hashes
-    part = Dataset(ids, (), dataset.present[rows], {header.group: column_of(dataset, header.group).take(rows)})
-    return hash_ids(group_keys(part, header.group), header.seed), hashes
+    part = Dataset(ids, (), dataset.present[rows], {header.unit: column_of(dataset, header.unit).take(rows)})
+    return hash_ids(group_keys(part, header.unit), header.seed), hashes
 
 
-def _label_hashes(dataset: Dataset, rows: npt.NDArray[np.int64], header: Header) -> npt.NDArray[np.uint64]:
-    if header.label is None:
-        return np.full(len(rows), NO_LABEL)
-    return hash_values(column_of(dataset, header.label).take(rows), header.seed)
+def _value_hashes(dataset: Dataset, rows: npt.NDArray[np.int64], column: str | None, seed: int) -> Hashes:
+    """Return the hashes of a side column, ``NO_VALUE`` for nulls and without a column."""
+    if column is None:
+        return np.full(len(rows), NO_VALUE)
+    return hash_values(column_of(dataset, column).take(rows), seed)

@@ -27,6 +27,7 @@ class Header:
         moments: instances in the joint moments at most.
         model: digest of the model the vectors come from; empty for none.
         shards: of how many equal shares of the instances this is one, or several; 1 for all of them.
+        match: side column of instances that show the same thing, or None.
     """
 
     names: tuple[str, ...]
@@ -39,6 +40,12 @@ class Header:
     moments: int
     model: str = ""
     shards: int = 1
+    match: str | None = None
+
+    @property
+    def unit(self) -> str | None:
+        """The side column of what is independent: the groups, else what shows the same thing; None for instances."""
+        return self.match if self.group is None else self.group
 
     @property
     def shared(self) -> bool:

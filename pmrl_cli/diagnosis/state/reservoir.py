@@ -24,8 +24,8 @@ __all__ = ["Reservoir", "ReservoirSample"]
 
 Array = npt.NDArray[np.float64]
 Hashes = npt.NDArray[np.uint64]
-NO_LABEL = np.uint64(0)
-"""Hash of the label of an instance that has none."""
+NO_VALUE = np.uint64(0)
+"""Hash of the label or the match of an instance that has none."""
 
 
 class Reservoir:
@@ -43,6 +43,7 @@ class Reservoir:
         self.keys: Hashes = np.zeros(0, dtype=np.uint64)
         self.hashes: Hashes = np.zeros(0, dtype=np.uint64)
         self.labels: Hashes = np.zeros(0, dtype=np.uint64)
+        self.matches: Hashes = np.zeros(0, dtype=np.uint64)
         self.items: Hashes = np.zeros((0, len(dims)), dtype=np.uint64)
         self.ids: npt.NDArray[np.object_] = np.zeros(0, dtype=object)
         self.present: npt.NDArray[np.bool_] = np.zeros((0, len(dims)), dtype=bool)
@@ -59,6 +60,7 @@ class Reservoir:
         keys: Hashes,
         hashes: Hashes,
         labels: Hashes,
+        matches: Hashes,
         ids: npt.NDArray[np.object_],
         present: npt.NDArray[np.bool_],
         vectors: Sequence[npt.NDArray[np.float32]],
@@ -69,7 +71,8 @@ class Reservoir:
         Args:
             keys: (B,) hash of the group, or of the id where there are no groups.
             hashes: (B,) hash of the id.
-            labels: (B,) hash of the label, ``NO_LABEL`` for none.
+            labels: (B,) hash of the label, ``NO_VALUE`` for none.
+            matches: (B,) hash of what an instance shows, ``NO_VALUE`` for none.
             ids: (B,) str.
             present: (B, K).
             vectors: (B, d_m) of each modality, unit length, zero where absent.
@@ -79,6 +82,7 @@ class Reservoir:
         order = np.lexsort((hashes, keys))[: self.limit + 1]
         self.keys, self.hashes = keys[order], hashes[order]
         self.labels = np.concatenate([self.labels, labels])[order]
+        self.matches = np.concatenate([self.matches, matches])[order]
         self.ids = np.concatenate([self.ids, ids])[order]
         self.present = np.concatenate([self.present, present])[order]
         self.items = np.concatenate([self.items, items])[order]
@@ -102,7 +106,16 @@ class Reservoir:
                 expected="every instance in one state",
                 next_step="Divide the instances among the states, and merge each state once.",
             )
-        self.add(other.keys, other.hashes, other.labels, other.ids, other.present, other.vectors, other.items)
+        self.add(
+            other.keys,
+            other.hashes,
+            other.labels,
+            other.matches,
+            other.ids,
+            other.present,
+            other.vectors,
+            other.items,
+        )
 
     def chosen(self) -> ReservoirSample:
         """Return the instances: the smallest whole groups that ``limit`` holds, or part of one if it is larger."""
@@ -118,6 +131,7 @@ class Reservoir:
             "keys": self.keys,
             "hashes": self.hashes,
             "labels": self.labels,
+            "matches": self.matches,
             "ids": np.frombuffer(b"".join(encoded), dtype=np.uint8),
             "id_ends": np.cumsum([len(one) for one in encoded], dtype=np.int64),
             "present": self.present,
@@ -138,7 +152,10 @@ class Reservoir:
         self.ids = np.empty(size, dtype=object)
         self.ids[:] = [text[start:end].decode() for start, end in zip([0, *ends][:size], ends, strict=True)]
         self.present = require_array(arrays, "present", np.bool_, (size, self.present.shape[1]))
-        # A state of an older pmrl holds no hashes of vectors: each is then taken for one of its own.
+        # A state of an older pmrl holds no hashes of matches and of vectors: each is then taken for one of its own.
+        self.matches = np.full(size, NO_VALUE)
+        if "matches" in arrays:
+            self.matches = require_array(arrays, "matches", np.uint64, (size,))
         self.items = np.zeros((size, self.present.shape[1]), dtype=np.uint64)
         if "items" in arrays:
             self.items = require_array(arrays, "items", np.uint64, (size, self.present.shape[1]))
@@ -156,6 +173,12 @@ def _items(hashes: Hashes, present: npt.NDArray[np.bool_]) -> npt.NDArray[np.int
     return items
 
 
+def _codes(hashes: Hashes) -> npt.NDArray[np.int64]:
+    """Return codes of hashed values, -1 for none."""
+    codes = np.unique(hashes, return_inverse=True)[1].astype(np.int64)
+    return np.where(hashes == NO_VALUE, -1, codes)
+
+
 class ReservoirSample:
     """The instances of a reservoir.
 
@@ -167,8 +190,8 @@ class ReservoirSample:
         ids: (r,) str.
         keys: (r,) hash of the group (or id).
         hashes: (r,) hash of the id.
-        relevance: of the instances: equal vectors of a modality are one item.
-        groups: (r,) int64 code of what is not independent: the group, and instances that share a vector.
+        relevance: of the instances: equal vectors of a modality are one item, and equal matches match.
+        groups: (r,) int64 code of what is not independent: the group, and instances that match or share a vector.
         labels: (r,) int64 code of the label, -1 for none.
         present: (r, K) bool.
         vectors: (r, d_m) float32 of each modality.
@@ -182,12 +205,12 @@ class ReservoirSample:
         items = np.stack(
             [_items(*of_one) for of_one in zip(reservoir.items[:size].T, self.present.T, strict=True)], 1
         )
-        self.relevance = Relevance(items, np.arange(size))
+        match = _codes(reservoir.matches[:size])
+        self.relevance = Relevance(items, np.where(match < 0, size + np.arange(size), match))
         keys = np.unique(self.keys, return_inverse=True)[1].astype(np.int64)
-        same, _ = join_items(size, list(np.where(self.present, items, -1).T), [])
+        same, _ = join_items(size, list(np.where(self.present, items, -1).T), [match])
         self.groups = components(size, [keys, same])
-        codes = np.unique(reservoir.labels[:size], return_inverse=True)[1].astype(np.int64)
-        self.labels = np.where(reservoir.labels[:size] == NO_LABEL, -1, codes)
+        self.labels = _codes(reservoir.labels[:size])
         self.vectors = [vectors[:size] for vectors in reservoir.vectors]
 
     def __len__(self) -> int:
