@@ -62,7 +62,7 @@ class Aligner(Estimator):
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the last fit has to say, one sentence each."""
+        """Notes of the last fit, one sentence each."""
         return self._notes
 
     def _state(self) -> str:
@@ -248,7 +248,7 @@ class Aligner(Estimator):
         return embed_dataset(self.model, dataset, rows, device=device, max_memory=max_memory, processes=processes)
 
     def rows(self, dataset: Dataset, split: str = "auto") -> tuple[npt.NDArray[np.int64], str]:
-        """Return which instances of a data set to judge the model on, and a sentence that says so.
+        """Return which instances of a data set to judge the model on, and a sentence that names them.
 
         ``train`` and ``validation`` are the instances that trained and that chose; ``test`` those fit never saw;
         ``auto`` is test if there are two or more, else validation (then a little optimistic: they chose).
@@ -339,7 +339,7 @@ class Aligner(Estimator):
             columns: side columns by name.
             classes: one modality whose ids are values of the label, as a data set or as a frame with the classes as
                 its index: adds zero-shot accuracy.
-            split: which instances are judged, as for ``rows``; the ``scope`` of the result says which.
+            split: which instances are judged, as for ``rows``; the ``scope`` of the result names them.
             **options: the others of ``pmrl_cli.retrieval.evaluate``.
 
         Raises: DataError if the part asked for is empty, or has no instance with two modalities; UsageError for an
@@ -370,7 +370,7 @@ class Aligner(Estimator):
             features: some of the model's modalities, as for ``fit``.
             ids: as for ``fit``: they say which instances it saw.
             columns: side columns by name.
-            split: which instances are judged, as for ``rows``; ``inputs.scope`` of the result says which.
+            split: which instances are judged, as for ``rows``; ``inputs.scope`` of the result names them.
             **options: those of ``pmrl_cli.diagnosis.state_of``; the columns ``group`` and ``label`` are used where
                 there are such.
 

@@ -31,7 +31,7 @@ leading direction is not defined and no gradient is right."""
 
 SIGMA_FLOOR = 1e-3
 """Smallest singular value a gradient is divided by. Those of a float32 Gram are noise below 3e-4; a floor ten times
-lower multiplies that noise into gradients 100 times too large, one ten times higher damps honest ones."""
+lower multiplies that noise into gradients 100 times too large, one ten times higher damps true ones."""
 
 RESULTANT_FLOOR = 1e-3
 """Sign-aware loadings whose weighted sum of unit vectors is shorter than this cancel (z, -z): no shared direction."""

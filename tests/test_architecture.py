@@ -1,4 +1,4 @@
-"""Who may import whom: the rooms of the house and the arrows between them."""
+"""Which packages may import which."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from benchmarks.house import imported
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pmrl_cli"
 
-# Each room and the rooms it may import. All may import ``errors`` and ``flags``; ``cli`` may import every room.
+# Each package and those it may import. All may import ``errors`` and ``flags``; ``cli`` may import every one.
 ARROWS = {
     "errors": set(),
     "flags": set(),
@@ -83,7 +83,7 @@ ARROWS = {
 # The floors of ``files``, lowest first: a module imports only its own folder and those below.
 FLOORS = ("durable", "formats", "join", "artifacts")
 
-# Libraries that only some rooms may touch. In ``cli`` they stay inside functions: see the last test.
+# Libraries that only some packages may touch. In ``cli`` they stay inside functions: see the last test.
 OWNERS = {
     "h5py": {"files"},
     "pyarrow": {"files", "data", "cli"},
@@ -114,7 +114,7 @@ OWNERS = {
     "jinja2": {"report"},
 }
 
-# The one door between files and tensors: safetensors of model weights.
+# The only module of files that imports torch: safetensors of model weights.
 TENSORS = PACKAGE / "files" / "artifacts" / "tensors.py"
 
 
@@ -122,7 +122,7 @@ def modules() -> list[Path]:
     return sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or not path.stem.startswith("__"))
 
 
-def room_of(path: Path) -> str:
+def package_of(path: Path) -> str:
     return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
 
 
@@ -131,16 +131,16 @@ def imports(path: Path) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
-def test_rooms_import_only_along_the_arrows(path):
-    room = room_of(path)
+def test_packages_import_only_along_the_arrows(path):
+    package = package_of(path)
     for name in imports(path):
         top, _, rest = name.partition(".")
         imported = rest.split(".")[0]
-        if top == "pmrl_cli" and imported not in {room, "errors", "flags", "__version__"}:
-            assert imported != "cli", f"{room} imports cli"
-            assert room == "cli" or imported in ARROWS[room], f"{room} imports {imported}"
+        if top == "pmrl_cli" and imported not in {package, "errors", "flags", "__version__"}:
+            assert imported != "cli", f"{package} imports cli"
+            assert package == "cli" or imported in ARROWS[package], f"{package} imports {imported}"
         if top in OWNERS and not (top == "torch" and path == TENSORS):
-            assert room in OWNERS[top], f"{room} imports {top}"
+            assert package in OWNERS[top], f"{package} imports {top}"
 
 
 @pytest.mark.parametrize("path", sorted((PACKAGE / "files").rglob("*/*.py")), ids=lambda path: path.stem)
@@ -153,7 +153,7 @@ def test_the_folders_of_files_import_only_those_below(path):
 
 @pytest.mark.parametrize("path", modules(), ids=lambda path: str(path.relative_to(ROOT)))
 def test_only_the_command_line_ends_the_process(path):
-    if room_of(path) == "cli":
+    if package_of(path) == "cli":
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     names = {ast.unparse(node) for node in ast.walk(tree) if isinstance(node, ast.Attribute | ast.Name)}
@@ -170,5 +170,5 @@ def test_the_command_line_starts_without_the_heavy_libraries():
 def test_an_aligner_loads_nothing_that_judges_or_prints():
     code = "import sys; from pmrl_cli import Aligner; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
-    rooms = {name.split(".")[1] for name in ran.stdout.split() if name.startswith("pmrl_cli.")}
-    assert not rooms & {"diagnosis", "report", "cli"}
+    packages = {name.split(".")[1] for name in ran.stdout.split() if name.startswith("pmrl_cli.")}
+    assert not packages & {"diagnosis", "report", "cli"}

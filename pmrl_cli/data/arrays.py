@@ -102,7 +102,7 @@ def as_array(name: str, values: object) -> npt.NDArray[np.generic]:
     Raises: DataError for lists that differ in length.
     """
     detach = getattr(values, "detach", None)
-    if detach is not None:  # a torch tensor; this room does not import torch
+    if detach is not None:  # a torch tensor; this package does not import torch
         tensor = detach().cpu()
         values = (tensor.float() if str(tensor.dtype) == "torch.bfloat16" else tensor).numpy()
     if isinstance(values, (pa.Array, pa.ChunkedArray)):

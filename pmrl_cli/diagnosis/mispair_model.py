@@ -79,7 +79,7 @@ class MispairModel:
         return np.where(some, evidence, np.nan), np.where(some, filled.argmax(1), -1)
 
     def judge(self, score: Array) -> Suspicion:
-        """Say how suspect instances are.
+        """Return how suspect instances are.
 
         Args:
             score: (B, K) of ``agreement``.

@@ -207,7 +207,7 @@ class FitResult:
         }
         if self.settings.budget is None or not any(cut.values()):
             return ""
-        # How many were tried is said in any case.
+        # How many were tried is reported in any case.
         said = [words for number, (words, happened) in enumerate(cut.items()) if happened or number == 0]
         return f"budget {self.settings.budget:g}s: {', '.join(said)}"
 

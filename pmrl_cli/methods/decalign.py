@@ -19,7 +19,7 @@ class DecAlign(Method):
     """Common vectors that agree (InfoNCE, moments, discrepancy), unique ones that transport to each other.
 
     Departs: the task loss of the published method, which needs labels, is InfoNCE of the common vectors and the
-    reconstruction of the components from both; any number of modalities; what is said in ``terms.decoupling`` and
+    reconstruction of the components from both; any number of modalities; see ``terms.decoupling`` and
     ``terms.transport``. The transformer over sequences is left out: an instance has one vector a modality.
     """
 

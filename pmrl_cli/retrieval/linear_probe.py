@@ -74,7 +74,7 @@ def held_out_predictions(
 
         W = (sum (x - m)(x - m)' + lambda v I)^-1 sum (x - m)(y - p)',    v = tr(sum (x - m)(x - m)') / d,
 
-    and an instance is given the class of the largest score p + W' (x - m). The groups are dealt to ``FOLDS`` folds.
+    and an instance is given the class of the largest score p + W' (x - m). The groups are split into ``FOLDS`` folds.
     For each fold, lambda is the one of ``RIDGES`` that is right most often on the next fold when fitted on the three
     others (of equals the smallest); the classifier is then fitted on all four.
 
@@ -82,7 +82,7 @@ def held_out_predictions(
         vectors: (n, d).
         classes: (n,) from 0 to C - 1.
         groups: (n,) instances of a group are in one fold.
-        seed: of the deal.
+        seed: of the folds.
 
     Returns: (n,) predicted classes; None with fewer groups than folds.
 

@@ -2,8 +2,8 @@
 
 Rows of a modality that hold equal vectors are one **item**: it asks once, and it is one candidate. Right for the item
 x of one modality is every item y of another for which there is an instance with x and an instance with y that are the
-same instance, or that match (have one value in the column that says so). This is no equivalence: two images may share
-a caption, and each has others that are wrong for the other one.
+same instance, or that match (have one value in the column of ``--match``). This is no equivalence: two images may
+share a caption, and each has others that are wrong for the other one.
 
 A query with several right answers is judged by the best of them, for ranks, and by all, for precision.
 """

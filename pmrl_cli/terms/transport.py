@@ -1,7 +1,7 @@
 """Optimal transport between the mixtures of several modalities: mixtures, cost, plan, and what they are to a loss.
 
 A mixture of K diagonal Gaussians is fitted to the vectors of each modality, component j of all modalities grown from
-the same instances; one plan with a marginal for each modality then says which components belong together.
+the same instances; one plan with a marginal for each modality then gives which components belong together.
 
 Source: "DecAlign: Hierarchical Cross-Modal Alignment for Decoupled Multimodal Representation Learning", ICLR 2026
     (arXiv 2503.11892) and its public code; the rounding of a plan: Altschuler, Weed, Rigollet, "Near-linear time

@@ -1,6 +1,6 @@
 """The resumable state of a training run: weights, optimiser, history, best weights.
 
-A checkpoint belongs to one (data, settings, start): its fingerprint says which, and another is refused with the
+A checkpoint belongs to one (data, settings, start): its fingerprint names them, and another is refused with the
 difference named. Written atomically; safetensors and JSON only. Random
 numbers need no state: see ``pmrl_cli.train.draws``. Of several processes rank 0 alone reads and writes it.
 """

@@ -111,7 +111,7 @@ def _mispairs(view: ResultView) -> Iterator[Finding]:
         total = sum(one["value"] for one in known)
         if not known or (near is None and total >= MOST_MISPAIRED):
             continue
-        # With two modalities both have the rate of the pair: it is said once.
+        # With two modalities both have the rate of the pair: one finding is enough.
         subject = "|".join(names) if len(names) == 2 else name
         low, high = (min(1.0, sum(one["ci"][side] for one in known)) for side in (0, 1))
         text = f"{subject}: {total:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"

@@ -17,7 +17,7 @@ def _runs(view: ResultView) -> Iterator[Finding]:
         view.value("modality", name, "row_order")
         for run in view.node("modality", name, "runs") or ():
             first, last = run["rows"]
-            # With two modalities it is not known which of them is out of step.
+            # With two modalities it is not known which of them is shifted.
             subject = "|".join(view.names) if len(view.names) == 2 else name
             place = f"rows {first + 1:,} to {last:,}"
             text = (

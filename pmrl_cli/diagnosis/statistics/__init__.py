@@ -1,4 +1,4 @@
-"""The statistics of a diagnosis, by what they are about: importing this room declares them all, in this order."""
+"""The statistics of a diagnosis, by what they are about: importing this package declares them all, in this order."""
 
 from __future__ import annotations
 

@@ -71,7 +71,7 @@ class Vectors:
         dim: d_m.
         dtype: one of ``FLOATS``, or an integer type (which discovery refuses by name).
         blocks: streams all rows in file order.
-        ids: name of the column that names its rows, where the format itself says which (keys of a file, the index of
+        ids: name of the column that names its rows, where the format itself names it (keys of a file, the index of
             a data frame); None to go by the names of columns.
         modality: what the format calls it, which is then taken before others; ``""`` if the name of the file says
             more. None to go by the names of files and arrays.

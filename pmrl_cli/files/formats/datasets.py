@@ -16,7 +16,7 @@ __all__ = ["probe"]
 
 
 def probe(path: Path, options: ProbeOptions) -> Contents:
-    """Return what a saved data set holds; its splits together, with a side column that says which.
+    """Return what a saved data set holds; its splits together, with a side column of their names.
 
     Raises: DataError if it cannot be read.
     """

@@ -88,7 +88,7 @@ class _Server:
         return self._known[key]
 
     def _stream(self, items: Iterator[Item], seconds: float) -> None:
-        """Put each item into one slot while the other is used; say so when it is asked for."""
+        """Put each item into one slot while the other is used; announce it when it is asked for."""
         count = 0
         for item, parts in items:
             at = count % SLOTS * SLOT_BYTES

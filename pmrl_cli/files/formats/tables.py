@@ -76,7 +76,7 @@ def contents_of(path: Path, opened: Opened, options: ProbeOptions, size: int, sp
         opened: opens the table.
         options: as for ``probe``.
         size: bytes stored, which what is declared is compared with.
-        splits: of each row, the part of the data set it belongs to, where the format says so.
+        splits: of each row, the split of the data set it belongs to, where the format has one.
 
     Raises: DataError if it cannot be read; PolicyError if it declares far more than is stored.
     """

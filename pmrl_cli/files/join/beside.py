@@ -57,7 +57,7 @@ def ids_in(path: Path) -> Column | None:
 
 
 def with_ids_beside(path: Path, contents: Contents, given: Path | None) -> tuple[Contents, str | None]:
-    """Return the contents of a file without ids with those that lie beside it, and the sentence that says so.
+    """Return the contents of a file without ids with those that lie beside it, and a note of it.
 
     Taken is a file in the same folder that begins with the name of the features or is called ``ids``, ``names`` and
     the like, and has one distinct value for each row.

@@ -1,4 +1,4 @@
-"""Columns that could be ids though nothing says so: while there are any, rows are not taken for instances."""
+"""Columns that could be ids but are not named as such: while there are any, rows are not taken for instances."""
 
 from __future__ import annotations
 

@@ -23,7 +23,7 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Choice:
-    """Arrays taken from a file, and the sentence that says so where it was a choice."""
+    """Arrays taken from a file, and a note where it was a choice."""
 
     vectors: tuple[Vectors, ...]
     note: str | None = None

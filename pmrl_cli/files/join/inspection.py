@@ -58,14 +58,14 @@ def inspect_files(files: Sequence[str], options: ReadOptions = ReadOptions()) ->
     joined = _attempt_join(plan, options, problems)
     found = []
     if plan.modalities:
-        everyone = join_ids([modality.ids.unique() for modality in plan.modalities], "outer", 1).present
-        in_how_many = everyone.sum(axis=1)
+        present = join_ids([modality.ids.unique() for modality in plan.modalities], "outer", 1).present
+        in_how_many = present.sum(axis=1)
         for column, modality in enumerate(plan.modalities):
-            mine = in_how_many[everyone[:, column]]
+            counts = in_how_many[present[:, column]]
             entry = _entry(modality, options.on_bad, problems)
-            entry["joined"] = int((mine == len(plan.modalities)).sum())
-            entry["shared"] = int((mine > 1).sum())
-            entry["alone"] = int((mine == 1).sum())
+            entry["joined"] = int((counts == len(plan.modalities)).sum())
+            entry["shared"] = int((counts > 1).sum())
+            entry["alone"] = int((counts == 1).sum())
             found.append(entry)
     columns: tuple[str, ...] = tuple(name for table in plan.side for name in table.columns)
     if joined is not None:
