@@ -79,6 +79,9 @@ class ReadOptions:
     def __post_init__(self) -> None:
         if isinstance(self.id_column, str):  # one name, as it is written most often in Python
             object.__setattr__(self, "id_column", (self.id_column,))
+        for name in ("labels", "ids"):
+            if isinstance(getattr(self, name), str):
+                object.__setattr__(self, name, Path(getattr(self, name)))
 
     def as_settings(self) -> dict[str, object]:
         """Return the options that decide what is read, as a config file names them; None where not given."""
