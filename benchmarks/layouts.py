@@ -111,7 +111,7 @@ def outcome(files: Sequence[str], options: dict[str, Any], truth: dict[str, Any]
         try:
             data = read_dataset(list(files), **options)
         except PmrlError as error:
-            found = next(iter(re.finditer(rf"--({TYPED})(?: ('[^']*'|[\w/*|-]+))?", str(error))), None)
+            found = next(iter(re.finditer(rf"--({TYPED})(?: ('[^']*'|[\w/*|-]+(?:\.\w+)*))?", str(error))), None)
             name = found[1].replace("-", "_") if found else ""
             if found is None or not (found[2] or name == "by_row") or name not in known or len(typed) == 2:
                 return f"refused: {error.what}" + (f" (after `{' '.join(typed)}`)" if typed else "")
@@ -177,6 +177,7 @@ def judge() -> None:
 
 def own_cases(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Write the layouts of the tests; yield group, name and case of each."""
+    from tests.files import rarer_cases  # noqa: F401 - adds to CASES
     from tests.files.crossed_cases import ALL, make
     from tests.files.layout_cases import CASES
 

@@ -18,6 +18,7 @@ from pmrl_cli.cli.main import app
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.join.dataset import read_dataset
+from tests.files import rarer_cases  # noqa: F401 - adds to CASES
 from tests.files.crossed_cases import ALL, make
 from tests.files.layout_cases import CASES, DIMS, IDS, ORDERS, Case, N, frames, rows, shards
 
@@ -102,7 +103,7 @@ def words_of(options):
 def words_in(message):
     """The first option that a message names, with its value: what its reader types."""
     switches = {f"--{one.name.replace('_', '-')}" for one in fields(ReadOptions) if one.default is False}
-    flag, value = re.search(r"(--[a-z-]+)((?: (?:'[^']*'|[^\s;,.]+))?)", message).groups()
+    flag, value = re.search(r"(--[a-z-]+)((?: (?:'[^']*'|[^\s;,.]+(?:\.\w+)*))?)", message).groups()
     return [flag] if flag in switches else shlex.split(f"{flag}{value}")
 
 

@@ -119,6 +119,7 @@ WHOLE_FAULTS = {
     "ids are not known, and some columns could be them",
     "ids are of a type that cannot name instances",
     "ids of mixed type",
+    "files of one instance each, or parts of one array",
     "integer features",
     "list without ids",
     "modalities differ in rows",

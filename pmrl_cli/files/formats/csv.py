@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,9 +15,15 @@ from pmrl_cli.files.formats.tables import Table, contents_of, from_batches
 
 __all__ = ["probe"]
 
+_DELIMITERS = (",", ";", "\t", "|")
+_LINE_BYTES = 2**24
+"""A first line is read no further than this."""
+
 
 def probe(path: Path, options: ProbeOptions) -> Contents:
     """Return what a CSV or TSV file holds; a first column without a name is the index of a data frame.
+
+    Without a line of names, columns are called ``f0``, ``f1`` and so on, and the one of text ``id``.
 
     Raises: DataError if it cannot be read.
     """
@@ -26,6 +33,11 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
 class _Text:
     def __init__(self, path: Path) -> None:
         self._path = path
+        with path.open(encoding="utf-8", errors="replace") as file:
+            first = file.readline(_LINE_BYTES)
+        self._delimiter = "\t" if path.suffix.lower() == ".tsv" else max(_DELIMITERS, key=first.count)
+        self._header = [name.strip().strip('"') for name in first.split(self._delimiter)]
+        self._names = _names_of_row(self._header)
         whole = self._read(pa.csv.ConvertOptions(strings_can_be_null=True))
         names = [name or "__index_level_0__" for name in whole.column_names]
         self._whole = whole.rename_columns(names) if "" in whole.column_names else whole
@@ -35,9 +47,9 @@ class _Text:
         self.rows = len(whole)
 
     def _read(self, convert: pa.csv.ConvertOptions) -> pa.Table:
-        delimiter = "\t" if self._path.suffix.lower() == ".tsv" else ","
-        parse = pa.csv.ParseOptions(delimiter=delimiter, newlines_in_values=True)
-        return pa.csv.read_csv(self._path, parse_options=parse, convert_options=convert)
+        parse = pa.csv.ParseOptions(delimiter=self._delimiter, newlines_in_values=True)
+        named = pa.csv.ReadOptions(column_names=self._names)
+        return pa.csv.read_csv(self._path, parse_options=parse, convert_options=convert, read_options=named)
 
     def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.RecordBatch]:
         """Yield some columns in order."""
@@ -46,16 +58,26 @@ class _Text:
 
     def column(self, name: str) -> pa.Array:
         """Return a column as the text it is written in: leading zeros stay, nothing is null."""
-        written = "" if name == "__index_level_0__" and name not in self._read_names() else name
+        written = "" if name == "__index_level_0__" and name not in self._header else name
         types = {written: pa.large_string()}
         convert = pa.csv.ConvertOptions(column_types=types, include_columns=[written], strings_can_be_null=False)
         chunks = self._read(convert).column(0)
         return pa.concat_arrays(chunks.chunks) if chunks.num_chunks else pa.array([], pa.large_string())
 
-    def _read_names(self) -> list[str]:
-        delimiter = "\t" if self._path.suffix.lower() == ".tsv" else ","
-        with self._path.open(encoding="utf-8", errors="replace") as file:
-            return [name.strip().strip('"') for name in file.readline().split(delimiter)]
+
+def _names_of_row(first: Sequence[str]) -> list[str] | None:
+    """Return names for columns whose first line holds values and no names, None if it holds names.
+
+    It does where most of it are numbers with decimals; a single text among them is the id.
+    """
+    decimals = [bool(re.fullmatch(r"[-+]?\d*\.\d+([eE][-+]?\d+)?", one)) for one in first]
+    if sum(decimals) < 2 or sum(decimals) <= len(first) // 2:
+        return None
+    numbers = [bool(re.fullmatch(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?|nan|NaN|", one)) for one in first]
+    texts = [at for at, number in enumerate(numbers) if not number]
+    ids = texts[0] if len(texts) == 1 else 0 if not texts and not decimals[0] else None
+    counted = iter(range(len(first)))
+    return ["id" if at == ids else f"f{next(counted)}" if numbers[at] else f"text{at}" for at in range(len(first))]
 
 
 @contextmanager

@@ -152,7 +152,7 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
         (*sides, *found.keyed.columns),
         (*found.others, *left),
         notes,
-        ("split",) if len(merged) < len(plain) else (),
+        ("split",) if found.keyed.split or len(merged) < len(plain) else (),
         tuple(found.unpooled),
         (*outward, *found.refused),
     )

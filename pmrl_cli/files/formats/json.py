@@ -19,7 +19,7 @@ _IDS = "keys"
 
 
 def probe(path: Path, options: ProbeOptions) -> Contents:
-    """Return what a JSON file holds: ``{id: vector}``, ``{id: {name: vector}}`` or ``[{"id": …, …}]``.
+    """Return what a JSON file holds: ``{id: vector}``, ``{id: {name: vector}}``, ``[{"id": …, …}]`` or columns.
 
     Raises: DataError if it cannot be read, or holds something else.
     """
@@ -32,7 +32,7 @@ class _Objects:
             content = json.loads(path.read_bytes())
         self._whole = _table(path, content)
         about = json.dumps({"index_columns": [_IDS], "columns": [{"name": _IDS, "field_name": _IDS}]}).encode()
-        metadata = {b"pandas": about} if isinstance(content, dict) else None
+        metadata = {b"pandas": about} if _IDS in self._whole.schema.names else None
         self.schema: pa.Schema = self._whole.schema.with_metadata(metadata)
         self.rows = len(self._whole)
 
@@ -46,7 +46,11 @@ def _table(path: Path, content: object) -> pa.Table:
     if isinstance(content, list) and content and all(isinstance(one, dict) for one in content):
         return pa.Table.from_pylist(content)
     if isinstance(content, dict) and content:
-        if all(isinstance(one, list) for one in content.values()):
+        values = list(content.values())
+        if all(isinstance(one, list) for one in values):
+            vectors = [bool(one) and isinstance(one[0], list) for one in values]
+            if any(vectors) and not all(vectors) and len(set(map(len, values))) == 1:
+                return pa.table(content)  # columns: ids, and vectors
             return pa.table({_IDS: list(content), "vectors": list(content.values())})
         if all(isinstance(one, dict) for one in content.values()):
             return pa.Table.from_pylist([{_IDS: key, **one} for key, one in content.items()])
@@ -54,7 +58,7 @@ def _table(path: Path, content: object) -> pa.Table:
         what="no features",
         at=Place(str(path)),
         found=f"JSON of a {type(content).__name__}",
-        expected="an object of vectors by id, or a list of objects",
+        expected="an object of vectors by id, or of columns, or a list of objects",
         next_step="Write one object for each instance, with its id and its vector.",
     )
 

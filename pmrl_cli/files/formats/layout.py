@@ -7,10 +7,11 @@ for each instance, of shape ``(d,)``, ``(1, d)`` or ``(t, d)``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from math import prod
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -30,13 +31,28 @@ from pmrl_cli.files.formats.contents import (
 )
 from pmrl_cli.files.formats.names import ID_NAMES, SPLIT_NAMES, base_name, natural_key, never_features, plain_name
 
-__all__ = ["MANY", "Array", "Keyed", "dims_of", "keyed", "pooled", "rows_and_dim", "shaped", "split_word", "splits"]
+__all__ = [
+    "FRAMES",
+    "MANY",
+    "Array",
+    "Keyed",
+    "dims_of",
+    "keyed",
+    "pooled",
+    "rows_and_dim",
+    "shaped",
+    "split_word",
+    "splits",
+]
 
 FEW = 3
 """Fewer arrays than this are never one for each instance."""
 
 MANY = 12
 """More arrays of equal width than this are instances, not modalities."""
+
+FRAMES = 1024
+"""More rows of one file than this are instances, not what one instance has of frames, patches or tokens."""
 
 Fetch = Callable[[str], npt.NDArray[np.generic]]
 Opened = Callable[[], AbstractContextManager[Fetch]]
@@ -75,6 +91,11 @@ class Keyed:
     columns: tuple[Column, ...] = ()
     unpooled: tuple[str, ...] = ()
     names: frozenset[str] = frozenset()
+
+    @property
+    def split(self) -> bool:
+        """Whether the names say of each row which part of the data set it belongs to."""
+        return any(one.name == "split" for one in self.columns)
 
 
 def rows_and_dim(shape: Sequence[int]) -> tuple[int, int, int] | None:
@@ -136,12 +157,6 @@ def _unit(shape: Sequence[int]) -> tuple[int, int] | None:
     return (sizes[0], sizes[1]) if len(sizes) == 2 and sizes[1] > 0 and sizes[0] > 0 else None
 
 
-def _split_name(name: str, depth: int) -> tuple[str, str]:
-    """Return the part of a name that is the instance, and the part that is the modality."""
-    parts = name.split("/")
-    return "/".join(parts[:depth]), "/".join(parts[depth:])
-
-
 def keyed(file: str, arrays: Sequence[Array], columns: Sequence[Column], opened: Opened, pool: str | None) -> Keyed:
     """Return what a file holds if its arrays are one for each instance; empty if they are not.
 
@@ -158,20 +173,23 @@ def keyed(file: str, arrays: Sequence[Array], columns: Sequence[Column], opened:
     usable = [one for one in arrays if one.dtype in FLOATS and not never_features(one.name)]
     if len(usable) < FEW or len({one.name.count("/") for one in usable}) > 1:
         return Keyed()
-    if any(name.partition("/")[0].lower() in SPLIT_NAMES for name in (one.name for one in usable)):
-        return Keyed()
     ids = {one.rows for one in columns if one.nameable and base_name(one.name) in ID_NAMES}
     if any(one.shape[0] in ids for one in usable if _rows_of(one) > 1):
         return Keyed()
-    depth = _depth([one.name for one in usable])
+    roles = _roles([one.name for one in usable])
     groups: dict[str, list[Array]] = {}
     for one in usable:
-        groups.setdefault(_split_name(one.name, depth)[1], []).append(one)
-    if not all(_one_each(group) for group in groups.values()):
+        groups.setdefault(roles[one.name].modality, []).append(one)
+    once = all(len({roles[one.name].instance for one in group}) == len(group) for group in groups.values())
+    if not once or not all(_one_each(group) for group in groups.values()):
         return Keyed()
     found = Keyed()
     for leaf, group in sorted(groups.items()):
-        found = _add(found, file, leaf, sorted(group, key=lambda one: natural_key(one.name)), opened, pool, depth)
+        found = _add(found, file, leaf, sorted(group, key=lambda one: natural_key(one.name)), opened, pool, roles)
+    if len(groups) == 1 and found.vectors and roles[usable[0].name].split:
+        ordered = sorted(usable, key=lambda one: natural_key(one.name))
+        column = text_column("split", [roles[one.name].split for one in ordered])
+        found = replace(found, columns=(*found.columns, column))
     if len(groups) > 1:  # of one alone the name of the file says more
         named = tuple(replace(one, modality=plain_name(base_name(one.name or ""))) for one in found.vectors)
         found = replace(found, vectors=named)
@@ -183,12 +201,36 @@ def _rows_of(one: Array) -> int:
     return 1 if unit is None else unit[0] if len(one.shape) > 1 else int(one.shape[0])
 
 
-def _depth(names: Sequence[str]) -> int:
-    """Return how many parts of the names are the instance: all, or all but the last where few of those differ."""
-    parts = [name.split("/") for name in names]
-    depth = len(parts[0])
-    leaves = {part[-1] for part in parts}
-    return depth - 1 if depth > 1 and len({tuple(part[:-1]) for part in parts}) > len(leaves) else depth
+class _Role(NamedTuple):
+    """What the parts of a name are."""
+
+    instance: str
+    modality: str = ""
+    split: str = ""
+
+
+def _roles(names: Sequence[str]) -> dict[str, _Role]:
+    """Return what the parts of each name are; all names have as many.
+
+    The first is the split if all are words for one. Of the others the last is the modality where few of those differ
+    (``id/image``), or the first where few do and the same instances stand under each (``image/id``); else all are
+    the instance.
+    """
+    tops = [name.partition("/")[0] for name in names]
+    if "/" in names[0] and all(top.lower() in SPLIT_NAMES for top in tops):
+        rests = {name: name.partition("/")[2] for name in names}
+        inner = _roles(list(dict.fromkeys(rests.values())))
+        return {name: inner[rest]._replace(split=split_word(name.partition("/")[0])) for name, rest in rests.items()}
+    heads, leaves = ({name.rpartition("/")[at] for name in names} for at in (0, 2))
+    if "/" in names[0] and len(heads) > len(leaves):
+        return {name: _Role(*name.rpartition("/")[::2]) for name in names}
+    under: dict[str, set[str]] = {}
+    for name in names:
+        under.setdefault(name.partition("/")[0], set()).add(name.partition("/")[2])
+    shared = set.intersection(*under.values())
+    if 1 < len(under) <= MANY and 2 * len(shared) > min(map(len, under.values())):
+        return {name: _Role(*name.partition("/")[::-2]) for name in names}
+    return {name: _Role(name) for name in names}
 
 
 def _one_each(group: Sequence[Array]) -> bool:
@@ -200,7 +242,13 @@ def _one_each(group: Sequence[Array]) -> bool:
 
 
 def _add(
-    found: Keyed, file: str, leaf: str, group: Sequence[Array], opened: Opened, pool: str | None, depth: int
+    found: Keyed,
+    file: str,
+    leaf: str,
+    group: Sequence[Array],
+    opened: Opened,
+    pool: str | None,
+    roles: Mapping[str, _Role],
 ) -> Keyed:
     units = [unit for one in group if (unit := _unit(one.shape)) is not None]
     dim, longest = units[0][1], max(unit[0] for unit in units)
@@ -210,7 +258,7 @@ def _add(
         phrase = f"{len(group)} arrays{f' named {leaf}' if leaf else ''}, one per instance ({length} x {dim})"
         return replace(found, unpooled=(*found.unpooled, phrase))
     names = [one.name for one in group]
-    keys = [one.key or _split_name(one.name, depth)[0] for one in group]
+    keys = [one.key or roles[one.name].instance for one in group]
     shared = _shared_folder(keys)
     # bits of bfloat16 are read as float32
     dtype = str(np.result_type(*(np.dtype("float32" if one.dtype == BFLOAT16 else one.dtype) for one in group)))

@@ -72,6 +72,7 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
         tuple(vectors),
         (*kept, *each.columns),
         tuple(others),
+        side=("split",) if each.split else (),
         unpooled=tuple(unpooled),
         refused=tuple(refused),
     )

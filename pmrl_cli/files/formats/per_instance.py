@@ -60,22 +60,27 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
                 block[row] = one_vector(np.empty(0) if values is None else values, dim, options.pool, place)
             yield block, None
 
-    ids = text_column("file names", _ids(names))
+    ids = text_column("file names", _ids(names, path.name))
     vectors = Vectors(str(path), None, len(names), dim, dtype, blocks, ids="file names")
     return Contents(str(path), (vectors,), (ids,))
 
 
-def _ids(names: Sequence[str]) -> list[str]:
+def _ids(names: Sequence[str], folder: str) -> list[str]:
     """Return the ids of files: the folder of each if it has one of its own, else its stem.
 
-    A word that all stems end in, as in ``v1_rgb`` and ``v2_rgb``, says the modality and no instance.
+    A word that all stems end in, as in ``v1_rgb`` and ``v2_rgb``, says the modality and no instance; so does the name
+    of the folder in front of all of them.
     """
-    if all("/" in name for name in names):
+    if all("/" in name for name in names) and len({Path(name).name for name in names}) == 1:
         return [name.rpartition("/")[0] for name in names]
     stems = [Path(name).stem for name in names]
     word = re.search(r"[-_.][A-Za-z]\w*$", stems[0])
     if word is not None and all(stem.endswith(word[0]) and stem != word[0] for stem in stems):
         stems = [stem[: -len(word[0])] for stem in stems]
+    for mark in "_-.":
+        front = f"{folder}{mark}"
+        if all(stem.startswith(front) and stem != front for stem in stems):
+            stems = [stem[len(front) :] for stem in stems]
     return stems
 
 

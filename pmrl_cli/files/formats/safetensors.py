@@ -81,7 +81,14 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
             vectors.append(found)
         else:
             unpooled.append(found)
-    return Contents(str(path), tuple(vectors), each.columns, tuple(others), unpooled=tuple(unpooled))
+    return Contents(
+        str(path),
+        tuple(vectors),
+        each.columns,
+        tuple(others),
+        side=("split",) if each.split else (),
+        unpooled=tuple(unpooled),
+    )
 
 
 def _stored(array: Array) -> np.dtype[Any]:

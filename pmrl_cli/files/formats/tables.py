@@ -125,6 +125,8 @@ class _Look:
             self._tensors(name, kind)
         elif is_list(storage) and is_number(innermost(storage)):
             self._lists(name, storage)
+        elif pa.types.is_struct(storage):
+            self._fields(name, storage)
         elif pa.types.is_nested(storage):
             self.others.append(f"{name} ({kind})")
             if name in ID_NAMES:
@@ -133,6 +135,17 @@ class _Look:
                 )
         elif not (is_text(storage) and self._texts(name)):
             self.columns.append(self._column(name, kind))
+
+    def _fields(self, name: str, storage: pa.DataType) -> None:
+        """Take the text and the numbers in a column of structs as columns of their own, ``name.field``."""
+        self.others.append(f"{name} ({storage})")
+        for number in range(storage.num_fields):
+            field = storage.field(number)
+            if pa.types.is_nested(field.type):
+                continue
+            self.columns.append(self._column(name, field.type, field.name))
+        if name in ID_NAMES:
+            self.columns.append(Column(name, self.table.rows, nameable=False, load=lambda *, text=False: pa.nulls(0)))
 
     def _tensors(self, name: str, kind: pa.FixedShapeTensorType) -> None:
         inner = [size for size in kind.shape if size != 1] or [1]
@@ -168,8 +181,10 @@ class _Look:
 
     def _texts(self, name: str) -> bool:
         first = _first_rows(self.table, name)
-        values = [numbers(text) for text in first.to_pylist() if text is not None and _TEXT_VECTOR.match(text)]
-        if not len(first) or len(values) < len(first) or None in values or len(values[0] or []) < 2:
+        texts = [text for text in first.to_pylist() if text is not None]
+        values = [numbers(text) for text in texts]
+        bare = not all(_TEXT_VECTOR.match(text) for text in texts)
+        if not values or None in values or len(values[0] or []) < (RUN if bare else 2):
             return False
         self._add(name, [name], len(values[0] or []), "float64", Texts(len(values[0] or [])))
         self.notes.append(f"{self.path.name}: the column {name} holds vectors as text, which are slow to read.")
@@ -223,7 +238,7 @@ class _Look:
         ids = self.ids if self.ids in (*self.table.schema.names, *(one.name for one in self.levels())) else None
         self.vectors.append(Vectors(str(path), shown, rows, dim, dtype, blocks, ids))
 
-    def _column(self, name: str, kind: pa.DataType) -> Column:
+    def _column(self, name: str, kind: pa.DataType, field: str | None = None) -> Column:
         path, opened = self.path, self.opened
         kind = kind.value_type if pa.types.is_dictionary(kind) else kind
 
@@ -233,9 +248,11 @@ class _Look:
                 if column is not None and text:
                     return column(name)
                 chunks = [batch.column(0) for batch in table.batches([name], 2**18)]
+                if field is not None:
+                    chunks = [pc.struct_field(chunk, field) for chunk in chunks]
                 return _one_array(chunks, kind)
 
-        return Column(name, self.table.rows, is_nameable(kind), load)
+        return Column(name if field is None else f"{name}.{field}", self.table.rows, is_nameable(kind), load)
 
 
 def _first_rows(table: Table, name: str) -> pa.Array:

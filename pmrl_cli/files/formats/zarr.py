@@ -51,7 +51,7 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
         (*sides, *found.keyed.columns),
         tuple(found.others),
         (),
-        ("split",) if len(merged) < len(found.vectors) else (),
+        ("split",) if found.keyed.split or len(merged) < len(found.vectors) else (),
         tuple(found.unpooled),
         tuple(found.refused),
     )

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import re
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +12,7 @@ from pmrl_cli.errors import DataError, Place, PmrlError, printable
 from pmrl_cli.files.formats.contents import Column, Contents, check_regular, reading, text_column
 from pmrl_cli.files.formats.names import plain_name
 from pmrl_cli.files.formats.probe import probe
+from pmrl_cli.files.join.choosing import id_columns
 
 __all__ = ["ids_in", "names_ids", "with_ids_beside"]
 
@@ -27,7 +30,13 @@ _NAMES = (
     "index",
     "items",
 )
-_SUFFIXES = (".npy", ".txt")
+_LISTS = (".npy", ".txt", ".json")
+"""Files of ids and nothing else."""
+
+_TABLES = (".csv", ".tsv", ".parquet")
+_TABLE_NAMES = (*_NAMES, "meta", "metadata", "info")
+"""What a table is called that holds ids, and more perhaps."""
+
 _MOST_BYTES = 2**30
 
 
@@ -36,7 +45,7 @@ def names_ids(path: Path) -> bool:
     stem = path.stem.lower()
     bare = re.sub(r"[-_.]?\d+$", "", stem)
     named = bare in _NAMES or any(bare.endswith(f"_{one}") or bare.startswith(f"{one}_") for one in _NAMES)
-    return path.suffix.lower() in _SUFFIXES and named
+    return path.suffix.lower() in _LISTS and named
 
 
 def ids_in(path: Path) -> Column | None:
@@ -44,23 +53,37 @@ def ids_in(path: Path) -> Column | None:
 
     Raises: DataError if it cannot be read.
     """
+    found = _columns_in(path)
+    return found[-1] if found else None
+
+
+def _columns_in(path: Path) -> tuple[Column, ...]:
+    """Return the columns of a file that holds ids, those last and called as the file; none if it holds no ids."""
     check_regular(path)
-    if path.suffix.lower() == ".txt":
-        with reading(str(path)):
-            if path.stat().st_size > _MOST_BYTES:
-                return None
-            lines = path.read_text(encoding="utf-8").splitlines()
-        return text_column(path.name, lines)
+    suffix = path.suffix.lower()
+    with reading(str(path)):
+        if path.stat().st_size > _MOST_BYTES:
+            return ()
+        if suffix == ".txt":
+            return (text_column(path.name, path.read_text(encoding="utf-8").splitlines()),)
+        content = json.loads(path.read_bytes()) if suffix == ".json" else None
+    if suffix == ".json":
+        listed = isinstance(content, list) and all(isinstance(one, str | int) for one in content)
+        return (text_column(path.name, [str(one) for one in content]),) if listed and content else ()
     contents = probe(path)
-    usable = [column for column in contents.columns if column.nameable]
-    return replace(usable[0], name=path.name) if len(usable) == 1 and not contents.vectors else None
+    nameable = [column for column in contents.columns if column.nameable]
+    named = list(id_columns(contents, None, ()).values()) if suffix in _TABLES else []
+    chosen = named[0] if named else nameable[0] if len(nameable) == 1 else None
+    if chosen is None or contents.vectors:
+        return ()
+    return (*(one for one in contents.columns if one is not chosen), replace(chosen, name=path.name))
 
 
 def with_ids_beside(path: Path, contents: Contents, given: Path | None) -> tuple[Contents, str | None]:
     """Return the contents of a file without ids with those that lie beside it, and a note of it.
 
     Taken is a file in the same folder that begins with the name of the features or is called ``ids``, ``names`` and
-    the like, and has one distinct value for each row.
+    the like, and has one distinct value for each row; what a table holds besides are side columns.
 
     Args:
         path: of the features.
@@ -84,38 +107,54 @@ def with_ids_beside(path: Path, contents: Contents, given: Path | None) -> tuple
                 expected=f"{arrays[0].rows}, as {contents.file} has rows",
                 next_step="Give one id for each row with --ids.",
             )
-        return _joined(contents, column), None
+        return _joined(contents, (column,)), None
     for other in _candidates(path):
         try:
-            column = ids_in(other)
-            if column is None or column.rows != arrays[0].rows:
+            columns = _columns_in(other)
+            if not columns or columns[-1].rows != arrays[0].rows:
                 continue
-            values = column.load(text=True)
+            values = columns[-1].load(text=True)
         except PmrlError:
             continue
         if values.null_count == 0 and len(values.unique()) == len(values):
-            return _joined(contents, column), printable(f"{path.name}: ids from {other.name}.")
+            return _joined(contents, columns), printable(f"{path.name}: ids from {other.name}.")
     return contents, None
 
 
-def _joined(contents: Contents, column: Column) -> Contents:
-    vectors = tuple(replace(one, ids=column.name) for one in contents.vectors)
-    return replace(contents, vectors=vectors, columns=(*contents.columns, column))
+def _joined(contents: Contents, columns: Sequence[Column]) -> Contents:
+    """Return contents with columns that lie beside them: the ids, which are the last, and side columns."""
+    vectors = tuple(replace(one, ids=columns[-1].name) for one in contents.vectors)
+    side = tuple(one.name for one in columns[:-1])
+    return replace(contents, vectors=vectors, columns=(*contents.columns, *columns), side=(*contents.side, *side))
 
 
 def _candidates(path: Path) -> list[Path]:
     stem = path.stem.lower()
-    plain, number = plain_name(stem), re.search(r"[-_.]?\d*$", stem)
-    numbered = {f"{name}{number[0]}" for name in _NAMES} if number and number[0] else set()
+    number = re.search(r"[-_.]?\d*$", stem)
+    end = number[0] if number else ""
+    stems = {stem, plain_name(stem), plain_name(stem[: len(stem) - len(end)])}
     try:
         files = sorted(path.parent.iterdir())
     except OSError:
         return []
-    others = [one for one in files if one.suffix.lower() in _SUFFIXES and one != path and one.is_file()]
-    own = [one for one in others if one.stem.lower().startswith((f"{stem}_", f"{stem}-", f"{stem}."))]
-    own += [one for one in others if one.stem.lower() in numbered]  # of the same shard
-    called = {f"{plain}{mark}{name}" for mark in "_-." for name in _NAMES}
-    called |= {f"{name}{mark}{plain}" for mark in "_-." for name in _NAMES}
-    own += [one for one in others if one.stem.lower() in called and one not in own]
-    shared = [one for one in others if one.stem.lower() in _NAMES]
-    return [*own, *sorted(shared, key=lambda one: _NAMES.index(one.stem.lower()))]
+    others = [one for one in files if one.suffix.lower() in (*_LISTS, *_TABLES) and one != path and one.is_file()]
+
+    def names(other: Path) -> Sequence[str]:
+        return _TABLE_NAMES if other.suffix.lower() in _TABLES else _NAMES
+
+    def own(other: Path) -> bool:
+        """Return whether a file is called after the features, as one of ids (of the same shard)."""
+        its = other.stem.lower()
+        if other.suffix.lower() in _TABLES and its == stem:
+            return True
+        if other.suffix.lower() in _LISTS and its.startswith((f"{stem}_", f"{stem}-", f"{stem}.")):
+            return True
+        called = {f"{one}{mark}{name}" for one in stems for mark in "_-." for name in names(other)}
+        called |= {f"{name}{mark}{one}" for one in stems for mark in "_-." for name in names(other)}
+        return its in called or (bool(end) and its in {f"{one}{end}" for one in called})
+
+    found = [one for one in others if own(one)]
+    found += [one for one in others if end and one.stem.lower() in {f"{name}{end}" for name in names(one)}]
+    shared = [one for one in others if one.stem.lower() in names(one)]
+    shared.sort(key=lambda one: names(one).index(one.stem.lower()))
+    return list(dict.fromkeys([*found, *shared]))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import pyarrow as pa
@@ -9,11 +10,14 @@ import pyarrow.compute as pc
 
 from pmrl_cli.errors import DataError, Place, PmrlError, printable
 from pmrl_cli.files.formats.contents import Column, Contents, Vectors
+from pmrl_cli.files.formats.names import never_features
 
 __all__ = ["could_be_ids", "refuse_row_join", "shared_column"]
 
 _DISTINCT = 0.9
 """Share of distinct values from which a column is worth naming, though ids must all be distinct."""
+
+_ID_WORD = re.compile(r"(^|[-_.])(id|ids|key|uid|uuid|code)($|[-_.])|Id$|ID$")
 
 _MOST_COLUMNS = 32
 _SHOWN = 6
@@ -35,6 +39,10 @@ def could_be_ids(contents: Contents, vectors: Vectors) -> list[tuple[Column, pa.
     return found
 
 
+def _counts(values: pa.Array) -> bool:
+    return bool(pc.all(pc.utf8_is_digit(values)).as_py())
+
+
 def _as_text(values: pa.Array) -> pa.Array:
     return values.cast(pa.large_string())
 
@@ -52,7 +60,13 @@ def refuse_row_join(modalities: Sequence[Shards]) -> None:
         return
     having = next(at for at, columns in enumerate(per_modality) if columns)
     place = Place(modalities[having][0][0].file)
-    ranked = sorted(_judged(per_modality), key=lambda one: (-one[1], -one[2], -one[3], one[0]))
+    numbers = {name for columns in per_modality for name, values in columns.items() if _counts(values)}
+
+    def unlikely(name: str) -> int:
+        """Return how little a column that is as good as others looks like ids."""
+        return 2 * never_features(name) + (name in numbers and not _ID_WORD.search(name))
+
+    ranked = sorted(_judged(per_modality), key=lambda one: (-one[1], -one[2], -one[3], unlikely(one[0]), one[0]))
     shown = "; ".join(
         f"{name}: {share} of {rows} distinct values"
         + (f", {shared} in all modalities" if in_all else "")

@@ -68,7 +68,7 @@ def discover(files: Sequence[str], report: Report, options: ReadOptions = ReadOp
         errors.append(error)
         report(error)
 
-    items, notes = expand(files, kept)
+    items, notes = expand(files, kept, options.pool)
     labels = None if options.labels is None else options.labels.resolve()
     features: list[Found] = []
     tables: list[Found] = []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -14,11 +14,11 @@ import pyarrow.compute as pc
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.repeated_ids import repeats_ids
 from pmrl_cli.data.validate import check_unique, text_ids
-from pmrl_cli.errors import DataError, Place, PmrlError
+from pmrl_cli.errors import DataError, Place, PmrlError, printable
 from pmrl_cli.files.formats.contents import BFLOAT16, Column, Contents, Vectors
-from pmrl_cli.files.formats.layout import MANY
+from pmrl_cli.files.formats.layout import FRAMES, MANY
 from pmrl_cli.files.formats.names import SPLIT_NAMES, natural_key
-from pmrl_cli.files.join.candidates import could_be_ids, refuse_row_join
+from pmrl_cli.files.join.candidates import could_be_ids, refuse_row_join, shared_column
 from pmrl_cli.files.join.choosing import choose_ids, id_columns, per_sample_error
 from pmrl_cli.files.join.naming import missing_shards, split_of
 from pmrl_cli.files.join.specs import Report
@@ -105,14 +105,14 @@ def modalities_of(
         shards = _in_order(groups[name])
         try:
             _check_name(name, shards[0][0])
-            _check_shards(name, [array for array, _ in shards])
+            _check_shards(name, [array for array, _ in shards], by_row=options.by_row)
             modalities.append(_modality(name, shards, kinds, options.on_repeat))
             missing = missing_shards([Path(array.contents.file).stem for array, _ in shards])
             if missing:
                 shown = ", ".join(missing[:3]) + (", …" if missing[3:] else "")
                 notes.append(f"{name}: not all of its files are here, {shown} missing.")
         except PmrlError as error:
-            report(error)
+            report(_with_other_ids(error, groups.values()) if not options.id_column else error)
     notes += _look_alikes(modalities)
     named_by_row = bool(modalities) and all(modality.id_name is None for modality in modalities)
     if named_by_row:
@@ -120,6 +120,24 @@ def modalities_of(
     if len({kind for _, kind in kinds.values()}) > 1:
         report(_mixed_types(kinds))
     return tuple(modalities), named_by_row
+
+
+def _with_other_ids(error: PmrlError, groups: Iterable[Sequence[Pair]]) -> PmrlError:
+    """Return an error on repeated ids that names a column without repeats, if all modalities have one in common."""
+    files = [([array.contents for array, _ in group], [array.vectors for array, _ in group]) for group in groups]
+    better = shared_column(files) if error.what == "duplicate id" else None
+    if better is None:
+        return error
+    first = f"Type --id-column {better[0]}, whose values are distinct and shared, or s"
+    return type(error)(
+        error.what,
+        found=error.found,
+        expected=error.expected,
+        next_step=printable(error.next_step.replace("S", first, 1)),
+        at=error.at,
+        others=error.others,
+        total=error.total,
+    )
 
 
 def _in_order(shards: Sequence[Pair]) -> list[Pair]:
@@ -188,7 +206,7 @@ def _check_name(name: str, array: ArrayOf) -> None:
         )
 
 
-def _check_shards(name: str, arrays: Sequence[ArrayOf]) -> None:
+def _check_shards(name: str, arrays: Sequence[ArrayOf], *, by_row: bool) -> None:
     first, rows = arrays[0], [array.vectors.rows for array in arrays]
     for array in arrays:
         if array.vectors.dim != first.vectors.dim:
@@ -200,6 +218,15 @@ def _check_shards(name: str, arrays: Sequence[ArrayOf]) -> None:
                 next_step="If they are two modalities, name them with name=path.",
             )
     nameless = all(array.guessed and not id_columns(array.contents, array.vectors, ()) for array in arrays)
+    several = 1 < rows[0] <= FRAMES and len(set(rows)) == 1
+    if nameless and several and len(arrays) > MANY and not by_row and "-of-" not in first.contents.file:
+        raise DataError(
+            what="files of one instance each, or parts of one array",
+            at=Place(first.contents.file),
+            found=f"{len(arrays)} files of {rows[0]} x {first.vectors.dim} without ids",
+            expected="to know which",
+            next_step="Pass --pool mean if each is an instance, or --by-row if they are parts in the order of rows.",
+        )
     # real shards are of one length but for the last
     if nameless and len(arrays) > MANY and len(set(rows[:-1])) > 1:
         raise per_sample_error(

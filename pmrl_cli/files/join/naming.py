@@ -38,7 +38,9 @@ def _bare(stem: str) -> str:
 def split_of(path: Path) -> str | None:
     """Return the part of a data set that a file holds, by its name or its folder's: train, validation or test."""
     words = [word.lower() for word in re.split(r"[-_.]", unsharded(path.stem))]
-    found = [word for word in (words[-1], words[0], path.resolve().parent.name.lower()) if word in SPLIT_NAMES]
+    folder = path.resolve().parent
+    around = (folder.name.lower(), folder.parent.name.lower())
+    found = [word for word in (words[-1], words[0], *around) if word in SPLIT_NAMES]
     return split_word(found[0]) if found else None
 
 
@@ -75,15 +77,23 @@ def modality_names(paths: Sequence[Path], dims: Sequence[int] | None = None) -> 
     for path, stem in zip(paths, stems, strict=True):
         bare = plain_name(stem)
         generic = bare == "" or bare.lower() in _GENERIC
-        folder = path.resolve().parent
+        folder = _home(path)
         if generic and folder.name.lower() in SPLIT_NAMES:
             folder = folder.parent
         names.append(plain_name(folder.name) if generic else bare)
     return _without_shared_parts(_by_folder(paths, names))
 
 
+def _home(path: Path) -> Path:
+    """Return the folder of a file, or that around ones such as ``year=2024``, which are partitions of one table."""
+    folder = path.resolve().parent
+    while "=" in folder.name:
+        folder = folder.parent
+    return folder
+
+
 def _by_folder(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
-    folders = [path.resolve().parent for path in paths]
+    folders = [_home(path) for path in paths]
     homes: dict[str, set[Path]] = {}
     for folder, name in zip(folders, names, strict=True):
         homes.setdefault(name, set()).add(folder)

@@ -10,8 +10,8 @@ from pathlib import Path
 from pmrl_cli.errors import DataError, Place, PmrlError, UsageError, printable
 from pmrl_cli.files.formats import registry
 from pmrl_cli.files.formats.contents import FLOATS, Contents
-from pmrl_cli.files.formats.layout import FEW, MANY
-from pmrl_cli.files.formats.names import natural_key, never_features, plain_name
+from pmrl_cli.files.formats.layout import FEW, FRAMES, MANY
+from pmrl_cli.files.formats.names import SPLIT_NAMES, natural_key, never_features, plain_name
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.formats.store import EXPORT, STORE, check_unread, folder_format
 from pmrl_cli.files.join.beside import names_ids
@@ -94,7 +94,7 @@ def check_not_input(out: Path, files: Sequence[str]) -> None:
             )
 
 
-def expand(files: Sequence[str], report: Report) -> tuple[list[Item], list[str]]:
+def expand(files: Sequence[str], report: Report, pool: str | None = None) -> tuple[list[Item], list[str]]:
     """Return the files and folders that FILES mean, and notes on what a folder held besides.
 
     A folder of a known format, a STORE for example, stays whole, and so does one with a file for each instance. Any
@@ -103,19 +103,20 @@ def expand(files: Sequence[str], report: Report) -> tuple[list[Item], list[str]]
     Args:
         files: as typed.
         report: takes the errors of folders that hold nothing.
+        pool: as in ``ReadOptions``: files that could be parts of one array are one for each instance if it is given.
     """
     items: list[Item] = []
     notes: list[str] = []
     for text in files:
         try:
             item = parse_spec(text)
-            items += _folder(item, notes) if item.path.is_dir() else [item]
+            items += _folder(item, notes, pool) if item.path.is_dir() else [item]
         except PmrlError as error:
             report(error)
-    return _gathered(list(dict.fromkeys(items)), notes), notes
+    return _gathered(list(dict.fromkeys(items)), notes, pool), notes
 
 
-def _gathered(items: Sequence[Item], notes: list[str]) -> list[Item]:
+def _gathered(items: Sequence[Item], notes: list[str], pool: str | None) -> list[Item]:
     """Put files together that are one for each instance, as a shell lists them for ``image/*.npy``."""
     by_folder: dict[tuple[Path, str], list[Item]] = {}
     for item in items:
@@ -125,7 +126,7 @@ def _gathered(items: Sequence[Item], notes: list[str]) -> list[Item]:
     for (folder, _), group in by_folder.items():
         files = [item.path for item in group]
         names = {item.name for item in group}
-        if len(names) == 1 and _one_per_instance(files):
+        if len(names) == 1 and _one_per_instance(files, pool):
             members = tuple(path.name for path in files)
             notes.append(_said(folder, len(files)))
             gathered |= dict.fromkeys(group, None)
@@ -137,7 +138,7 @@ def _said(folder: Path, count: int) -> str:
     return printable(f"{folder.name or folder}: {count} files of one instance each, whose names are the ids.")
 
 
-def _folder(item: Item, notes: list[str]) -> list[Item]:
+def _folder(item: Item, notes: list[str], pool: str | None) -> list[Item]:
     kind = folder_format(item.path)
     if kind not in (None, EXPORT, STORE):
         raise DataError(
@@ -152,7 +153,7 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
     known = registry.suffixes(in_folders=True)
     direct = _files(item.path)
     features = [file for file in direct if file.suffix.lower() in known]
-    if kind is None and item.dataset is None and _one_per_instance(features):
+    if kind is None and item.dataset is None and _one_per_instance(features, pool):
         notes.append(_said(item.path, len(features)))
         return [Item(item.path, item.name, None, registry.PER_INSTANCE, tuple(file.name for file in features))]
     if kind is None and item.name is None and item.dataset is None and (words := _by_word(features)):
@@ -175,7 +176,7 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
         ]
         check_unread(item.path, {entry.path for entry in found})
     elif not found and item.name is None and item.dataset is None:
-        return _inner(item.path, inner, notes)
+        return _inner(item.path, inner, notes, pool)
     else:
         whole = [path for path in inner if path.suffix.lower() in known and registry.find(path) is not None]
         found += [Item(path, item.name, item.dataset) for path in whole]
@@ -190,7 +191,7 @@ def _folder(item: Item, notes: list[str]) -> list[Item]:
     return found
 
 
-def _inner(folder: Path, inner: Sequence[Path], notes: list[str]) -> list[Item]:
+def _inner(folder: Path, inner: Sequence[Path], notes: list[str], pool: str | None) -> list[Item]:
     """Return what the folders in one without files of its own give: as if they had been typed."""
     known = registry.suffixes(in_folders=True)
     filled = [
@@ -198,6 +199,9 @@ def _inner(folder: Path, inner: Sequence[Path], notes: list[str]) -> list[Item]:
         for path in inner
         if registry.find(path) is not None or any(file.suffix.lower() in known for file in _files(path))
     ]
+    if not filled:
+        deeper = [path for one in inner for path in sorted(one.iterdir()) if path.is_dir()]
+        filled = [path for path in deeper if any(file.suffix.lower() in known for file in _files(path))]
     if not filled:
         raise _nothing(folder)
     made = [path for path in filled if folder_format(path) is not None]  # by pmrl, perhaps of what lies beside it
@@ -210,8 +214,11 @@ def _inner(folder: Path, inner: Sequence[Path], notes: list[str]) -> list[Item]:
             Item(folder, plain_name(Path(name).stem), None, registry.PER_INSTANCE, tuple(group))
             for name, group in by_name.items()
         ]
+    if classed := _in_classes(filled):
+        notes.append(_said(folder, len(classed)))
+        return [Item(folder, None, None, registry.PER_INSTANCE, tuple(classed))]
     notes.append(printable(f"read in {folder.name}: {', '.join(f'{path.name}/' for path in filled[:8])}."))
-    return [entry for path in filled for entry in _folder(Item(path), notes)]
+    return [entry for path in filled for entry in _folder(Item(path), notes, pool)]
 
 
 def _by_word(files: Sequence[Path]) -> dict[str, list[Path]]:
@@ -244,6 +251,21 @@ def _by_file_name(folders: Sequence[Path]) -> dict[str, list[str]]:
     return groups if few and all(_one_per_instance([top / one for one in of]) for of in groups.values()) else {}
 
 
+def _in_classes(folders: Sequence[Path]) -> list[str]:
+    """Return the files of folders of one modality that hold other instances each, such as one for each class.
+
+    Empty if they are not: if a folder is one of a split, or if names come back, as those of modalities do.
+    """
+    known = registry.suffixes(in_folders=True)
+    files = [file for folder in folders for file in _files(folder) if file.suffix.lower() in known]
+    stems = {file.stem for file in files}
+    if len(folders) < 2 or len(stems) < len(files) or {one.name.lower() for one in folders} & set(SPLIT_NAMES):
+        return []
+    counted = all(file.stem.isdigit() for file in files)  # shards 0, 1 of one folder and 2, 3 of another
+    alike = not counted and all(len(_files(one)) > 1 for one in folders) and _one_per_instance(files)
+    return [str(file.relative_to(folders[0].parent)) for file in files] if alike else []
+
+
 def _nothing(folder: Path) -> DataError:
     return DataError(
         what="folder holds no feature file",
@@ -259,7 +281,7 @@ def _files(folder: Path) -> list[Path]:
     return sorted(files, key=lambda path: natural_key(path.name))
 
 
-def _one_per_instance(files: Sequence[Path]) -> bool:
+def _one_per_instance(files: Sequence[Path], pool: str | None = None) -> bool:
     """Return whether files are one for each instance, by what some of them hold.
 
     They are if all are of one suffix and one width, hold a single array of floats and no ids, and either that array
@@ -278,7 +300,8 @@ def _one_per_instance(files: Sequence[Path]) -> bool:
     if None in sizes or len({size[1] for size in sizes if size}) > 1:
         return False
     lengths = {size[0] for size in sizes if size}
-    return lengths == {1} or (len(files) > MANY and not _counts_up(files, lengths))
+    frames = pool is not None and len(lengths) == 1 and max(lengths) <= FRAMES
+    return lengths == {1} or (len(files) > MANY and (frames or not _counts_up(files, lengths)))
 
 
 def _counts_up(files: Sequence[Path], lengths: set[int]) -> bool:
