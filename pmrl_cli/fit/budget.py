@@ -10,6 +10,9 @@ from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 
 __all__ = ["Budget"]
 
+WRITING, WRITING_SHARE = "writing", 0.05
+"""Of a budget, what is kept for choosing the members and writing the model."""
+
 
 class Budget:
     """Seconds from the start of a command to its end.
@@ -31,7 +34,7 @@ class Budget:
     ) -> None:
         self._deadline = math.inf if seconds is None else began + seconds
         self._processes, self.now = processes, now
-        self._kept: dict[str, float] = {}
+        self._kept = {} if seconds is None else {WRITING: WRITING_SHARE * seconds}
 
     @property
     def left(self) -> float:
@@ -48,4 +51,4 @@ class Budget:
 
     def keep_only(self, *names: str) -> None:
         """Give back what was kept under other names."""
-        self._kept = {name: seconds for name, seconds in self._kept.items() if name in names}
+        self._kept = {name: seconds for name, seconds in self._kept.items() if name in (*names, WRITING)}
