@@ -17,8 +17,8 @@ from pmrl_cli.stats.statistic import Statistic
 __all__ = ["held_out_statistics"]
 
 WATCHED = 256
-"""Instances, evenly spaced, at most, whose statistics make a curve: no choice reads them, and of all they took as long
-as the ranks that choose."""
+"""Instances, evenly spaced, at most, whose statistics make a curve: no choice reads them, and those of all took as
+long as the ranks that choose."""
 
 
 def held_out_statistics(
