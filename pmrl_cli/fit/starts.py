@@ -270,16 +270,37 @@ class _Search:
             init = scaled_init(data, config, None, self._ctx.processes)
             form = _best(compared)
         else:
-            fast = self._ctx.settings.fast
-            dims = _dims(self._ctx.settings, sum(data.cross.dims), (FAST_DIM,) if fast else DIMS)
-            solution = gcca(data.cross, data.variances, ridge=config.ridge, dim=max(dims), solver=self._ctx.solver)
-            grid = product((FAST_POWER,) if fast else POWERS, dims)
-            found = self._judged(config.features, config.ridge, solution, data, self._validation, grid)
+            solutions, found = self._whole(config, data)
             form = replace(_best(found), compared=len(found) + len(compared))
-            init = scaled_init(data, form.config, solution, self._ctx.processes)
+            init = scaled_init(data, form.config, solutions[form.config.ridge], self._ctx.processes)
         kind = config.features.kind
         self._budget.keep(kind, (self._repeats - 1) * max(self._seconds.get(kind, 0.0), self._budget.now() - began))
         return Start(form, init, self._projected.pop(config.features))
+
+    def _whole(self, config: GccaConfig, data: ProjectedData) -> tuple[dict[float, Gcca], list[ClosedForm]]:
+        """Return the solutions on all components, by ridge, and every power and dimension of each.
+
+        On the leading components, where ridges were compared, too small a one does best: the next is solved as well.
+        """
+        settings = self._ctx.settings
+        ridges = [config.ridge]
+        if not settings.fast and sum(data.cross.dims) > LEADING:
+            ridges += [ridge for ridge in RIDGES if ridge > config.ridge][:1]
+        dims = _dims(settings, sum(data.cross.dims), (FAST_DIM,) if settings.fast else DIMS)
+        powers = (FAST_POWER,) if settings.fast else POWERS
+        solutions: dict[float, Gcca] = {}
+        found: list[ClosedForm] = []
+        took = 0.0
+        for ridge in ridges:
+            if solutions and not self._budget.allows(took):
+                self.whole = False
+                break
+            began = self._budget.now()
+            solutions[ridge] = gcca(data.cross, data.variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver)
+            grid = product(powers, dims)
+            found += self._judged(config.features, ridge, solutions[ridge], data, self._validation, grid)
+            took = self._budget.now() - began
+        return solutions, found
 
     def _of(self, features: FeatureMap, *, sample: bool = True) -> ProjectedData:
         fitter = self._sample if sample else self._all
