@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint coverage faults wheel clean
+.PHONY: env demo test lint coverage faults recipes wheel clean
 
 env: $(VENV)/.ready
 
@@ -35,6 +35,11 @@ faults: env
 	$(BIN)/python tests/faults/bits.py
 	$(BIN)/python tests/faults/machine.py
 	$(BIN)/python tests/faults/memory.py
+
+# The recipe for Ray Data, which `make test` skips: nothing else needs Ray.
+recipes: env
+	$(BIN)/pip install --quiet --editable '.[ray]' --constraint constraints.txt
+	$(BIN)/python -m pytest -q tests/recipes
 
 # The wheel, installed as a user would into an environment of its own, does the main job.
 wheel:
