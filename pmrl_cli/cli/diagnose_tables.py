@@ -164,10 +164,11 @@ def _modalities(result: Result, width: int) -> list[str]:
 
 
 def _or_less(number: Mapping[str, Any]) -> str:
-    """Return a number; of one that is known to be no more than so much, the end of its interval."""
+    """Return a share; of one that is known to be no more than so much, the end of its interval."""
     if number["status"] == "upper_bound" and number["value"] is not None:
         return f"<{number_text(number['ci'][1] if number['ci'] else number['value'])}"
-    return number_text(number["value"])
+    value = number["value"]
+    return number_text(None if value is None else round(value, 3))
 
 
 def contribution(result: Result, width: int) -> list[str]:

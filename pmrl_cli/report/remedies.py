@@ -25,6 +25,7 @@ __all__ = ["canonical_correlations", "remedy_gains", "suspect_scores"]
 
 _MOST_PANELS = 9
 _NARROWEST = 0.05
+_LEAST_SHARE = 1e-3  # of mispaired instances
 
 
 def suspect_scores(result: Result) -> Picture | None:
@@ -44,7 +45,7 @@ def suspect_scores(result: Result) -> Picture | None:
         axes.stairs(densities["observed"], edges, color=SERIES[0], label="partners")
         axes.stairs(densities["shuffled"], edges, color=INK, linestyle="--", linewidth=1, label="mispaired")
         title = short(name, 18)
-        if rate["status"] == "ok" and rate["value"]:
+        if rate["status"] == "ok" and rate["value"] >= _LEAST_SHARE:
             # What a share of mispaired instances would look like under the observed outline.
             axes.stairs(rate["value"] * densities["shuffled"], edges, fill=True, color=SERIES[1], alpha=0.5)
             title += f": {rate['value']:.1%}"

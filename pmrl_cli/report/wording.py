@@ -77,7 +77,7 @@ def mispair_text(result: Result) -> str:
         return ""
     if suspects["flagged"]:
         return (
-            f"{suspects['flagged']:,} of {suspects['instances']:,} instances look mispaired: "
+            f"{suspects['flagged']:,} of {suspects['instances']:,} instances are rather mispaired than not: "
             "look at them before you drop them."
         )
     hidden = [

@@ -113,7 +113,7 @@ def test_more_findings_than_three_are_counted_and_named_and_all_are_in_full():
 @pytest.mark.parametrize(
     ("flagged", "hidden", "said"),
     [
-        (12, None, "12 of 5,000 instances look mispaired: look at them before you drop them."),
+        (12, None, "12 of 5,000 instances are rather mispaired than not: look at them before you drop them."),
         (0, None, "No instance stands out as mispaired."),
         (0, 0.236, "No instance stands out as mispaired; too few to be seen may be, up to 23.6% of audio."),
     ],

@@ -42,7 +42,7 @@ def _alignable(view: ResultView) -> Iterator[Finding]:
     best = max(reached, key=lambda pair: reached[pair])
     gallery = view.node("pair", best, "probe", "gallery")
     text = (
-        f"not in one space, but alignable: a linear adapter reaches R@1 {reached[best]:.2f} of {gallery} for {best}"
+        f"not in one space, but alignable: a linear adapter reaches R@1 {reached[best]:.3f} of {gallery} for {best}"
     )
     if len(view.pairs) > 1:
         text += f" and is above chance for {len(reached)} of {len(view.pairs)} pairs"
@@ -64,7 +64,7 @@ def _odd_one_out(view: ResultView) -> Iterator[Finding]:
         mine, others = sum(own) / len(own), sum(rest) / len(rest)
         if others <= ODD_FLOOR or mine >= ODD_SHARE * others:
             continue
-        text = f"{name} deviates: adjusted cosine {mine:.2f} with the others, {others:.2f} among them"
+        text = f"{name} deviates: adjusted cosine {mine:.3f} with the others, {others:.3f} among them"
         advice = f"check {name}'s files and encoder"
         if dropped is not None and helps(dropped):
             advice += f"; without it in the query {gain_text(dropped)}"
@@ -83,7 +83,7 @@ def _one_way(view: ResultView) -> Iterator[Finding]:
         error = math.hypot(found[0]["se"], found[1]["se"])
         if abs(apart) - _NORMAL_95 * error > ONE_WAY:
             better, worse = ways if apart > 0 else ways[::-1]
-            text = f"{better} finds partners more often than {worse} (R@1 {abs(apart):+.2f})"
+            text = f"{better} finds partners more often than {worse} (R@1 {abs(apart):+.3f})"
             advice = "look for hubs or near copies among the candidates of the weaker way"
             evidence = tuple(f"pair.{pair}.retrieval.{way}.R@1" for way in ways)
             yield Finding("ONE_WAY", "info", (pair,), evidence, text, advice)

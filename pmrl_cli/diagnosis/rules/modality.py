@@ -40,7 +40,7 @@ def _collapse(view: ResultView) -> Iterator[Finding]:
     for name in view.names:
         cone, auc = view.value("modality", name, "mean_cosine"), _auc(view, name)
         if cone is not None and auc is not None and cone > COLLAPSED_CONE and auc < SEPARATED_AUC:
-            text = f"{name}: all instances lie near one point (mean cosine {cone:.2f}, AUC {auc:.2f})"
+            text = f"{name}: all instances lie near one point (mean cosine {cone:.3f}, AUC {auc:.3f})"
             advice = "raise the weight of the instance term or lower its temperature, then fit again"
             yield Finding("COLLAPSE", "fail", (name,), (f"modality.{name}.mean_cosine",), text, advice)
 
@@ -49,7 +49,7 @@ def _cone(view: ResultView) -> Iterator[Finding]:
     for name in view.names:
         cone, auc = view.value("modality", name, "mean_cosine"), _auc(view, name)
         if cone is not None and auc is not None and cone > CONE and auc >= SEPARATED_AUC:
-            text = f"{name}: instances share a direction (mean cosine {cone:.2f}) but are distinct"
+            text = f"{name}: instances share a direction (mean cosine {cone:.3f}) but are distinct"
             advice = "centre it if modalities are searched together; else leave it"
             yield Finding("CONE", "info", (name,), (f"modality.{name}.mean_cosine",), text, advice)
 
@@ -102,7 +102,7 @@ def _shapes(view: ResultView) -> Iterator[Finding]:
         if shape is None or shape["value"] - (shape["chance"] or 0.0) <= SHAPE_GAP:
             continue
         if _costly(view, pair, SHAPE_PENALTY):
-            text = f"{pair}: the clouds differ in shape ({shape['value']:.2f}, 0 alike, 1 disjoint)"
+            text = f"{pair}: the clouds differ in shape ({shape['value']:.3f}, 0 alike, 1 disjoint)"
             advice = "centring cannot fix it: fit adapters, or whiten each modality"
             evidence = (f"pair.{pair}.gap.covariance_gap", f"pair.{pair}.gap.mixed_penalty")
             yield Finding("COV_GAP", "warn", (pair,), evidence, text, advice)

@@ -81,7 +81,7 @@ def _opposed(view: ResultView) -> Iterator[Finding]:
         view.value("alignment", "signed")
         if z is None or adjusted is None or z >= -PAIRED_Z or adjusted >= ANTI_ADJUSTED:
             continue
-        text = f"{pair}: partners point away from each other (adjusted cosine {adjusted:.2f})"
+        text = f"{pair}: partners point away from each other (adjusted cosine {adjusted:.3f})"
         advice = "flip the sign of one, or fit with a sign-aware objective (pmrl)"
         evidence = (f"pair.{pair}.z", f"pair.{pair}.cosine_adjusted", "alignment.signed")
         yield Finding("ANTI_ALIGNED", "fail", (pair,), evidence, text, advice)

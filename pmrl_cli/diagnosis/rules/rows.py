@@ -22,7 +22,7 @@ def _runs(view: ResultView) -> Iterator[Finding]:
             place = f"rows {first + 1:,} to {last:,}"
             text = (
                 f"{subject}: {place} ({run['ids'][0]} to {run['ids'][1]}) do not belong to their ids "
-                f"(agreement {run['agreement']:.2f}, mispaired 0.50)"
+                f"(agreement {run['agreement']:.3f}, mispaired 0.500)"
             )
             advice = f"look at {place} of {name} beside their ids, then fit with --exclude suspects.csv"
             if run["shift"]:

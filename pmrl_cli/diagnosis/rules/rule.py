@@ -119,7 +119,7 @@ def helps(remedy: Found | None, least: float = 0.0) -> bool:
 def gain_text(remedy: Found) -> str:
     """Return what a remedy does, in figures."""
     before, after = remedy["before"]["value"], remedy["after"]["value"]
-    return f"{remedy['metric']} {before:.2f} -> {after:.2f} on held-out halves"
+    return f"{remedy['metric']} {before:.3f} -> {after:.3f} on held-out halves"
 
 
 @dataclass(frozen=True)

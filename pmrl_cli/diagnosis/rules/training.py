@@ -20,7 +20,7 @@ def _saturated(view: ResultView) -> Iterator[Finding]:
     left, aligned = view.value("training", "saturation"), view.value("alignment", "A")
     if left is None or aligned is None or left >= SATURATED or aligned >= UNALIGNED:
         return
-    text = f"the spectrum loss is solved in numbers ({left:.1e} left), not in space (A {aligned:.2f})"
+    text = f"the spectrum loss is solved in numbers ({left:.1e} left), not in space (A {aligned:.3f})"
     suggested = view.node("training", "temperature_suggested")
     advice = "raise the spectrum temperature"
     if suggested is not None:
@@ -51,7 +51,7 @@ def _temperature(view: ResultView) -> Iterator[Finding]:
         advice = "raise the temperature of the instance term"
         yield Finding("NEG_TEMPERATURE", "warn", (), ("training.negatives_effective",), text, advice)
     elif positive is not None and hits is not None and positive < LOW_POSITIVE and hits > FOUND:
-        text = f"partners get {positive:.3f} of the contrast though R@1 is {hits:.2f}: its temperature is too high"
+        text = f"partners get {positive:.3f} of the contrast though R@1 is {hits:.3f}: its temperature is too high"
         advice = "lower the temperature of the instance term"
         evidence = ("training.positive_probability", "retrieval.pairwise.R@1")
         yield Finding("NEG_TEMPERATURE", "warn", (), evidence, text, advice)

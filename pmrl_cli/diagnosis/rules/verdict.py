@@ -82,7 +82,7 @@ def _level(view: ResultView) -> list[Finding]:
     found = view.statistic("retrieval", "pairwise", metric)
     if auc is None or found is None:
         return []
-    where = f"partners beat {auc['value']:.1%} of candidates; R@1 {found['value']:.2f}, chance {found['chance']:.3f}"
+    where = f"partners beat {auc['value']:.1%} of candidates; R@1 {found['value']:.3f}, chance {found['chance']:.3f}"
     evidence = tuple(view.seen)
     if auc["ci"] is not None and auc["ci"][0] >= ALIGNED_AUC:
         advice = "measure it in a larger gallery, or in a new domain"
