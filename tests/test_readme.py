@@ -34,6 +34,9 @@ SMALL = 0.02
 """Difference a printed decimal may have on another machine, whose rounding takes training elsewhere: relative, or
 absolute for shares near zero; a unit of its last place is always allowed. Whole numbers are exact."""
 
+BAR = re.compile("[░█·]+")
+"""As long as the number beside it."""
+
 NUMBER = re.compile(r"\d[\d,]*(?:\.\d+)?(?:e-\d+)?")
 
 
@@ -77,7 +80,7 @@ def agree(expected: str, found: str) -> bool:
     """Whether two lines have the same words and, within tolerance, the same numbers."""
 
     def words(line: str) -> list[str]:
-        return NUMBER.sub("#", line).split()
+        return NUMBER.sub("#", BAR.sub("bar", line)).split()
 
     def close(a: str, b: str) -> bool:
         if "." not in a + b and "e" not in a + b:

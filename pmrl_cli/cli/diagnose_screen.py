@@ -146,7 +146,7 @@ def _numbers(result: Result, width: int, *, unicode: bool) -> list[str]:
         columns.append(Column("p", ["" if one is None else number_text(one["p"]) for one in found], 1))
         return table(columns, width=width, first=20)
     plain = table(columns, width=width, first=_NAME)
-    room = width - 1 - max(map(len, plain))
+    room = width - 2 - max(map(len, plain))
     if room < _LEAST_BAR:
         return plain
     bars = [bar(number["value"], number["chance"], room, unicode=unicode) for _, _, number in rows]

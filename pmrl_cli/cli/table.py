@@ -60,7 +60,7 @@ def table(columns: Sequence[Column], *, width: int, first: int) -> list[str]:
 
     Args:
         columns: the first to the left, cut to what is left; the others to the right, as wide as they need.
-        width: most characters of a line; columns are given up until they fit.
+        width: most characters of a line; columns are given up until they fit, and stand two spaces apart if they may.
         first: characters that the first column keeps at least, if it needs them.
     """
 
@@ -76,9 +76,10 @@ def table(columns: Sequence[Column], *, width: int, first: int) -> list[str]:
         del kept[last[1]]
     rows = zip(*((column.heading, *column.cells) for column in kept), strict=True)
     sizes = [needed(column) for column in kept[1:]]
-    first = max(first, min(needed(kept[0]), width - sum(1 + size for size in sizes)))
+    gap = 2 if needed(kept[0]) + sum(2 + size for size in sizes) <= width else 1
+    first = max(first, min(needed(kept[0]), width - sum(gap + size for size in sizes)))
     lines = []
     for name, *cells in rows:
         aligned = (cell.rjust(size) for cell, size in zip(cells, sizes, strict=True))
-        lines.append(" ".join([clipped(name, first).ljust(first), *aligned]).rstrip())
+        lines.append((" " * gap).join([clipped(name, first).ljust(first), *aligned]).rstrip())
     return lines

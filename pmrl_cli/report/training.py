@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pmrl_cli.report.shape import Result, kept_run
 from pmrl_cli.report.svg import INK, Picture, line_style, picture, plain_axes, short
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 __all__ = ["epochs"]
 
@@ -41,6 +44,7 @@ def epochs(result: Result) -> Picture | None:
     columns = 2
     rows = -(-len(panels) // columns)
     figure, axes_of = plain_axes(1.7 * rows + 0.3, columns, rows=rows, sharex=True)
+    explained: dict[tuple[str, ...], Axes] = {}
     for axes, (title, names) in zip(axes_of, panels, strict=False):
         for index, name in enumerate(names):
             for stage, lines in runs.items():
@@ -59,8 +63,10 @@ def epochs(result: Result) -> Picture | None:
         if shown["epoch"] is not None:
             axes.axvline(shown["epoch"], color=INK, linewidth=0.8, linestyle="--")
         axes.set_title(title)
-        if len(names) > 1:
-            axes.legend(loc="best", fontsize=7, handlelength=1.5)
+        if len(names) > 1:  # what several panels show is explained in the last of them
+            explained[tuple(axes.get_legend_handles_labels()[1])] = axes
+    for axes in explained.values():
+        axes.legend(loc="best", fontsize=7, handlelength=1.5)
     for axes in axes_of[len(panels) :]:
         axes.set_axis_off()
     for axes in axes_of[len(panels) - columns : len(panels)]:
