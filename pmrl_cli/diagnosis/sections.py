@@ -33,7 +33,7 @@ def sections_of(evidence: Evidence) -> dict[str, Any]:
             "retrieval": evidence.once(means_section),
             "suspects": evidence.mispairs.section(evidence.sample.ids.tolist()),
             "remedies": _remedies(evidence),
-            "plot": plot_section(evidence.sample, evidence.names),
+            "plot": plot_section(evidence),
             "outcomes": _outcomes(evidence),
         }
     return found

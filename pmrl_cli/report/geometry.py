@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
@@ -79,23 +80,21 @@ def gap_map(result: Result) -> Picture | None:
 def label_map(result: Result) -> Picture | None:
     """Return the joint PCA coloured by label: the five largest classes, the others faint."""
     pca = result["plot"].get("pca") or {}
-    labels = np.asarray(pca.get("labels") or [-1])
-    classes, counts = np.unique(labels[labels >= 0], return_counts=True)
-    if len(classes) < 2:
+    labels = pca.get("labels") or []
+    counts = Counter(label for label in labels if label is not None)
+    if len(counts) < 2:
         return None
-    largest = classes[np.argsort(-counts, kind="stable")][:_MOST_CLASSES]
+    largest = sorted(counts, key=lambda label: (-counts[label], label))[:_MOST_CLASSES]
+    colours = dict(zip(largest, SERIES, strict=False))
     figure, (axes,) = plain_axes(3.2)
     most = _POINTS // (2 * len(pca["before"]))
     for index, (name, _) in enumerate(modalities(result)):
-        cloud, of = np.asarray(pca["before"][name], dtype=float).reshape(-1, 2)[:most], labels[:most]
-        for place, one in enumerate([None, *largest]):
-            chosen = ~np.isin(of, largest) if one is None else of == one
-            colour = FAINT if one is None else SERIES[place - 1]
-            across, up = cloud[chosen].T
-            axes.scatter(across, up, s=9, alpha=0.75, linewidths=0, color=colour, marker=MARKERS[index % 6])
-    for place, one in enumerate(largest):
-        size = int(counts[classes == one][0])
-        axes.scatter([], [], color=SERIES[place], label=f"class {place + 1}: {size}")
+        across, up = np.asarray(pca["before"][name], dtype=float).reshape(-1, 2)[:most].T
+        order = sorted(range(len(across)), key=lambda place: labels[place] in colours)  # the others underneath
+        of = [colours.get(labels[place], FAINT) for place in order]
+        axes.scatter(across[order], up[order], s=9, alpha=0.75, linewidths=0, c=of, marker=MARKERS[index % 6])
+    for label, colour in colours.items():
+        axes.scatter([], [], color=colour, label=f"{short(label, 16)} ({counts[label]})")
     axes.set(xticks=[], yticks=[])
     axes.margins(0.06)
     key_above(figure, axes)
@@ -106,7 +105,7 @@ def label_map(result: Result) -> Picture | None:
         reading="The same points as in the projection by modality, as they are; colour: the largest classes of "
         f"{result['inputs']['label']}, faint: the others; shape: modality. A class whose shapes lie together is "
         "aligned; colours that part are what the space knows of the label.",
-        alternative=f"Scatter plot of {len(labels)} instances in {len(classes)} classes.",
+        alternative=f"Scatter plot of {len(labels)} instances in {len(counts)} classes.",
     )
 
 

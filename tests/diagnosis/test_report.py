@@ -238,3 +238,17 @@ def test_one_or_two_instances_have_a_diagnosis_without_claims():
         assert found["verdict"]["code"] == "N_SMALL"
         assert found["pair"]["a|b"]["z"]["value"] is None
         assert found["modality"]["a"]["participation_ratio"]["status"] == "n_too_small"
+
+
+def test_points_of_the_projection_carry_their_labels_by_name_or_in_merged_states_by_number():
+    from pmrl_cli.diagnosis import diagnose_state, state_of
+
+    data = simulate(60, 2, 8, classes=3)
+    of = dict(zip(data.ids.to_pylist(), data.columns["label"].to_pylist(), strict=True))
+    state = state_of(data, label="label")
+    order = [of[one] for one in state.reservoir.chosen().ids.tolist()]
+    named = plain(diagnose_state(state, data))["plot"]["pca"]["labels"]
+    assert named == order[: len(named)]
+    numbered = plain(diagnose_state(state))["plot"]["pca"]["labels"]
+    assert set(numbered) == {"class 1", "class 2", "class 3"}
+    assert len(set(zip(named, numbered, strict=True))) == 3

@@ -204,7 +204,7 @@ def sample(names=("text", "video", "audio")):
             "pca": {
                 "before": {m: cloud.round(3).tolist() for m, cloud in points.items()},
                 "centred": {m: (cloud - cloud.mean(0)).round(3).tolist() for m, cloud in points.items()},
-                "labels": [index % 7 for index in range(200)],
+                "labels": [f"scene {index % 7}" for index in range(200)],
             },
             "similarity": {
                 f"{a}|{b}": (0.1 * generator.normal(size=(64, 64)) + 0.6 * np.eye(64)).round(3).tolist()

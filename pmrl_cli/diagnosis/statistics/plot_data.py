@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
+from pmrl_cli.data.columns import column_of
+from pmrl_cli.data.ids import hash_values
+from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.state.reservoir import NO_LABEL, ReservoirSample
 from pmrl_cli.stats.instances import pairs_of
 
 __all__ = ["plot_section"]
@@ -18,8 +21,9 @@ _MOST_PAIRS = 6
 _DIGITS = 4
 
 
-def plot_section(chosen: ReservoirSample, names: tuple[str, ...]) -> dict[str, Any]:
+def plot_section(evidence: Evidence) -> dict[str, Any]:
     """Return two principal components of some instances, before and after centring, labels and cosines."""
+    chosen, names = evidence.sample, evidence.names
     complete = np.flatnonzero(chosen.present.all(1))[:_POINTS]
     pairs = pairs_of(len(names))[:_MOST_PAIRS]
     section: dict[str, Any] = {
@@ -32,9 +36,23 @@ def plot_section(chosen: ReservoirSample, names: tuple[str, ...]) -> dict[str, A
         section["pca"] = {
             "before": _components(clouds, names),
             "centred": _components(clouds - clouds.mean(0), names),
-            "labels": chosen.labels[complete],
+            "labels": _labels(evidence, complete),
         }
     return section
+
+
+def _labels(evidence: Evidence, places: npt.NDArray[np.int64]) -> list[str | None]:
+    """Return the labels of some of the reservoir; by number where their names are not at hand."""
+    header, chosen = evidence.state.header, evidence.sample
+    hashes = evidence.state.reservoir.labels[: len(chosen)]
+    named: dict[int, str] = {}
+    if header.label is not None and evidence.dataset is not None:
+        values = column_of(evidence.dataset, header.label).unique()
+        named = dict(zip(hash_values(values, header.seed).tolist(), map(str, values.to_pylist()), strict=True))
+    return [
+        None if hashes[place] == NO_LABEL else named.get(int(hashes[place]), f"class {chosen.labels[place] + 1}")
+        for place in places.tolist()
+    ]
 
 
 def _both(chosen: ReservoirSample, a: int, b: int) -> npt.NDArray[np.bool_]:
