@@ -10,7 +10,7 @@ import numpy.typing as npt
 from pmrl_cli.data.columns import column_of
 from pmrl_cli.data.ids import hash_values
 from pmrl_cli.diagnosis.evidence import Evidence
-from pmrl_cli.diagnosis.state.reservoir import NO_LABEL, ReservoirSample
+from pmrl_cli.diagnosis.state.reservoir import ReservoirSample
 from pmrl_cli.stats.instances import pairs_of
 
 __all__ = ["plot_section"]
@@ -50,7 +50,7 @@ def _labels(evidence: Evidence, places: npt.NDArray[np.int64]) -> list[str | Non
         values = column_of(evidence.dataset, header.label).unique()
         named = dict(zip(hash_values(values, header.seed).tolist(), map(str, values.to_pylist()), strict=True))
     return [
-        None if hashes[place] == NO_LABEL else named.get(int(hashes[place]), f"class {chosen.labels[place] + 1}")
+        None if chosen.labels[place] < 0 else named.get(int(hashes[place]), f"class {chosen.labels[place] + 1}")
         for place in places.tolist()
     ]
 
