@@ -24,7 +24,7 @@ from sklearn.metrics import roc_auc_score
 
 from pmrl_cli import Aligner, read_dataset
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.diagnosis import diagnose
+from pmrl_cli.diagnosis import StateSampling, diagnose
 from pmrl_cli.diagnosis.mispair_model import mispair_model
 from pmrl_cli.diagnosis.mispair_rates import consensus_auc
 from pmrl_cli.diagnosis.rules import RULES
@@ -183,7 +183,7 @@ def confusion(seeds: int) -> Iterator[str]:
     total = 0
     for seed, n, d in settings:
         for name, (data, expected) in scenarios(seed, n, d).items():
-            verdict = diagnose(data, seed=seed).as_dict()["verdict"]
+            verdict = diagnose(data, sampling=StateSampling(seed=seed)).as_dict()["verdict"]
             fired = {finding["code"] for finding in verdict["findings"]}
             total += 1
             for code in codes:

@@ -20,7 +20,7 @@ from scenarios import KINDS, Maker
 from pmrl_cli.data.leaks import find_leaks, trained_vectors
 from pmrl_cli.data.repeats import hashes_of, with_hashes
 from pmrl_cli.data.split import TRAIN, SplitRule, split_instances
-from pmrl_cli.diagnosis import state_of
+from pmrl_cli.diagnosis import StateSampling, state_of
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.rules import ResultView, pairing, rows
 from pmrl_cli.diagnosis.statistics.declared import section
@@ -39,7 +39,7 @@ def order_p(seed: int) -> float:
     """Return the p of the row order of a clean draw."""
     maker = draw(seed)
     data = maker.dataset(maker.aligned())
-    p = runs_of(Evidence(state_of(data, seed=seed), data)).p
+    p = runs_of(Evidence(state_of(data, sampling=StateSampling(seed=seed)), data)).p
     return 1.0 if p is None else p
 
 
@@ -60,7 +60,7 @@ def spoken_of(seed: int) -> Iterator[str]:
     """Yield the tests and rules that speak of a clean draw."""
     maker = draw(seed)
     data = maker.dataset(maker.aligned())
-    evidence = Evidence(state_of(data, seed=seed), data)
+    evidence = Evidence(state_of(data, sampling=StateSampling(seed=seed)), data)
     modality = {name: section("modality", evidence, m) for m, name in enumerate(data.names)}
     result = plain({"inputs": {"modalities": data.names, "leaks": None}, "modality": modality})
     p = runs_of(evidence).p

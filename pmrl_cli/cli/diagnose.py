@@ -144,14 +144,14 @@ def _weights_digest(model: Path | None) -> str:
 def _state_of(
     found: space.Space, digest: str, *, seed: int, part: tuple[int, int] | None, processes: ProcessGroup
 ) -> State:
-    from pmrl_cli.diagnosis import Embedded, state_of
+    from pmrl_cli.diagnosis import Embedded, StateSampling, state_of
 
     return state_of(
         found.dataset,
         label=found.label,
         group=found.group,
         match=found.match,
-        seed=seed,
+        sampling=StateSampling(seed=seed),
         embedded=Embedded(found.columns, digest),
         shard=part,
         processes=processes,

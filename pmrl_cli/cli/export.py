@@ -13,10 +13,11 @@ import typer
 
 from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.compression import CompressionOptions, compressed_by, compression_of
+from pmrl_cli.cli.export_checks import STDOUT, check_alone, check_impute, check_output, format_named, layout_named
 from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import flattened, option, without
 from pmrl_cli.data.read_options import ReadOptions
-from pmrl_cli.errors import Place, ResourceError, UsageError
+from pmrl_cli.errors import Place, ResourceError
 from pmrl_cli.files.artifacts.writers import REGISTRY
 
 if TYPE_CHECKING:
@@ -27,90 +28,6 @@ if TYPE_CHECKING:
     from pmrl_cli.process_group import ProcessGroup
 
 __all__ = ["command"]
-
-STDOUT = "-"
-
-
-def _format(name: str | None, *, streaming: bool) -> str:
-    """Return the name of the format to write.
-
-    Raises: UsageError for an unknown one.
-    """
-    if name is None:
-        return "arrow" if streaming else "parquet"
-    if name not in REGISTRY:
-        raise UsageError(
-            what="unknown format",
-            found=f"--format {name}",
-            expected=f"one of {', '.join(REGISTRY)}",
-            next_step=f"Type --format {next(iter(REGISTRY))}.",
-        )
-    if not REGISTRY[name].installed:
-        raise UsageError(
-            what=f"--format {name} needs more than is installed",
-            found=f"no {REGISTRY[name].library}",
-            expected=f"the extra {name!r}",
-            next_step=f"Install it with: pip install 'pmrl-cli[{name}]'.",
-        )
-    return name
-
-
-def _layout(asked: str | None, format: str) -> str:
-    """Return how the tables lie.
-
-    Raises: UsageError for a layout that the format does not have.
-    """
-    known = REGISTRY[format].layouts
-    if asked is not None and asked not in known:
-        raise UsageError(
-            what="layout that the format does not have",
-            found=f"--layout {asked} with --format {format}",
-            expected=f"--layout {' or '.join(known)}",
-            next_step="Leave --layout out, or use --format parquet.",
-        )
-    return asked or known[0]
-
-
-def _check_stream(format: str, *, json: bool) -> None:
-    what = "cannot stream"
-    if not REGISTRY[format].streams:
-        raise UsageError(
-            what,
-            found=f"--format {format} with -o -",
-            expected=" or ".join(f"--format {name}" for name, writer in REGISTRY.items() if writer.streams),
-            next_step="A format of several files, or one that is written back and forth, does not fit a pipe: name a "
-            "folder with -o.",
-        )
-    if json:
-        raise UsageError(
-            what,
-            found="--json with -o -",
-            expected="one of them, for both write to standard output",
-            next_step="Leave --json out.",
-        )
-    if sys.stdout.isatty():
-        raise UsageError(
-            what,
-            found="a terminal as standard output",
-            expected="a pipe or a file",
-            next_step="Add | COMMAND or > FILE, or name a folder with -o.",
-        )
-
-
-def _check_together(format: str, layout: str, *, streaming: bool, shard: str | None) -> None:
-    """Refuse what several processes cannot write into one export."""
-    given = "-o -" if streaming else f"--shard {shard}" if shard else ""
-    if not REGISTRY[format].joint:
-        given = f"--format {format}"
-    elif layout == "wide":
-        given = "--layout wide"
-    if given:
-        raise UsageError(
-            what="several processes write one export",
-            found=f"{given} and a launcher",
-            expected="a folder of Parquet, whose part files they share",
-            next_step="Leave the launcher out, or give each of your own jobs a --shard I/N.",
-        )
 
 
 def _write_together(
@@ -156,30 +73,6 @@ def _shown(blocks: Iterator[EmbeddedBlock], instances: int, *, quiet: bool) -> I
         for block in blocks:
             yield block
             bar.advance(task, len(block.ids))
-
-
-def _check_impute(others: Mapping[str, object]) -> None:
-    """Refuse options that predicted features do not go with."""
-    given = [name for name, value in others.items() if value is not None]
-    if given:
-        raise UsageError(
-            what="predictions are exported by themselves",
-            found=f"--impute with {', '.join(given)}",
-            expected="vectors as they are, in a folder or a stream",
-            next_step="Leave either out.",
-        )
-
-
-def _check_alone(others: Mapping[str, object]) -> None:
-    """Refuse options of a folder beside --into."""
-    given = [name for name, value in others.items() if value is not None]
-    if given:
-        raise UsageError(
-            what="--into with another output",
-            found=", ".join(given),
-            expected="--into alone: the file has a form of its own",
-            next_step="Leave either out.",
-        )
 
 
 def _put_into(
@@ -271,7 +164,7 @@ def command(
     """
     part = options.parse_shard(shard)
     if impute:
-        _check_impute(smaller.given() | {"--also": also, "--into": into})
+        check_impute(smaller.given() | {"--also": also, "--into": into})
     if into is not None:
         others = {
             "-o": output,
@@ -280,14 +173,14 @@ def command(
             "--shard": shard,
             "--rows-per-file": rows_per_file,
         }
-        _check_alone(others | smaller.given())
+        check_alone(others | smaller.given())
         paths = options.expand_files(files, null=null)
         _put_into(into, paths, model, fusion, reading, computing, json=json, quiet=quiet)
         return
     streaming = output == STDOUT
-    file_format = _format(format, streaming=streaming)
-    tables = _layout(layout, file_format)
-    out = _check_output(output, file_format, tables, shard, json=json, force=force)
+    file_format = format_named(format, streaming=streaming)
+    tables = layout_named(layout, file_format)
+    out = check_output(output, file_format, tables, shard, json=json, force=force)
     paths = options.expand_files(files, null=null)
 
     from pmrl_cli.aligner import Aligner
@@ -345,34 +238,6 @@ def command(
             _write_together(processes, blocks, out, plan, force=force, provenance=provenance)
     if processes.rank == 0:
         _print_result(out, plan, selection, fusion, part, as_json=json)
-
-
-def _check_output(
-    output: str | None, file_format: str, layout: str, shard: str | None, *, json: bool, force: bool
-) -> Path:
-    """Return the folder to write, or ``-``, once it is clear that it can be written so.
-
-    Raises: UsageError if it cannot.
-    """
-    from pmrl_cli.files.artifacts.export import KIND
-    from pmrl_cli.files.durable.outputs import check_replaceable
-    from pmrl_cli.process_group import launched_size
-
-    if output is None:
-        raise UsageError(
-            what="no output",
-            found="neither -o nor --into",
-            expected="a folder, - for a stream, or a file of AnnData or MuData",
-            next_step="Name a folder with -o.",
-        )
-    streaming = output == STDOUT
-    if streaming:
-        _check_stream(file_format, json=json)
-    if launched_size() > 1:
-        _check_together(file_format, layout, streaming=streaming, shard=shard)
-    if not streaming:
-        check_replaceable(Path(output), kind=KIND, force=force)
-    return Path(output)
 
 
 class _Selection(NamedTuple):

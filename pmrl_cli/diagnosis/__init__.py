@@ -15,6 +15,7 @@ __all__ = [
     "Header",
     "Mispairs",
     "State",
+    "StateSampling",
     "diagnose",
     "diagnose_state",
     "notes",
@@ -23,7 +24,7 @@ __all__ = [
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis.mispairing import FLAGGED, Mispairs
-    from pmrl_cli.diagnosis.run import Diagnosis, Embedded, diagnose, diagnose_state, state_of
+    from pmrl_cli.diagnosis.run import Diagnosis, Embedded, StateSampling, diagnose, diagnose_state, state_of
     from pmrl_cli.diagnosis.state.accumulate import State
     from pmrl_cli.diagnosis.state.header import Header
     from pmrl_cli.diagnosis.statistics.declared import notes
@@ -35,6 +36,7 @@ _HOMES = {
     "Header": "state.header",
     "Mispairs": "mispairing",
     "State": "state.accumulate",
+    "StateSampling": "run",
     "diagnose": "run",
     "diagnose_state": "run",
     "notes": "statistics.declared",

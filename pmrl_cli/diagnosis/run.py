@@ -33,7 +33,7 @@ from pmrl_cli.report.wording import ci_text, main_numbers, number_text
 from pmrl_cli.retrieval.batches import check_pairs
 from pmrl_cli.stats.statistic import plain
 
-__all__ = ["SCHEMA", "Diagnosis", "Embedded", "SampleSizes", "diagnose", "diagnose_state", "state_of"]
+__all__ = ["SCHEMA", "Diagnosis", "Embedded", "StateSampling", "diagnose", "diagnose_state", "state_of"]
 
 
 SCHEMA = "pmrl.diagnose/2"
@@ -76,16 +76,18 @@ class Diagnosis:
 
 
 @dataclass(frozen=True)
-class SampleSizes:
-    """How many instances a state keeps.
+class StateSampling:
+    """Which instances a state keeps, and the seed of what follows from them.
 
     Args:
         reservoir: whose vectors it keeps: for retrieval, nulls and dimensions.
         moments: of which it keeps joint moments, at most.
+        seed: of the choice of both, of the shuffles and of the bootstrap.
     """
 
     reservoir: int = RESERVOIR
     moments: int = MOMENTS
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -126,8 +128,7 @@ def state_of(
     group: str | None = None,
     label: str | None = None,
     match: str | None = None,
-    seed: int = 0,
-    sizes: SampleSizes = SampleSizes(),
+    sampling: StateSampling = StateSampling(),
     embedded: Embedded | None = None,
     shard: tuple[int, int] | None = None,
     processes: ProcessGroup = SINGLE_PROCESS,
@@ -141,8 +142,7 @@ def state_of(
         label: side column of labels: adds label retrieval.
         match: side column; instances of one value show the same thing: each is right for the others, and without
             groups they are what is independent.
-        seed: of the reservoir, the shuffles and the bootstrap.
-        sizes: of what the state keeps.
+        sampling: which instances it keeps, and the seed.
         embedded: what a model has embedded; None where the vectors are as in their files.
         shard: which of how many shards of the instances these are, from 0 on: perhaps none of them has two
             modalities. None: they are all.
@@ -162,9 +162,9 @@ def state_of(
         dataset.dims if embedded is None else embedded.columns,
         group,
         label,
-        seed,
-        sizes.reservoir,
-        sizes.moments,
+        sampling.seed,
+        sampling.reservoir,
+        sampling.moments,
         "" if embedded is None else embedded.model,
         1 if shard is None else shard[1],
         match,

@@ -189,11 +189,11 @@ def test_a_format_whose_library_is_missing_names_the_extra(tmp_path, model, aske
 
 
 def test_binary_does_not_go_to_a_terminal(model, asked, monkeypatch):
-    monkeypatch.setattr("pmrl_cli.cli.export.sys.stdout", type("Terminal", (), {"isatty": lambda _: True})())
-    from pmrl_cli.cli.export import _check_stream
+    monkeypatch.setattr("pmrl_cli.cli.export_checks.sys.stdout", type("Terminal", (), {"isatty": lambda _: True})())
+    from pmrl_cli.cli.export_checks import check_stream
 
     with pytest.raises(UsageError, match="cannot stream: a terminal as standard output, expected a pipe or a file"):
-        _check_stream("arrow", json=False)
+        check_stream("arrow", json=False)
 
 
 def test_the_model_is_not_overwritten(model, asked):

@@ -8,7 +8,7 @@ import pytest
 from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.diagnosis import Header, State, diagnose, diagnose_state, state_of
 from pmrl_cli.diagnosis.compare import compare
-from pmrl_cli.diagnosis.run import SampleSizes
+from pmrl_cli.diagnosis.run import StateSampling
 from pmrl_cli.retrieval import evaluate
 from tests.simulate import dataset_of
 
@@ -138,7 +138,7 @@ def test_a_match_is_kept_by_states_and_their_merge():
     again = plain(diagnose_state(restored))
     assert again["retrieval"]["pairwise"]["R@1"]["value"] == whole["retrieval"]["pairwise"]["R@1"]["value"]
     assert again["inputs"]["groups"] == 60
-    sample = state_of(data, match="thing", sizes=SampleSizes(reservoir=50)).reservoir.chosen()
+    sample = state_of(data, match="thing", sampling=StateSampling(reservoir=50)).reservoir.chosen()
     assert len(sample) == 48  # of twelve things, whole
 
 

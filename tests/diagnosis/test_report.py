@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.diagnosis import diagnose
-from pmrl_cli.diagnosis.run import SampleSizes
+from pmrl_cli.diagnosis.run import StateSampling
 from pmrl_cli.stats.statistic import Statistic
 from tests.simulate import dataset_of, simulate
 
@@ -76,7 +76,7 @@ def test_the_interval_of_shuffled_data_covers_zero_as_often_as_it_says():
     for seed in range(20):
         generator = np.random.default_rng(seed)
         data = dataset_of({m: generator.normal(size=(100, 8)) + 0.5 for m in "abc"})
-        low, high = plain(diagnose(data, seed=seed))["alignment"]["A"]["ci"]
+        low, high = plain(diagnose(data, sampling=StateSampling(seed=seed)))["alignment"]["A"]["ci"]
         covered += low <= 0 <= high
     assert covered >= 17
 
@@ -188,7 +188,7 @@ def test_a_pair_that_nobody_has_is_absent():
 
 def test_statistics_come_from_all_instances_and_nulls_from_the_reservoir():
     data = simulate(900, 3, 16, noise=0.8)
-    whole, sampled = plain(diagnose(data)), plain(diagnose(data, sizes=SampleSizes(reservoir=300)))
+    whole, sampled = plain(diagnose(data)), plain(diagnose(data, sampling=StateSampling(reservoir=300)))
     assert sampled["config"]["reservoir"] == 300
     assert sampled["alignment"]["rho"]["value"] == whole["alignment"]["rho"]["value"]
     assert sampled["alignment"]["rho"]["n"] == 900
@@ -220,7 +220,9 @@ def test_every_statistic_has_the_same_shape_and_labels_add_theirs():
 
 def test_the_same_seed_gives_the_same_diagnosis():
     data = simulate(150, 3, 8, missing=0.2)
-    assert plain(diagnose(data, seed=3)) == plain(diagnose(data, seed=3))
+    assert plain(diagnose(data, sampling=StateSampling(seed=3))) == plain(
+        diagnose(data, sampling=StateSampling(seed=3))
+    )
 
 
 def test_evidence_names_statistics_that_are_there():

@@ -1,11 +1,11 @@
 import numpy as np
 
-from pmrl_cli.diagnosis.run import SampleSizes, state_of
+from pmrl_cli.diagnosis.run import StateSampling, state_of
 from tests.simulate import dataset_of, simulate
 
 
-def chosen_of(data, *, reservoir, **options):
-    return state_of(data, sizes=SampleSizes(reservoir), **options).reservoir.chosen()
+def chosen_of(data, *, reservoir, seed=0, **options):
+    return state_of(data, sampling=StateSampling(reservoir, seed=seed), **options).reservoir.chosen()
 
 
 def test_the_reservoir_is_the_same_instances_in_any_order():

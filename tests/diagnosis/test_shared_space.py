@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.diagnosis.evidence import Evidence
-from pmrl_cli.diagnosis.run import SampleSizes, state_of
+from pmrl_cli.diagnosis.run import StateSampling, state_of
 from pmrl_cli.diagnosis.statistics.gap import offsets, shape_gap
 from pmrl_cli.diagnosis.statistics.modality import cone, effective_dimensions, uniformity
 from pmrl_cli.diagnosis.statistics.pairing import pairing
@@ -57,7 +57,7 @@ def test_the_gap_of_shapes_from_the_joint_moments_is_that_of_all_instances():
     generator = np.random.default_rng(0)
     vectors = {"a": generator.normal(size=(4000, 6)), "b": generator.normal(size=(4000, 6)) * [4, 1, 1, 1, 1, 1]}
     data = dataset_of(vectors)
-    whole, sampled = state_of(data), state_of(data, sizes=SampleSizes(reservoir=500))
+    whole, sampled = state_of(data), state_of(data, sampling=StateSampling(reservoir=500))
 
     one, other = (shape_gap(Evidence(state), 0, 1) for state in (whole, sampled))
     assert other.value == pytest.approx(one.value, rel=1e-9)

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.data.shards import shard_rows
-from pmrl_cli.diagnosis.run import SampleSizes, diagnose_state, state_of
+from pmrl_cli.diagnosis.run import StateSampling, diagnose_state, state_of
 from pmrl_cli.diagnosis.state.accumulate import State
 from pmrl_cli.diagnosis.state.summaries import Columns, numbers_of
 from pmrl_cli.errors import DataError, StateError
@@ -14,7 +14,7 @@ from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.stats.instances import instance_statistics
 from tests.simulate import dataset_of, simulate
 
-OPTIONS = {"group": "group", "label": "label", "sizes": SampleSizes(100, 200)}
+OPTIONS = {"group": "group", "label": "label", "sampling": StateSampling(100, 200)}
 
 
 def parts_of(data, pieces, header, seed=0):
@@ -116,7 +116,7 @@ def test_one_instance_in_two_states_is_refused():
 def test_states_made_otherwise_are_refused():
     data = simulate(50, 2, 4)
     with pytest.raises(StateError, match="states do not fit together: the other: seed 1, expected 0 as in the first"):
-        state_of(data).merge(state_of(data, seed=1))
+        state_of(data).merge(state_of(data, sampling=StateSampling(seed=1)))
     with pytest.raises(StateError, match="dims"):
         state_of(data).merge(state_of(simulate(50, 2, 5)))
 

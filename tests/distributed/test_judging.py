@@ -7,7 +7,7 @@ import pytest
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.diagnosis import diagnose_state, state_of
-from pmrl_cli.diagnosis.run import SampleSizes
+from pmrl_cli.diagnosis.run import StateSampling
 from pmrl_cli.process_group import SINGLE_PROCESS
 from pmrl_cli.retrieval import evaluate
 from tests.distributed.processes import in_processes
@@ -20,7 +20,7 @@ def judged(processes, folder):
     data.modalities[0].array[100:140] = data.modalities[0].array[:40]  # several right answers
     aligned = Aligner.load(folder).embed_dataset(data, np.arange(0, 203, 2), processes=processes)
     evaluation = evaluate(aligned, processes=processes).as_dict()
-    state = state_of(aligned, sizes=SampleSizes(64, 64), processes=processes)
+    state = state_of(aligned, sampling=StateSampling(64, 64), processes=processes)
     diagnosis = diagnose_state(state, aligned).result if processes.rank == 0 else None
     return [features.array for features in aligned.modalities], evaluation, diagnosis
 

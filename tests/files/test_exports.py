@@ -23,7 +23,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pmrl_cli.cli import export as export_command
+from pmrl_cli.cli import export_checks
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.errors import DataError, UsageError
@@ -541,8 +541,8 @@ def test_a_writer_registered_in_one_line_exports_from_the_command_line_too(tmp_p
     assert (tmp_path / "out" / "all.txt").read_text().splitlines() == [
         f"{i} {v.sum():.3f}" for i, v in zip(kept, space.fused[space.kept], strict=True)
     ]
-    assert export_command._format("lines", streaming=False) == "lines"
+    assert export_checks.format_named("lines", streaming=False) == "lines"
     with pytest.raises(UsageError, match="cannot stream: --format lines with -o -"):
-        export_command._check_stream("lines", json=False)
+        export_checks.check_stream("lines", json=False)
     with pytest.raises(UsageError, match="unknown format: --format line, expected one of parquet, h5, npy"):
-        export_command._format("line", streaming=False)
+        export_checks.format_named("line", streaming=False)
