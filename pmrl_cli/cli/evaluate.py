@@ -109,7 +109,9 @@ def command(
 def _show(result: Mapping[str, Any], *, labels: bool) -> None:
     """Print the screen, with what there is of labels if one was asked for."""
     console = space.screen()
-    console.print(f"pmrl evaluate   {len(result['modalities'])} modalities · {result['dim']} dims", style="bold")
+    count = len(result["modalities"])
+    named = "1 modality" if count == 1 else f"{count} modalities"
+    console.print(f"pmrl evaluate   {named} · {result['dim']} dims", style="bold")
     console.print(result["scope"])
     if result["leaked"]:
         console.print(f"{result['leaked']}: its numbers flatter it")
@@ -126,7 +128,8 @@ def _show(result: Mapping[str, Any], *, labels: bool) -> None:
         if table is not None:
             console.print()
             console.print(table)
-    console.print(f"95% CI: {result['bootstrap']:,} bootstrap draws of {_unit(result)}, gallery fixed")
+    drawn = f"{result['bootstrap']:,} bootstrap draws of {_unit(result)}, gallery fixed"
+    console.print(f"95% CI: {drawn if result['queries'] else 'bootstrap draws of the instances, classes fixed'}")
 
 
 def _unit(result: Mapping[str, Any]) -> str:

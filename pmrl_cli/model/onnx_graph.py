@@ -39,7 +39,7 @@ class _Components(nn.Module):
     def forward(self, features: Tensor) -> Tensor:
         mean, scale, center, basis, *kernel = (self.get_buffer(name.replace(".", "_")) for name in self._names)
         standard = (features - mean) * scale
-        standard = standard.asinh() if self._squash else standard.clamp(-CLIP, CLIP)
+        standard = _asinh(standard) if self._squash else standard.clamp(-CLIP, CLIP)
         linear = (standard - center) @ basis
         if not kernel:
             return linear
@@ -47,6 +47,12 @@ class _Components(nn.Module):
         squared = linear.square().sum(1, keepdim=True) + landmarks.square().sum(1) - 2 * (linear @ landmarks.t())
         values = (-width * squared.clamp_min(0)).exp()
         return values @ kernel_basis - kernel_center
+
+
+def _asinh(values: Tensor) -> Tensor:
+    """Return asinh of float32 values, which the exporter has no operator for: sign(x) log(|x| + sqrt(x^2 + 1))."""
+    sizes = values.abs()
+    return values.sign() * (sizes + (sizes.square() + 1).sqrt()).log()
 
 
 class ModalityGraph(nn.Module):

@@ -87,9 +87,9 @@ def probe_accuracy(
         fusion: how the modalities of an instance are fused.
         seed: of the folds and the draws.
 
-    Returns: ``modalities`` by name and ``fused``, each with ``instances`` and ``accuracy`` (chance: always the most
-        frequent class), the number of ``classes`` and of ``folds``; None without two classes in as many groups as
-        there are folds.
+    Returns: ``modalities`` by name and, of two or more, ``fused``, each with ``instances`` and ``accuracy`` (chance:
+        always the most frequent class), the number of ``classes`` and of ``folds``; None without two classes in as
+        many groups as there are folds.
     """
     codes = codes_of(dataset, label)[rows]
     counts = np.bincount(codes[codes >= 0], minlength=1)
@@ -101,8 +101,9 @@ def probe_accuracy(
     batch = read_batch(dataset, rows)
     vectors = {name: batch.embeddings[:, m] for m, name in enumerate(dataset.names)}
     present = {name: batch.present[:, m].numpy() for m, name in enumerate(dataset.names)}
-    vectors[FUSED] = fuse(batch.embeddings, batch.present, fusion)
-    present[FUSED] = np.ones(len(rows), dtype=bool)
+    if len(dataset.names) > 1:
+        vectors[FUSED] = fuse(batch.embeddings, batch.present, fusion)
+        present[FUSED] = np.ones(len(rows), dtype=bool)
     units = Units.of(dependent, rows, seed)
     right, most = {}, {}
     for name, has in present.items():

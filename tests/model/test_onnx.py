@@ -13,6 +13,7 @@ SETTINGS = {
     "kernel": {"adapter": "kernel", "steps": 10},
     "ensemble": {"steps": 10},
     "reduced": {"steps": 10, "dim": 5},
+    "squashed": {"fast": True},
     "joint encoder": {"objective": "umurl", "steps": 10},
 }
 
