@@ -26,7 +26,7 @@ TASKS = {
     "pmrl export": ("cli/export.py",),
     "pmrl diagnose": ("cli/diagnose.py",),
     "Aligner of arrays": ("aligner.py",),
-    "read_dataset": ("files/reading.py", "files/join/reading.py"),
+    "read_dataset": ("files/reading.py", "files/join/dataset.py"),
 }
 """Entry of each task: the first of these modules that there is."""
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.protocol import Encoder, Init, Update
@@ -12,7 +12,7 @@ from pmrl_cli.terms.protocol import Term
 
 __all__ = ["Method", "Update", "setting"]
 
-NEEDS = frozenset({"labels", "base_model", "unpaired"})
+Need = Literal["labels", "base_model", "unpaired"]
 
 
 def setting(default: float | str, help: str, *, low: float | None = None, high: float | None = None) -> Any:  # noqa: ANN401 - a field of any type
@@ -43,7 +43,7 @@ class Method:
     paper: ClassVar[str] = ""
     """Where it was published; empty for this project's own."""
 
-    needs: ClassVar[frozenset[str]] = frozenset()
+    needs: ClassVar[frozenset[Need]] = frozenset()
     """What a fit must be given, of ``labels`` (``--target COLUMN``), ``base_model`` (``--continue-from MODEL``) and
     ``unpaired`` (instances with a single modality train too)."""
 
