@@ -172,7 +172,7 @@ def _or_less(number: Mapping[str, Any]) -> str:
 
 
 def contribution(result: Result, width: int) -> list[str]:
-    """Return what each modality tells of the target: no line where none was asked for."""
+    """Return the information of each modality on the target; no line without a target."""
     found = result.get("contribution")
     if found is None:
         return []
@@ -185,5 +185,5 @@ def contribution(result: Result, width: int) -> list[str]:
         limits = [*(ci_text(row[kind]["ci"]) for row in rows), ci_text(found["all"]["ci"]) if total[0] else ""]
         columns.append(Column("95% CI", limits, rank + len(kinds)))
     most = "" if found["entropy"] is None else f" of {number_text(found['entropy'])} there are"
-    title = f"What each modality tells of {found['target']}{most}; 0 by chance:"
+    title = f"Information of each modality on {found['target']}{most}; 0 by chance:"
     return [*textwrap.wrap(title, width), *table(columns, width=width, first=20)]

@@ -34,7 +34,7 @@ def unicode_screen() -> bool:
 
 
 def bar(value: float | None, chance: float | None, size: int, *, unicode: bool) -> str:
-    """Return a bar from 0 to 1 that tells what chance gives from what is beyond it.
+    """Return a bar from 0 to 1, in which what chance gives and what is beyond it look different.
 
     Args:
         value: filled up to there.

@@ -50,7 +50,7 @@ def test_the_modality_that_tells_is_named_with_an_interval(diagnosed):
 def test_it_is_of_the_schema_and_on_the_screen(diagnosed):
     jsonschema.Draft202012Validator(SCHEMA).validate(diagnosed)
     shown = lines({**diagnosed, "inputs": {**diagnosed["inputs"], "scope": "all"}}, 100)
-    assert any(line.startswith("What each modality tells of class") for line in shown)
+    assert any(line.startswith("Information of each modality on class") for line in shown)
 
 
 def test_it_is_there_only_if_asked_for():
