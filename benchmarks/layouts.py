@@ -12,7 +12,6 @@ modalities must find the other half of the instances. ``speed`` reads features o
 from __future__ import annotations
 
 import argparse
-import atexit
 import inspect
 import json
 import os
@@ -348,9 +347,16 @@ def speed(rows: int, text_rows: int) -> None:
         print(f"| {shown} | {n:,} | {size:.0f} | {raw:.2f} | {wall:.2f} | {used:.2f} | {peak:.0f} |", flush=True)
 
 
+def _most_memory(pid: int | str) -> int:
+    """Return the most KiB that a process has held, memory that it shares with another in it."""
+    lines = Path(f"/proc/{pid}/status").read_text(encoding="ascii").splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+
+
 def measure(path: Path) -> None:
     """Print MiB of a file, seconds of a raw read, of reading it and of processors, and MiB of memory at most."""
     from pmrl_cli import read_dataset
+    from pmrl_cli.files.formats import sandbox_client
 
     files = [one for one in path.rglob("*") if one.is_file()] if path.is_dir() else [path]
     started = time.perf_counter()
@@ -364,12 +370,12 @@ def measure(path: Path) -> None:
     data = read_dataset([str(path)], min_modalities=1, max_memory=2**34)
     wall, used = time.perf_counter() - started, time.process_time() - used
     assert data.modalities[0].dim == 64
-    atexit._run_exitfuncs()  # ends the reading process, so that what it took is counted
-    peak = 0
-    for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN):
-        found = resource.getrusage(who)
-        peak += found.ru_maxrss
-        used += found.ru_utime + found.ru_stime if who == resource.RUSAGE_CHILDREN else 0
+    workers = [one.process.pid for one in sandbox_client._idle]
+    # not getrusage: it counts what the process that started this one held
+    peak = sum(_most_memory(pid) for pid in ("self", *workers))
+    sandbox_client._end_all()
+    found = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used += found.ru_utime + found.ru_stime
     print(json.dumps([size / 2**20, raw, wall, used, peak / 2**10]))
 
 

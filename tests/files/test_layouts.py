@@ -133,7 +133,7 @@ def test_a_layout_is_joined_by_its_ids_or_refused_with_what_helps(tmp_path, monk
     assert run("inspect", ["store"]) == 0
 
 
-@pytest.mark.parametrize("crossed", ALL[::4], ids=str)
+@pytest.mark.parametrize("crossed", ALL[::3], ids=str)
 def test_crossed_layouts_are_joined_by_their_ids(tmp_path, monkeypatch, crossed):
     monkeypatch.chdir(tmp_path)
     made = make(tmp_path, crossed)

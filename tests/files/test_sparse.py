@@ -49,7 +49,7 @@ def test_a_sparse_matrix_is_refused_by_its_name_with_the_option_that_helps(tmp_p
     with pytest.raises(PmrlError, match=r"rna.h5ad:/X: a sparse matrix \(csr, 40 x 25\).*Pass --components 24 "):
         read_dataset(files)
     assert len(read_dataset(files, components=24)) == N
-    with pytest.raises(UsageError, match=r"--components 25 .* expected 1 to 24. Pass --components 24"):
+    with pytest.raises(UsageError, match=r"25 of a sparse matrix .* expected 1 to 24. Pass --components 24"):
         read_dataset(files, components=25)
 
 

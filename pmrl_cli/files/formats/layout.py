@@ -216,13 +216,15 @@ def _roles(names: Sequence[str]) -> dict[str, _Role]:
     (``id/image``), or the first where few do and the same instances stand under each (``image/id``); else all are
     the instance.
     """
+    if "/" not in names[0]:
+        return {name: _Role(name) for name in names}
     tops = [name.partition("/")[0] for name in names]
-    if "/" in names[0] and all(top.lower() in SPLIT_NAMES for top in tops):
+    if all(top.lower() in SPLIT_NAMES for top in tops):
         rests = {name: name.partition("/")[2] for name in names}
         inner = _roles(list(dict.fromkeys(rests.values())))
         return {name: inner[rest]._replace(split=split_word(name.partition("/")[0])) for name, rest in rests.items()}
     heads, leaves = ({name.rpartition("/")[at] for name in names} for at in (0, 2))
-    if "/" in names[0] and len(heads) > len(leaves):
+    if len(heads) > len(leaves):
         return {name: _Role(*name.rpartition("/")[::2]) for name in names}
     under: dict[str, set[str]] = {}
     for name in names:

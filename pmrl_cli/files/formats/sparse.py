@@ -87,7 +87,7 @@ def reduced(matrix: Sparse | Refused, components: int | None) -> Vectors | Refus
         raise UsageError(
             what="components out of range",
             at=Place(file, name),
-            found=f"--components {components} of {shown}",
+            found=f"{components} of {shown}",
             expected=f"1 to {most}",
             next_step=f"Pass --components {min(_USUAL, most)}.",
         )
