@@ -99,26 +99,21 @@ def _check_together(format: str, layout: str, *, streaming: bool, shard: str | N
 
 def check_impute(others: Mapping[str, object]) -> None:
     """Refuse options that predicted features do not go with."""
-    given = [name for name, value in others.items() if value is not None]
-    if given:
-        raise UsageError(
-            what="predictions are exported by themselves",
-            found=f"--impute with {', '.join(given)}",
-            expected="vectors as they are, in a folder or a stream",
-            next_step="Leave either out.",
-        )
+    _refuse(
+        "--impute", others, "predictions are exported by themselves", "vectors as they are, in a folder or a stream"
+    )
 
 
 def check_alone(others: Mapping[str, object]) -> None:
     """Refuse options of a folder beside --into."""
+    _refuse("--into", others, "--into with another output", "--into alone: the file has a form of its own")
+
+
+def _refuse(option: str, others: Mapping[str, object], what: str, expected: str) -> None:
     given = [name for name, value in others.items() if value is not None]
     if given:
-        raise UsageError(
-            what="--into with another output",
-            found=", ".join(given),
-            expected="--into alone: the file has a form of its own",
-            next_step="Leave either out.",
-        )
+        found = f"{option} with {', '.join(given)}"
+        raise UsageError(what=what, found=found, expected=expected, next_step="Leave either out.")
 
 
 def check_output(

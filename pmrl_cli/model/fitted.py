@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.data.dataset import Dataset, FloatArray
+from pmrl_cli.data.dataset import Dataset, Features, FloatArray
 from pmrl_cli.errors import Place, StateError, UsageError
 from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.model.members import Member
 
-__all__ = ["FittedModel"]
+__all__ = ["FittedModel", "check_dim"]
 
 
 @dataclass(frozen=True)
@@ -115,13 +115,17 @@ class FittedModel:
             )
         indices = [self.names.index(name) for name in dataset.names]
         for index, features in zip(indices, dataset.modalities, strict=True):
-            expected = self.widths[index]
-            if features.dim != expected:
-                raise StateError(
-                    what="dimension differs from the model",
-                    at=Place(self.origin),
-                    found=f"modality {features.name!r} with {features.dim} columns",
-                    expected=f"{expected}, as the model was fitted on",
-                    next_step="Give the features of the same encoder, or fit again.",
-                )
+            check_dim(features, self.widths[index], self.origin)
         return indices
+
+
+def check_dim(features: Features, expected: int, origin: str) -> None:
+    """Raise StateError for features of another dimension than a model, from ``origin``, was fitted on."""
+    if features.dim != expected:
+        raise StateError(
+            what="dimension differs from the model",
+            at=Place(origin),
+            found=f"modality {features.name!r} with {features.dim} columns",
+            expected=f"{expected}, as the model was fitted on",
+            next_step="Give the features of the same encoder, or fit again.",
+        )
