@@ -29,9 +29,7 @@ APART = 1000
 METHODS: dict[str, dict[str, Any]] = {
     "default": {},
     "neighbourhood 1": {"terms": {"neighbourhood": 1.0}},
-    "neighbourhood 10": {"terms": {"neighbourhood": 10.0}},
     "siglip": {"objective": "siglip"},
-    "infonce": {"objective": "infonce"},
 }
 """Settings of ``Aligner``, by name."""
 
