@@ -29,7 +29,7 @@ _MAIN = (
     ("R@1", "partner ranked first of all (R@1)", "retrieval.pairwise.R@1"),
     ("AUC", "partner ranked above another (AUC)", "retrieval.pairwise.AUC"),
     ("MRR", "mean reciprocal rank (MRR)", "retrieval.pairwise.MRR"),
-    ("label_mAP", "others of its label ranked first (mAP)", "retrieval.pairwise.label_mAP"),
+    ("label_mAP", "its label ranked first (mAP)", "retrieval.pairwise.label_mAP"),
     ("fused.MRR", "MRR, the others together ask", "retrieval.fused.MRR"),
 )
 _MOST_MAIN = 5

@@ -115,7 +115,7 @@ def test_a_gate_that_holds_is_silent_and_one_that_does_not_exits_1(run):
     code, out, err = run("evaluate", data, "--fail-under", "directions.m0->m1.metrics.R@1=1.01", "--json")
     assert code == 1
     assert json.loads(out)["schema"] == "pmrl.evaluate/1"  # the answer is printed all the same
-    assert err == "not met: directions.m0->m1.metrics.R@1 is 1.000, under 1.01\n"
+    assert err == "not met: directions.m0->m1.metrics.R@1 is 1.00, under 1.01\n"
 
 
 def test_a_gate_on_an_unknown_key_names_the_known_ones(run):
