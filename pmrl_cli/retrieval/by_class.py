@@ -43,27 +43,41 @@ def by_class(
     Returns: by class, those that ask; a direction without a query of the class does not count for it.
     """
     count = int(classes.max(initial=-1)) + 1
-    found: dict[int, dict[str, Measured]] = {}
-    for name, directions in metrics.items():
-        parts: list[list[Measured]] = [[] for _ in range(count)]
-        for one in directions:
-            kept = classes[one.rows] >= 0
-            of, at = classes[one.rows[kept]], units.groups[one.rows[kept]]
-            queries = np.bincount(of, minlength=count)
-            shape = (units.number, count)
-            ones = sparse.csr_array((np.ones(len(of)), (at, of)), shape=shape)
-            sums = sparse.csr_array((one.values[kept], (at, of)), shape=shape)
-            weights = weights_of(units.number, units.draws, units.seed)
-            drawn = [_means(some @ sums, some @ ones) for some in weights]
-            resampled = np.concatenate([np.empty((0, count)), *drawn])
-            for c in np.flatnonzero(queries).tolist():
-                those = kept.nonzero()[0][of == c]
-                measured = Measured(float(one.values[those].mean()), float(one.chance[those].mean()), resampled[:, c])
-                parts[c].append(measured)
-        for number, measures in enumerate(parts):
-            if measures:
-                found.setdefault(number, {})[name] = Measured.mean(measures)
-    return found
+    sums = [(name, _Sums.of(one, classes, count, units)) for name, parts in metrics.items() for one in parts]
+    drawn: list[list[Array]] = [[np.empty((0, count))] for _ in sums]
+    for weights in weights_of(units.number, units.draws, units.seed):
+        for (_, one), means in zip(sums, drawn, strict=True):
+            means.append(_means(weights @ one.values, weights @ one.queries))
+    measured: dict[tuple[int, str], list[Measured]] = {}
+    for (name, one), means in zip(sums, drawn, strict=True):
+        resampled = np.concatenate(means)
+        number = one.queries.sum(axis=0)
+        value, chance = (_means(part.sum(axis=0), number) for part in (one.values, one.chance))
+        for c in np.flatnonzero(number).tolist():
+            found = Measured(float(value[c]), float(chance[c]), resampled[:, c])
+            measured.setdefault((c, name), []).append(found)
+    classified: dict[int, dict[str, Measured]] = {}
+    for (c, name), parts in measured.items():
+        classified.setdefault(c, {})[name] = Measured.mean(parts)
+    return classified
+
+
+class _Sums(NamedTuple):
+    """Sums over the queries of each group and class, (groups, classes): how many, their values and their chance."""
+
+    queries: sparse.csr_array
+    values: sparse.csr_array
+    chance: sparse.csr_array
+
+    @classmethod
+    def of(cls, one: Queries, classes: Numbers, count: int, units: Units) -> _Sums:
+        kept = classes[one.rows] >= 0
+        at = units.groups[one.rows[kept]], classes[one.rows[kept]]
+        ones = np.ones(int(kept.sum()))
+        shape = units.number, count
+        return cls(
+            *(sparse.csr_array((part, at), shape=shape) for part in (ones, one.values[kept], one.chance[kept]))
+        )
 
 
 def _means(sums: Array, counts: Array) -> Array:
