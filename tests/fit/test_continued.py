@@ -107,8 +107,8 @@ def test_no_protected_direction_and_nothing_left_to_learn_are_said(base):
 @pytest.mark.parametrize(
     ("settings", "words"),
     [
-        ({"dim": 4}, "--dim 4"),
-        ({"adapter": "mlp"}, "--adapter mlp"),
+        ({"dim": 4}, "dim=4, expected no dim beside continue_from"),
+        ({"adapter": "mlp"}, "adapter='mlp', expected no adapter beside continue_from"),
         ({"objective": "umurl"}, "encoder of its own"),
     ],
 )
