@@ -18,7 +18,8 @@ _COMMAND_LINE = ContextVar("command_line", default=False)
 _RENAMED = {"set": "objective_settings", "term": "terms", "labels": "columns", "from": "source", "to": "target"}
 
 _OPTION = re.compile(
-    r"--(?P<named>objective|protect|device|adapter) (?!(?:out|away|to|and|or|for|with|beside)\b)(?P<word>[a-z][a-z0-9-]*)"
+    r"--(?P<named>objective|protect|device|adapter) "
+    r"(?!(?:out|away|to|and|or|for|with|beside)\b)(?P<word>[a-z][a-z0-9-]*)"
     r"|--(?P<name>[a-z][a-z-]*[a-z])(?: (?P<number>[0-9](?:[0-9a-z.-]*[0-9a-z])?)| [A-Z]+\b)?"
 )
 """An option, what it is set to, or the name that stands for that."""
