@@ -140,10 +140,11 @@ def _stores(folder: Path) -> None:
 def place(good: Good, goods: Path, folder: Path) -> tuple[Path, Path]:
     """Return what is read, and the file that is changed in it, once the rest of its folder stands around it."""
     top, _, inner = good.name.partition("/")
+    for other in folder.glob("mutant*"):  # what lies beside a file could hold its ids
+        shutil.rmtree(other) if other.is_dir() else other.unlink()
     path = folder / f"mutant{Path(top).suffix}"
     if not inner:
         return path, path
-    shutil.rmtree(path, ignore_errors=True)
     shutil.copytree(goods / top, path)
     return path, path / inner
 
