@@ -137,24 +137,24 @@ def _candidates(path: Path) -> list[Path]:
         files = sorted(path.parent.iterdir())
     except OSError:
         return []
-    others = [one for one in files if one.suffix.lower() in (*_LISTS, *_TABLES) and one != path and one.is_file()]
-
-    def names(other: Path) -> Sequence[str]:
-        return _TABLE_NAMES if other.suffix.lower() in _TABLES else _NAMES
-
-    def own(other: Path) -> bool:
-        """Return whether a file is called after the features, as one of ids (of the same shard)."""
-        its = other.stem.lower()
-        if other.suffix.lower() in _TABLES and its == stem:
-            return True
-        if other.suffix.lower() in _LISTS and its.startswith((f"{stem}_", f"{stem}-", f"{stem}.")):
-            return True
-        called = {f"{one}{mark}{name}" for one in stems for mark in "_-." for name in names(other)}
-        called |= {f"{name}{mark}{one}" for one in stems for mark in "_-." for name in names(other)}
-        return its in called or (bool(end) and its in {f"{one}{end}" for one in called})
-
-    found = [one for one in others if own(one)]
-    found += [one for one in others if end and one.stem.lower() in {f"{name}{end}" for name in names(one)}]
-    shared = [one for one in others if one.stem.lower() in names(one)]
-    shared.sort(key=lambda one: names(one).index(one.stem.lower()))
-    return list(dict.fromkeys([*found, *shared]))
+    found: list[Path] = []
+    numbered: list[Path] = []
+    shared: list[tuple[int, Path]] = []
+    for suffixes, names in ((_LISTS, _NAMES), (_TABLES, _TABLE_NAMES)):
+        called = {f"{one}{mark}{name}" for one in stems for mark in "_-." for name in names}
+        called |= {f"{name}{mark}{one}" for one in stems for mark in "_-." for name in names}
+        called |= {f"{one}{end}" for one in called}  # of the same shard
+        called |= {stem} if suffixes == _TABLES else set()
+        begun = tuple(f"{stem}{mark}" for mark in "_-.") if suffixes == _LISTS else ()
+        for other in files:
+            its = other.stem.lower()
+            if other.suffix.lower() not in suffixes or other == path:
+                continue
+            if its in called or its.startswith(begun):
+                found.append(other)
+            elif end and its.endswith(end) and its[: len(its) - len(end)] in names:
+                numbered.append(other)
+            elif its in names:
+                shared.append((names.index(its), other))
+    ordered = [*found, *numbered, *(other for _, other in sorted(shared))]
+    return [one for one in ordered if one.is_file()]
