@@ -84,7 +84,7 @@ def test_what_cannot_be_classified_is_refused():
     dataset, classes, _, _ = scene()
     with pytest.raises(UsageError, match="no modality of classes: --classes touch"):
         split_off_classes(dataset, "touch")
-    with pytest.raises(DataError, match="no label is the id of a class of text: labels kind.*ids a, b, c"):
+    with pytest.raises(DataError, match="no label is the id of a class of text: labels kind.*ids 'a', 'b', 'c'"):
         evaluate(dataset, classes=dataset_of({"text": np.eye(3, 12)}, ids=["a", "b", "c"]))
     with pytest.raises(DataError, match="not in the space of the instances: text of 3 columns"):
         evaluate(dataset, classes=dataset_of({"text": np.eye(3)}, ids=["a", "b", "c"]))
