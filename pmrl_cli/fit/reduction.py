@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
@@ -11,12 +12,15 @@ import torch
 from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.fit.context import FitContext
+from pmrl_cli.methods import REGISTRY, method_class
+from pmrl_cli.methods.protocol import Method
 from pmrl_cli.model.members import side_by_side
 from pmrl_cli.model.reduction import principal_axes
 from pmrl_cli.process_group import broadcast_arrays
-from pmrl_cli.train.run import embed
+from pmrl_cli.train.run import closed_form_stands_in, embed, objectives_of
+from pmrl_cli.train.settings import FitSettings
 
-__all__ = ["DIMS", "axes_of"]
+__all__ = ["DIMS", "axes_of", "can_reduce"]
 
 DIMS = (64, 128, 256)
 """Dimensions of which a fit says what they cost."""
@@ -25,6 +29,13 @@ AXES_ROWS = 4096
 """Training instances, evenly spaced, on whose vectors the axes are found."""
 
 _BLOCK = 2048
+
+
+def can_reduce(settings: FitSettings) -> bool:
+    """Return whether a dimension asked for may be had along axes: not of encoders that make more than vectors."""
+    objectives = [name for name in objectives_of(settings) if name in REGISTRY]
+    own = all(method_class(name).encoder is Method.encoder for name in objectives)
+    return own and closed_form_stands_in(replace(settings, trained=False))
 
 
 def axes_of(

@@ -16,7 +16,7 @@ from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.networks import DROPOUT, as_network, network_form
 from pmrl_cli.fit.plan import Plan
 from pmrl_cli.fit.race import Race
-from pmrl_cli.fit.reduction import DIMS, axes_of
+from pmrl_cli.fit.reduction import DIMS, axes_of, can_reduce
 from pmrl_cli.fit.result import Model, Recipe
 from pmrl_cli.fit.starts import Start, choose_starts
 from pmrl_cli.methods import method_class
@@ -230,7 +230,8 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
     # A run whose best was its start is that start.
     useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step or ctx.settings.trained]
     judged = [c.embedded for c in useful]
-    if not _methods_stand_in(ctx.settings):  # what they make is not to be averaged
+    alone = ctx.settings.dim is not None and not can_reduce(ctx.settings)
+    if alone or not _methods_stand_in(ctx.settings):  # what they make is not to be averaged
         chosen = [max(range(len(useful)), key=lambda i: useful[i].recipe.best.quality)]
     else:
         chosen = list(ctx.processes.broadcast_json(choose_members(judged, present, held.relevance)))

@@ -26,9 +26,9 @@ from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
+from pmrl_cli.fit.reduction import can_reduce
 from pmrl_cli.fit.result import ClosedForm
 from pmrl_cli.train.heldout import HeldOut, ValidationSet, held_out_retrieval
-from pmrl_cli.train.run import closed_form_stands_in
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["Start", "Starts", "choose_starts", "landmarks_of"]
@@ -246,8 +246,10 @@ class _Search:
         return self._agreed(forms)
 
     def _given_if_comparable(self) -> list[ClosedForm]:
-        dims = set(self._ctx.dataset.dims)
-        if len(dims) > 1 or max(dims) > GIVEN_DIM or max(dims) < (self._ctx.settings.dim or 0):
+        dims, settings = set(self._ctx.dataset.dims), self._ctx.settings
+        if len(dims) > 1 or max(dims) > GIVEN_DIM or max(dims) < (settings.dim or 0):
+            return []
+        if settings.dim not in (None, *dims) and not can_reduce(settings):
             return []
         features = FeatureMap("given", squash=False)
         data = self._of(features)
@@ -331,7 +333,7 @@ def _dims(settings: FitSettings, most: int, tried: Sequence[int]) -> Sequence[in
             expected=f"{most} or less",
             next_step="Lower it.",
         )
-    if asked is not None and not closed_form_stands_in(replace(settings, trained=False)):
+    if asked is not None and not can_reduce(settings):
         return (asked,)  # what such a method trains is the space as it is
     return sorted({max(min(dim, most), asked or 0) for dim in tried})
 

@@ -160,10 +160,8 @@ def test_codes_of_the_model_are_written_unasked(tmp_path, features):
 
 def test_dim_writes_the_space_along_its_principal_axes(features, whole, tmp_path):
     fewer = done(features, tmp_path / "fewer", "--dim", "4")
-    axes = Aligner.load(features / "model").in_dims(4).model.reduction
     for name in ("audio", "text"):
         before, after = (np.stack(pq.read_table(out / name)["embedding"].to_pylist()) for out in (whole, fewer))
-        along = before @ axes
+        along = before[:, :4]  # the model has its own eight along those axes
         np.testing.assert_allclose(after, along / np.linalg.norm(along, axis=1, keepdims=True), atol=1e-6)
-    refused = export(features, tmp_path / "more", "--dim", "1000")
-    assert refused.exit_code == 2
+    assert "cannot be reduced" in str(export(features, tmp_path / "more", "--dim", "1000").exception)
