@@ -33,8 +33,8 @@ def _consensus_auc(evidence: Evidence, m: int) -> Statistic:
 @statistic(
     "mispair_rate",
     "modality",
-    formula="fraction of agreement scores below the 25 % quantile of mispaired ones, over 1/4: random swaps only. "
-    "With two modalities it is not known which of the two is wrong: it is then of the pair",
+    formula="weight of mispaired scores in a mixture of low agreement scores, beside a tail of noisy partners: random "
+    "swaps only. With two modalities it is not known which of the two is wrong: it is then of the pair",
     chance="0",
     range="[0, 1]",
     needs=["space"],
@@ -46,8 +46,8 @@ def _mispair_rate(evidence: Evidence, m: int) -> Statistic:
 @statistic(
     "near_mispair_rate",
     "modality",
-    formula="the same for swaps with an instance like it: scores below the 25 % quantile of those with the tenth "
-    "of the instances whose consensus is nearest, less what other swaps put there",
+    formula="the same for swaps with an instance like it: weight of the scores with the twentieth of the instances "
+    "whose consensus is nearest, in the same mixture",
     chance="0",
     range="[0, 1]",
     needs=["space"],
