@@ -33,8 +33,8 @@ def _consensus_auc(evidence: Evidence, m: int) -> Statistic:
 @statistic(
     "mispair_rate",
     "modality",
-    formula="weight of mispaired scores in a mixture of low agreement scores, beside a tail of noisy partners: random "
-    "swaps only. With two modalities it is not known which of the two is wrong: it is then of the pair",
+    formula="weight of mispaired scores in a mixture of low agreement scores, beside a tail of noisy partners: "
+    "random swaps only. With two modalities it is not known which of the two is wrong: it is then of the pair",
     chance="0",
     range="[0, 1]",
     needs=["space"],

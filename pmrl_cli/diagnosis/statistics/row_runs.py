@@ -3,10 +3,10 @@
 The rows of the reservoir are put in the order of the files. The scan is of how each vector agrees with the
 consensus of the others: P(a mispaired one agrees less). The run of rows where it falls most is found by a scan over
 starts and lengths (Kulldorff, Communications in Statistics 26, 1997, in one dimension); its null is the same scan of
-permuted rows, jointly over all modalities. Rows that have no order are exchangeable, so that its p is exact; docs/diagnose.md
-states the level that was measured. What is found is set aside, and the rest is scanned again. Rows sorted by anything are not
-exchangeable: a run is reported only if its vectors agree about as mispaired ones do while those of the other rows
-agree.
+permuted rows, jointly over all modalities. Rows that have no order are exchangeable, so that its p is exact;
+docs/diagnose.md states the level that was measured. What is found is set aside, and the rest is scanned again. Rows
+sorted by anything are not exchangeable: a run is reported only if its vectors agree about as mispaired ones do while
+those of the other rows agree.
 """
 
 from __future__ import annotations
