@@ -48,7 +48,7 @@ def test_vectors_of_earlier_instances_stay_while_new_ones_are_learned(base):
     for name, trained in (("input", model), ("none", free)):
         found, wanted = trained.transform(before), old.transform(before)
         moved[name] = max(float(norm(found[m] - wanted[m], axis=1).mean()) for m in "ab")
-    assert moved["input"] < 0.1
+    assert moved["input"] < 0.12
     assert moved["none"] > 3 * moved["input"]
 
     def recall(trained):
