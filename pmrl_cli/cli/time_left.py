@@ -22,7 +22,7 @@ class TimeLeft:
         self._now = now
         self._took: list[tuple[float, int]] = []
         """Seconds and evaluations of the candidates that were trained to their end."""
-        self._left, self._began, self._evaluations, self._trained = 0, now(), 0, 0
+        self._left, self._began, self._evaluations, self._first = 0, now(), 0, 0
 
     def candidate(self, number: int, count: int) -> None:
         """Take note that a candidate begins."""
@@ -46,11 +46,12 @@ class TimeLeft:
             self._finish()
             self._left = 0
         self._evaluations += 1
-        if step == 0:
+        if self._evaluations == 1:
+            self._first = step  # of a run that goes on, where it was interrupted
             return None
         each = (self._now() - self._began) / (self._evaluations - 1)
         if not judged:
-            return (self._now() - self._began) * (steps - step) / step
+            return (self._now() - self._began) * (steps - step) / (step - self._first)
         usual = sum(count for _, count in self._took) / len(self._took) if self._took else USUAL
         whole = sum(seconds for seconds, _ in self._took) / len(self._took) if self._took else usual * each
         # One to train again, up to its best, which comes halfway, on all that chose as well.

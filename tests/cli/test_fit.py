@@ -23,7 +23,7 @@ from tests.limits import HUNG
 
 ROOT = Path(__file__).parents[2]
 SAMPLE = ROOT / "sample_data" / "features"
-QUICK = ("--adapter", "mlp", "--steps", "60", "--dim", "4", "--dropout", "0", "--threads", "1")
+QUICK = ("--adapter", "mlp", "--steps", "60", "--dropout", "0", "--threads", "1")
 CLOSED = ("--steps", "0", "--adapter", "linear", "--no-refit", "--threads", "1")
 
 
@@ -141,9 +141,8 @@ def test_the_model_folder_is_whole_and_its_figures_agree(fitted):
     assert f"{metrics['held_out.mrr']:.4f}" in (model / "README.md").read_text()
     head, *lines = (model / "history.csv").read_text().splitlines()
     assert head.startswith("stage,step,epoch,loss,share,mrr,r1")
-    # QUICK asks for a dimension, so the best recipe stands alone and its figure is a line of the history.
-    found = [float(line.split(",")[5] or "nan") for line in lines]
-    assert min(abs(mrr - metrics["held_out.mrr"]) for mrr in found if mrr == mrr) < 1e-6
+    # Members stand side by side where they rank better than the best of them alone, whose figures are the history's.
+    assert metrics["held_out.mrr"] > max(float(line.split(",")[5] or 0) for line in lines) - 1e-6
 
 
 def test_resolved_settings_refit_byte_for_byte(fitted, features):

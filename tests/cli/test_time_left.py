@@ -54,3 +54,15 @@ def test_what_is_trained_again_ends_with_its_steps():
     time.evaluation(0, 60, judged=False)
     clock.now = 10.0
     assert time.evaluation(15, 60, judged=False) == 30
+
+
+@pytest.mark.parametrize("judged", [True, False])
+def test_a_run_that_goes_on_is_foretold_from_its_second_evaluation(judged):
+    clock = Clock()
+    time = TimeLeft(clock)
+    time.candidate(1, 1)
+    assert time.evaluation(30, 60, judged=judged) is None
+    clock.now = 10.0
+    left = time.evaluation(45, 60, judged=judged)
+    assert left is not None
+    assert left > 0 if judged else left == 10
