@@ -181,8 +181,9 @@ class FitResult:
 
     @property
     def helped(self) -> bool:
-        """Whether trained weights are among the members."""
-        return any(recipe.best.step for recipe in self.recipes)
+        """Whether validation chose trained weights; with ``trained``, whether it ranks them above the closed forms."""
+        best = max((recipe.best.mrr for recipe in self.recipes if recipe.best.step), default=float("-inf"))
+        return best > self.start.mrr if self.settings.trained else best > float("-inf")
 
     @property
     def chosen(self) -> str:
@@ -191,7 +192,9 @@ class FitResult:
         trained = [recipe for recipe in self.recipes if recipe.best.step]
         if trained:
             objectives = ", ".join(dict.fromkeys(recipe.objective for recipe in trained))
-            return f"{kinds}, trained {max(recipe.best.step for recipe in trained):,} steps with {objectives}"
+            steps = max(recipe.best.step for recipe in trained)
+            worse = "" if self.helped else "; a closed form ranked better, and --trained left it out"
+            return f"{kinds}, trained {steps:,} steps with {objectives}{worse}"
         objectives = ", ".join(dict.fromkeys(r.objective for r in self.tried if not r.name.endswith("start")))
         return f"closed form ({kinds}); " + (
             f"training with {objectives} did not help" if objectives else "nothing was trained"
