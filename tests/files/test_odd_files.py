@@ -167,3 +167,25 @@ def test_a_table_without_rows_is_said_to_have_none():
 def test_an_empty_path_is_no_folder():
     with pytest.raises(PmrlError, match="empty path: ''"):
         read_dataset(["", "rows.npy"])
+
+
+def test_a_type_that_holds_itself_ends_the_reading_process_alone():
+    with h5py.File("loop.h5", "w", libver="earliest") as file:
+        file["type"] = np.dtype([(f"c{i}", "f4") for i in range(8)])
+        file.create_dataset("features", (N,), dtype=file["type"])
+        committed, used = (h5py.h5o.get_info(file[name].id).addr for name in ("type", "features"))
+    with open("loop.h5", "r+b") as file:  # noqa: PTH123
+        content = bytearray(file.read())
+        # An object header of version 1: 16 bytes, then messages of type, size, flags and 3 bytes more.
+        dataspace = struct.unpack_from("<H", content, used + 18)[0]
+        datatype = used + 16 + 8 + dataspace
+        kind, size, flags = struct.unpack_from("<HHB", content, datatype)
+        assert (kind, flags) == (3, 3), "the type of the dataset is that of another object"
+        content[committed + 16 + 8 : committed + 16 + 8 + size] = content[datatype + 8 : datatype + 8 + size]
+        content[committed + 16 + 4] = flags  # and now the type is that of itself
+        file.seek(0)
+        file.write(content)
+    with pytest.raises(PmrlError, match=r"file cannot be read: loop\.h5"):
+        read_dataset(["loop.h5", "partner.npz"])
+    found = inspect_files(["loop.h5", "partner.npz"])
+    assert [problem.split(":")[0] for problem in map(str, found.problems)] == ["file cannot be read"]
