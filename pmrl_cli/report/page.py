@@ -80,6 +80,7 @@ def render_page(
         *((one.name, one.heading, True) for one in pictures),
         ("notes", "What the numbers are", True),
     )
+    model = result["inputs"].get("model")
     environment = _environment()
     environment.filters |= {
         "action": action_text,
@@ -91,7 +92,7 @@ def render_page(
         result=result,
         contents=[(name, heading) for name, heading, there in sections if there],
         findings=findings,
-        origin=[("model", result["inputs"]["model"]), *origin] if result["inputs"]["model"] else origin,
+        origin=[("model", model), *origin] if model else origin,
         headline=headline,
         gains=gains,
         mispaired=mispair_text(result),

@@ -32,7 +32,7 @@ def test_the_screen_fits_and_shows_value_chance_and_interval(run, modalities, ki
     number = result["alignment"]["A"]
     low, high = number["ci"]
     row = next(line for line in lines if line.startswith("agreement above chance (A)")).split()[4:]
-    shown = [word for word in row if not set(word) <= set("=#-")]  # the bar, where there is room for one
+    shown = [word for word in row if not set(word) <= set("█░·=#-")]  # the bar, where there is room for one
     assert shown == [f"{number['value']:.3f}", "0.000", f"{low:.3f}", "..", f"{high:.3f}"]
 
 

@@ -39,6 +39,13 @@ QUICK = ("--steps", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
 """A fit of two members, so that a run is trained after another."""
 
 EXPORTS = ("parquet", "h5", "npy", "arrow")
+LEFT_OUT = (
+    "pmrl_cli.__main__",
+    "pmrl_cli.report.",
+    "pmrl_cli.files.artifacts.writers.faiss",
+    "pmrl_cli.files.artifacts.writers.lance",
+)
+"""Modules of figures, and of libraries that are extras."""
 TABLES = ("partial", "per-instance", "suspects", "report")
 COMMANDS = (
     "ingest",
@@ -250,7 +257,7 @@ def fork_readers() -> None:
 def import_all() -> None:
     """Import what commands import, or each fork would."""
     for module in pkgutil.walk_packages(pmrl_cli.__path__, "pmrl_cli."):
-        if module.name != "pmrl_cli.__main__" and not module.name.startswith("pmrl_cli.report."):  # pictures
+        if not module.name.startswith(LEFT_OUT):
             importlib.import_module(module.name)
     # imported when they are needed
     for name in ("torch._dynamo", "typer._adapters", "pmrl_cli.files.formats.sandbox_server"):

@@ -62,8 +62,10 @@ def test_every_option_that_names_an_output_is_among_the_commands():
     from pmrl_cli.cli.main import app
 
     read = {"files", "labels", "ids", "model", "continue_from", "like", "config", "exclude", "compare"}
-    # Written by the same atomic file and folder, from inputs that the others lack: an AnnData file, onnx, many fits.
-    elsewhere = {"export-into", "export-onnx", "compare"}
+    # Written by the same atomic file and folder, from inputs that the others lack: an AnnData file, onnx, many fits, figures.
+    elsewhere = {"export-into", "export-onnx", "compare", "diagnose-figures"}
+    # Grow line by line while a fit runs.
+    elsewhere |= {"fit-log", "fit-tensorboard"}
     for entry in app.registered_commands:
         hints = get_type_hints(entry.callback)
         outputs = {name for name, hint in hints.items() if hint in (Path, Path | None)} - read
