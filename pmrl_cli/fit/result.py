@@ -181,7 +181,7 @@ class FitResult:
 
     @property
     def helped(self) -> bool:
-        """Whether validation chose trained weights; with ``trained``, whether it ranks them above the closed forms."""
+        """Whether validation chose trained weights; with ``trained``, whether they rank above the closed forms."""
         best = max((recipe.best.mrr for recipe in self.recipes if recipe.best.step), default=float("-inf"))
         return best > self.start.mrr if self.settings.trained else best > float("-inf")
 

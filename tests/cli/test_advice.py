@@ -40,7 +40,7 @@ def inputs_of(folder, model, stage="post"):
 def test_all_commands_run_without_a_model_and_with_one(capsys, folder, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     files = [folder / "m0.npz", folder / "m1.npz"]
-    assert run(capsys, "fit", *files, "-o", "model", "--steps", "2", "--quiet")[0] == 0
+    assert run(capsys, "fit", *files, "-o", "model", "--fast", "--quiet")[0] == 0
     commands = {
         command_for(code, inputs_of(folder, model, stage))
         for code in CODES
@@ -51,7 +51,7 @@ def test_all_commands_run_without_a_model_and_with_one(capsys, folder, tmp_path,
         program, *arguments = shlex.split(command)
         assert program == "pmrl"
         if arguments[0] == "fit":
-            arguments += ["--steps", "2", "--force"]
+            arguments += ["--fast", "--force"]
         code, _, err = run(capsys, *arguments)
         assert code == 0, (command, err)
 
@@ -123,11 +123,11 @@ def write(data, folder):
 
 
 def follow(capsys, command):
-    """Run a finding's command as printed, but for two steps of training."""
+    """Run a finding's command as printed, but that a fit is a fast one."""
     program, *arguments = shlex.split(command)
     assert program == "pmrl"
     if arguments[0] == "fit":
-        arguments += ["--steps", "2", "--force", "--quiet"]
+        arguments += ["--fast", "--force", "--quiet"]
     code, _, err = run(capsys, *arguments)
     assert code == 0, (command, err)
 
@@ -153,7 +153,7 @@ def test_what_a_leak_advises_runs_and_mends_it(capsys, tmp_path, monkeypatch):
     data = simulate(120, 2, 12, noise=0.4)
     arrays = {one.name: np.array(one.array) for one in data.modalities}
     files = write(data, tmp_path)
-    assert run(capsys, "fit", *files, "-o", "model", "--steps", "2", "--quiet")[0] == 0
+    assert run(capsys, "fit", *files, "-o", "model", "--fast", "--quiet")[0] == 0
     write(dataset_of(arrays, ids=[f"again{i}" for i in range(120)]), tmp_path)  # the same vectors under other ids
     code, out, err = run(capsys, "diagnose", *files, "--model", "model", "--json", "--quiet")
     assert code == 0, err

@@ -62,7 +62,7 @@ def test_every_option_that_names_an_output_is_among_the_commands():
     from pmrl_cli.cli.main import app
 
     read = {"files", "labels", "ids", "model", "continue_from", "like", "config", "exclude", "compare"}
-    # Written by the same atomic file and folder, from inputs that the others lack: an AnnData file, onnx, many fits, figures.
+    # Written by the same atomic file and folder: into an AnnData file, graphs, the table of many fits, figures.
     elsewhere = {"export-into", "export-onnx", "compare", "diagnose-figures"}
     # Grow line by line while a fit runs.
     elsewhere |= {"fit-log", "fit-tensorboard"}
