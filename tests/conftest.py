@@ -13,8 +13,8 @@ from types import SimpleNamespace
 import pytest
 from hypothesis import settings
 
-# Before NumPy and torch are loaded: tests share the machine with each other and with what they start, and threads that
-# wait for each other took four times the processor time.
+# Before NumPy and torch are loaded: tests share the machine with each other and with what they start, and threads
+# that wait for each other took four times the processor time.
 for _name, _value in (
     ("OMP_NUM_THREADS", "1"),
     ("OPENBLAS_NUM_THREADS", "1"),
