@@ -44,6 +44,8 @@ LEFT_OUT = (
     "pmrl_cli.report.",
     "pmrl_cli.files.artifacts.writers.faiss",
     "pmrl_cli.files.artifacts.writers.lance",
+    "pmrl_cli.files.formats.lance",
+    "pmrl_cli.files.formats.zarr",
 )
 """Modules of figures, and of libraries that are extras."""
 TABLES = ("partial", "per-instance", "suspects", "report")
