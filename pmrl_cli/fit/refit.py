@@ -39,9 +39,13 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
     made: list[tuple[Encoder, ProjectedData]] = []
     again: list[Recipe] = []
     history: list[Progress] = []
+    form: ClosedForm | None = None
     for recipe in recipes:
-        if not again or recipe.closed_form != again[-1].closed_form:
-            data, init = _start(ctx, fitter, recipe.closed_form)
+        if form is None or recipe.closed_form != form:
+            form = recipe.closed_form
+            data, init = _start(ctx, fitter, form)
+            # Other instances may have other landmarks, and few of them fewer components than were asked for.
+            solved = replace(form, config=replace(form.config, dim=min(form.config.dim, init.maps[0].shape[1])))
         steps = round(recipe.best.epoch * (len(rows) // plan.schedule.batch_size))
         schedule = replace(plan.schedule, steps=steps)
         run_plan = RunPlan(f"refit {recipe.name}", recipe.objective, recipe.dropout, schedule)
@@ -51,7 +55,8 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
         ctx.run.see(trained.encoder, data, rows)
         members.append(Member(data.projections, trained.encoder))
         made.append((trained.encoder, data))
-        again.append(replace(recipe, learned=trained.learned, steps=steps))
+        here = form if recipe.network else solved
+        again.append(replace(recipe, closed_form=here, learned=trained.learned, steps=steps))
         history += trained.history
     return Model(tuple(members), tuple(again), tuple(history), train, axes_of(ctx, made, rows))
 

@@ -17,6 +17,7 @@ KINDS = [
     "clip_retrieval_folders",
     "zarr_arrays_in_version_3_with_shards",
     "lance_data_sets",
+    "rows_alone",
 ]
 
 
