@@ -35,6 +35,7 @@ faults: env
 	$(BIN)/python tests/faults/bits.py
 	$(BIN)/python tests/faults/machine.py
 	$(BIN)/python tests/faults/memory.py
+	EVERY_LAYOUT=1 $(BIN)/python -m pytest -q tests/files/test_layout_chain.py
 
 # The recipe for Ray Data, which `make test` skips: nothing else needs Ray.
 recipes: env
