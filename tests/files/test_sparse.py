@@ -44,6 +44,14 @@ def test_a_sparse_matrix_is_read_as_the_scores_of_its_truncated_svd(tmp_path, ki
     assert any("truncated SVD of 6 columns, which fit no other matrix" in note for note in data.notes)
 
 
+def test_components_beyond_the_rank_are_zero_and_not_what_rounding_left(tmp_path):
+    x = counts()[:, :2] @ np.ones((2, D), np.float32) + np.arange(D, dtype=np.float32)  # of rank 2
+    data = read_dataset([h5ad(tmp_path / "rna.h5ad", x), partner(tmp_path)], components=K)
+    found = data.modalities[data.names.index("rna")].read(slice(0, N))
+    assert found[:, :2].any(axis=0).all()
+    assert not found[:, 2:].any()
+
+
 def test_a_sparse_matrix_is_refused_by_its_name_with_the_option_that_helps(tmp_path):
     files = [h5ad(tmp_path / "rna.h5ad", counts()), partner(tmp_path)]
     with pytest.raises(PmrlError, match=r"rna.h5ad:/X: a sparse matrix \(csr, 40 x 25\).*Pass --components 24 "):

@@ -105,7 +105,8 @@ def reduced(matrix: Sparse | Refused, components: int | None) -> Vectors | Refus
 def _scores(matrix: Sparse, components: int) -> npt.NDArray[np.float32]:
     """Return U_k S_k (n, k) by Lanczos iteration (ARPACK), the same each time.
 
-    Signs are chosen so that the largest weight of each right singular vector is positive.
+    Signs are chosen so that the largest weight of each right singular vector is positive. Components beyond the rank,
+    at numpy.linalg.matrix_rank's tolerance, are zero.
     """
     from scipy.sparse import csc_array, csr_array
     from scipy.sparse.linalg import svds
@@ -118,6 +119,8 @@ def _scores(matrix: Sparse, components: int) -> npt.NDArray[np.float32]:
     x: Any = make((data.astype(np.float64), indices, starts), shape=matrix.shape)
     x.check_format(full_check=True)  # places out of range would be written to
     u, s, vt = svds(x, k=components, v0=np.ones(min(matrix.shape)))
+    # Beyond the rank a component is rounding, other each time, and whitening would make it as large as the others.
+    s[s <= s.max(initial=0) * max(matrix.shape) * np.finfo(np.float64).eps] = 0
     order = np.argsort(s)[::-1]
     signs = np.sign(vt[np.arange(components), np.abs(vt).argmax(axis=1)])
     scores: npt.NDArray[np.float32] = ((u * (s * signs))[:, order]).astype(np.float32)
