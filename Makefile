@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint coverage faults recipes wheel clean
+.PHONY: env demo test lint coverage faults ray recipes wheel clean
 
 env: $(VENV)/.ready
 
@@ -37,9 +37,11 @@ faults: env
 	$(BIN)/python tests/faults/memory.py
 	EVERY_LAYOUT=1 $(BIN)/python -m pytest -q tests/files/test_layout_chain.py
 
-# The recipe for Ray Data, which `make test` skips: nothing else needs Ray.
-recipes: env
+ray: env
 	$(BIN)/pip install --quiet --editable '.[ray]' --constraint constraints.txt
+
+# The recipe for Ray Data, which `make test` skips: nothing else needs Ray.
+recipes: ray
 	$(BIN)/python -m pytest -q tests/recipes
 
 # The wheel, installed as a user would into an environment of its own, does the main job.

@@ -18,13 +18,20 @@ import pyarrow as pa
 
 from pmrl_cli.data.ids import hash_ids
 
-__all__ = ["BLOCK_BYTES", "Dataset", "EmbeddedBlock", "Features", "FloatArray", "Imputation", "Rows"]
+__all__ = ["BLOCK_BYTES", "OWN_AXES", "Dataset", "EmbeddedBlock", "Features", "FloatArray", "Imputation", "Rows"]
 
 FloatArray = npt.NDArray[np.float32]
 Rows = slice | npt.NDArray[np.int64]
 
 BLOCK_BYTES = 16 * 2**20
 """Bytes of float32 one block of all modalities may take: large enough to stream, small enough for cache."""
+
+
+OWN_AXES = (
+    "Put the rows of all files into one (anndata.concat does), and read that with --components: its rows have axes in "
+    "common."
+)
+"""What to do about sparse matrices that were each reduced along their own axes."""
 
 
 @dataclass(frozen=True)
@@ -40,6 +47,8 @@ class Features:
             passed in Python).
         rows: (n,) row of the array for each instance, where several instances share one; None if row i is that of
             instance i.
+        axes: which matrix its columns are principal axes of, where those were found in the data itself; empty for
+            columns that mean the same in every data set.
     """
 
     name: str
@@ -47,6 +56,7 @@ class Features:
     bfloat16: bool = False
     digest: str = ""
     rows: npt.NDArray[np.int64] | None = None
+    axes: str = ""
 
     @property
     def dim(self) -> int:

@@ -17,7 +17,7 @@ from pmrl_cli.encoders.residual import Residual
 from pmrl_cli.errors import DataError, Place, StateError, UsageError
 from pmrl_cli.methods import REGISTRY, method_class
 from pmrl_cli.methods.protocol import Method
-from pmrl_cli.model.fitted import FittedModel, check_dim
+from pmrl_cli.model.fitted import FittedModel, check_features
 from pmrl_cli.model.members import Member
 from pmrl_cli.train.run import objectives_of
 from pmrl_cli.train.settings import FitSettings
@@ -88,7 +88,9 @@ class Base:
             )
         for features in dataset.modalities:
             if features.name in self.names:
-                check_dim(features, self.members[0].projections[self.names.index(features.name)].dim, self.path)
+                width = self.members[0].projections[self.names.index(features.name)].dim
+                axes = self.inputs.get(features.name, {}).get("axes", "")
+                check_features(features, width, axes, self.path)
 
     @staticmethod
     def _check_settings(settings: FitSettings) -> None:

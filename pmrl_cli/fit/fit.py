@@ -81,6 +81,7 @@ def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model, *, r
     }
     inputs: dict[str, dict[str, object]] = {
         f.name: {"rows": int(dataset.present[:, m].sum()), "dim": f.dim, "digest": f.digest}
+        | ({"axes": f.axes} if f.axes else {})
         for m, f in enumerate(dataset.modalities)
     }
     if ctx.base is not None:

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.data.dataset import Dataset, Features, FloatArray
+from pmrl_cli.data.dataset import OWN_AXES, Dataset, Features, FloatArray
 from pmrl_cli.errors import Place, StateError, UsageError
 from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.model.members import Member
 
-__all__ = ["FittedModel", "check_dim"]
+__all__ = ["FittedModel", "check_features"]
 
 
 @dataclass(frozen=True)
@@ -115,12 +115,30 @@ class FittedModel:
             )
         indices = [self.names.index(name) for name in dataset.names]
         for index, features in zip(indices, dataset.modalities, strict=True):
-            check_dim(features, self.widths[index], self.origin)
+            axes = self.inputs.get("modalities", {}).get(features.name, {}).get("axes", "")
+            check_features(features, self.widths[index], axes, self.origin)
         return indices
 
 
-def check_dim(features: Features, expected: int, origin: str) -> None:
-    """Raise StateError for features of another dimension than a model, from ``origin``, was fitted on."""
+def check_features(features: Features, expected: int, axes: object, origin: str) -> None:
+    """Hold features to those that a model was fitted on.
+
+    Args:
+        features: of one modality.
+        expected: columns of those of the model.
+        axes: their ``Features.axes``.
+        origin: of the model.
+
+    Raises: StateError for another dimension, or columns that are principal axes of another matrix.
+    """
+    if features.axes and features.axes != axes:
+        raise StateError(
+            what="columns are not those of the model",
+            at=Place(origin),
+            found=f"modality {features.name!r}, the truncated SVD of another matrix than the model was fitted on",
+            expected="the same matrix, or a store made of it",
+            next_step=OWN_AXES,
+        )
     if features.dim != expected:
         raise StateError(
             what="dimension differs from the model",

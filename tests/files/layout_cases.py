@@ -723,7 +723,8 @@ def sparse_matrix(group, x, kind="csr"):
 
     matrix = sparse.csr_array(x) if kind == "csr" else sparse.csc_array(x)
     inner = group.create_group("X")
-    inner.attrs["encoding-type"], inner.attrs["shape"] = f"{kind}_matrix", x.shape
+    inner.attrs["encoding-type"], inner.attrs["encoding-version"] = f"{kind}_matrix", "0.1.0"
+    inner.attrs["shape"] = x.shape
     for part in ("data", "indices", "indptr"):
         inner[part] = getattr(matrix, part)
 

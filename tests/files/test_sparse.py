@@ -4,7 +4,10 @@ import h5py
 import numpy as np
 import pytest
 
-from pmrl_cli.errors import PmrlError, UsageError
+from pmrl_cli.aligner import Aligner
+from pmrl_cli.data.read_options import ReadOptions
+from pmrl_cli.errors import DataError, PmrlError, StateError, UsageError
+from pmrl_cli.files.artifacts.store import ingest_store
 from pmrl_cli.files.join.dataset import read_dataset
 from tests.files.layout_cases import observations, sparse_matrix
 
@@ -85,3 +88,52 @@ def test_a_damaged_matrix_is_an_error_that_names_it(tmp_path, part, change, said
         opened[f"X/{part}"][...] = change(opened[f"X/{part}"][()])
     with pytest.raises(PmrlError, match=said):
         read_dataset([file, partner(tmp_path)], components=K)
+
+
+def others(folder, name):
+    """The same columns of other cells: other axes."""
+    return h5ad(folder / name, counts()[:, ::-1].copy())
+
+
+def test_a_model_takes_no_columns_that_are_axes_of_another_matrix(tmp_path):
+    rna, second, other = h5ad(tmp_path / "rna.h5ad", counts()), others(tmp_path, "second.h5ad"), partner(tmp_path)
+    ingest_store([rna, other], tmp_path / "store", options := ReadOptions(components=K))
+    model = Aligner(fast=True, device="cpu").fit(read_dataset([rna, other], options))
+    model.save(tmp_path / "model")
+    model = Aligner.load(tmp_path / "model")
+    # The matrix itself, the store made of it, and with other files beside: the same axes.
+    for files in ([rna, other], [str(tmp_path / "store")], [f"rna={rna}"]):
+        model.embed_dataset(read_dataset(files, options, min_modalities=1))
+    for files in ([f"rna={second}", other],):
+        with pytest.raises(StateError, match=r"truncated SVD of another matrix .*anndata.concat does"):
+            model.embed_dataset(read_dataset(files, options))
+    # What the reader projected along axes of their own choice is theirs to judge.
+    scores = read_dataset([rna, other], options).modalities[1].read(slice(0, N))
+    np.savez(tmp_path / "scores.npz", features=scores, ids=np.array(IDS))
+    model.embed_dataset(read_dataset([f"rna={tmp_path / 'scores.npz'}", other]))
+
+
+def test_parts_of_a_modality_are_not_each_reduced_along_their_own_axes(tmp_path):
+    parts = [h5ad(tmp_path / "a.h5ad", counts()), others(tmp_path, "b.h5ad")]
+    with pytest.raises(DataError, match=r"'rna' are reduced along axes of their own.*b.h5ad.*anndata.concat does"):
+        read_dataset([f"rna={part}" for part in parts] + [partner(tmp_path)], components=K)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_what_the_refusal_advises_works(tmp_path):
+    anndata = pytest.importorskip("anndata")
+    import pandas as pd
+    from scipy.sparse import csr_array
+
+    halves = [csr_array(counts()), csr_array(counts()[:, ::-1])]
+    names = [[f"part{number}_{one}" for one in IDS] for number in range(2)]
+    with pd.option_context("future.infer_string", False):  # noqa: FBT003 - pandas has no keyword for it
+        parts = [
+            anndata.AnnData(x, obs=pd.DataFrame(index=np.array(of, object)))
+            for x, of in zip(halves, names, strict=True)
+        ]
+        anndata.concat(parts).write_h5ad(tmp_path / "all.h5ad")
+    np.savez(tmp_path / "partner.npz", features=np.ones((N, 3), np.float32), ids=np.array(names[0]))
+    data = read_dataset([str(tmp_path / "all.h5ad"), str(tmp_path / "partner.npz")], components=K, min_modalities=1)
+    assert len(data) == 2 * N
+    assert data.dims == (K, 3)

@@ -121,6 +121,7 @@ def _manifest(plan: Plan, filled: JoinedData) -> dict[str, Any]:
                 "dim": modality.dim,
                 "rows": int(count),
                 "digest": digest,
+                **({"axes": modality.axes} if modality.axes else {}),
             }
             for modality, count, digest in zip(
                 plan.modalities, filled.present.sum(axis=0), filled.digests, strict=True

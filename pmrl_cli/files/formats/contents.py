@@ -75,6 +75,8 @@ class Vectors:
             a data frame); None to go by the names of columns.
         modality: what the format calls it, which is then taken before others; ``""`` if the name of the file says
             more. None to go by the names of files and arrays.
+        axes: which matrix its columns are principal axes of, where they are found in that matrix itself: equal
+            columns of another matrix mean something else. Empty for columns that mean the same in every file.
     """
 
     file: str
@@ -85,6 +87,7 @@ class Vectors:
     blocks: Callable[[], Iterator[Block]]
     ids: str | None = None
     modality: str | None = None
+    axes: str = ""
 
     def __str__(self) -> str:
         return f"{self.name or Path(self.file).name} ({self.rows} x {self.dim} {self.dtype})"

@@ -201,8 +201,8 @@ def probe(form: Format, path: Path, options: ProbeOptions) -> Contents:
     about = partial(_exchange, path, form, options)
     [(found, _)] = about(do="probe")
     vectors = [
-        Vectors(str(path), name, rows, dim, dtype, partial(_blocks, about, index, dim, dtype), ids, modality)
-        for index, (name, rows, dim, dtype, ids, modality) in enumerate(found["vectors"])
+        Vectors(str(path), name, rows, dim, dtype, partial(_blocks, about, index, dim, dtype), *said)
+        for index, (name, rows, dim, dtype, *said) in enumerate(found["vectors"])
     ]
     columns = [
         Column(name, rows, nameable, _loader(about, number), index)

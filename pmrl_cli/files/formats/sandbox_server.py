@@ -109,7 +109,7 @@ class _Server:
 
 def _described(contents: Contents) -> dict[str, object]:
     return {
-        "vectors": [[v.name, v.rows, v.dim, v.dtype, v.ids, v.modality] for v in contents.vectors],
+        "vectors": [[v.name, v.rows, v.dim, v.dtype, v.ids, v.modality, v.axes] for v in contents.vectors],
         "columns": [[c.name, c.rows, c.nameable, c.index] for c in contents.columns],
         "others": contents.others,
         "notes": contents.notes,

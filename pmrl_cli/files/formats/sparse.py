@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,9 @@ from pmrl_cli.files.formats.tree import Node, Tree
 __all__ = ["Sparse", "reduced", "sparse_of"]
 
 _KINDS = {"csr_matrix": "csr", "csc_matrix": "csc", "csr": "csr", "csc": "csc"}
+_LOOKED_AT = 2**16
+"""Values of a matrix that tell it from others, beside how many each of its rows (or columns) has."""
+
 _USUAL = 50
 """Components that a refusal names, where the matrix has as many."""
 
@@ -99,7 +103,17 @@ def reduced(matrix: Sparse | Refused, components: int | None) -> Vectors | Refus
         for start in range(0, rows, step):
             yield values[start : start + step], None
 
-    return Vectors(file, name, rows, components, "float32", blocks)
+    return Vectors(file, name, rows, components, "float32", blocks, axes=_fingerprint(matrix))
+
+
+def _fingerprint(matrix: Sparse) -> str:
+    """Return what tells a matrix from others: its shape, where its rows begin, and its first values."""
+    digest = sha256(f"{matrix.kind} {matrix.shape}".encode())
+    data, indices, starts = matrix.parts
+    with reading(str(matrix.tree.path), f"/{matrix.name}"), matrix.tree.reader() as rows_of:
+        for part, most in ((data, _LOOKED_AT), (indices, _LOOKED_AT), (starts, None)):
+            digest.update(np.ascontiguousarray(rows_of(part.name, slice(None, most), None)).tobytes())
+    return digest.hexdigest()
 
 
 def _scores(matrix: Sparse, components: int) -> npt.NDArray[np.float32]:

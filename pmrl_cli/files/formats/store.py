@@ -110,7 +110,10 @@ def _read_store(path: Path) -> _Store:
     try:
         store = _Store(
             int(manifest["rows"]),
-            [{key: entry[key] for key in ("name", "dtype", "dim", "digest")} for entry in manifest["modalities"]],
+            [
+                {key: entry[key] for key in ("name", "dtype", "dim", "digest")} | {"axes": str(entry.get("axes", ""))}
+                for entry in manifest["modalities"]
+            ],
             bool(manifest["ids"]["named_by_row"]),
             tuple(manifest["notes"]),
         )
@@ -171,6 +174,7 @@ def open_store(path: Path) -> Dataset:
             np.load(path / f"{entry['name']}.npy", mmap_mode="r", allow_pickle=False),
             entry["dtype"] == BFLOAT16,
             entry["digest"],
+            axes=entry["axes"],
         )
         for entry in store.modalities
     )
@@ -196,9 +200,8 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
     for index, entry in enumerate(store.modalities):
         source = npy.probe(path / f"{entry['name']}.npy", ProbeOptions()).vectors[0]
         blocks = partial(_with_absent, source.blocks, ~present[:, index])
-        vectors.append(
-            Vectors(str(path), entry["name"], source.rows, source.dim, entry["dtype"], blocks, modality=entry["name"])
-        )
+        about = (str(path), entry["name"], source.rows, source.dim, entry["dtype"])
+        vectors.append(Vectors(*about, blocks, modality=entry["name"], axes=entry["axes"]))
     columns = [
         Column(name, store.rows, name == "id", _loader(table, name))
         for name in table.column_names

@@ -84,7 +84,7 @@ def read_dataset(
 
 def _dataset(plan: Plan, filled: JoinedData, arrays: Sequence[npt.NDArray[np.generic]]) -> Dataset:
     modalities = tuple(
-        Features(modality.name, array, modality.dtype == BFLOAT16, digest, source)
+        Features(modality.name, array, modality.dtype == BFLOAT16, digest, source, modality.axes)
         for modality, array, digest, source in zip(
             plan.modalities, arrays, filled.digests, filled.sources, strict=True
         )

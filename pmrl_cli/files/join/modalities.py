@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pmrl_cli.data.dataset import OWN_AXES
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.repeated_ids import repeats_ids
 from pmrl_cli.data.validate import check_unique, text_ids
@@ -67,6 +68,11 @@ class Modality:
     def dim(self) -> int:
         """Columns."""
         return self.shards[0].dim
+
+    @property
+    def axes(self) -> str:
+        """Which matrix its columns are principal axes of; empty for columns that mean the same everywhere."""
+        return self.shards[0].axes
 
     @property
     def dtype(self) -> str:
@@ -216,6 +222,14 @@ def _check_shards(name: str, arrays: Sequence[ArrayOf], *, by_row: bool) -> None
                 found=f"{array.vectors.dim}",
                 expected=f"{first.vectors.dim} as in {first.contents.file}",
                 next_step="If they are two modalities, name them with name=path.",
+            )
+        if array.vectors.axes != first.vectors.axes:
+            raise DataError(
+                what=f"shards of modality {name!r} are reduced along axes of their own",
+                at=Place(array.contents.file, array.vectors.name),
+                found="the truncated SVD of this matrix alone",
+                expected=f"the axes of {first.contents.file}",
+                next_step=OWN_AXES,
             )
     nameless = all(array.guessed and not id_columns(array.contents, array.vectors, ()) for array in arrays)
     several = 1 < rows[0] <= FRAMES and len(set(rows)) == 1
