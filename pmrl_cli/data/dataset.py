@@ -28,8 +28,8 @@ BLOCK_BYTES = 16 * 2**20
 
 
 OWN_AXES = (
-    "Put the rows of all files into one (anndata.concat does), and read that with --components: its rows have axes in "
-    "common."
+    "Put the rows of all files into one (anndata.concat does), and read that with --components: its rows have axes "
+    "in common."
 )
 """What to do about sparse matrices that were each reduced along their own axes."""
 

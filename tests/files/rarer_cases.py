@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
+import tarfile
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+from safetensors.numpy import save_file
+from scipy.io import savemat
 
 from tests.files.layout_cases import DIMS, IDS, ORDERS, Case, N, case, each, frames, npy, rows
 
@@ -245,3 +249,161 @@ def matlab_with_cells_of_text_as_ids(folder):
 
     each(write)
     return Case(["image.mat", "text.mat"])
+
+
+@case
+def matlab_of_older_versions(folder):
+    def write(m, x, ids):
+        savemat(folder / f"{m}.mat", {"feat": x, "ids": np.array(ids, object)}, do_compression=m == "text")
+
+    each(write)
+    return Case(["image.mat", "text.mat"])
+
+
+@case
+def matlab_of_older_versions_with_characters_and_numbers(folder):
+    for m, order in ORDERS.items():
+        savemat(folder / f"{m}.mat", {"feat": rows(m, order).astype(float), "ids": [IDS[row] for row in order]})
+    return Case(["image.mat", "text.mat"])
+
+
+def word_lines(x, ids):
+    return [" ".join([i, *(f"{value:.9g}" for value in vector)]) + "\n" for i, vector in zip(ids, x, strict=True)]
+
+
+@case
+def word_vectors_with_and_without_a_first_line(folder):
+    def write(m, x, ids):
+        head = f"{N} {x.shape[1]}\n" if m == "image" else ""
+        (folder / f"{m}{'.vec' if head else '.txt'}").write_text(head + "".join(word_lines(x, ids)))
+
+    each(write)
+    return Case(["image.vec", "text.txt"])
+
+
+@case
+def word_vectors_in_binary(folder):
+    def write(m, x, ids):
+        entries = (f"{i} ".encode() + vector.tobytes() + b"\n" for i, vector in zip(ids, x, strict=True))
+        (folder / f"{m}.bin").write_bytes(f"{N} {x.shape[1]}\n".encode() + b"".join(entries))
+
+    each(write)
+    return Case(["image.bin", "text.bin"])
+
+
+@case
+def records_of_an_id_and_a_vector(folder):
+    def write(m, x, ids):
+        kind = [("id", "U4"), ("embedding", ">f4", x.shape[1]), ("label", "i4")]
+        np.save(folder / f"{m}.npy", np.array(list(zip(ids, x, range(N), strict=True)), kind))
+
+    each(write)
+    return Case(["image.npy", "text.npy"])
+
+
+@case
+def records_of_numbers(folder):
+    def write(m, x, ids):
+        kind = [("key", "S4"), *((f"f{k}", "f4") for k in range(x.shape[1]))]
+        np.save(folder / f"{m}.npy", np.array([(i, *vector) for i, vector in zip(ids, x, strict=True)], kind))
+
+    each(write)
+    return Case(["image.npy", "text.npy"])
+
+
+def by_dots(name):
+    return {name(i, m): x for m, order in ORDERS.items() for i, x in zip(IDS, rows(m, range(N)), strict=True)}
+
+
+@case
+def tensors_named_by_id_and_modality_with_a_dot(folder):
+    save_file(by_dots("{0}.{1}".format), folder / "all.safetensors")
+    return Case(["all.safetensors"])
+
+
+@case
+def members_named_by_modality_and_id_with_a_dot(folder):
+    np.savez(folder / "all.npz", **by_dots("{1}.{0}".format))
+    return Case(["all.npz"])
+
+
+@case
+def names_of_files_as_keys_are_no_modalities(folder):
+    def write(m, x, ids):
+        names = [f"{i}.{('jpg', 'png')[int(i[1:]) % 2]}" for i in ids]
+        np.savez(folder / f"{m}.npz", **dict(zip(names, x, strict=True)))
+
+    each(write)
+    return Case(["image.npz", "text.npz"], texts=False)
+
+
+def tar(path, members):
+    """A tar as WebDataset writes it."""
+    with tarfile.open(path, "w") as archive:
+        for name, content in members:
+            if isinstance(content, np.ndarray):
+                buffer = io.BytesIO()
+                np.save(buffer, content)
+                content = buffer.getvalue()
+            about = tarfile.TarInfo(name)
+            about.size = len(content)
+            archive.addfile(about, io.BytesIO(content))
+
+
+@case
+def web_dataset_with_an_array_of_each_modality(folder):
+    pair = [rows(m, range(N)) for m in DIMS]
+    (folder / "data").mkdir()
+    for part in range(2):
+        members = []
+        for row in range(part * 20, min(N, part * 20 + 20)):
+            members += [(f"{IDS[row]}.jpg", b"an image"), (f"{IDS[row]}.json", b"{}"), (f"{IDS[row]}.txt", b"words")]
+            members += [(f"{IDS[row]}.{m}.npy", x[row]) for m, x in zip(DIMS, pair, strict=True)]
+        tar(folder / "data" / f"{part:05d}.tar", members)
+        table = pa.table({"key": IDS[part * 20 : part * 20 + 20], "status": ["success"] * min(20, N - part * 20)})
+        pq.write_table(table, folder / "data" / f"{part:05d}.parquet")
+    return Case(["data"], sides=("status",))
+
+
+@case
+def web_dataset_for_each_modality(folder):
+    def write(m, x, ids):
+        (folder / m).mkdir()
+        for part in range(2):
+            at = slice(part * 20, part * 20 + 20)
+            tar(folder / m / f"{part:05d}.tar", [(f"{i}.npy", v) for i, v in zip(ids[at], x[at], strict=True)])
+
+    each(write)
+    return Case(["image", "text"])
+
+
+@case
+def frames_in_a_web_dataset(folder):
+    def write(m, x, ids):
+        tar(folder / f"{m}.tar", [(f"{i}.npy", frames(v, 3)) for i, v in zip(ids, x, strict=True)])
+
+    each(write)
+    return Case(["image.tar", "text.tar"], refused="Pass --pool mean")
+
+
+@case
+def img2dataset_files_with_an_array_beside_each_image(folder):
+    """``output_format=files``: a folder for each shard, its table beside it, statistics that are none of ours."""
+
+    def write(m, x, ids):
+        for row, vector in zip(ids, x, strict=True):
+            part = int(row[1:]) // 20
+            at = folder / "data" / m / f"{part:05d}"
+            at.mkdir(parents=True, exist_ok=True)
+            key = f"{part:05d}{int(row[1:]) % 20:04d}"
+            np.save(at / f"{key}.npy", vector)
+            (at / f"{key}.json").write_text("{}")
+            (at / f"{key}.txt").write_text("words")
+        for part in range(2):
+            top = folder / "data" / m
+            keys = [f"{part:05d}{row:04d}" for row in range(20 if part == 0 else N - 20)]
+            pq.write_table(pa.table({"key": keys, "caption": ["of it"] * len(keys)}), top / f"{part:05d}.parquet")
+            (top / f"{part:05d}_stats.json").write_text("{}")
+
+    each(write)
+    return Case(["data/image", "data/text"], sides=("caption",), texts=False)

@@ -259,10 +259,12 @@ def test_folders_without_features_are_refused(make, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "manifest.json").write_text('{"format": "pmrl.model", "format_version": 1}')
-    (tmp_path / "notes.txt").write_text("x")
+    (tmp_path / "notes.rst").write_text("x")
+    (tmp_path / "notes.txt").write_text("some words\nand more\n")
     assert "folder holds no feature file: " in refusal(tmp_path / "empty")
     assert "a pmrl.model folder, expected feature files" in refusal(tmp_path / "model")
-    assert "unknown kind of file: " in refusal(tmp_path / "notes.txt")
+    assert "unknown kind of file: " in refusal(tmp_path / "notes.rst")
+    assert "text without a word and its numbers in each line" in refusal(tmp_path / "notes.txt")
 
 
 def test_shards_must_be_of_one_width(make):

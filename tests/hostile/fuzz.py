@@ -11,10 +11,12 @@ bytes that a checksum covers. Inputs follow from the seed and their number alone
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import resource
 import shutil
 import sys
+import tarfile
 import tempfile
 import time
 import traceback
@@ -31,6 +33,7 @@ import pyarrow as pa
 import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
+from scipy.io import savemat
 from scipy.sparse import csr_array
 
 from pmrl_cli.data.read_options import ReadOptions
@@ -109,6 +112,7 @@ def good_files(folder: Path) -> list[Good]:
         for part in ("data", "indices", "indptr"):
             file[f"X/{part}"] = getattr(matrix, part)
         file["X"].attrs["encoding-type"], file["X"].attrs["shape"] = "csr_matrix", X.shape
+    _rarer(folder)
     _stores(folder)
     files = [path for path in sorted(folder.rglob("*")) if path.is_file()]
     good = [Good(path.relative_to(folder).as_posix(), path.read_bytes()) for path in files]
@@ -120,6 +124,26 @@ def good_files(folder: Path) -> list[Good]:
             at = one.data.index(X.tobytes())
             one.covered = (at, at + X.nbytes)
     return good
+
+
+def _rarer(folder: Path) -> None:
+    """Write files of a word, a record or a member for each instance, and those of older MATLABs."""
+    records = [("id", "U16"), ("embedding", "f4", DIM)]
+    np.save(folder / "records.npy", np.array(list(zip(IDS, X, strict=True)), records))
+    savemat(folder / "old.mat", {"feat": X, "ids": np.array(IDS, object)})
+    savemat(folder / "packed.mat", {"feat": X, "ids": IDS}, do_compression=True)
+    lines = [" ".join([i, *map(str, x)]) for i, x in zip(IDS, X.tolist(), strict=True)]
+    (folder / "a.vec").write_text("\n".join([f"{ROWS} {DIM}", *lines]) + "\n")
+    binary = (f"{i} ".encode() + x.tobytes() + b"\n" for i, x in zip(IDS, X, strict=True))
+    (folder / "a.bin").write_bytes(f"{ROWS} {DIM}\n".encode() + b"".join(binary))
+    with tarfile.open(folder / "a.tar", "w") as archive:
+        for i, x in zip(IDS, X, strict=True):
+            member = io.BytesIO()
+            np.save(member, x)
+            about = tarfile.TarInfo(f"{i}.npy")
+            about.size = member.tell()
+            member.seek(0)
+            archive.addfile(about, member)
 
 
 def _stores(folder: Path) -> None:
@@ -276,7 +300,7 @@ def run(seed: int, *, inputs: int | None = None, minutes: float | None = None, k
             started = time.process_time()
             try:
                 warnings.simplefilter("error")
-                bare = path.suffix in (".npy", ".safetensors")  # without ids: joined by row
+                bare = good.name in ("a.npy", "a.safetensors")  # without ids: joined by row
                 wrong = judge(path, unnamed if bare else partner, good, tally)
             except Exception:  # noqa: BLE001 - this is what is looked for
                 wrong = traceback.format_exc()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -300,6 +301,7 @@ def reading(file: str, dataset: str | None = None) -> Iterator[None]:
         ValueError,  # with UnicodeDecodeError and ArrowInvalid
         TypeError,
         EOFError,
+        tarfile.TarError,
         TokenError,  # numpy reads npy headers with a tokenizer
         pa.ArrowException,
         zipfile.BadZipFile,

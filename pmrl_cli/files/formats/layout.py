@@ -7,6 +7,7 @@ for each instance, of shape ``(d,)``, ``(1, d)`` or ``(t, d)``.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
@@ -217,7 +218,7 @@ def _roles(names: Sequence[str]) -> dict[str, _Role]:
     the instance.
     """
     if "/" not in names[0]:
-        return {name: _Role(name) for name in names}
+        return _dotted(names) or {name: _Role(name) for name in names}
     tops = [name.partition("/")[0] for name in names]
     if all(top.lower() in SPLIT_NAMES for top in tops):
         rests = {name: name.partition("/")[2] for name in names}
@@ -233,6 +234,21 @@ def _roles(names: Sequence[str]) -> dict[str, _Role]:
     if 1 < len(under) <= MANY and 2 * len(shared) > min(map(len, under.values())):
         return {name: _Role(*name.partition("/")[::-2]) for name in names}
     return {name: _Role(name) for name in names}
+
+
+def _dotted(names: Sequence[str]) -> dict[str, _Role] | None:
+    """Return the parts of names such as ``0001.image``, or ``image.0001``, as ``_roles`` does; None of others."""
+    for parted in (str.rpartition, str.partition):
+        parts = {name: parted(name, ".") for name in names}
+        first, last = (0, 2) if parted is str.rpartition else (2, 0)
+        words = {part[last] for part in parts.values()}
+        if not all(part[1] and part[first] for part in parts.values()) or not 1 < len(words) <= MANY:
+            continue
+        under = [{part[first] for part in parts.values() if part[last] == word} for word in words]
+        shared = set.intersection(*under)  # endings of files, such as jpg and png, are of other instances each
+        if all(re.fullmatch(r"[A-Za-z]\w*", word) for word in words) and 2 * len(shared) > min(map(len, under)):
+            return {name: _Role(part[first], part[last]) for name, part in parts.items()}
+    return None
 
 
 def _one_each(group: Sequence[Array]) -> bool:

@@ -1,4 +1,4 @@
-"""MATLAB 7.3: HDF5 in which every matrix stands transposed, (d, n) for n rows of d columns."""
+"""MATLAB: older files by SciPy; 7.3 is HDF5, in which every matrix stands transposed, (d, n) for n rows."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from pmrl_cli.errors import DataError, Place, printable
+from pmrl_cli.errors import printable
+from pmrl_cli.files.formats import mat_old
 from pmrl_cli.files.formats.contents import (
     MAX_DIM,
     Block,
@@ -29,20 +30,14 @@ __all__ = ["probe"]
 
 
 def probe(path: Path, options: ProbeOptions) -> Contents:
-    """Return the matrices of a MATLAB 7.3 file as MATLAB shows them: (n, d).
+    """Return the matrices of a MATLAB file as MATLAB shows them: (n, d).
 
-    Raises: DataError if it cannot be read, as the older formats of MATLAB cannot.
+    Raises: DataError if it cannot be read.
     """
     with path.open("rb") as start:
         head = start.read(128)
     if not head.startswith(b"MATLAB 7.3") and b"\x89HDF" not in head and not h5py.is_hdf5(path):
-        raise DataError(
-            what="file cannot be read",
-            at=Place(str(path)),
-            found="a MATLAB file of an older format",
-            expected="one saved with -v7.3",
-            next_step="In MATLAB: save('file.mat', '-v7.3'); or save the matrices as npy.",
-        )
+        return mat_old.read(path, options)
     vectors: list[Vectors] = []
     columns: list[Column] = []
     others: list[str] = []

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pmrl_cli.errors import Place, PolicyError
 from pmrl_cli.files.formats.contents import reading
+from pmrl_cli.files.formats.word_vectors import HEADER
 
 __all__ = ["refuse_pickle"]
 
@@ -27,7 +28,9 @@ def refuse_pickle(path: Path) -> None:
             head = file.read(2)
         # the header of a safetensors file of that length begins alike
         plain = len(head) == 2 and head[0] == 0x80 and 2 <= head[1] <= 5 and suffix != ".safetensors"
-        pickled = plain or suffix in _SUFFIXES
+        with path.open("rb") as file:
+            words = suffix == ".bin" and HEADER.fullmatch(file.readline(64)) is not None
+        pickled = plain or (suffix in _SUFFIXES and not words)
         if head == b"PK" and zipfile.is_zipfile(path):
             with zipfile.ZipFile(path) as archive:
                 pickled = pickled or any(name.endswith(".pkl") for name in archive.namelist())

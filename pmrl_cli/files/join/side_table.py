@@ -209,6 +209,9 @@ def side_tables(
     for file in given.values():
         try:
             table = read_side_table(file, options.id_column, reference)
+            if (same := _same(tables, table)) is not None:
+                tables[same] = _with_more(tables[same], table)
+                continue
             names = {name for other in tables for name in other.columns}
             if twice := sorted(names & set(table.columns)):
                 raise DataError(
@@ -222,6 +225,25 @@ def side_tables(
         except PmrlError as error:
             report(error)
     return tuple(tables)
+
+
+def _same(tables: Sequence[SideTable], table: SideTable) -> int | None:
+    """Return which table has the same columns as another, and the same values in the rows of both; None if none."""
+    for at, one in enumerate(tables):
+        shared = rows_of(one.ids, table.ids)
+        mask, rows = pa.array(shared >= 0), pa.array(shared[shared >= 0])
+        if set(one.columns) == set(table.columns) and all(
+            one.columns[name].take(rows).equals(values.filter(mask)) for name, values in table.columns.items()
+        ):
+            return at
+    return None
+
+
+def _with_more(table: SideTable, more: SideTable) -> SideTable:
+    """Return a table with the rows of another of the same columns that it has not yet."""
+    mask = pa.array(rows_of(table.ids, more.ids) < 0)
+    columns = {name: _concat(values, more.columns[name].filter(mask)) for name, values in table.columns.items()}
+    return SideTable(table.file, pa.concat_arrays([table.ids, more.ids.filter(mask)]), columns)
 
 
 def plain(values: pa.Array, place: Place) -> pa.Array:

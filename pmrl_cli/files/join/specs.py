@@ -175,8 +175,11 @@ def _folder(item: Item, notes: list[str], pool: str | None) -> list[Item]:
             if file.suffix.lower() in known
         ]
         check_unread(item.path, {entry.path for entry in found})
-    elif not found and item.name is None and item.dataset is None:
-        return _inner(item.path, inner, notes, pool)
+    elif (
+        item.name is None and item.dataset is None and {one.path.stem for one in found} <= {one.name for one in inner}
+    ):
+        # Nothing, or a table beside each folder, as img2dataset writes them.
+        return [*found, *_inner(item.path, inner, notes, pool)]
     else:
         whole = [path for path in inner if path.suffix.lower() in known and registry.find(path) is not None]
         found += [Item(path, item.name, item.dataset) for path in whole]
