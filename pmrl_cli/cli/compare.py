@@ -32,7 +32,9 @@ def command(
     objective: Annotated[
         str, option("--objective", metavar="A,B,...", help="Objectives; others are tested against the first.")
     ] = "pmrl,infonce,gcca",
-    seeds: Annotated[int, option("--seeds", min=1, help="Fits of each objective, each with a split of its own.")] = 5,
+    seeds: Annotated[
+        int, option("--seeds", metavar="N", min=1, help="Fits of each objective, each with a split of its own.")
+    ] = 5,
     settings: Annotated[FitSettings, without("objective", "seed", "objective_settings")],
     reading: ReadOptions,
     computing: compute.ComputeOptions,

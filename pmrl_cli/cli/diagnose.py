@@ -191,6 +191,7 @@ def _options_of(reading: ReadOptions) -> list[str]:
         "pool",
         "components",
         "id_column",
+        "id_pattern",
     ):
         value = getattr(reading, name)
         if value not in (None, False, (), getattr(ReadOptions(), name)):

@@ -38,7 +38,7 @@ def command(
     asked: space.SpaceOptions,
     *,
     queries: Annotated[
-        int, option("--queries", min=1, help="At most this many instances ask; all are in the gallery.")
+        int, option("--queries", metavar="N", min=1, help="At most this many instances ask; all are in the gallery.")
     ] = 20_000,
     classes: Annotated[
         str | None,

@@ -126,7 +126,7 @@ def command(
     ] = None,
     dtype: Annotated[Literal["float32", "float16"], option("--dtype", help="float32 or float16.")] = "float32",
     rows_per_file: Annotated[
-        int | None, option("--rows-per-file", min=1, help="Rows of one Parquet file (default: 262144).")
+        int | None, option("--rows-per-file", metavar="N", min=1, help="Rows of one Parquet file (default: 262144).")
     ] = None,
     fusion: options.FusionOption = "leading",
     also: Annotated[

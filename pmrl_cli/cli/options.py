@@ -110,7 +110,7 @@ def _parameter(
         kind, default = list[str] | None, None
     elif flag.parse is not None:
         kind = str | None
-    metavar = "" if kind in (bool, bool | None) else flag.metavar
+    metavar = "" if kind in (bool, bool | None) else flag.metavar or (None if flag.min is None else "N")
     typed = option(*flag.names, help=flag.help, metavar=metavar, min=flag.min, rich_help_panel=flag.panel or panel)
     return Parameter(_option_name(one), Parameter.KEYWORD_ONLY, default=default, annotation=Annotated[kind, typed])
 

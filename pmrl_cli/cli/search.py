@@ -48,7 +48,7 @@ def command(
     target: Annotated[
         str | None, option("--to", help="Modality that is searched (default: all that an instance has, fused).")
     ] = None,
-    count: Annotated[int, option("-k", "--count", min=1, help="How many of the nearest.")] = 10,
+    count: Annotated[int, option("-k", "--count", metavar="N", min=1, help="How many of the nearest.")] = 10,
     csls: Annotated[
         bool, switch("--csls", help="Subtract how near a candidate is to all queries; prints what that gains.")
     ] = False,

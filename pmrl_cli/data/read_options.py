@@ -21,6 +21,8 @@ class ReadOptions:
             instance out, ``missing`` leaves its instance without that modality.
         id_column: datasets or columns that hold the ids: the first of them that a file has, else the usual names;
             ``NAME=COLUMN`` is for one modality.
+        id_pattern: what of an id is the id: regular expressions (RE2) with one group, each of which fits whole ids;
+            ``NAME=REGEX`` is for one modality. Ids of side tables are taken so where one fits.
         on_repeat: what an id that names several rows of a modality is: ``error``; ``pair``, an instance for each row,
             which share the rows of the other modalities; ``mean`` or ``first``, one instance with the mean of the
             rows or the first.
@@ -52,6 +54,12 @@ class ReadOptions:
     id_column: tuple[str, ...] = flag(
         (), "--id-column", metavar="[NAME=]COLUMN", help="Dataset or column of the ids; repeatable."
     )
+    id_pattern: tuple[str, ...] = flag(
+        (),
+        "--id-pattern",
+        metavar="[NAME=]REGEX",
+        help="What of an id is the id: the group of a pattern, as in '(.+)-[^-]*'; repeatable.",
+    )
     ids: Path | None = flag(None, "--ids", help="File with one id a row (npy or text), for features without ids.")
     by_row: bool = flag(False, "--by-row", help="Row i of every file is one instance, whatever ids they hold.")
     feature_column: str | None = flag(
@@ -77,8 +85,9 @@ class ReadOptions:
     min_modalities: int = 2
 
     def __post_init__(self) -> None:
-        if isinstance(self.id_column, str):  # one name, as it is written most often in Python
-            object.__setattr__(self, "id_column", (self.id_column,))
+        for name in ("id_column", "id_pattern"):
+            if isinstance(getattr(self, name), str):  # one, as it is written most often in Python
+                object.__setattr__(self, name, (getattr(self, name),))
         for name in ("labels", "ids"):
             if isinstance(getattr(self, name), str):
                 object.__setattr__(self, name, Path(getattr(self, name)))
@@ -90,6 +99,7 @@ class ReadOptions:
             "on_bad": self.on_bad,
             "on_repeat": self.on_repeat,
             "id_column": list(self.id_column) or None,
+            "id_pattern": list(self.id_pattern) or None,
             "ids": None if self.ids is None else str(self.ids),
             "by_row": self.by_row or None,
             "feature_column": self.feature_column,

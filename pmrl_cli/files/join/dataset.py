@@ -63,7 +63,9 @@ def read_dataset(
         store = open_store(Path(files[0]))
         if options.labels is None:
             return store
-        columns = side_columns([read_side_table(options.labels, options.id_column)], store.ids)
+        columns = side_columns(
+            [read_side_table(options.labels, options.id_column, None, options.id_pattern)], store.ids
+        )
         return replace(store, columns={**store.columns, **columns})
     plan = plan_of(files, options)
     joined = join_plan(plan, options)

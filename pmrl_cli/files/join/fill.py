@@ -22,6 +22,7 @@ from pmrl_cli.files.formats.contents import BFLOAT16
 from pmrl_cli.files.join.candidates import shared_column
 from pmrl_cli.files.join.discovery import Plan
 from pmrl_cli.files.join.modalities import Modality
+from pmrl_cli.files.join.patterns import hint_of_affixes
 from pmrl_cli.files.join.side_table import SideTable
 from pmrl_cli.files.join.streaming import RowCheck, stream
 
@@ -71,6 +72,17 @@ def join_plan(plan: Plan, options: ReadOptions) -> JoinIndex:
         joined = join_repeated(lists, options.join, options.min_modalities, options.on_repeat)
     else:
         joined = join_ids(lists, options.join, options.min_modalities)
+    affixes = None
+    if not (options.id_pattern or plan.named_by_row or any(map(repeats_ids, lists))):
+        affixes = hint_of_affixes([(modality.name, modality.ids) for modality in plan.modalities])
+    if len(joined.ids) and affixes is not None:
+        raise DataError(
+            what="ids differ by what stands before or behind them",
+            at=Place(plan.modalities[0].shards[0].file),
+            found=affixes[0],
+            expected="equal ids of the same instance",
+            next_step=f"Type {affixes[1]} to join by what they share, or --id-pattern '(.+)' to take them whole.",
+        )
     if not len(joined.ids):
         found = "; ".join(
             f"{modality.name} {modality.rows} rows ({named(modality.ids[:3].to_pylist())})"
@@ -78,6 +90,8 @@ def join_plan(plan: Plan, options: ReadOptions) -> JoinIndex:
         )
         better = shared_column([(modality.contents, modality.shards) for modality in plan.modalities])
         hint = f"Type --id-column {better[0]}, {better[1]} of whose values they share." if better else None
+        if hint is None and affixes is not None:
+            hint = f"Type {affixes[1]}: {affixes[0]}."
         raise DataError(
             what="no instance in common",
             at=Place(plan.modalities[0].shards[0].file),

@@ -22,6 +22,7 @@ from pmrl_cli.files.formats.names import SPLIT_NAMES, natural_key
 from pmrl_cli.files.join.candidates import could_be_ids, refuse_row_join, shared_column
 from pmrl_cli.files.join.choosing import choose_ids, id_columns, per_sample_error
 from pmrl_cli.files.join.naming import missing_shards, split_of
+from pmrl_cli.files.join.patterns import check_names, pattern_for, taken
 from pmrl_cli.files.join.specs import Report
 
 __all__ = ["ArrayOf", "Modality", "modalities_of"]
@@ -112,13 +113,17 @@ def modalities_of(
         try:
             _check_name(name, shards[0][0])
             _check_shards(name, [array for array, _ in shards], by_row=options.by_row)
-            modalities.append(_modality(name, shards, kinds, options.on_repeat))
+            modalities.append(_modality(name, shards, kinds, options))
             missing = missing_shards([Path(array.contents.file).stem for array, _ in shards])
             if missing:
                 shown = ", ".join(missing[:3]) + (", …" if missing[3:] else "")
                 notes.append(f"{name}: not all of its files are here, {shown} missing.")
         except PmrlError as error:
             report(_with_other_ids(error, groups.values()) if not options.id_column else error)
+    try:
+        check_names(options.id_pattern, [modality.name for modality in modalities])
+    except PmrlError as error:
+        report(error)
     notes += _look_alikes(modalities)
     named_by_row = bool(modalities) and all(modality.id_name is None for modality in modalities)
     if named_by_row:
@@ -248,7 +253,9 @@ def _check_shards(name: str, arrays: Sequence[ArrayOf], *, by_row: bool) -> None
         )
 
 
-def _modality(name: str, shards: Sequence[Pair], kinds: dict[str, tuple[Place, str]], on_repeat: str) -> Modality:
+def _modality(
+    name: str, shards: Sequence[Pair], kinds: dict[str, tuple[Place, str]], options: ReadOptions
+) -> Modality:
     vectors = tuple(array.vectors for array, _ in shards)
     contents = tuple(array.contents for array, _ in shards)
     words = [split_of(Path(array.contents.file)) for array, _ in shards]
@@ -257,16 +264,18 @@ def _modality(name: str, shards: Sequence[Pair], kinds: dict[str, tuple[Place, s
     if not named:
         return Modality(name, vectors, _row_numbers(sum(shard.rows for shard in vectors)), None, contents, splits)
     parts, places = [], []
+    pattern = pattern_for(options.id_pattern, name)
     for array, column in named:
         values = column.load(text=True)
         place = Place(array.contents.file, column.name)
         kinds.setdefault(name, (place, "integers" if pa.types.is_integer(values.type) else "text"))
-        parts.append(text_ids(values, file=array.contents.file, dataset=column.name))
+        ids = text_ids(values, file=array.contents.file, dataset=column.name)
+        parts.append(ids if pattern is None else taken(ids, pattern, place))
         places.append((array.contents.file, column.name, array.vectors.rows))
     ids = pa.concat_arrays(parts)
-    if on_repeat == "error":
+    if options.on_repeat == "error":
         check_unique(ids, places, _REPEATS)
-    averaged = on_repeat == "mean" and repeats_ids(ids)
+    averaged = options.on_repeat == "mean" and repeats_ids(ids)
     return Modality(name, vectors, ids, named[0][1].name, contents, splits, averaged)
 
 

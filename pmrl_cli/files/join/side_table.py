@@ -19,6 +19,7 @@ from pmrl_cli.files.formats.layout import chained_columns
 from pmrl_cli.files.formats.names import natural_key
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.choosing import id_columns
+from pmrl_cli.files.join.patterns import pattern_for, taken
 from pmrl_cli.files.join.specs import Report
 
 if TYPE_CHECKING:
@@ -37,7 +38,10 @@ class SideTable:
 
 
 def read_side_table(
-    file: Path, id_column: Sequence[str] = (), reference: pa.LargeStringArray | None = None
+    file: Path,
+    id_column: Sequence[str] = (),
+    reference: pa.LargeStringArray | None = None,
+    id_pattern: Sequence[str] = (),
 ) -> SideTable:
     """Read a table of labels, groups or a split.
 
@@ -46,6 +50,7 @@ def read_side_table(
             which takes that column alone.
         id_column: names of the column of its ids, none (or ones it lacks) to go by the names.
         reference: ids of the instances: where no column is named as ids, the one that holds most of them is.
+        id_pattern: as in ``ReadOptions``; ids that it does not fit stay as they are.
 
     Raises: DataError if it has no ids, or ids that are bad or name two rows.
     """
@@ -70,6 +75,8 @@ def read_side_table(
             next_step="Name it with --id-column.",
         )
     ids = text_ids(named.load(text=True), file=contents.file, dataset=named.name)
+    if (pattern := pattern_for(id_pattern, None)) is not None:
+        ids = taken(ids, pattern, Place(contents.file, named.name), partly=True)
     check_unique(ids, [(contents.file, named.name, len(ids))])
     columns = _plain_columns(contents, named, len(ids))
     if only is not None:
@@ -208,7 +215,7 @@ def side_tables(
     tables: list[SideTable] = []
     for file in given.values():
         try:
-            table = read_side_table(file, options.id_column, reference)
+            table = read_side_table(file, options.id_column, reference, options.id_pattern)
             if (same := _same(tables, table)) is not None:
                 tables[same] = _with_more(tables[same], table)
                 continue
