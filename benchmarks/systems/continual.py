@@ -50,16 +50,17 @@ def recall(model: Aligner, features: Features) -> str:
 def run(title: str, first: Features, second: Features, tests: list[Features], ids: list[Ids]) -> None:
     print(title)
     with tempfile.TemporaryDirectory() as folder:
-        base, began = Path(folder) / "base", time.time()
+        base, began = Path(folder) / "base", time.process_time()
         model = Aligner(adapter="linear", **SETTINGS).fit(first, list(ids[0]))
         model.save(base)
         known = [name for name in tests[0] if name in model.names]
-        print(f"  {'model':10}", recall(model, some(tests[0], slice(None), known)), f"{time.time() - began:.0f} s")
+        seconds = time.process_time() - began
+        print(f"  {'model':10}", recall(model, some(tests[0], slice(None), known)), f"{seconds:.0f} s")
         for mode in MODES:
-            began = time.time()
+            began = time.process_time()
             later = Aligner(continue_from=str(base), protect=mode, **SETTINGS).fit(second, list(ids[1]))
             results = [recall(later, test) for test in tests]
-            print(f"  {mode:10}", *results, f"{time.time() - began:.0f} s", *later.notes[:1], flush=True)
+            print(f"  {mode:10}", *results, f"{time.process_time() - began:.0f} s", *later.notes[:1], flush=True)
 
 
 def main(data: Path) -> None:

@@ -57,7 +57,7 @@ def main(data: Path) -> None:
         features = {f.name: np.asarray(f.array, dtype=np.float32) for f in dataset.modalities}
         learning, testing = ({m: array[part] for m, array in features.items()} for part in (~tested, tested))
         for title, settings in FITS.items():
-            began = time.time()
+            began = time.process_time()
             model = Aligner(adapter="mlp", test=0.0, device="cpu", **settings).fit(learning)
             whole, cells = model.fuse(learning), []
             for kept in range(len(modalities), 0, -1):
@@ -71,7 +71,7 @@ def main(data: Path) -> None:
                     if rest:
                         rank.append(reciprocal_rank(fused, model.fuse(rest)))
                 cells.append(f"{np.mean(accuracy):.3f}" + (f" / {np.mean(rank):.3f}" if rank else ""))
-            print(f"| {name} | {title} | {' | '.join(cells)} | {time.time() - began:.0f} s |", flush=True)
+            print(f"| {name} | {title} | {' | '.join(cells)} | {time.process_time() - began:.0f} s |", flush=True)
 
 
 if __name__ == "__main__":

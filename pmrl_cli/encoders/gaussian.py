@@ -123,19 +123,20 @@ class GaussianDecoder(nn.Module):
 
     Args:
         start: (d, p) of the mean.
-        spread: (p,) standard deviation of each component; half of its variance is noise at first.
+        intercept: (p,) of the mean.
+        variance: (p,) of each component given z, at first.
         hidden: width of the MLP.
     """
 
-    def __init__(self, start: Tensor, spread: Tensor, *, hidden: int) -> None:
+    def __init__(self, start: Tensor, intercept: Tensor, variance: Tensor, hidden: int) -> None:
         super().__init__()
         latent, outputs = start.shape
         self.linear = nn.Parameter(start.clone())
         self.enter = nn.Linear(latent, hidden)
         self.leave = nn.Linear(hidden, outputs)
         nn.init.zeros_(self.leave.weight)
-        nn.init.zeros_(self.leave.bias)
-        self.noise = nn.Parameter((spread.square() / 2).clamp_min(1e-6).log() / _NOISE_RATE)
+        self.leave.bias = nn.Parameter(intercept.clone())
+        self.noise = nn.Parameter(variance.clamp_min(1e-6).log() / _NOISE_RATE)
 
     def forward(self, latent: Tensor) -> Tensor:
         """Return (..., p) means for (..., d) latent vectors."""

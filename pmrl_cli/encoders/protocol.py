@@ -49,8 +49,8 @@ class Init:
         whiten: per modality (p_m,) factors that made the components of principal components; empty if unknown.
         spread: per modality (p_m,) standard deviation of each component over training instances; empty if unknown.
         classes: number of classes of the labels; 0 where the method needs none.
-        sample: up to 4,096 training instances with their labels, the same in every process; None where the method
-            needs no labels.
+        sample: up to 4,096 training instances, with labels where the method needs them, the same in every process;
+            None where it reads none.
         continuation: what the encoder goes on from, or None.
         network: whether adapters start as networks of random weights, see ``Adapter``.
     """

@@ -12,6 +12,7 @@ from torch.nn import functional
 from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.gaussian import Gaussian, GaussianDecoder, GaussianEncoder, product_of_posteriors
 from pmrl_cli.encoders.protocol import Encoder, Init, State
+from pmrl_cli.encoders.readout import ridge_readout
 from pmrl_cli.encoders.two_part import TwoPart
 
 __all__ = ["Imputed", "Variational", "imputer_of"]
@@ -39,36 +40,30 @@ class Variational(Encoder):
     all that the instance has.
 
     Args:
-        starts: per modality (p_m, d) closed-form map.
+        encoders: one a modality.
+        decoders: one a modality.
         names: of the modalities, under which their weights are stored.
         spreads: per modality (p_m,) standard deviation of each component.
-        hidden: width of the residual MLPs; at least 1.
-        dropout: share of components zeroed in training.
     """
 
     def __init__(
         self,
-        starts: Sequence[Tensor],
+        encoders: Sequence[GaussianEncoder],
+        decoders: Sequence[GaussianDecoder],
         names: Sequence[str],
         spreads: Sequence[Tensor],
-        *,
-        hidden: int,
-        dropout: float,
     ) -> None:
         super().__init__()
-        self._names, self._hidden = tuple(names), hidden
-        self.encoders = nn.ModuleList(GaussianEncoder(start, hidden=hidden, dropout=dropout) for start in starts)
-        self.decoders = nn.ModuleList(
-            GaussianDecoder(_inverse(start), spread, hidden=hidden)
-            for start, spread in zip(starts, spreads, strict=True)
-        )
+        self._names = tuple(names)
+        self.encoders, self.decoders = nn.ModuleList(encoders), nn.ModuleList(decoders)
         self.spreads = list(spreads)
 
     @classmethod
     def from_init(cls, init: Init, hidden: int) -> Self:
-        """Start from the closed form, whose outputs have the variance of the prior on average."""
-        spreads = init.spread or [torch.ones(len(closed_form)) for closed_form in init.maps]
-        return cls(init.maps, init.names, spreads, hidden=hidden, dropout=init.dropout)
+        """Start from the closed form, and decode by ridge regression what the others say: see ``_decoders``."""
+        spreads = init.spread or tuple(torch.ones(len(closed_form)) for closed_form in init.maps)
+        encoders = [GaussianEncoder(start, hidden=hidden, dropout=init.dropout) for start in init.maps]
+        return cls(encoders, _decoders(encoders, init, hidden), init.names, spreads)
 
     @property
     def decoder_list(self) -> list[GaussianDecoder]:
@@ -109,15 +104,18 @@ class Variational(Encoder):
             for key, tensor in module.state_dict().items()
         }
         tensors |= {f"{name}.spread": spread for name, spread in zip(self._names, self.spreads, strict=True)}
-        return {"names": list(self._names), "hidden": self._hidden}, tensors
+        return {"names": list(self._names)}, tensors
 
     @classmethod
     def from_state(cls, config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Self:
         """Build the encoders and decoders from stored weights."""
         names = config["names"]
-        starts = [tensors[f"{name}.encoder.linear"] for name in names]
-        spreads = [tensors[f"{name}.spread"] for name in names]
-        encoder = cls(starts, names, spreads, hidden=int(config["hidden"]), dropout=0.0)
+        encoders, decoders = [], []
+        for name in names:
+            start, hidden = tensors[f"{name}.encoder.linear"], len(tensors[f"{name}.encoder.enter.bias"])
+            encoders.append(GaussianEncoder(start, hidden=hidden))
+            decoders.append(GaussianDecoder(start.T, start.new_zeros(len(start)), start.new_ones(len(start)), hidden))
+        encoder = cls(encoders, decoders, names, [tensors[f"{name}.spread"] for name in names])
         for part, modules in (("encoder", encoder.encoders), ("decoder", encoder.decoders)):
             for name, module in zip(names, modules, strict=True):
                 prefix = f"{name}.{part}."
@@ -136,9 +134,29 @@ def _unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1)
 
 
-def _inverse(start: Tensor) -> Tensor:
-    """Return (d, p), the ridge regression of components of variance 1 on what a (p, d) map makes of them."""
-    gram = start.T @ start
-    ridge = 0.1 * gram.diagonal().mean().clamp_min(1e-6) * torch.eye(len(gram), dtype=gram.dtype)
-    inverse: Tensor = torch.linalg.solve(gram + ridge, start.T)
-    return inverse
+def _decoders(encoders: Sequence[GaussianEncoder], init: Init, hidden: int) -> list[GaussianDecoder]:
+    """Return decoders that predict a modality from the posterior of an instance's others, as far as they can.
+
+    Each is a ridge regression on the posterior mean of the others. Where they say nothing of it, it predicts the
+    mean; its noise is what is left of instances that were left out, less what the posterior leaves open.
+    """
+    assert init.sample is not None
+    components, present = init.sample.components, init.sample.present
+    decoders = []
+    for m, own in enumerate(components):
+        rows = present[:, m] & (present.sum(1) > 1)
+        others = present[rows].clone()
+        others[:, m] = False
+        with torch.no_grad():
+            each = [encoder.eval()(c[rows]) for encoder, c in zip(encoders, components, strict=True)]
+            posterior = product_of_posteriors(each, others)
+            # Errors weigh as they do in the principal components, before they are whitened.
+            lengths = init.whiten[m].clamp_min(1e-9) if init.whiten else torch.ones(1)
+            importance = lengths.double().pow(-2).expand(own.shape[1])
+            found = ridge_readout(posterior.mean, own[rows], importance / importance.sum())
+            open_still = posterior.log_variance.exp().mean(0).double() @ found.weights.square()
+            noise = torch.maximum(found.variance - open_still, found.variance / 10)
+        decoders.append(GaussianDecoder(found.weights.float(), found.intercept.float(), noise.float(), hidden))
+    for encoder in encoders:
+        encoder.train()
+    return decoders

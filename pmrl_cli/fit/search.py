@@ -227,8 +227,9 @@ def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str,
 def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchResult:
     held = plan.validation
     present = torch.from_numpy(ctx.dataset.present[held.rows])
-    # A run whose best was its start is that start.
-    useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step or ctx.settings.trained]
+    # Where closed forms compete, a run whose best was its start is that start.
+    competing = any(c.recipe.name.endswith("start") for c in tried)
+    useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step or not competing]
     judged = [c.embedded for c in useful]
     alone = ctx.settings.dim is not None and not can_reduce(ctx.settings)
     if alone or not _methods_stand_in(ctx.settings):  # what they make is not to be averaged

@@ -26,6 +26,8 @@ class Mvae(Method):
 
     paper = "Oshima, Suzuki, Matsuo, Multimodal VAE with iterative amortised inference, 2024 (arXiv 2410.11403)"
     closed_form_stands_in = False
+    start_competes = True
+    reads_sample = True
     linear_components = True
     contrast_temperature = "temperature"
 

@@ -51,6 +51,12 @@ class Method:
     """Whether a closed-form start, or a member of another kind, may be chosen instead of the trained model or beside
     it: not where the encoder makes something that a closed form cannot."""
 
+    start_competes: ClassVar[bool] = False
+    """Whether the encoder before any step may be what is kept, where no closed form stands in for it."""
+
+    reads_sample: ClassVar[bool] = False
+    """Whether the encoder's start is made of training instances (``Init.sample``), though it needs no labels."""
+
     linear_components: ClassVar[bool] = False
     """Whether it takes components that are linear in the (squashed) features alone: what it predicts of them can then
     be turned back into features."""

@@ -63,7 +63,8 @@ class Trainee:
     @property
     def may_stay(self) -> bool:
         """Whether the start, before any step, may be what is kept."""
-        return self.method.closed_form_stands_in and self.terms.closed_form_stands_in
+        whole = self.method.closed_form_stands_in or self.method.start_competes
+        return whole and self.terms.closed_form_stands_in
 
 
 @dataclass(frozen=True)

@@ -257,7 +257,7 @@ class Run:
                     for variances, factors in zip(projected.variances, start.whiten, strict=True)
                 ),
                 classes=0 if labels is None else int(labels.max(initial=-1)) + 1,
-                sample=None if labels is None else self._sample(projected, rows, labels),
+                sample=self._sample(projected, rows, labels) if method.reads_sample or labels is not None else None,
                 continuation=plan.continuation,
                 network=plan.network,
             )
@@ -268,16 +268,20 @@ class Run:
                 encoder = term.extend(encoder, init)
         return Trainee(method, encoder, terms)
 
-    def _sample(self, projected: ProjectedData, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64]) -> Inputs:
+    def _sample(
+        self, projected: ProjectedData, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
+    ) -> Inputs:
         """Return up to ``SAMPLE_ROWS`` training instances of those that rank 0 holds, evenly spaced; all get them."""
         local = self.local(rows)
         local = local[:: max(1, -(-len(local) // SAMPLE_ROWS))]
         at = projected.positions(local)
         arrays: dict[str, npt.NDArray[Any]] = {f"components{m}": c[at] for m, c in enumerate(projected.components)}
-        arrays |= {"present": projected.present[at], "labels": labels[local]}
+        arrays["present"] = projected.present[at]
+        if labels is not None:
+            arrays["labels"] = labels[local]
         agreed = {name: torch.from_numpy(array) for name, array in broadcast_arrays(self.processes, arrays).items()}
         components = [agreed[f"components{m}"] for m in range(len(projected.components))]
-        return Inputs(components, agreed["present"], agreed["labels"])
+        return Inputs(components, agreed["present"], agreed.get("labels"))
 
     def local(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the rows that this process holds."""

@@ -3,6 +3,7 @@
 import itertools
 import math
 
+import pytest
 import torch
 
 from pmrl_cli.encoders.gaussian import (
@@ -97,7 +98,7 @@ def test_absent_modalities_neither_are_seen_nor_get_a_gradient():
 def decoders_of(loadings, variances):
     decoders = []
     for w, v in zip(loadings, variances, strict=True):
-        decoder = GaussianDecoder(w.T.contiguous(), torch.full((len(w),), (2 * v) ** 0.5), hidden=4).double()
+        decoder = GaussianDecoder(w.T.contiguous(), torch.zeros(len(w)), torch.full((len(w),), v), 4).double()
         decoders.append(decoder)
     return decoders
 
@@ -175,3 +176,34 @@ def test_what_a_modality_says_is_never_less_than_the_prior():
     posterior = encoder(torch.randn(50, 5) * 10)
     assert (posterior.log_variance <= 0).all()
     assert posterior.log_variance.isfinite().all()
+
+
+def test_values_are_what_the_public_code_gives():
+    # JMVAE.forward (the divergences, by the weights alpha and beta) and stable_poe of MultiVae (A. Senellart) on these,
+    # in float64; its product has no prior, which is given to it as one more expert.
+    index = torch.arange(10, dtype=torch.float64).reshape(5, 2)
+    joint = Gaussian((index * 0.7).sin(), -0.2 - (index * 0.4).cos().abs())
+    each = [
+        Gaussian((index * 0.3).cos(), -0.1 - (index * 0.9).sin().abs()),
+        Gaussian((index * 0.5).sin(), -0.3 - (index * 0.2).sin().abs()),
+    ]
+    gaps = sum(divergence(joint, own).sum() for own in each) / 5
+    assert float(gaps) == pytest.approx(2.0478012282525366, rel=1e-9)
+    found = product_of_posteriors(each, torch.ones(5, 2, dtype=torch.bool))
+    assert float(found.mean.sum()) == pytest.approx(2.7254964904591326, rel=1e-9)
+    assert float(found.log_variance.sum()) == pytest.approx(-13.080947460942191, rel=1e-9)
+    decoders = []
+    for width, shown in ((3, lambda i: i.sin()), (4, lambda i: i.cos())):
+        x = shown(torch.arange(5 * width, dtype=torch.float64).reshape(5, width) * 0.6)
+        decoder = GaussianDecoder(torch.zeros(2, width), torch.zeros(width), torch.full((width,), 0.49), 4).double()
+        decoder.forward = lambda latent, x=x: 0.5 * x + 0.1
+        decoders.append((decoder, x))
+    bound = evidence_bound(
+        joint,
+        [decoder for decoder, _ in decoders],
+        [x for _, x in decoders],
+        torch.ones(5, 2, dtype=torch.bool),
+        torch.zeros(2, 5, 2, dtype=torch.float64),
+        beta=2.5,
+    )
+    assert -float(bound.detach().mean()) == pytest.approx(6.8017332444443, rel=1e-6)

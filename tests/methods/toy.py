@@ -73,7 +73,7 @@ def start(data, dim, *, hidden=32, dropout=0.0):
         maps.append(part * (dim / (c @ part).square().sum(1).mean()).sqrt())
     names = tuple(f"m{m}" for m in range(len(components)))
     whiten = tuple(torch.ones(c.shape[1]) for c in components)
-    return Init(tuple(maps), names, hidden=hidden, dropout=dropout, whiten=whiten)
+    return Init(tuple(maps), names, hidden=hidden, dropout=dropout, whiten=whiten, sample=data.inputs)
 
 
 def train(method, data, init, *, added=None, steps=150, batch=128, learning_rate=3e-3, seed=0):

@@ -193,3 +193,14 @@ def test_absent_vectors_are_neither_seen_nor_moved(name):
         assert (leaf.grad[~present] == 0).all()
         values.append(value.detach())
     torch.testing.assert_close(values[0], values[1])
+
+
+def test_values_are_what_the_public_code_gives():
+    # compute_decoupling_loss, _distribution_stats with _stats_distance, and compute_mmd of the authors' model.py on
+    # these, in float64, means over modalities or their pairs; moments are theirs of vectors times sqrt(3).
+    index = torch.arange(90, dtype=torch.float64).reshape(10, 3, 3)
+    common, unique = (index * 0.7).sin(), (index * 1.3 + 0.5).cos()
+    present, unit = torch.ones(10, 3, dtype=torch.bool), torch.nn.functional.normalize(common, dim=2)
+    assert float(squared_cosine(common, unique, present)) == pytest.approx(0.42586457058662014, rel=1e-9)
+    assert float(moment_difference(unit, present)) == pytest.approx(3.0151269532739953, rel=1e-9)
+    assert float(mean_discrepancy(unit, present)) == pytest.approx(1.5238529302023964, rel=1e-9)
