@@ -111,6 +111,14 @@ class GaussianEncoder(nn.Module):
         nn.init.zeros_(self.leave.bias)
         self.dropout = dropout
 
+    def narrow(self, factor: float, modalities: int) -> None:
+        """Start with evidence such that so many modalities together have a variance less by a factor above 1."""
+        outputs = self.linear.shape[1]
+        first = functional.softplus(self.leave.bias.detach()[outputs:])
+        evidence = (factor * (1 + modalities * first) - 1) / max(1, modalities)
+        with torch.no_grad():
+            self.leave.bias[outputs:] = evidence + (-(-evidence).expm1()).log()  # softplus of it is the evidence
+
     def forward(self, components: Tensor) -> Gaussian:
         """Return the posterior of (B, p) components."""
         components = functional.dropout(components, self.dropout, self.training)

@@ -12,13 +12,17 @@ from torch.nn import functional
 from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.gaussian import Gaussian, GaussianDecoder, GaussianEncoder, product_of_posteriors
 from pmrl_cli.encoders.protocol import Encoder, Init, State
-from pmrl_cli.encoders.readout import ridge_readout
+from pmrl_cli.encoders.readout import Readout, ridge_readout
 from pmrl_cli.encoders.two_part import TwoPart
 
 __all__ = ["Imputed", "Variational", "imputer_of"]
 
 SAMPLES = 32
 """Of the latent vector, by which the spread of an imputation is found; the same for every instance."""
+
+
+_BLUR = 0.5
+"""Share of a prediction's error that the posterior's own variance may make at the start."""
 
 
 class Imputed(NamedTuple):
@@ -60,10 +64,22 @@ class Variational(Encoder):
 
     @classmethod
     def from_init(cls, init: Init, hidden: int) -> Self:
-        """Start from the closed form, and decode by ridge regression what the others say: see ``_decoders``."""
+        """Start from the closed form, and decode by ridge regression what the others say: see ``_readouts``."""
         spreads = init.spread or tuple(torch.ones(len(closed_form)) for closed_form in init.maps)
         encoders = [GaussianEncoder(start, hidden=hidden, dropout=init.dropout) for start in init.maps]
-        return cls(encoders, _decoders(encoders, init, hidden), init.names, spreads)
+        found = _readouts(encoders, init)
+        # Where what others say pins a modality down, a posterior as wide as at first would blur it.
+        blur = torch.stack([(one.blur / one.readout.variance.clamp_min(1e-6)).mean() for one in found]).mean()
+        if blur > _BLUR:
+            for encoder in encoders:
+                encoder.narrow(float(blur / _BLUR), len(encoders) - 1)
+            found = _readouts(encoders, init)
+        decoders = []
+        for readout, blur_of_one in found:
+            noise = torch.maximum(readout.variance - blur_of_one, readout.variance / 10)
+            parts = (part.float() for part in (readout.weights, readout.intercept, noise))
+            decoders.append(GaussianDecoder(*parts, hidden))
+        return cls(encoders, decoders, init.names, spreads)
 
     @property
     def decoder_list(self) -> list[GaussianDecoder]:
@@ -134,15 +150,21 @@ def _unit(vectors: Tensor) -> Tensor:
     return functional.normalize(vectors, dim=-1)
 
 
-def _decoders(encoders: Sequence[GaussianEncoder], init: Init, hidden: int) -> list[GaussianDecoder]:
-    """Return decoders that predict a modality from the posterior of an instance's others, as far as they can.
+class _Start(NamedTuple):
+    """How a decoder starts: what it reads, and the (p,) variance that the posterior's own makes of it."""
 
-    Each is a ridge regression on the posterior mean of the others. Where they say nothing of it, it predicts the
-    mean; its noise is what is left of instances that were left out, less what the posterior leaves open.
+    readout: Readout
+    blur: Tensor
+
+
+def _readouts(encoders: Sequence[GaussianEncoder], init: Init) -> list[_Start]:
+    """Return ridge regressions of each modality on the posterior mean of an instance's other ones.
+
+    Where they say nothing of it, it predicts the mean; its variance is that of instances that were left out.
     """
     assert init.sample is not None
     components, present = init.sample.components, init.sample.present
-    decoders = []
+    found = []
     for m, own in enumerate(components):
         rows = present[:, m] & (present.sum(1) > 1)
         others = present[rows].clone()
@@ -150,13 +172,15 @@ def _decoders(encoders: Sequence[GaussianEncoder], init: Init, hidden: int) -> l
         with torch.no_grad():
             each = [encoder.eval()(c[rows]) for encoder, c in zip(encoders, components, strict=True)]
             posterior = product_of_posteriors(each, others)
-            # Errors weigh as they do in the principal components, before they are whitened.
-            lengths = init.whiten[m].clamp_min(1e-9) if init.whiten else torch.ones(1)
-            importance = lengths.double().pow(-2).expand(own.shape[1])
-            found = ridge_readout(posterior.mean, own[rows], importance / importance.sum())
-            open_still = posterior.log_variance.exp().mean(0).double() @ found.weights.square()
-            noise = torch.maximum(found.variance - open_still, found.variance / 10)
-        decoders.append(GaussianDecoder(found.weights.float(), found.intercept.float(), noise.float(), hidden))
+        # Errors weigh as they do in the principal components, before they are whitened.
+        factors = init.whiten[m] if init.whiten else torch.ones(own.shape[1])
+        importance = factors.double().clamp_min(1e-9).pow(-2)
+        readout = ridge_readout(posterior.mean, own[rows], importance / importance.sum())
+        variance = posterior.log_variance.exp().double()
+        blur = (
+            variance.mean(0) if len(variance) else variance.new_ones(variance.shape[1])
+        ) @ readout.weights.square()
+        found.append(_Start(readout, blur))
     for encoder in encoders:
         encoder.train()
-    return decoders
+    return found

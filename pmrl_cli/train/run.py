@@ -26,7 +26,7 @@ from pmrl_cli.encoders.protocol import Continuation, Encoder, Init
 from pmrl_cli.errors import UsageError
 from pmrl_cli.methods import make_method
 from pmrl_cli.methods.protocol import Method
-from pmrl_cli.process_group import ProcessGroup, broadcast_arrays
+from pmrl_cli.process_group import ProcessGroup
 from pmrl_cli.terms import make_term
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.train.checkpoint import Checkpoint
@@ -271,17 +271,21 @@ class Run:
     def _sample(
         self, projected: ProjectedData, rows: npt.NDArray[np.int64], labels: npt.NDArray[np.int64] | None
     ) -> Inputs:
-        """Return up to ``SAMPLE_ROWS`` training instances of those that rank 0 holds, evenly spaced; all get them."""
-        local = self.local(rows)
-        local = local[:: max(1, -(-len(local) // SAMPLE_ROWS))]
-        at = projected.positions(local)
-        arrays: dict[str, npt.NDArray[Any]] = {f"components{m}": c[at] for m, c in enumerate(projected.components)}
-        arrays["present"] = projected.present[at]
-        if labels is not None:
-            arrays["labels"] = labels[local]
-        agreed = {name: torch.from_numpy(array) for name, array in broadcast_arrays(self.processes, arrays).items()}
-        components = [agreed[f"components{m}"] for m in range(len(projected.components))]
-        return Inputs(components, agreed["present"], agreed.get("labels"))
+        """Return up to ``SAMPLE_ROWS`` training instances, evenly spaced: every process gets those of all."""
+        chosen = rows[:: -(-len(rows) // SAMPLE_ROWS)]
+        local = self.local(chosen)
+        places, at = np.searchsorted(chosen, local), projected.positions(local)
+
+        def whole(values: npt.NDArray[Any]) -> Tensor:
+            found = torch.zeros((len(chosen), *values.shape[1:]), dtype=torch.from_numpy(values).dtype)
+            found[places] = torch.from_numpy(values)
+            return self.processes.all_reduce(found)
+
+        return Inputs(
+            [whole(c[at]) for c in projected.components],
+            whole(projected.present[at].astype(np.int64)).bool(),
+            None if labels is None else whole(labels[local]),
+        )
 
     def local(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
         """Return the rows that this process holds."""

@@ -179,8 +179,8 @@ def test_what_a_modality_says_is_never_less_than_the_prior():
 
 
 def test_values_are_what_the_public_code_gives():
-    # JMVAE.forward (the divergences, by the weights alpha and beta) and stable_poe of MultiVae (A. Senellart) on these,
-    # in float64; its product has no prior, which is given to it as one more expert.
+    # JMVAE.forward (the divergences, by the weights alpha and beta) and stable_poe of MultiVae (A. Senellart) on
+    # these, in float64; its product has no prior, which is given to it as one more expert.
     index = torch.arange(10, dtype=torch.float64).reshape(5, 2)
     joint = Gaussian((index * 0.7).sin(), -0.2 - (index * 0.4).cos().abs())
     each = [

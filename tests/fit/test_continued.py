@@ -11,8 +11,11 @@ from pmrl_cli.closed_form.extension import axis_lengths, extend
 from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.data.arrays import dataset_from_arrays
 from pmrl_cli.errors import DataError, StateError, UsageError
+from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.result import Continued
 from pmrl_cli.process_group import SINGLE_PROCESS
+from pmrl_cli.train.loop import Interrupted
+from tests.distributed.processes import in_processes
 
 FIT = {"adapter": "linear", "steps": 30, "refit": False, "dropout": 0.0, "device": "cpu", "dim": 8}
 GO_ON = {"steps": 60, "learning_rate": 2e-2, "refit": False, "device": "cpu"}
@@ -93,6 +96,33 @@ def test_ids_of_the_model_stay_known_and_it_can_be_gone_on_from_again(base, tmp_
     seen = third_model.model.members[0].encoder.seen
     assert int(seen.together[1, 1]) > int(seen.together[0, 0]) > int(seen.together[2, 2]) > 0
     assert seen.together[0, 2] == 0
+
+
+def test_an_interrupted_fit_continues_bit_for_bit(base, tmp_path):
+    later, ids = pairs("bc", 4, seed=2)
+    whole = Aligner(continue_from=str(base), **GO_ON).fit(later, ids)
+    calls = iter(range(10**6))
+    hooks = Hooks(should_stop=lambda: next(calls) == 31)
+    with pytest.raises(Interrupted):
+        Aligner(continue_from=str(base), **GO_ON).fit(later, ids, checkpoint=tmp_path / "state", hooks=hooks)
+    resumed = Aligner(continue_from=str(base), **GO_ON).fit(later, ids, checkpoint=tmp_path / "state")
+    assert resumed.texts["history.csv"] == whole.texts["history.csv"]
+    for name, vectors in whole.transform(later).items():
+        assert np.array_equal(resumed.transform(later)[name], vectors)
+
+
+def gone_on(processes, folder, protect):
+    later, ids = pairs("bc", 4, seed=2)
+    model = Aligner(continue_from=folder, protect=protect, **GO_ON | {"steps": 15})
+    return model.fit(later, ids, processes=processes).transform(later)
+
+
+@pytest.mark.parametrize("protect", ["input", "disjoint"])
+def test_two_processes_go_on_as_one_does(base, protect):
+    alone = gone_on(SINGLE_PROCESS, str(base), protect)
+    for found in in_processes(gone_on, 2, str(base), protect):
+        for name, vectors in alone.items():
+            np.testing.assert_allclose(found[name], vectors, atol=2e-3)
 
 
 def test_no_protected_direction_and_nothing_left_to_learn_are_said(base):

@@ -1,0 +1,3 @@
+"""pmrl with the term bridge (docs/systems.md)."""
+
+SETTINGS = {"terms": {"bridge": 3.0}}

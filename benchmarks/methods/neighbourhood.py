@@ -1,0 +1,3 @@
+"""pmrl with the term neighbourhood (docs/systems.md)."""
+
+SETTINGS = {"terms": {"neighbourhood": 10.0}}

@@ -1,0 +1,3 @@
+"""pmrl with the term separation (docs/systems.md)."""
+
+SETTINGS = {"terms": {"separation": 1.0}}
