@@ -77,8 +77,8 @@ class Variational(Encoder):
         decoders = []
         for readout, blur_of_one in found:
             noise = torch.maximum(readout.variance - blur_of_one, readout.variance / 10)
-            parts = (part.float() for part in (readout.weights, readout.intercept, noise))
-            decoders.append(GaussianDecoder(*parts, hidden))
+            start, intercept = readout.weights.float(), readout.intercept.float()
+            decoders.append(GaussianDecoder(start, intercept, noise.float(), hidden))
         return cls(encoders, decoders, init.names, spreads)
 
     @property
