@@ -32,8 +32,8 @@ def format_named(name: str | None, *, streaming: bool) -> str:
         raise UsageError(
             what=f"--format {name} needs more than is installed",
             found=f"no {REGISTRY[name].library}",
-            expected=f"the extra {name!r}",
-            next_step=f"Install it with: pip install 'pmrl-cli[{name}]'.",
+            expected=f"the extra {REGISTRY[name].library!r}",
+            next_step=f"Install it with: pip install 'pmrl-cli[{REGISTRY[name].library}]'.",
         )
     return name
 

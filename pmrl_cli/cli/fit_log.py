@@ -23,8 +23,8 @@ class FitLog:
     """Writes each evaluation as it comes; a context manager.
 
     Args:
-        path: file that JSON lines are added to: time (UTC), candidate, step, mrr, r1, share, loss; null where there
-            is none.
+        path: file that JSON lines are added to: time (UTC), candidate, step, mrr, r1, share, loss, those that
+            there are.
         tensorboard: folder of event files, a chart for each number and a run for each candidate.
 
     Raises: UsageError for a path that cannot be written, or if the package tensorboard is not installed.
@@ -68,7 +68,7 @@ class FitLog:
         numbers = {"mrr": line.mrr, "r1": line.r1, "share": line.share, "loss": line.loss}
         if self._file is not None:
             now = time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
-            known = {name: None if math.isnan(value) else value for name, value in numbers.items()}
+            known = {name: value for name, value in numbers.items() if not math.isnan(value)}
             said = {"time": now, "candidate": line.stage, "step": line.step, **known}
             print(json.dumps(said, allow_nan=False), file=self._file, flush=True)
         if self._folder is not None:

@@ -105,6 +105,8 @@ class Dataset:
         notes: what reading decided or dropped, one sentence each; commands show them.
         hashes: (n, k) uint64 of the vectors as they were read, 0 where absent (``pmrl_cli.data.repeats``); those of
             a data set that was embedded are of what it was embedded from. None: not taken yet.
+        named: (n,) the ids as the files have them, where instances of one id got ids of their own (``id#0``); else
+            None.
     """
 
     ids: pa.LargeStringArray
@@ -114,6 +116,7 @@ class Dataset:
     named_by_row: bool = False
     notes: tuple[str, ...] = ()
     hashes: npt.NDArray[np.uint64] | None = None
+    named: pa.LargeStringArray | None = None
     _id_hashes: dict[int, npt.NDArray[np.uint64]] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __len__(self) -> int:
@@ -134,6 +137,16 @@ class Dataset:
         if seed not in self._id_hashes:
             self._id_hashes[seed] = hash_ids(self.ids, seed)
         return self._id_hashes[seed]
+
+    def hashes_to_know(self, rows: npt.NDArray[np.bool_]) -> npt.NDArray[np.uint64]:
+        """Return, ascending, hashes of the ids of some instances, and of these as the files have them."""
+        own = self.id_hashes(0)[rows]
+        return np.unique(own if self.named is None else [*own, *hash_ids(self.named.filter(pa.array(rows)), 0)])
+
+    def known_among(self, hashes: npt.NDArray[np.uint64]) -> npt.NDArray[np.bool_]:
+        """Return (n,) which instances are among those of some ``hashes_to_know``, of whatever data set."""
+        known = np.isin(self.id_hashes(0), hashes)
+        return known if self.named is None else known | np.isin(hash_ids(self.named, 0), hashes)
 
     def smallest_by_hash(self, rows: npt.NDArray[np.int64], limit: int, seed: int) -> npt.NDArray[np.int64]:
         """Return, ascending, the ``limit`` of ``rows`` whose ids hash smallest: uniform, whatever their order.
@@ -163,6 +176,7 @@ class Dataset:
             self.named_by_row,
             self.notes,
             None if self.hashes is None else self.hashes[rows],
+            None if self.named is None else self.named[rows],
         )
 
     def block_rows(self) -> int:

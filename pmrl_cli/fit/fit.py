@@ -69,14 +69,13 @@ def fit(
 def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model, *, refitted: bool) -> FitResult:
     dataset, parts = ctx.dataset, ctx.parts
     lost = ctx.excluded.any(axis=1) & ~ctx.trainable
-    hashes = dataset.id_hashes(0)
     # The suspects among them: what is likely mispaired judges nothing.
     seen = (parts != TEST) if refitted else parts == TRAIN
     words = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     counts = {word: int(((parts == part) & ~lost).sum()) for word, part in words.items()}
     seen_ids = {
-        "train": np.sort(hashes[seen]),
-        "validation": np.sort(hashes[(parts == VALIDATION) & ~seen]),
+        "train": dataset.hashes_to_know(seen),
+        "validation": dataset.hashes_to_know((parts == VALIDATION) & ~seen),
         **{f"{VECTORS}{name}": found for name, found in trained_vectors(dataset, seen).items()},
     }
     inputs: dict[str, dict[str, object]] = {

@@ -29,8 +29,8 @@ def judged_rows(model: FittedModel, dataset: Dataset, split: str) -> tuple[npt.N
         raise UsageError(
             what="unknown split", found=repr(split), expected=f"one of {', '.join(SPLITS)}", next_step="Choose one."
         )
-    hashes = dataset.id_hashes(0)
-    train, validation = (np.isin(hashes, model.seen[part]) for part in ("train", "validation"))
+    train, validation = (dataset.known_among(model.seen[part]) for part in ("train", "validation"))
+    validation &= ~train
     parts = {
         "train": train,
         "validation": validation,
@@ -53,7 +53,7 @@ def judged_rows(model: FittedModel, dataset: Dataset, split: str) -> tuple[npt.N
 
 def leaks_of(model: FittedModel, dataset: Dataset, rows: npt.NDArray[np.int64]) -> Leaks:
     """Return how many of the instances to be judged share vectors with those that trained; see ``Aligner.leaks``."""
-    own = np.isin(dataset.id_hashes(0), model.seen["train"])
+    own = dataset.known_among(model.seen["train"])
     trained = {name.removeprefix(VECTORS): model.seen[name] for name in model.seen if name.startswith(VECTORS)}
     judged = rows[~own[rows]]
     return find_leaks(hashes_of(dataset, judged), trained or trained_vectors(dataset, own), dataset.names)

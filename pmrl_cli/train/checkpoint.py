@@ -37,6 +37,10 @@ class Optimiser(Protocol):
         ...
 
 
+_KEPT = ("fingerprint", "tensors", "step", "since", "sums", "history")
+"""What a checkpoint says beside its tensors."""
+
+
 @dataclass(frozen=True)
 class Saved:
     """What a checkpoint held beside the weights: see ``train``."""
@@ -108,7 +112,8 @@ class Checkpoint:
     ) -> Saved | None:
         """Restore a saved state into the three and return the rest; None if there is none.
 
-        Raises: StateError if it was saved for other data, settings or start, or has changed since it was saved.
+        Raises: StateError if it was saved for other data, settings or start, by another version, or has changed since
+            it was saved.
         """
         found = self._read() if processes.rank == 0 else None
         text = processes.broadcast_bytes(
@@ -122,7 +127,10 @@ class Checkpoint:
         def under(prefix: str) -> dict[str, Tensor]:
             return {name[len(prefix) + 1 :]: t for name, t in tensors.items() if name.startswith(prefix + ".")}
 
-        encoder.load_state_dict(under("encoder"))
+        try:
+            encoder.load_state_dict(under("encoder"))
+        except RuntimeError:  # other names, or other sizes
+            raise self._of_another_version("tensors of another encoder") from None
         terms.load_state_dict(under("terms"))
         state: dict[int, dict[str, Tensor]] = {}
         for name, tensor in under("optimiser").items():
@@ -132,11 +140,23 @@ class Checkpoint:
         history = [{k: float("nan") if v is None else v for k, v in line.items()} for line in content["history"]]
         return Saved(content["step"], content["since"], content["sums"], history, under("best"))
 
+    def _of_another_version(self, found: str) -> StateError:
+        return StateError(
+            what="unfinished run of another version of pmrl",
+            at=Place(str(self._folder)),
+            found=found,
+            expected="one that this version saved",
+            next_step="Start again with --restart, or choose another -o.",
+        )
+
     def _read(self) -> tuple[dict[str, Any], bytes] | None:
         """Return what the two files hold, checked."""
         if self._folder is None or not (self._folder / STATE).exists():
             return None
         content = check_own_digest((self._folder / STATE).read_bytes(), self._folder / STATE)
+        missing = [name for name in _KEPT if name not in content]
+        if missing:
+            raise self._of_another_version(f"a checkpoint without {', '.join(missing)}")
         tensor_file = self._folder / content["tensors"]["file"]
         if not tensor_file.exists():  # a removal that was cut short
             return None

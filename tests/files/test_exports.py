@@ -457,15 +457,21 @@ def test_lance_has_a_row_for_each_instance(tmp_path):
     wide_rows(lance.dataset(str(tmp_path / "aligned" / "aligned.lance")).to_table(), space)
 
 
-def test_an_index_of_faiss_finds_each_vector_under_its_id(tmp_path):
+@pytest.mark.parametrize("form", ["faiss", "faiss-hnsw"])
+def test_an_index_of_faiss_finds_each_vector_under_its_id(tmp_path, form):
     faiss = pytest.importorskip("faiss")
     space = Space(30)
-    space.export(tmp_path / "aligned", (7,), format="faiss", dtype="float16")
+    for out in ("aligned", "again"):
+        space.export(tmp_path / out, (7,), format=form, dtype="float16")
     for name, (ids, vectors) in space.tables().items():
         index = faiss.read_index(str(tmp_path / "aligned" / f"{name}.faiss"))
         assert index.metric_type == faiss.METRIC_INNER_PRODUCT
-        np.testing.assert_array_equal(index.reconstruct_n(), vectors.astype(np.float16).astype(np.float32))
+        assert isinstance(index, faiss.IndexHNSWFlat) == (form == "faiss-hnsw")
+        stored = vectors.astype(np.float16).astype(np.float32)
+        np.testing.assert_array_equal(index.reconstruct_n(0, len(ids)), stored)
+        assert index.search(stored, 1)[1][:, 0].tolist() == (stored @ stored.T).argmax(axis=1).tolist()
         assert pq.read_table(tmp_path / "aligned" / f"{name}.ids.parquet")["id"].to_pylist() == ids
+    assert files_of(tmp_path / "aligned") == files_of(tmp_path / "again")
 
 
 def test_what_pmrl_did_not_write_needs_force(tmp_path):

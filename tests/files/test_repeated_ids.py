@@ -7,6 +7,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from pmrl_cli.aligner import Aligner
 from pmrl_cli.cli.main import app
 from pmrl_cli.data.join import join_ids
 from pmrl_cli.data.repeated_ids import join_repeated
@@ -146,3 +147,15 @@ def test_inspect_and_evaluate_take_the_option(files, capsys):
     app(["inspect", *files, "--json", "--on-repeat", "pair"], standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
     assert (found["problems"], found["instances"]) == ([], sum(len(of_image(name)) for name in IMAGES))
+
+
+def test_what_trained_in_pairs_is_known_by_the_ids_of_the_files_and_the_other_way_round(files):
+    ways = {how: read_dataset(files, on_repeat=how) for how in ("pair", "first")}
+    for fitted, judged in (("pair", "first"), ("first", "pair")):
+        aligner = Aligner(fast=True, seed=1, device="cpu").fit(ways[fitted])
+        known = {}
+        for how, data in ways.items():
+            rows, _ = aligner.rows(data, "test")
+            unseen = {i.partition("#")[0] for i in data.ids.take(rows).to_pylist()}
+            known[how] = {i.partition("#")[0] for i in data.ids.to_pylist()} - unseen
+        assert known[judged] == known[fitted]

@@ -19,6 +19,7 @@ from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.data.split import TEST, TRAIN, VALIDATION, split_instances
 from pmrl_cli.errors import DataError, DivergedError, StateError, UsageError
+from pmrl_cli.files.durable.checksums import SEAL, write_with_digest
 from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
@@ -273,6 +274,18 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused_by_name(tmp_path):
     other = Dataset(other.ids, (changed, *other.modalities[1:]), other.present)
     with pytest.raises(StateError, match="data of m0"):
         fit(other, settings, checkpoint=tmp_path)
+
+
+@pytest.mark.parametrize("lost", ["fingerprint", "sums"])
+def test_a_checkpoint_of_another_version_is_refused_with_what_to_type(tmp_path, lost):
+    settings = settings_for(steps=40, batch_size=32)
+    with pytest.raises(Interrupted):
+        fit(simulate(), settings, checkpoint=tmp_path, hooks=Hooks(should_stop=lambda: True))
+    path = next(tmp_path.rglob("checkpoint.json"))
+    kept = json.loads(path.read_text())
+    write_with_digest(path, {name: value for name, value in kept.items() if name not in (lost, SEAL)})
+    with pytest.raises(StateError, match=f"of another version of pmrl: .* without {lost}.* again with --restart"):
+        fit(simulate(), settings, checkpoint=tmp_path)
 
 
 def test_divergence_is_an_error_that_names_the_step():

@@ -91,7 +91,15 @@ def _dataset(plan: Plan, filled: JoinedData, arrays: Sequence[npt.NDArray[np.gen
             plan.modalities, arrays, filled.digests, filled.sources, strict=True
         )
     )
-    return Dataset(filled.ids, modalities, filled.present, filled.columns, plan.named_by_row, filled.notes)
+    return Dataset(
+        filled.ids,
+        modalities,
+        filled.present,
+        filled.columns,
+        plan.named_by_row,
+        filled.notes,
+        named=filled.named,
+    )
 
 
 def check_disk(folder: Path, needed: int) -> None:

@@ -47,6 +47,7 @@ class JoinedData:
         columns: side columns, each (n,).
         notes: what was decided or dropped.
         sources: per modality (n,) the stored row of each instance; None where row i is that of instance i.
+        named: (n,) the ids as the files have them, where instances got ids of their own; else None.
     """
 
     ids: pa.LargeStringArray
@@ -55,6 +56,7 @@ class JoinedData:
     columns: dict[str, pa.Array]
     notes: tuple[str, ...]
     sources: tuple[npt.NDArray[np.int64] | None, ...]
+    named: pa.LargeStringArray | None = None
 
 
 def element_type(modality: Modality) -> np.dtype[np.generic]:
@@ -179,7 +181,8 @@ def fill_all(
     columns = side_columns(plan.side, named)
     with ThreadPoolExecutor() as pool:
         final = tuple(pool.map(lambda known, target: known or digest_rows(target), digests, targets))
-    return JoinedData(ids, present, final, columns, tuple(notes), tuple(sources))
+    own = None if joined.named is None else named
+    return JoinedData(ids, present, final, columns, tuple(notes), tuple(sources), own)
 
 
 def _checks(results: Sequence[RowCheck | DataError], options: ReadOptions) -> list[RowCheck]:

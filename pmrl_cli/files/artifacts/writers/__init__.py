@@ -46,7 +46,7 @@ class Writer(NamedTuple):
         streams: it has a ``stream(sink, blocks, plan)`` too, which fits a pipe.
         joint: several processes may fill one folder, each with parts of its own.
         layouts: ``tables``, one for each modality, or ``wide``, one row for each instance; the first is the default.
-        library: what it needs beyond the dependencies of pmrl; the extra of the same name as the format brings it.
+        library: what it needs beyond the dependencies of pmrl; the extra of the same name brings it.
     """
 
     home: str
@@ -73,5 +73,6 @@ REGISTRY = {
     "arrow": Writer("pmrl_cli.files.artifacts.writers.arrow", streams=True, layouts=("wide",)),
     "csv": Writer("pmrl_cli.files.artifacts.writers.csv"),
     "faiss": Writer("pmrl_cli.files.artifacts.writers.faiss", library="faiss"),
+    "faiss-hnsw": Writer("pmrl_cli.files.artifacts.writers.faiss_hnsw", library="faiss"),
     "lance": Writer("pmrl_cli.files.artifacts.writers.lance", layouts=("wide",), library="lance"),
 }

@@ -1,8 +1,9 @@
-"""faiss: an exact index of inner products for each modality and the fused vectors, and the id of each of its rows."""
+"""faiss: an index of inner products for each modality and the fused vectors, and the id of each of its rows."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import faiss
@@ -18,16 +19,16 @@ from pmrl_cli.files.artifacts.writers.tables import modality_rows, write_tables
 from pmrl_cli.files.durable.checksums import sha256_of
 from pmrl_cli.files.formats.vector_tables import Parts, VectorTable
 
-__all__ = ["write"]
+__all__ = ["write", "write_indices"]
 
 
 class _Index:
-    """``NAME.faiss``, an IndexFlatIP in memory until it is closed, and ``NAME.ids.parquet``: row i is vector i."""
+    """``NAME.faiss``, in memory until it is closed, and ``NAME.ids.parquet``: row i is vector i."""
 
-    def __init__(self, path: Path, dim: int, number: str | None) -> None:
+    def __init__(self, path: Path, index: faiss.Index, number: str | None) -> None:
         self.digests: dict[Path, str] = {}
         self._path, self._number = path, number
-        self._index = faiss.IndexFlatIP(dim)
+        self._index = index
         self._ids: list[pa.Array] = [pa.array([], pa.string())]
         self._codes: list[npt.NDArray[np.int32]] = [np.empty(0, np.int32)]
 
@@ -51,12 +52,19 @@ class _Index:
         self.digests = {path: sha256_of(path) for path in (self._path, ids)}
 
 
-def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
-    """Write the indices; see ``Write``."""
+def write_indices(
+    made: Callable[[int], faiss.Index], folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan
+) -> Written:
+    """Write indices that ``made`` gives for a dimension, empty; see ``Write``."""
     outputs = {output.name: output for output in plan.outputs()}
 
     def open_table(name: str, parts: Parts) -> VectorTable:
         one = outputs[name]
-        return _Index(folder / f"{name}{plan.suffix}.faiss", one.dim, one.number if one.codes else None)
+        path = folder / f"{name}{plan.suffix}.faiss"
+        return _Index(path, made(one.dim), one.number if one.codes else None)
 
     return modality_rows(plan), write_tables(blocks, plan, open_table)
+
+
+write = partial(write_indices, faiss.IndexFlatIP)
+"""Write indices that are searched whole: exact."""
