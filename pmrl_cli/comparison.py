@@ -120,14 +120,14 @@ def _cells(row: Mapping[str, Any]) -> list[str]:
     cells = [row["objective"]]
     for metric in METRICS:
         mean, sd = row[metric]["mean"], row[metric]["sd"]
-        digits = 1 if metric == "seconds" else 4
+        digits = 1 if metric == "seconds" else 3
         cells.append(f"{mean:.{digits}f}" + ("" if sd is None else f" ± {sd:.{digits}f}"))
     change = row["difference"]
     if change is None or change["mean"] is None:
         cells += ["", ""]
     else:
         low, high = change["ci"]
-        cells += [f"{change['mean']:+.4f} ({low:+.4f} to {high:+.4f})", f"{change['p']:.2g}"]
+        cells += [f"{change['mean']:+.3f} ({low:+.3f} to {high:+.3f})", f"{change['p']:.2g}"]
     return [*cells, str(row["seeds"]), str(row["trained"])]
 
 

@@ -116,5 +116,5 @@ def _kept_or_made(aligner: Aligner, dataset: Dataset, folder: Path, *, quiet: bo
     with atomic_file(path) as temporary:
         temporary.write_text(to_json({"of": of, "run": made}), encoding="utf-8")
     if not quiet:
-        say(f"{settings.objective} seed {settings.seed}: MRR {made['MRR']:.4f}")
+        say(f"{settings.objective} seed {settings.seed}: MRR {made['MRR']:.3f}")
     return made

@@ -112,7 +112,7 @@ def _tried(result: FitResult) -> str:
     chosen = {recipe.name for recipe in result.recipes}
     return "\n".join(
         f"| {recipe.name}{' *' if recipe.name in chosen else ''} | {recipe.closed_form.config.features} | "
-        f"{recipe.closed_form.config.dim} | {recipe.start.mrr:.4f} | {recipe.best.mrr:.4f} | {recipe.best.step} |"
+        f"{recipe.closed_form.config.dim} | {recipe.start.mrr:.3f} | {recipe.best.mrr:.3f} | {recipe.best.step} |"
         for recipe in result.tried
     )
 
@@ -124,7 +124,7 @@ def _why(result: FitResult) -> str:
     together = ", ".join(f"`{recipe.name}`" for recipe in result.recipes)
     return (
         f"{together} side by side, their cosines averaged, rank the validation instances at "
-        f"{result.held_out.mrr:.4f} ({best.best.mrr:.4f} the best alone); adding more members did not improve it."
+        f"{result.held_out.mrr:.3f} ({best.best.mrr:.3f} the best alone); adding more members did not improve it."
     )
 
 
@@ -133,9 +133,9 @@ def _smaller(result: FitResult) -> str:
     if not result.in_dims:
         return ""
     *fewer, (dim, whole) = result.in_dims.items()
-    each = ", ".join(f"{mrr:.4f} in {less} dimensions" for less, mrr in fewer)
+    each = ", ".join(f"{mrr:.3f} in {less} dimensions" for less, mrr in fewer)
     here = f"this model has {result.reduced}" if result.reduced else "`pmrl export --dim D` writes D"
-    return f" Along its principal axes the space ranks them at {each}, {whole:.4f} in all {dim}; {here}."
+    return f" Along its principal axes the space ranks them at {each}, {whole:.3f} in all {dim}; {here}."
 
 
 def _continued(continued: Continued | None) -> str:
@@ -223,13 +223,15 @@ def _held_out(result: FitResult) -> str:
         else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
     )
     trained = "trained, before the refit" if result.refitted else "this model"
+    whole = ", in all its dimensions" if result.reduced else ""
+    reduced = f", in {result.reduced} dimensions" if result.reduced else ""
     return f"""{counts["train"]:,} instances trained and {counts["validation"]:,} chose, split
 {result.split}.{left_out} {suspects}{test}
 
 | on {result.ranked:,} validation instances | MRR | R@1 | sigma_1^2/k |
 |---|---|---|---|
-| best closed-form start | {result.start.mrr:.4f} | {result.start.r1:.4f} | {result.start.share:.4f} |
-| {trained} | {result.held_out.mrr:.4f} | {result.held_out.r1:.4f} | {result.share:.4f} |
+| best closed-form start{whole} | {result.start.mrr:.3f} | {result.start.r1:.3f} | {result.start.share:.3f} |
+| {trained}{reduced} | {result.held_out.mrr:.3f} | {result.held_out.r1:.3f} | {result.share:.3f} |
 
 Means over all ordered pairs of modalities, those instances the gallery.{_smaller(result)}"""
 

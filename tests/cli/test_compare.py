@@ -54,7 +54,7 @@ def test_the_difference_is_paired_by_unit_over_seeds():
     assert better["difference"]["ci"][0] > 0.03
     assert better["difference"]["p"] < 0.001
     assert same["difference"]["p"] > 0.01
-    assert "0.1000 ± 0.1000" in to_markdown([first, better, same])
+    assert "0.100 ± 0.100" in to_markdown([first, better, same])
     assert r"$\pm$" in to_latex([first, better, same])
 
 
