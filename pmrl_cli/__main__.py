@@ -6,11 +6,23 @@ import signal
 import sys
 
 
+class _WithoutPandas:
+    """Has the import of pandas fail: PyArrow loads it, where it is there, with the first array it gives to NumPy.
+
+    That takes half a second, and no command uses it.
+    """
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> None:
+        """Raise ModuleNotFoundError for pandas, and leave the others to those who find them."""
+        if name == "pandas":
+            raise ModuleNotFoundError(name=name)
+
+
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to put away yet: end without a trace
-    # PyArrow loads pandas, where it is installed, for each array it gives to NumPy: half a second for nothing.
-    sys.modules["pandas"] = None  # type: ignore[assignment] # as the import system marks what is not there
+    sys.meta_path.insert(0, _WithoutPandas())
     from pmrl_cli.cli.main import run
 
     run()
