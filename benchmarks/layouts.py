@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import io
 import json
 import os
 import re
@@ -21,6 +22,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import tempfile
 import time
 from collections import Counter
@@ -34,7 +36,7 @@ ROOT = Path(__file__).parents[1]
 SECONDS = 60
 """After so long a read is said to have no end."""
 
-TYPED = "id-column|by-row|pool|on-bad|on-repeat|feature-column|components"
+TYPED = "id-column|id-pattern|by-row|pool|on-bad|on-repeat|feature-column|components"
 """Options of refusals that are typed as they stand there."""
 
 REPORTED = [
@@ -287,6 +289,31 @@ def write_each(rows: int, text_rows: int) -> dict[str, tuple[int, Any]]:
         with h5py.File(path, "w") as file:
             file["x"] = x.T
 
+    def old_matlab(path: Path, x: Any, ids: list[str]) -> None:  # noqa: ANN401
+        from scipy.io import savemat
+
+        savemat(path, {"x": x, "ids": np.array(ids)})
+
+    def records(path: Path, x: Any, ids: list[str]) -> None:  # noqa: ANN401
+        both = np.empty(len(ids), [("id", "S8"), ("embedding", "f4", x.shape[1])])
+        both["id"], both["embedding"] = ids, x
+        np.save(path, both)
+
+    def words(path: Path, x: Any, ids: list[str]) -> None:  # noqa: ANN401
+        with path.open("w") as file:
+            file.write(f"{len(ids)} {x.shape[1]}\n")
+            for key, row in zip(ids, x.tolist(), strict=True):
+                file.write(f"{key} {' '.join(map(str, row))}\n")
+
+    def web(path: Path, x: Any, ids: list[str]) -> None:  # noqa: ANN401
+        with tarfile.open(path, "w") as archive:
+            for key, row in zip(ids, x, strict=True):
+                np.save(member := io.BytesIO(), row)
+                about = tarfile.TarInfo(f"{key}.npy")
+                about.size = member.tell()
+                member.seek(0)
+                archive.addfile(about, member)
+
     def each(path: Path, x: Any, ids: list[str]) -> None:  # noqa: ANN401
         path.mkdir()
         for key, row in zip(ids, x, strict=True):
@@ -317,6 +344,8 @@ def write_each(rows: int, text_rows: int) -> dict[str, tuple[int, Any]]:
         "x.h5ad": (rows, lambda path, x, ids: h5(path, x, ids, ("X", "obs/_index"))),
         "x.h5mu": (rows, lambda path, x, ids: h5(path, x, ids, ("mod/x/X", "mod/x/obs/_index"))),
         "x.mat": (rows, matlab),
+        "old.mat": (rows, old_matlab),
+        "records.npy": (rows, records),
         "x.zarr": (rows, arrays),
         "x.parquet": (rows, lambda path, x, ids: pq.write_table(table(x, ids), path)),
         "x.feather": (rows, lambda path, x, ids: feather.write_feather(table(x, ids), path)),
@@ -324,6 +353,8 @@ def write_each(rows: int, text_rows: int) -> dict[str, tuple[int, Any]]:
         "x.lance": (rows, lambda path, x, ids: lance.write_dataset(table(x, ids), path)),
         "x.csv": (few, wide),
         "x.jsonl": (few, lines),
+        "x.vec": (few, words),
+        "x.tar": (many, web),
         "keys.h5": (many, keyed),
         "files": (many, each),
     }

@@ -135,8 +135,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
     )
     environment.globals["palette"] = list(PALETTE.items())
-    environment.filters |= {"interval": ci_text, "number": number_text, "svg": Markup}
+    environment.filters |= {"command": _command, "interval": ci_text, "number": number_text, "svg": Markup}
     return environment
+
+
+def _command(text: str) -> Markup:
+    """Return a command whose options stay whole where a line ends: browsers break after hyphens."""
+    option = Markup('<span class="option">{}</span>')
+    return Markup(" ").join(option.format(word) if word.startswith("-") else word for word in text.split(" "))
 
 
 def _pair_maps(result: Mapping[str, Any]) -> Iterator[tuple[str, list[list[dict[str, Any] | None]]]]:
