@@ -374,7 +374,8 @@ def speed(rows: int, text_rows: int, only: str) -> None:
             path = path if path.exists() else path.with_suffix("")
             command = [sys.executable, str(Path(__file__).resolve()), "measure", str(path)]
             done = subprocess.run(command, text=True, stdout=subprocess.PIPE, check=True)
-        title = {"x": "datasets folder", "files": "one npy per instance", "keys.h5": "HDF5, a key per instance"}
+        title = {"old.mat": ".mat before 7.3", "records.npy": ".npy of records"}
+        title |= {"x": "datasets folder", "files": "one npy per instance", "keys.h5": "HDF5, a key per instance"}
         size, raw, wall, used, peak = json.loads(done.stdout)
         shown = title.get(path.name, path.suffix)
         print(f"| {shown} | {n:,} | {size:.0f} | {raw:.2f} | {wall:.2f} | {used:.2f} | {peak:.0f} |", flush=True)

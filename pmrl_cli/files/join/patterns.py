@@ -139,7 +139,7 @@ def _ways(name: str, ids: pa.LargeStringArray) -> Iterator[tuple[tuple[str, ...]
     patterns = [r"(?:.*/)?([^/]+)\.[^./]+"]
     for mark in _SEPARATORS:
         if pc.any(pc.match_substring(ids[:1], mark)).as_py():
-            plain = re.escape(mark)
+            plain = f"[{mark}]" if mark in ".|" else mark
             patterns += [f"(.+){plain}[^{mark}]*", f"([^{mark}]+){plain}.*"]
             patterns += [f"[^{mark}]*{plain}(.+)", f".*{plain}([^{mark}]+)"]
     for pattern in patterns:
