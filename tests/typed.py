@@ -1,4 +1,4 @@
-"""Runs ``pmrl`` as typed, in a process of its own that need not import anything.
+"""Runs ``pmrl`` as typed, or a script, in a process of its own that need not import anything.
 
 One process for each worker of pytest imports what commands import, and is forked for each command: the two seconds of
 torch and its neighbours are spent once. What must see Python start (the seed of hashes, a kill while it imports) does
@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import runpy
 import select
 import shutil
 import signal
@@ -20,6 +21,7 @@ import struct
 import subprocess
 import sys
 import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 from tests.limits import HUNG
@@ -30,14 +32,20 @@ IMPORTED = (
     "pmrl_cli.aligner",
     "pmrl_cli.fit",
     "pmrl_cli.diagnosis",
-    "pmrl_cli.report",
+    "pmrl_cli.diagnosis.sections",
     "pmrl_cli.retrieval",
+    "pmrl_cli.retrieval.search",
     "pmrl_cli.files.join.dataset",
+    "pmrl_cli.files.artifacts.export",
     "pmrl_cli.files.artifacts.store",
+    "pmrl_cli.files.formats.hdf5",
+    "tests.forked_readers",
     "torch.distributed",
     "rich.table",
     "rich.progress",
 )
+OPTIONAL = ("pmrl_cli.report", "pmrl_cli.report.svg", "pandas")
+"""What commands import where it is installed; PyArrow imports pandas with its first array."""
 ENDED = struct.Struct("<id")
 """Exit code (minus the signal that ended it) and CPU seconds."""
 
@@ -49,15 +57,16 @@ class Command:
     """``pmrl ARGUMENTS``, as it runs.
 
     Args:
-        arguments: what is typed after ``pmrl``.
+        arguments: what is typed after the program.
+        program: ``pmrl``, or the path of a Python script.
         cwd: folder it is typed in.
         env: variables besides those of this process.
         stdin: its standard input.
         stdout, stderr: open files of the caller that take its outputs; without one, ``communicate`` returns them.
     """
 
-    def __init__(self, *arguments, cwd=None, env=None, stdin="", stdout=None, stderr=None):
-        self.arguments = ["pmrl", *map(str, arguments)]
+    def __init__(self, *arguments, program="pmrl", cwd=None, env=None, stdin="", stdout=None, stderr=None):
+        self.arguments = [str(program), *map(str, arguments)]
         self.returncode, self.seconds = None, 0.0
         self._files = {name: tempfile.TemporaryFile() for name in ("stdin", "stdout", "stderr")}  # noqa: SIM115
         self._files["stdin"].write(stdin.encode())
@@ -114,7 +123,10 @@ def end_all():
 
 
 def pmrl(*arguments, **options):
-    """Return the code, the output and the errors of a command that has ended, as ``subprocess.run`` does."""
+    """Return the code, the output and the errors of a command that has ended, as ``subprocess.run`` does.
+
+    ``program`` runs a script instead.
+    """
     command = Command(*arguments, **options)
     out, err = command.communicate()
     return subprocess.CompletedProcess(command.arguments, command.returncode, out, err)
@@ -131,7 +143,7 @@ _CLIENT = """
 import json, os, signal, socket, struct, sys
 connection = socket.socket(socket.AF_UNIX)
 connection.connect({address!r})
-content = json.dumps(dict(argv=sys.argv, cwd=os.getcwd(), env=dict(os.environ))).encode()
+content = json.dumps(dict(argv=["pmrl", *sys.argv[1:]], cwd=os.getcwd(), env=dict(os.environ))).encode()
 socket.send_fds(connection, [len(content).to_bytes(4, "little")], [0, 1, 2])
 for standard in (0, 1, 2):
     os.close(standard)
@@ -192,6 +204,9 @@ def _serve(listener, alive):
     """Fork for each command that is asked for, until the tests are over."""
     for name in IMPORTED:
         importlib.import_module(name)
+    for name in OPTIONAL:
+        with suppress(ImportError):
+            importlib.import_module(name)
     gc.freeze()
     waiting = set()
     while True:
@@ -236,15 +251,24 @@ def _become(asked, standard):
     sys.argv = asked["argv"]
     code = 0
     try:
-        from pmrl_cli.__main__ import main
-
-        main()
+        _run(asked["argv"][0])
     except SystemExit as leave:
         code = leave.code if isinstance(leave.code, int) else 0
     atexit._run_exitfuncs()
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(code)  # taking all those modules apart would take a second more
+
+
+def _run(program):
+    if program == "pmrl":
+        from pmrl_cli.__main__ import main
+        from tests.forked_readers import fork_readers
+
+        fork_readers()
+        main()
+    else:
+        runpy.run_path(program, run_name="__main__")
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ from hypothesis import strategies as st  # noqa: E402
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule, run_state_machine_as_test  # noqa: E402
 
 from tests.faults import inject, points  # noqa: E402
+from tests.forked_readers import fork_readers  # noqa: E402
 
 SEEDS = ("0", "1")
 KINDS = ("parquet", "npy")
@@ -80,7 +81,7 @@ class Outputs(RuleBasedStateMachine):
     @rule(seed=st.sampled_from(SEEDS), kill=st.none() | st.integers(1, CALLS), restart=st.booleans())
     def fit(self, seed: str, kill: int | None, restart: bool) -> None:  # noqa: FBT001 - drawn
         """Fit, or go on with a fit; a model that is damaged is replaced by force."""
-        states = [path for path in (self.place / "model.unfinished").glob("*") if path.is_dir()]
+        states = list((self.place / "model.unfinished").glob("*/checkpoint.json"))
         words = [word for word, wanted in (("--restart", restart), ("--force", self.damaged["model"])) if wanted]
         code = self.do(*typed_fit(seed), *words, kill=kill)
         said = self.said.read_text(encoding="utf-8")
@@ -157,7 +158,7 @@ def main() -> int:
     parser.add_argument("--steps", type=int, default=12)
     asked = parser.parse_args()
     points.import_all()
-    points.fork_readers()
+    fork_readers()
     memory = Path("/dev/shm")  # where fsync costs nothing
     with tempfile.TemporaryDirectory(dir=memory if memory.is_dir() else None) as name:
         base = Path(name)

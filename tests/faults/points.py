@@ -15,7 +15,6 @@ import os
 import pkgutil
 import random
 import shutil
-import signal
 import sys
 import tempfile
 import time
@@ -23,7 +22,6 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 
@@ -31,8 +29,8 @@ ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
 import pmrl_cli  # noqa: E402
-from pmrl_cli.files.formats import sandbox_client, sandbox_server  # noqa: E402
 from tests.faults import inject  # noqa: E402
+from tests.forked_readers import fork_readers  # noqa: E402
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
 QUICK = ("--steps", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
@@ -122,18 +120,29 @@ def contents(folder: Path) -> Contents:
     return {name: b"" if name == "run.json" else path.read_bytes() for name, path in files.items()}
 
 
-class Command:
-    """One command, its inputs, what it leaves, and what it left before with other arguments."""
+def make(name: str, inputs: Path, folder: Path, *, new: bool) -> Path:
+    """Return what a command leaves whose output is not there yet."""
+    output = folder / f"{name} {'new' if new else 'old'}"
+    if (
+        name == "diagnose-suspects" and not new
+    ):  # there are none in so little data, so the list before is not from a run
+        output.write_text("id,modality,score,probability\nx,left,1,1\n", encoding="utf-8")
+        return output
+    place = folder / "at"
+    shutil.rmtree(place, ignore_errors=True)
+    shutil.copytree(inputs, place)
+    code = inject.plain(act(place, *arguments(name, new=new)), said_in(place))
+    assert code == 0, said_in(place).read_text(encoding="utf-8")
+    return (place / "out").rename(output)
 
-    def __init__(self, name: str, inputs: Path, folder: Path, *, over: bool) -> None:
-        self.name, self.inputs, self.folder, self.over = name, inputs, folder, over
-        self.old: Contents = None
-        self.run_json = b""
-        if name == "diagnose-suspects":  # there are none in so little data, so the list before is not from a run
-            self.old = {".": b"id,modality,score,probability\nx,left,1,1\n"} if over else None
-        else:
-            self.old = self._made(new=False) if over else None
-        self.new = self._made(new=True)
+
+class Command:
+    """One command, its inputs, what it leaves, and what it left before with other arguments, if it did."""
+
+    def __init__(self, name: str, inputs: Path, folder: Path, before: Path | None, after: Path) -> None:
+        self.name, self.inputs, self.folder, self.before = name, inputs, folder, before
+        self.over = before is not None
+        self.old, self.new = contents(before) if before else None, contents(after)
         self.listed = {path.name for path in inputs.iterdir()} | {"out"}
         assert self.new is not None
         assert self.new != self.old
@@ -143,19 +152,9 @@ class Command:
         place = self.folder / "at"
         shutil.rmtree(place, ignore_errors=True)
         shutil.copytree(self.inputs, place)
-        for name, data in (self.old or {}).items():
-            path = place / "out" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_bytes(data or self.run_json)
+        if self.before:
+            (shutil.copytree if self.before.is_dir() else shutil.copyfile)(self.before, place / "out")
         return place
-
-    def _made(self, *, new: bool) -> Contents:
-        place = self.place()
-        code = inject.plain(act(place, *arguments(self.name, new=new)), said_in(place))
-        assert code == 0, said_in(place).read_text(encoding="utf-8")
-        if (place / "out" / "run.json").exists():
-            self.run_json = (place / "out" / "run.json").read_bytes()
-        return contents(place / "out")
 
     def points(self) -> list[str]:
         """Return its write-type calls when nothing goes wrong."""
@@ -225,45 +224,17 @@ def make_inputs(folder: Path) -> None:
         assert code == 0, said_in(folder).read_text(encoding="utf-8")
 
 
-class _Forked:
-    """A reading process that need not import anything: in place of the ``Popen`` that starts one."""
-
-    def __init__(self, command: list[object], **_: object) -> None:
-        self.pid = os.fork()
-        if self.pid == 0:
-            try:
-                os.setpgid(0, 0)
-                kept = {int(str(word)) for word in command[-2:]}
-                for descriptor in {int(name) for name in os.listdir("/proc/self/fd")} - kept - {0, 1, 2}:  # noqa: PTH208
-                    with suppress(OSError):  # that of the listing itself
-                        os.close(descriptor)
-                sys.argv = ["worker", *map(str, command[-2:])]
-                sandbox_server.main()
-            finally:
-                os._exit(0)
-
-    def kill(self) -> None:
-        """As that of Popen."""
-        os.kill(self.pid, signal.SIGKILL)
-
-    def wait(self) -> int:
-        """As that of Popen."""
-        return os.waitstatus_to_exitcode(os.waitpid(self.pid, 0)[1])
-
-
-def fork_readers() -> None:
-    """Let commands start their reading processes by a fork: a run takes a third of the time."""
-    sandbox_client.subprocess = SimpleNamespace(Popen=_Forked, DEVNULL=None)
-
-
 def import_all() -> None:
     """Import what commands import, or each fork would."""
     for module in pkgutil.walk_packages(pmrl_cli.__path__, "pmrl_cli."):
         if not module.name.startswith(LEFT_OUT):
             importlib.import_module(module.name)
-    # imported when they are needed
-    for name in ("torch._dynamo", "typer._adapters", "pmrl_cli.files.formats.sandbox_server"):
-        importlib.import_module(name)
+    for name in (
+        "typer._adapters",
+        "pandas",
+    ):  # imported when they are needed, the latter by PyArrow where it is there
+        with suppress(ImportError):
+            importlib.import_module(name)
 
 
 def main() -> int:
@@ -282,21 +253,24 @@ def main() -> int:
         folder = Path(name)
         make_inputs(folder / "inputs")
         for command in asked.commands:
-            for over in (True, False):
+            old, new = (make(command, folder / "inputs", folder, new=which) for which in (False, True))
+            for before in (old, None):
                 started = time.monotonic()
-                scenario = Command(command, folder / "inputs", folder, over=over)
+                scenario = Command(command, folder / "inputs", folder, before, new)
                 calls = scenario.points()
                 met = [(at, *fault) for at in range(1, len(calls) + 1) for fault in scenario.faults(at)]
                 if asked.sample is not None:
                     naming = max(at for at, name in enumerate(calls, 1) if name in inject.RENAMING.values())
-                    drawn = random.Random(f"{asked.seed} {command} {over}").sample(met, min(asked.sample, len(met)))
+                    drawn = random.Random(f"{asked.seed} {command} {scenario.over}").sample(
+                        met, min(asked.sample, len(met))
+                    )
                     met = [*drawn, (naming, None, False)]
                 found: Counter[str] = Counter(tried=0, torn=0, lost=0, refused=0)
                 for at, error, lasting in met:
                     for fault in scenario.meet(at, error, lasting=lasting, found=found):
                         wrong.append(fault)
                         print(fault, file=sys.stderr, flush=True)
-                title = f"{command} {'over old' if over else 'anew'}"
+                title = f"{command} {'over old' if before else 'anew'}"
                 counts = {"calls": len(calls), **found}
                 results[title] = {**counts, "order": calls}
                 if not asked.json:
