@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: env demo test lint coverage faults ray recipes wheel clean
+.PHONY: env demo test suite types lint coverage faults ray recipes wheel clean
 
 env: $(VENV)/.ready
 
@@ -16,10 +16,16 @@ $(VENV)/.ready: pyproject.toml constraints.txt
 demo: env
 	PATH="$(abspath $(BIN)):$$PATH" sh sample_data/demo.sh runs/demo
 
+# mypy takes one core for half a minute: beside the tests it costs them less than before them.
 test: env
 	$(BIN)/ruff check .
+	$(MAKE) -j 2 suite types
+
+suite: env
+	$(BIN)/python -m pytest -q -n auto --dist worksteal
+
+types: env
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q -n auto
 
 lint: env
 	$(BIN)/ruff check .
@@ -27,7 +33,7 @@ lint: env
 	$(BIN)/mypy
 
 coverage: env
-	$(BIN)/python -m pytest -q -n auto --cov --cov-report=term --cov-fail-under=90
+	$(BIN)/python -m pytest -q -n auto --dist worksteal --cov --cov-report=term --cov-fail-under=90
 
 # Every kill, failed call and flipped bit there can be, not the sample of `make test` (an hour and a half).
 faults: env

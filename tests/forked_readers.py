@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
 import signal
 import sys
@@ -9,6 +10,8 @@ from contextlib import suppress
 from types import SimpleNamespace
 
 from pmrl_cli.files.formats import sandbox_client, sandbox_server
+
+_DEATH_SIGNAL = 1  # PR_SET_PDEATHSIG: a reader ends with its command, however that ends
 
 
 class _Forked:
@@ -18,6 +21,7 @@ class _Forked:
         self.pid = os.fork()
         if self.pid == 0:
             try:
+                ctypes.CDLL(None).prctl(_DEATH_SIGNAL, signal.SIGKILL)
                 os.setpgid(0, 0)
                 kept = {int(str(word)) for word in command[-2:]}
                 for descriptor in {int(name) for name in os.listdir("/proc/self/fd")} - kept - {0, 1, 2}:  # noqa: PTH208

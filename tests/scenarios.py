@@ -102,7 +102,7 @@ def scenarios(seed: int = 0, n: int = 500, d: int = 64) -> dict[str, tuple[Datas
         "three modalities, aligned": (three, {"HEALTHY"}),
         "four modalities, a fifth missing": (make.missing(0.2), {"HEALTHY"}),
         "identical": (dict.fromkeys("abc", make.noise()), {"HEALTHY"}),
-        "noisy, still told apart": (make.aligned(3, 1.2), {"HEALTHY"}),
+        "noisy, still distinguishable": (make.aligned(3, 1.2), {"HEALTHY"}),
         "barely aligned": (make.aligned(3, 3.0), {"WEAK"}),
         "few instances": (make.aligned(3, n=80), {"HEALTHY", "N_SMALL"}),
         "shuffled": (make.shuffled(three), {"NO_PAIRING"}),

@@ -186,7 +186,7 @@ def test_unseen_instances_are_those_no_part_of_the_fit_touched():
         untested.rows(dataset, "test")
 
 
-def test_search_finds_by_cosine_what_is_nearest_and_marks_what_cannot_ask(aligner):
+def test_search_finds_the_nearest_by_cosine_and_marks_queries_without_a_vector(aligner):
     queries, gallery = features(), {"image": features()["image"][50:]}
     rows, scores = aligner.search(queries, gallery, 4, source="text")
     text, image = aligner.transform(queries)["text"], aligner.transform(gallery)["image"]

@@ -167,7 +167,7 @@ def test_the_command_line_starts_without_the_heavy_libraries():
     assert not heavy & set(ran.stdout.split())
 
 
-def test_an_aligner_loads_nothing_that_judges_or_prints():
+def test_importing_aligner_loads_no_diagnosis_report_or_command_line():
     code = "import sys; from pmrl_cli import Aligner; print(*sys.modules)"
     ran = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=True)
     packages = {name.split(".")[1] for name in ran.stdout.split() if name.startswith("pmrl_cli.")}

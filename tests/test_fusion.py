@@ -65,7 +65,7 @@ def test_a_vector_of_length_zero_weighs_nothing():
     torch.testing.assert_close(fuse(vectors, everything, "weighted"), fuse(vectors, without, "weighted"))
 
 
-def test_modalities_that_cancel_score_zero_where_nothing_tells_them_apart_and_no_score_is_nan():
+def test_modalities_that_cancel_have_score_zero_and_no_score_is_nan():
     z = torch.tensor([1.0, 0.0])
     opposite = torch.stack([z, -z])[None]
     everything = torch.ones(1, 2, dtype=torch.bool)
@@ -130,7 +130,7 @@ def test_fused_vectors_at_the_edges():
     torch.testing.assert_close(fuse(vectors, present, "weighted"), expected, atol=1e-6, rtol=0)
 
 
-def test_leading_is_the_lifted_leading_direction_and_the_default():
+def test_leading_is_the_sign_aware_leading_direction_and_the_default():
     vectors, present = instances()
     expected = spectrum(vectors, present, sign_aware=True).leading_direction
     assert torch.equal(fuse(vectors, present), expected)

@@ -9,7 +9,6 @@ import os
 import re
 import shutil
 import subprocess
-import sys
 import tempfile
 from pathlib import Path
 
@@ -20,6 +19,7 @@ from pmrl_cli.errors import PmrlError
 from pmrl_cli.methods import REGISTRY
 from pmrl_cli.terms import REGISTRY as TERMS
 from tests import typed
+from tests.sample_data import put_features
 
 ROOT = Path(__file__).parents[1]
 README = ROOT / "README.md"
@@ -126,9 +126,10 @@ def test_the_session_prints_what_the_readme_shows(tmp_path):
 
 
 def test_the_python_example_runs(tmp_path):
-    subprocess.run(
-        [sys.executable, "-c", EXAMPLE.search(TEXT)[0]], cwd=tmp_path, env=environment(tmp_path), check=True
-    )
+    put_features(tmp_path / "sample_data" / "features", 300)
+    (tmp_path / "example.py").write_text(EXAMPLE.search(TEXT)[0], encoding="utf-8")
+    done = typed.pmrl(program=tmp_path / "example.py", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
 
 
 def table(heading: str) -> dict[str, str]:

@@ -194,7 +194,7 @@ def test_known_spectra(modalities):
     torch.testing.assert_close(equicorrelated, wanted)
 
 
-def test_lifted_tells_an_opposite_modality_which_plain_cannot():
+def test_the_sign_aware_spectrum_distinguishes_an_opposite_modality_and_the_plain_one_does_not():
     agree, oppose = degenerate("identical", 3), degenerate("opposite", 3)
     plain = [spectrum(vectors).singular_values[0, 0].item() for vectors in (agree, oppose)]
     sign_aware = [spectrum(vectors, sign_aware=True).singular_values[0, 0].item() for vectors in (agree, oppose)]
@@ -321,7 +321,7 @@ def test_subsets_are_spectra_of_their_own(aware):
             torch.testing.assert_close(found[:, q], wanted)
 
 
-def test_leave_one_out_directions_are_lifted_directions_of_the_others():
+def test_leave_one_out_directions_are_sign_aware_directions_of_the_others():
     vectors, present = draw(9, 4, 6)
     found = leave_one_out_directions(vectors, present)
     for m in range(4):

@@ -44,8 +44,8 @@ IMPORTED = (
     "rich.table",
     "rich.progress",
 )
-OPTIONAL = ("pmrl_cli.report", "pmrl_cli.report.svg", "pandas")
-"""What commands import where it is installed; PyArrow imports pandas with its first array."""
+OPTIONAL = ("pmrl_cli.report", "pmrl_cli.report.svg")
+"""What commands import where it is installed."""
 ENDED = struct.Struct("<id")
 """Exit code (minus the signal that ended it) and CPU seconds."""
 

@@ -63,7 +63,7 @@ def test_a_command_holds_the_files_and_options_that_were_given(capsys, folder):
     assert "--on-bad drop" in finding["command"]
 
 
-def test_after_a_fit_nothing_tells_to_fit_what_is_fitted(folder):
+def test_after_a_fit_no_advice_is_to_fit_again(folder):
     assert command_for("WEAK", inputs_of(folder, "runs/a")) == "pmrl diagnose runs/a"
     assert command_for("WEAK", inputs_of(folder, None)).startswith("pmrl fit ")
     # Whether it is the model or the files: the features alone.
@@ -137,7 +137,7 @@ def test_every_code_has_a_case():
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_what_a_finding_advises_runs_on_the_files_that_gave_it(capsys, case, tmp_path, monkeypatch):
+def test_the_command_of_a_finding_runs_on_the_files_that_gave_it(capsys, case, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = GOLDEN[case][0] if case in GOLDEN else structured(case)
     code, out, err = run(capsys, "diagnose", *write(data, tmp_path), "--json", "--quiet")
@@ -148,7 +148,7 @@ def test_what_a_finding_advises_runs_on_the_files_that_gave_it(capsys, case, tmp
         follow(capsys, command)
 
 
-def test_what_a_leak_advises_runs_and_mends_it(capsys, tmp_path, monkeypatch):
+def test_the_advice_for_a_leak_runs_and_removes_it(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     data = simulate(120, 2, 12, noise=0.4)
     arrays = {one.name: np.array(one.array) for one in data.modalities}

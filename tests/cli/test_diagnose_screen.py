@@ -61,7 +61,7 @@ def test_five_numbers_at_most_stand_beside_their_chance_and_a_bar():
     assert sum("·" in line and ".." in line for line in shown) == 5
 
 
-def test_a_bar_tells_chance_from_what_is_beyond_it():
+def test_a_bar_marks_chance_and_what_is_beyond_it():
     assert bar(0.75, 0.5, 8, unicode=True) == "░░░░██··"
     assert bar(0.25, 0.5, 8, unicode=False) == "==------"
     assert bar(-0.5, 0.0, 4, unicode=False) == "----"

@@ -56,7 +56,7 @@ def test_the_screen_fits_and_shows_value_chance_and_interval(run, modalities):
         assert any(line.startswith("weakest 16 of 36") for line in lines)
 
 
-def test_copies_are_said_and_every_number_of_several_right_answers_is_shown(run):
+def test_copies_are_noted_and_metrics_of_several_relevant_candidates_are_shown(run):
     images = np.repeat(np.random.default_rng(0).normal(size=(40, 16)), 3, axis=0)
     text = images + 0.3 * np.random.default_rng(1).normal(size=images.shape)
     data = dataset_of({"image": images, "text": text}, scene=[f"s{i // 6}" for i in range(120)])
@@ -96,7 +96,7 @@ def test_missing_modalities_take_part_unless_asked_otherwise(run):
     assert (run.asked["join"], run.asked["on_bad"]) == ("inner", "drop")
 
 
-def test_fusion_is_the_leading_direction_unless_asked_otherwise_and_the_screen_says_so(run):
+def test_fusion_defaults_to_the_leading_direction_and_the_screen_names_it(run):
     data = simulate(150, 4, 8, noise=[0.5, 0.5, 0.5, 3.0])
     screens, found = {}, {}
     for fusion in ("leading", "weighted"):
@@ -109,7 +109,7 @@ def test_fusion_is_the_leading_direction_unless_asked_otherwise_and_the_screen_s
     assert found["leading"]["fused"] != found["weighted"]["fused"]
 
 
-def test_a_gate_that_holds_is_silent_and_one_that_does_not_exits_1(run):
+def test_a_gate_that_is_met_prints_nothing_and_one_that_is_not_exits_1(run):
     data = simulate(100, 3, 16, noise=0.1)
     assert run("evaluate", data, "--fail-under", "R@1=0.5", "--fail-under", "fused.MRR=0.5")[::2] == (0, "")
     code, out, err = run("evaluate", data, "--fail-under", "directions.m0->m1.metrics.R@1=1.01", "--json")
@@ -129,7 +129,7 @@ def test_a_gate_that_is_no_key_and_number_is_refused_before_reading(run, text):
         run("evaluate", None, "--fail-under", text)
 
 
-def test_a_model_judges_the_instances_of_its_split_in_its_space(run):
+def test_evaluate_with_a_model_uses_its_split_and_its_space(run):
     data = simulate(80, 2, 8, noise=5.0)
     _, out, _ = run("evaluate", data, "--model", "m", "--split", "test", "--json", model=HalfModel)
     result = json.loads(out)
@@ -159,7 +159,7 @@ def test_notes_of_reading_go_to_standard_error_unless_quiet(run):
     assert run("evaluate", data, "-q")[2] == ""
 
 
-def test_fewer_queries_are_said_on_the_screen(run):
+def test_a_sample_of_queries_is_noted_on_the_screen(run):
     assert "30 of them, chosen by hash, ask" in run("evaluate", simulate(100, 2, 4), "--queries", "30")[1]
 
 

@@ -117,7 +117,7 @@ def test_json_summarises_the_export(tmp_path, model, asked):
     assert result.stderr == ""
 
 
-def test_the_manifest_says_what_it_was_made_from(tmp_path, model, asked):
+def test_the_manifest_records_its_inputs(tmp_path, model, asked):
     out = tmp_path / "aligned"
     export(model, "-o", str(out))
     provenance = json.loads((out / "manifest.json").read_text(encoding="utf-8"))["provenance"]
@@ -129,7 +129,7 @@ def test_the_manifest_says_what_it_was_made_from(tmp_path, model, asked):
     )
 
 
-def test_the_fusion_asked_for_is_written_and_recorded(tmp_path, model, asked):
+def test_the_chosen_fusion_is_written_and_recorded(tmp_path, model, asked):
     out = tmp_path / "aligned"
     for fusion in ("leading", "weighted"):
         summary = json.loads(export(model, "-o", str(out), "--json", "-q", "--fusion", fusion).stdout)

@@ -10,19 +10,14 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 
-import h5py
-import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 import pytest
 
 from pmrl_cli.files.durable.locks import held
 from tests import typed
 from tests.limits import HUNG
+from tests.sample_data import put_features
 
 ROOT = Path(__file__).parents[2]
-SAMPLE = ROOT / "sample_data" / "features"
 QUICK = ("--adapter", "mlp", "--steps", "60", "--dropout", "0", "--threads", "1")
 CLOSED = ("--steps", "0", "--adapter", "linear", "--no-refit", "--threads", "1")
 
@@ -75,20 +70,7 @@ def contents(folder):
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
     """400 instances of the sample data."""
-    folder = tmp_path_factory.mktemp("data") / "features"
-    folder.mkdir()
-    with h5py.File(SAMPLE / "left.h5") as file:
-        kept = file["id"][:400]
-    for name in ("left.h5", "right.h5"):
-        with h5py.File(SAMPLE / name) as old, h5py.File(folder / name, "w") as new:
-            rows = np.isin(old["id"][:], kept)
-            for key, column in old.items():
-                new[key] = column[:][rows]
-    table = pq.read_table(SAMPLE / "spectrum.parquet")
-    pq.write_table(
-        table.filter(pc.is_in(table["id"], pa.array(kept).cast(table["id"].type))), folder / "spectrum.parquet"
-    )
-    return sorted(map(str, folder.iterdir()))
+    return put_features(tmp_path_factory.mktemp("data") / "features", 400)
 
 
 @pytest.fixture(scope="module")
@@ -110,7 +92,7 @@ def test_the_log_has_each_line_of_the_history_as_json(fitted):
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["time"]) for line in lines)
 
 
-def test_the_split_says_of_each_instance_what_it_is_for(fitted):
+def test_the_split_file_has_the_part_of_each_instance(fitted):
     import csv
 
     model = fitted[0] / "runs/a"
@@ -243,11 +225,11 @@ def test_a_wrong_option_is_one_line_and_its_exit_code(tmp_path, options, code, w
     assert not (tmp_path / "m").exists()
 
 
-def test_two_fits_of_one_output_do_not_meet(tmp_path, features):
+def test_two_fits_of_one_output_exclude_each_other(tmp_path, features):
     with held(tmp_path / "m.unfinished"):
         _, err = pmrl("fit", *features, *QUICK, "-o", "m", cwd=tmp_path, code=7)
     assert f"a lock held by process {os.getpid()}" in err
-    pmrl("fit", *features, *QUICK, "-o", "m", cwd=tmp_path)  # a lock nobody holds is no lock
+    pmrl("fit", *features, *QUICK, "-o", "m", cwd=tmp_path)  # a lock that no process holds is free
     (tmp_path / "n.unfinished").mkdir()
     (tmp_path / "n.unfinished/thesis.txt").write_text("mine")
     _, err = pmrl("fit", *features, "--restart", "-o", "n", cwd=tmp_path, code=2)
@@ -314,7 +296,7 @@ print(table.num_rows, *table.column_names)
     assert done.stdout.decode() == "396 id left right spectrum fused\n"
 
 
-@pytest.mark.parametrize("columns", [50, 80, 120])
+@pytest.mark.parametrize("columns", [50, 120])
 def test_a_fit_on_a_terminal_of_any_width_ends_well(tmp_path, columns, features):
     # the steps of a task not yet begun have no total: 60 columns and more once ended in an internal error
     code, out, shown = on_a_terminal("fit", *features, *QUICK, "-o", "runs/a", cwd=tmp_path, columns=columns)

@@ -24,7 +24,7 @@ def run(*arguments):
     return typed.pmrl("ingest", *arguments)
 
 
-def test_prints_the_path_and_tells_the_overlap_apart(files):
+def test_prints_the_path_and_the_overlap_separately(files):
     done = run(files / "image.h5", files / "text.h5", "-o", files / "store")
     assert (done.returncode, done.stdout) == (0, f"{files / 'store'}\n")
     assert "note: outer join by id: 3 instances of image 4, text 4 rows." in done.stderr

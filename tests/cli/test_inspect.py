@@ -26,7 +26,7 @@ def run(*arguments, stdin=None, **environment):
     return typed.pmrl("inspect", *arguments, stdin=stdin or "", env=environment)
 
 
-def test_the_table_fits_eighty_columns_and_tells_the_overlap(files):
+def test_the_table_fits_eighty_columns_and_shows_the_overlap(files):
     done = run(files)
     assert done.returncode == 0
     assert max(map(len, done.stdout.splitlines())) <= 80

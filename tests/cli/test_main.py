@@ -62,7 +62,7 @@ def test_an_error_of_the_machine_is_one_line_and_its_code(monkeypatch, capsys, e
         assert "available. Pass a --max-memory well below" in captured.err
 
 
-def test_the_first_signal_asks_training_to_stop_and_the_second_ends_at_once():
+def test_the_first_signal_stops_training_gracefully_and_the_second_at_once():
     request = _StopRequest()
     with pytest.raises(SystemExit, match="143"):  # not training: there is nothing to save
         request(signal.SIGTERM, None)

@@ -197,7 +197,7 @@ def test_the_recipe_of_the_documentation_makes_the_diagnosis_of_one_pass(gappy, 
     assert_one_diagnosis(merged, whole)
 
 
-def test_a_share_alone_is_refused_with_what_to_type(gappy, run, tmp_path):
+def test_a_shard_without_partial_is_refused_with_what_to_type(gappy, run, tmp_path):
     with pytest.raises(UsageError, match="--shard without --partial") as caught:
         run("diagnose", gappy / "store", "--shard", "2/8")
     assert "--partial 2.state" in str(caught.value)

@@ -52,7 +52,7 @@ def test_a_config_file_that_cannot_be_read_is_refused_in_one_line_and_at_once(tm
     assert len(str(caught.value)) < 500 + len(str(path))
 
 
-def test_nul_between_paths_is_told_and_read_with_0(monkeypatch):
+def test_paths_separated_by_nul_are_refused_unless_0_is_given(monkeypatch):
     for null, expected in ((True, ["a", "b"]), (False, None)):
         monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=io.BytesIO(b"a\0b\0")))
         if expected is None:

@@ -73,7 +73,7 @@ def test_figures_are_written_one_by_one_and_replaced_only_by_figures(run, tmp_pa
         run("diagnose", data, "--figures", str(tmp_path / "new"), "--format", "svg,gif")
 
 
-def test_a_missing_extra_is_said_before_anything_is_read(run, tmp_path, monkeypatch):
+def test_a_missing_extra_is_reported_before_anything_is_read(run, tmp_path, monkeypatch):
     monkeypatch.setattr("pmrl_cli.report.find_spec", lambda _: None)
     with pytest.raises(UsageError, match="pip install 'pmrl-cli"):
         run("diagnose", simulate(20, 2, 4), "--report", str(tmp_path / "page.html"))

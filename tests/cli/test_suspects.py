@@ -79,7 +79,7 @@ def test_planted_swaps_are_listed_with_their_modality_and_left_out_of_a_fit(fold
     assert f"{left_out} vectors of {left_out} instances were left out of both (--exclude)" in card
 
 
-def test_two_modalities_blame_the_pair_and_the_pair_is_left_out(folder, run, tmp_path):
+def test_with_two_modalities_the_pair_is_suspect_and_left_out(folder, run, tmp_path):
     listed = tmp_path / "suspects.csv"
     run("diagnose", *files_of(folder)[:2], "--suspects", listed, "-q", "--threads", 1)
     lines = listed.read_text().splitlines()[1:]

@@ -23,14 +23,14 @@ def run(time, clock, evaluations, seconds, *, judged=True, steps=900):
     return found
 
 
-def test_nothing_is_foretold_before_the_first_step():
+def test_no_time_is_estimated_before_the_first_step():
     clock = Clock()
     time = TimeLeft(clock)
     time.candidate(1, 3)
     assert run(time, clock, 1, 1.0) == [(0.0, None)]
 
 
-def test_of_equal_candidates_the_end_is_foretold_from_the_second_on():
+def test_with_equal_candidates_the_end_is_estimated_from_the_second_on():
     clock = Clock()
     time = TimeLeft(clock)
     foretold = []
@@ -57,7 +57,7 @@ def test_what_is_trained_again_ends_with_its_steps():
 
 
 @pytest.mark.parametrize("judged", [True, False])
-def test_a_run_that_goes_on_is_foretold_from_its_second_evaluation(judged):
+def test_the_time_left_of_a_run_is_estimated_from_its_second_evaluation(judged):
     clock = Clock()
     time = TimeLeft(clock)
     time.candidate(1, 1)

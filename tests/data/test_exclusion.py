@@ -19,7 +19,7 @@ def data():
 
 
 def test_a_modality_a_pair_or_the_whole_instance_is_left_out(data):
-    found = mask([("id0", "b"), ("id1", None), ("id2", "a|c"), ("id2", "b"), ("nobody", "a")], data)
+    found = mask([("id0", "b"), ("id1", None), ("id2", "a|c"), ("id2", "b"), ("unknown", "a")], data)
     expected = np.array([[0, 1, 0], [1, 1, 0], [1, 1, 1], [0, 0, 0]], dtype=bool)
     np.testing.assert_array_equal(found, expected)
 

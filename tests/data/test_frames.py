@@ -13,7 +13,7 @@ IDS = ["a", "b", "c", "d"]
 
 
 class RangeIndex(list):
-    """As that of pandas, of rows that nobody has named."""
+    """As that of pandas, of rows without names."""
 
     __call__ = None
 

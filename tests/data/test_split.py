@@ -26,13 +26,13 @@ def make(ids, **columns):
 IDS = [f"id-{i}" for i in range(5000)]
 
 
-def test_shares_are_met_within_sampling_error():
+def test_split_fractions_are_met_within_sampling_error():
     parts = split_instances(make(IDS), SplitRule(0, 0.2, 0.3))
     shares = np.bincount(parts, minlength=3) / len(IDS)
     np.testing.assert_allclose(shares, [0.5, 0.2, 0.3], atol=0.03)
 
 
-def test_adding_removing_and_reordering_instances_moves_nobody():
+def test_adding_removing_and_reordering_instances_changes_no_other_part():
     rule = SplitRule(3, 0.2, 0.2)
     before = dict(zip(IDS, split_instances(make(IDS), rule), strict=True))
     others = [*reversed(IDS[::3]), "new-1", "new-2"]
@@ -59,7 +59,7 @@ def test_groups_stay_together_and_a_null_group_is_its_own():
     assert len(set(alone)) == 3
 
 
-def test_a_split_column_is_followed_and_lacks_only_validation_dealt_by_hash():
+def test_a_split_column_is_followed_and_a_missing_validation_part_is_drawn_by_hash():
     words = ["test" if i % 4 == 0 else "Train" for i in range(len(IDS))]
     parts = split_instances(make(IDS, split=words), SplitRule(0, 0.2, column="split"))
     assert ((parts == TEST) == (np.arange(len(IDS)) % 4 == 0)).all()

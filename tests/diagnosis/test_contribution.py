@@ -1,4 +1,4 @@
-"""The section ``contribution``: what modalities tell of a label, in a diagnosis and on its screen."""
+"""The section ``contribution``: the information of modalities on a label, in a diagnosis and on its screen."""
 
 import json
 from pathlib import Path
@@ -19,8 +19,8 @@ from tests.simulate import dataset_of
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "diagnose.schema.json").read_text(encoding="utf-8"))
 
 
-def told(n=400, seed=0):
-    """``a`` tells a class, ``b`` nothing; of ``rare`` one class is rare and some rows have none."""
+def labelled(n=300, seed=0):
+    """``a`` depends on the class, ``b`` does not; of ``rare`` one class is rare and some rows have none."""
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, 2, n)
     vectors = {"a": rng.normal(size=(n, 6)) + 2.0 * classes[:, None], "b": rng.normal(size=(n, 6))}
@@ -33,10 +33,10 @@ def told(n=400, seed=0):
 
 @pytest.fixture(scope="module")
 def diagnosed():
-    return diagnose(told(), target="class").as_dict()
+    return diagnose(labelled(), target="class").as_dict()
 
 
-def test_the_modality_that_tells_is_named_with_an_interval(diagnosed):
+def test_the_informative_modality_is_named_with_an_interval(diagnosed):
     found = diagnosed["contribution"]
     assert found["entropy"] == pytest.approx(np.log(2), abs=0.02)
     a, b = found["modality"]["a"], found["modality"]["b"]
@@ -54,18 +54,18 @@ def test_it_is_of_the_schema_and_on_the_screen(diagnosed):
 
 
 def test_it_is_there_only_if_asked_for():
-    assert "contribution" not in diagnose(told(60)).as_dict()
+    assert "contribution" not in diagnose(labelled(60)).as_dict()
 
 
 def test_rows_without_a_common_class_are_left_out_and_counted():
-    found = plain(contribution_section(told(), "rare"))
+    found = plain(contribution_section(labelled(), "rare"))
     assert found["left_out"] == {"without_class": 7, "of_rare_classes": 5}
     assert found["classes"] == 2
     assert found["predicted_from"] == 388
 
 
 def test_intervals_are_by_group():
-    data = told()
+    data = labelled()
     twice = Dataset(
         data.ids,
         data.modalities,
@@ -80,7 +80,7 @@ def test_intervals_are_by_group():
 
 
 def test_too_few_complete_instances_have_no_number():
-    data = told()
+    data = labelled()
     present = data.present.copy()
     present[40:, 1] = False
     found = plain(contribution_section(Dataset(data.ids, data.modalities, present, data.columns), "class"))
@@ -90,7 +90,7 @@ def test_too_few_complete_instances_have_no_number():
 
 
 def test_a_column_without_classes_is_refused():
-    data = told(60)
+    data = labelled(60)
     data = Dataset(data.ids, data.modalities, data.present, {"each": pa.array([str(i) for i in range(60)])})
     with pytest.raises(DataError, match="no classes to predict"):
         contribution_section(data, "each")

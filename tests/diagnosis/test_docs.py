@@ -38,7 +38,7 @@ def keys(section, path=""):
             yield path + name
 
 
-def test_all_that_is_declared_is_said_of_a_model_with_labels_and_nothing_else():
+def test_a_model_with_labels_has_all_declared_statistics_and_no_others():
     data = simulate(300, 3, 8)
     training = {
         "sign_aware": True,

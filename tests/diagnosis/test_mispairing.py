@@ -123,14 +123,14 @@ def test_the_auc_is_that_of_all_pairs_of_matched_and_mispaired_scores():
     score = agreement(reference, batch).score[:, 0]
     vectors, consensus = reference.vectors[:, 0], reference.consensus[:, 0]
     all_scores = vectors @ consensus.mT - (reference.closeness[:, 0, 0, None] + reference.closeness[:, 0, 1]) / 2
-    strangers = all_scores[~torch.eye(60, dtype=torch.bool)].numpy()
-    truth = np.r_[np.ones(60), np.zeros(len(strangers))]
+    unrelated = all_scores[~torch.eye(60, dtype=torch.bool)].numpy()
+    truth = np.r_[np.ones(60), np.zeros(len(unrelated))]
     found = consensus_auc(score, reference.mispaired()[0, 0], np.arange(60))
-    assert found.value == pytest.approx(roc_auc_score(truth, np.r_[score, strangers]), abs=1e-3)
+    assert found.value == pytest.approx(roc_auc_score(truth, np.r_[score, unrelated]), abs=1e-3)
     assert found.ci[0] < found.value < found.ci[1]
 
 
-def test_identical_modalities_are_told_perfectly_and_points_and_shuffled_ones_not_at_all():
+def test_identical_modalities_rank_perfectly_and_collapsed_or_shuffled_ones_at_chance():
     z = np.random.default_rng(0).normal(size=(300, 16))
     found, mispaired, _ = model_of(batch_of(dataset_of({"a": z, "b": z, "c": z})))
     np.testing.assert_allclose(found.cosine, 1, atol=1e-6)
@@ -200,7 +200,7 @@ def test_no_low_score_bounds_the_rate_by_the_counts_of_chance():
 
 @pytest.mark.parametrize(("modalities", "noise"), [(2, 0.5), (3, 0.8), (4, [0.5, 0.5, 1.2, 0.5])])
 @pytest.mark.parametrize("rate", [0.05, 0.2])
-def test_planted_swaps_are_found_blamed_and_counted(modalities, noise, rate):
+def test_planted_swaps_are_found_with_their_modality_and_counted(modalities, noise, rate):
     batch, which = swapped(batch_of(simulate(1000, modalities, 32, noise=noise)), rate)
     found, _, model = model_of(batch)
     judged = model.judge(found.score)
@@ -219,7 +219,7 @@ def test_planted_swaps_are_found_blamed_and_counted(modalities, noise, rate):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_well_paired_data_accuse_nobody(seed):
+def test_well_paired_data_have_no_suspects(seed):
     found, _, model = model_of(batch_of(simulate(600, 3, 32, noise=0.5, missing=0.2, seed=seed)))
     for estimated in model.rates:
         assert estimated.value < 0.01
@@ -227,17 +227,17 @@ def test_well_paired_data_accuse_nobody(seed):
     assert (model.judge(found.score).probability > 0.5).mean() < 0.005
 
 
-def test_a_modality_that_tells_nothing_accuses_nobody():
+def test_an_uninformative_modality_flags_no_suspects():
     data = simulate(600, 3, 32, noise=0.5)
     arrays = {f.name: np.array(f.array) for f in data.modalities}
     arrays["m2"] = np.random.default_rng(5).normal(size=(600, 32))
     batch, which = swapped(batch_of(dataset_of(arrays)), 0.05)
     found, _, model = model_of(batch)
-    told = which != 2  # swaps of noise cannot be seen
+    visible = which != 2  # swaps of noise cannot be seen
     assert model.gap[2] < 0.3
     least = -np.nanmin(found.score, axis=1)
-    assert roc_auc_score((which >= 0)[told], model.judge(found.score).evidence[told]) > 0.95
-    assert roc_auc_score((which >= 0)[told], least[told]) < 0.9  # what the least score would have said
+    assert roc_auc_score((which >= 0)[visible], model.judge(found.score).evidence[visible]) > 0.95
+    assert roc_auc_score((which >= 0)[visible], least[visible]) < 0.9  # what the least score gives
 
 
 def test_groups_widen_the_interval_of_the_rate():

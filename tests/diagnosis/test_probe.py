@@ -49,7 +49,7 @@ def test_it_counts_the_dimensions_and_bits_that_are_shared():
 
 
 @pytest.mark.parametrize(("n", "d"), [(300, 20), (120, 200)])
-def test_unrelated_modalities_stand_at_chance_and_the_intervals_say_so(n, d):
+def test_unrelated_modalities_are_at_chance_and_the_intervals_cover_it(n, d):
     found = [
         probe([gaussian(n, d, seed=s), gaussian(n, d, seed=s + 500)], halves(n), np.arange(n)) for s in range(40)
     ]

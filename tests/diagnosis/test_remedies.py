@@ -43,7 +43,7 @@ def test_nothing_is_advised_where_nothing_is_wrong():
             assert not (one.helps and one.delta.value > 0.01), action
 
 
-def test_centring_mends_an_offset_and_nothing_else_does_it_better():
+def test_centring_removes_an_offset():
     results = found(arrays_of(600, 2, 32, noise=0.8, offset=25.0))
     centred = results["centre",]
     assert centred.helps
@@ -52,7 +52,7 @@ def test_centring_mends_an_offset_and_nothing_else_does_it_better():
     assert centred.before.chance == 0.01
 
 
-def test_centring_mends_a_mixed_gallery_that_an_offset_has_spoilt():
+def test_centring_repairs_retrieval_in_a_mixed_gallery_with_an_offset():
     results = found(arrays_of(400, 2, 32, noise=0.5, offset=12.0))
     mixed = results["centre", "mixed"]
     assert mixed.before.value < 0.5 < 0.95 < mixed.after.value
@@ -102,7 +102,7 @@ def test_a_modality_of_noise_is_better_left_out_of_fused_queries():
         assert results["drop_modality", name, "fused"].delta.ci[1] < 0
 
 
-def test_suspects_left_out_of_the_fit_are_paid_for_by_nobody():
+def test_leaving_suspects_out_of_the_fit_helps_all_queries():
     arrays = arrays_of(300, 2, 64, noise=0.6)
     wrong = np.arange(300) % 5 < 2
     arrays["m1"][wrong] = np.roll(arrays["m1"][wrong], 7, axis=0)
@@ -112,14 +112,14 @@ def test_suspects_left_out_of_the_fit_are_paid_for_by_nobody():
     assert ("drop_suspects",) not in found(arrays, probability=np.zeros(300))
 
 
-def test_missing_modalities_are_asked_where_they_are():
+def test_remedies_use_the_modalities_that_are_present():
     arrays = arrays_of(500, 3, 32, noise=0.5)
     present = np.random.default_rng(0).random((500, 3)) > 0.3
     present[present.sum(1) < 2] = True
     results = found(arrays, present=present)
     pairs = sum(2 * present[:, [a, b]].all(1).sum() for a, b in ((0, 1), (0, 2), (1, 2)))
     assert results["centre",].delta.n == pairs
-    rest = present[:, [0, 1]].all(1)  # whoever lacks one of the others has nothing left to ask with
+    rest = present[:, [0, 1]].all(1)  # an instance that lacks one of the others has no query left
     assert results["drop_modality", "m2", "fused"].delta.n == 2 * rest.sum()
 
 
@@ -131,6 +131,6 @@ def test_the_error_of_a_difference_is_its_spread_over_data_sets():
         assert np.mean([one.se for one in deltas]) == pytest.approx(np.std([one.value for one in deltas]), rel=0.35)
 
 
-def test_too_few_instances_are_not_asked():
+def test_too_few_instances_have_no_remedies():
     batch = Batch(np.arange(30), torch.nn.functional.normalize(torch.randn(30, 2, 4), dim=2), torch.ones(30, 2) > 0)
     assert measure_remedies(batch, ["a", "b"], halves(30), np.arange(30)) == []

@@ -78,7 +78,7 @@ def test_two_diagnoses_with_several_right_answers_compare():
         assert (delta["after"], delta["before"]) == tuple(pytest.approx(value) for value in expected)
 
 
-def test_rows_that_share_a_vector_are_counted_and_said():
+def test_rows_that_share_a_vector_are_counted_and_noted():
     generator = np.random.default_rng(0)
     arrays = {name: generator.normal(size=(300, 16)) for name in ("a", "b")}
     arrays["b"] += arrays["a"]
@@ -142,7 +142,7 @@ def test_a_match_is_kept_by_states_and_their_merge():
     assert len(sample) == 48  # of twelve things, whole
 
 
-def test_without_a_value_an_instance_matches_itself_alone():
+def test_without_a_value_an_instance_matches_only_itself():
     data = shown_alike(60, 3, noise=0.3)
     none = dataset_of(
         {one.name: np.array(one.array) for one in data.modalities}, thing=[None] * len(data), ids=data.ids.to_pylist()

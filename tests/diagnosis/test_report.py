@@ -152,7 +152,7 @@ def test_two_dimensions_in_use_of_sixty_four_are_too_few():
     assert "DIM_COLLAPSE" in codes(plain(diagnose(dataset_of({"a": low, "b": low}))))
 
 
-def test_few_instances_or_groups_are_said():
+def test_few_instances_or_groups_are_a_finding():
     assert codes(plain(diagnose(simulate(60, 2, 8)))) == {"N_SMALL", "HEALTHY"}  # the level is said all the same
     assert "N_SMALL" in codes(plain(diagnose(simulate(400, 2, 8, group_size=20), group="group")))
     assert "N_SMALL" not in codes(plain(diagnose(simulate(400, 2, 8, group_size=20))))
@@ -178,7 +178,7 @@ def test_every_number_of_modalities_is_adjusted_by_its_own_null():
     assert found["pair"]["a|b"]["cosine"]["n"] == 600
 
 
-def test_a_pair_that_nobody_has_is_absent():
+def test_a_pair_without_instances_is_absent():
     present = np.array([[True, True, False]] * 200 + [[False, True, True]] * 200)
     data = simulate(400, 3, 16)
     found = plain(diagnose(dataset_of(vectors_of(data), present=present)))

@@ -84,7 +84,7 @@ def test_features_of_several_widths_show_a_run_too():
     assert np.abs(np.array(found["rows"]) - [100, 220]).max() <= 10
 
 
-def test_the_p_of_clean_rows_is_seldom_small_and_no_run_is_said():
+def test_the_p_of_clean_rows_is_seldom_small_and_no_run_is_found():
     small, runs = 0, 0
     for seed in range(40):
         arrays = vectors_of(80, 2, seed=seed, d=8, noise=0.8)
@@ -105,7 +105,7 @@ def test_one_vector_in_many_rows_is_a_template_with_its_share():
 
 
 @pytest.mark.parametrize("share", [1 / 3, 0.1])
-def test_swaps_at_random_are_said_with_their_rate_however_many(share):
+def test_swaps_at_random_are_found_with_their_rate(share):
     arrays = vectors_of(500, 3)
     bad = np.random.default_rng(0).permutation(500)[: round(share * 500)]
     arrays["m2"][bad] = arrays["m2"][np.roll(bad, 1)]
@@ -114,7 +114,7 @@ def test_swaps_at_random_are_said_with_their_rate_however_many(share):
     assert share / 1.5 <= found["rate"] <= 1.5 * share
 
 
-def test_swaps_within_a_class_are_said():
+def test_swaps_within_a_class_are_found():
     generator = np.random.default_rng(0)
     classes = np.arange(600) % 12
     latent = 1.5 * generator.normal(size=(12, 24))[classes] + generator.normal(size=(600, 24))
@@ -138,6 +138,6 @@ def test_leaks_stand_before_healthy(sharing, severity):
     assert verdict["code"] == ("LEAK" if severity else "HEALTHY")
 
 
-def test_rules_of_rows_are_silent_where_nothing_was_looked_at():
+def test_rules_of_rows_find_nothing_where_nothing_was_measured():
     empty = {"inputs": {"modalities": ["a"]}, "modality": {"a": {}}}
     assert not [finding for rule in RULES for finding in rule.ask(ResultView(empty))]

@@ -55,7 +55,7 @@ def assert_same(first, second):
 
 @pytest.mark.parametrize("pieces", [2, 5])
 def test_any_division_merges_to_the_diagnosis_of_one_pass(pieces):
-    data = simulate(600, 3, 12, noise=0.8, missing=0.25, group_size=3)
+    data = simulate(300, 3, 12, noise=0.8, missing=0.25, group_size=3)
     whole = state_of(data, **OPTIONS)
     expected = diagnose_state(whole).result
     states = list(parts_of(data, pieces, whole.header))

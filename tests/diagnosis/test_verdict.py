@@ -71,7 +71,7 @@ def test_a_modality_that_the_gradient_does_not_reach_is_starved():
     assert "STARVED" not in codes(trained(simulate(300, 3, 24), 0.5))
 
 
-def test_the_temperature_of_the_contrast_is_judged_both_ways():
+def test_a_contrast_temperature_is_found_too_low_or_too_high():
     data = simulate(300, 2, 16, noise=0.4)
     for temperature, word in ((0.003, "too low"), (0.1, None), (5.0, "too high")):
         found = judge(trained(data, None, temperature)).findings
@@ -83,7 +83,7 @@ def test_a_better_way_is_named():
     generator = np.random.default_rng(0)
     first = generator.normal(size=(600, 32))
     second = first + 0.9 * generator.normal(size=(600, 32))
-    second[::10] *= 0.05  # with the offset: near the mean of all, everybody's neighbour
+    second[::10] *= 0.05  # with the offset: near the mean of all, a neighbour of all
     second += 0.6 * np.ones(32) * (np.arange(600) % 10 == 0)[:, None]
     first = first + 0.6 * np.ones(32)
     result = result_of(dataset_of({"a": first, "b": second}))
@@ -106,14 +106,14 @@ def test_nothing_is_advised_whose_interval_reaches_zero(result):
     assert "centre each modality" in found.advice
 
 
-def test_an_upper_bound_of_the_mispair_rate_accuses_nobody(result):
+def test_an_upper_bound_of_the_mispair_rate_is_no_finding(result):
     result["modality"]["m0"]["mispair_rate"] |= {"value": 0.1, "ci": [0.05, 0.15], "status": "upper_bound"}
     assert "MISPAIRS" not in codes(result)
     result["modality"]["m0"]["mispair_rate"]["status"] = "ok"
     assert "MISPAIRS" in codes(result)
 
 
-def test_rules_whose_numbers_are_not_there_are_not_asked(result):
+def test_rules_whose_statistics_are_absent_are_skipped(result):
     silent = {code for code, _, _ in judge(result).silent}
     fired = codes(result)
     unasked = {rule.code for rule in RULES} - silent - fired

@@ -54,6 +54,6 @@ def in_processes(function, size, *arguments):
     for process in started:
         process.join(10)
         process.kill()
-    told = [answer for answer in found if isinstance(answer, str)]
-    assert not told, "\n".join(told)
+    errors = [answer for answer in found if isinstance(answer, str)]
+    assert not errors, "\n".join(errors)
     return found

@@ -29,13 +29,13 @@ def moments_of(processes):
     """Projections of every kind, and cross moments of their scores, over rows of which each process reads a share."""
     data, found = simulate(missing=0.4), {}
     train = np.flatnonzero(np.arange(len(data)) % 5)
-    for kind in ("linear", "given"):  # a kernel follows linear scores, on a sample that everybody reads
+    for kind in ("linear", "given"):  # a kernel follows linear scores, on a sample that all ranks read
         projections = ProjectionFitter(data, train, seed=0, processes=processes).fit(FeatureMap(kind, squash=True))
         everyone = np.arange(len(data))
         bank = project(data, everyone, train, projections, cross=True, scratch=Scratch(), processes=processes)
         found[kind] = [p.arrays() for p in projections], bank.cross.arrays(), list(bank.variances)
         rows = bank.rows.tolist()
-        assert set(everyone[::5]) <= set(rows)  # those that choose are with everybody
+        assert set(everyone[::5]) <= set(rows)  # the validation part is on all ranks
         assert np.isfinite(bank.components[0]).all()
     return found
 
@@ -154,7 +154,7 @@ def test_a_process_that_is_killed_ends_all_and_no_output_is_left(tmp_path, files
     assert outputs[0] == ""
 
 
-def test_what_goes_wrong_in_one_process_is_told_by_all_with_its_code(tmp_path, files):
+def test_an_error_in_one_process_is_reported_by_all_with_its_code(tmp_path, files):
     # Only rank 1 meets the bad file: its own copy of the features.
     own = [tmp_path / f"rank{rank}" for rank in range(2)]
     for folder in own:

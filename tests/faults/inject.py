@@ -26,7 +26,8 @@ REMOVING = {84: "rmdir", 87: "unlink", 263: "unlinkat"}
 NAMES = DATA | GROWING | OPENING | SYNCING | RENAMING | REMOVING
 
 _TRACEME, _SYSCALL, _POKEUSER, _SETOPTIONS, _GET_SYSCALL_INFO = 0, 24, 6, 0x4200, 0x420E
-# system calls told from signals; threads followed, processes that it starts are not (they only read); all die with us
+# system calls distinguished from signals; threads followed, processes that it starts are not (they only read);
+# all die with us
 _OPTIONS = 0x1 | 0x8 | 0x100000
 _ENTRY, _EXIT = 1, 2
 _ORIG_RAX, _RAX = 15 * 8, 10 * 8

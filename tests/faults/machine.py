@@ -138,7 +138,7 @@ class Outputs(RuleBasedStateMachine):
 
     @invariant()
     def outputs_are_whole(self) -> None:
-        """Hold every output that nobody damaged to what it may be."""
+        """Check that every undamaged output is one of those it may be."""
         if not self.damaged["model"]:
             assert self.now("model") == (None if self.model is None else reference(self.model))
         if not self.damaged["out"]:

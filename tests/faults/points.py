@@ -2,7 +2,7 @@
 
     python tests/faults/points.py [--sample N] [COMMAND...]     (all points without --sample)
 
-Prints a line for each command and leaves with 1 if any output was torn or lost, or an error was not told as one.
+Prints a line for each command and leaves with 1 if any output was torn or lost, or an error was not reported as one.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ def run(script, *arguments):
 
 @pytest.mark.skipif(bool(inject.why_not()), reason=inject.why_not())
 @pytest.mark.parametrize("commands", [["fit"], ["ingest", "export-parquet", "diagnose-partial"]])
-def test_whatever_call_is_met_the_output_is_the_old_or_the_new_one_and_the_next_run_mends_the_rest(commands):
+def test_after_a_fault_at_any_call_the_output_is_the_old_or_the_new_one_and_the_next_run_completes(commands):
     done = run("points.py", *commands, "--sample", "1", "--json")
     assert done.stdout, done.stderr
     said = json.loads(done.stdout)

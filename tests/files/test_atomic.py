@@ -151,7 +151,7 @@ def test_one_killed_between_two_renames_loses_nothing(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
-def test_a_second_writer_is_told_who_is_at_work(tmp_path):
+def test_a_second_writer_learns_which_process_holds_the_lock(tmp_path):
     with atomic_folder(tmp_path / "out", kind="pmrl.store", force=False) as folder:
         (folder / "manifest.json").write_text('{"format": "pmrl.store"}', encoding="utf-8")
         with pytest.raises(StateError) as caught:
@@ -161,7 +161,7 @@ def test_a_second_writer_is_told_who_is_at_work(tmp_path):
     assert not (tmp_path / "out" / "text").exists()
 
 
-def test_the_lock_of_a_dead_process_holds_nobody(tmp_path):
+def test_the_lock_of_a_dead_process_blocks_no_other(tmp_path):
     code = f"""
 import os, sys
 sys.path.insert(0, {str(ROOT)!r})
@@ -227,7 +227,7 @@ def test_a_file_is_the_old_or_the_new_one(tmp_path):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["file"]
 
 
-def test_a_reader_meets_one_whole_model_while_it_is_replaced_a_hundred_times(tmp_path):
+def test_a_reader_sees_one_whole_model_while_it_is_replaced_a_hundred_times(tmp_path):
     def write(number):
         with atomic_folder(tmp_path / "m", kind="pmrl.model", force=False) as folder:
             texts = dict.fromkeys(("config.json", "metrics.json"), f"{number}" * 5000)

@@ -35,7 +35,7 @@ def refusal(*files, **options):
     return str(caught.value)
 
 
-def test_a_listed_name_decides_and_is_said(make):
+def test_a_listed_name_decides_and_is_noted(make):
     x = make.h5("x.h5", {"features": X, "other": X + 1, "umap": Y, "ids": IDS})
     plan = discover([x, make.h5("y.h5", {"features": Y, "ids": IDS})], raise_first)
     assert plan.modalities[0].shards[0].name == "/features"
@@ -147,7 +147,7 @@ def test_csv_ids_keep_their_zeros(make, tmp_path):
     assert read_dataset([x, y], labels=tmp_path / "t.csv").columns["label"].to_pylist() == [None, 2, 1, None]
 
 
-def test_a_side_table_that_repeats_an_id_or_names_nobody_is_refused(make):
+def test_a_side_table_that_repeats_an_id_or_matches_no_instance_is_refused(make):
     files = make.two()
     assert "duplicate id" in refusal(*files, make.parquet("l.parquet", {"id": ["i0", "i0"], "label": [1, 2]}))
     assert "names none of the instances" in refusal(*files, make.parquet("l.parquet", {"id": ["z"], "label": [1]}))
@@ -160,7 +160,7 @@ def test_ids_of_two_types_are_refused(make):
     assert f"ids of mixed type: {x}:/ids: integers, expected text as in {y}:/ids." in message
 
 
-def test_row_order_needs_equal_rows_and_nobody_with_ids(make):
+def test_joining_by_row_needs_equal_row_counts_and_no_ids(make):
     x, y = make.h5("x.h5", {"features": X}), make.h5("y.h5", {"features": Y})
     data = read_dataset([x, y])
     assert data.named_by_row
@@ -236,7 +236,7 @@ def test_fifos_are_refused_before_they_are_opened(make, tmp_path):
     assert "a FIFO, socket or device" in refusal(tmp_path / "x.h5", *make.two())
 
 
-def test_one_modality_is_not_enough_unless_asked(make):
+def test_one_modality_is_an_error_unless_allowed(make):
     x = make.h5("x.h5", {"features": X, "ids": IDS})
     assert f"too few modalities: {x}: 1 (x), expected at least 2" in refusal(x)
     assert read_dataset([x], min_modalities=1).names == ("x",)

@@ -153,7 +153,7 @@ def test_the_files_of_all_shards_side_by_side_are_the_whole(tmp_path_factory, n,
 
 @settings(max_examples=10, deadline=None)
 @given(n=st.integers(0, 30), writers=st.integers(1, 4), rows_per_file=st.integers(1, 9), cut=st.integers(0, 30))
-def test_writers_that_are_told_their_parts_write_the_bytes_of_one(tmp_path_factory, n, writers, rows_per_file, cut):
+def test_writers_of_given_parts_write_the_bytes_of_one_writer(tmp_path_factory, n, writers, rows_per_file, cut):
     space, folder = Space(n), tmp_path_factory.mktemp("export")
     whole = space.export(folder / "whole", rows_per_file=rows_per_file)
     (folder / "shared").mkdir()
@@ -511,7 +511,7 @@ def test_an_id_with_nul_is_refused_by_hdf5_and_kept_by_parquet(tmp_path):
 
 
 @pytest.mark.parametrize("failing", ["open", "footer"])
-def test_a_full_disk_between_two_parts_is_told_as_one(tmp_path, monkeypatch, failing):
+def test_a_full_disk_between_two_parts_is_reported_as_one(tmp_path, monkeypatch, failing):
     # What was half closed is not closed again, which would raise something else.
     def full(*_):
         raise OSError(errno.ENOSPC, "No space left on device")

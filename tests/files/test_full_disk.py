@@ -16,7 +16,7 @@ def test_tensors_that_cannot_be_written_are_no_internal_error(tmp_path):
     assert caught.value.exit_code == 5
 
 
-def test_want_of_room_names_sizes_one_can_tell_apart_and_no_temporary(tmp_path, monkeypatch):
+def test_a_lack_of_space_names_distinguishable_sizes_and_no_temporary_path(tmp_path, monkeypatch):
     # once: "0.0 GiB free in .store.17.tmp, expected 0.0 GiB"
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 3 * 2**20))
     with pytest.raises(ResourceError) as caught:

@@ -95,9 +95,9 @@ def test_what_does_not_fit_is_refused_and_the_file_is_as_it_was(tmp_path, h5ad):
     with pytest.raises(UsageError, match="no regular file"):
         check_into(tmp_path / "absent.h5mu")
     before = h5ad.read_bytes()
-    strangers = [EmbeddedBlock(pa.array(["x"], pa.large_string()), *(b[:1] for b in whole(blocks())))]
+    unknown = [EmbeddedBlock(pa.array(["x"], pa.large_string()), *(b[:1] for b in whole(blocks())))]
     with pytest.raises(DataError, match="no observation whose name is the id of an instance"):
-        put_into(h5ad, strangers, NAMES, (1, 3))
+        put_into(h5ad, unknown, NAMES, (1, 3))
     assert h5ad.read_bytes() == before
     h5ad.rename(tmp_path / "a.h5mu")
     with pytest.raises(DataError, match="no modality protein, rna"):

@@ -120,11 +120,11 @@ def test_a_layout_is_joined_by_its_ids_or_refused_with_what_helps(tmp_path, monk
     if made.refused:
         with pytest.raises(PmrlError) as caught:
             read_dataset(files, **made.options)
-        told = [str(caught.value), *map(str, caught.value.more)]
-        assert any(made.refused in one for one in told), told
-        assert len(told) <= 4
+        messages = [str(caught.value), *map(str, caught.value.more)]
+        assert any(made.refused in one for one in messages), messages
+        assert len(messages) <= 4
         assert run("inspect", files, *words) == caught.value.exit_code
-        words += words_in(next(one for one in told if made.refused in one))
+        words += words_in(next(one for one in messages if made.refused in one))
     assert run("inspect", files, *words) == 0
     assert run("ingest", files, *words, "-o", "store") == 0
     data = read_dataset(["store"])
@@ -140,7 +140,7 @@ def test_crossed_layouts_are_joined_by_their_ids(tmp_path, monkeypatch, crossed)
     check(read_dataset(made.files, **made.options), made)
 
 
-def test_nothing_is_left_out_unsaid(tmp_path):
+def test_everything_left_out_is_noted(tmp_path):
     x = rows("image", range(N))
     with h5py.File(tmp_path / "a.h5", "w") as file:
         file["features"], file["ids"] = x, IDS

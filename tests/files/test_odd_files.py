@@ -75,7 +75,7 @@ def test_what_cannot_be_read_beside_the_features_is_named_and_stops_nothing():
         read("a.h5:/outside")
 
 
-def test_an_object_member_of_an_npz_stops_nothing_unless_it_is_asked_for():
+def test_an_object_member_of_an_npz_is_skipped_unless_it_is_selected():
     np.savez("a.npz", features=X, ids=np.array(IDS), about=np.array([{}, []], object))
     assert np.array_equal(read("a.npz"), X)
     with pytest.raises(PmrlError, match="a.npz:about: pickled Python objects"):
@@ -156,7 +156,7 @@ def test_ids_that_cannot_be_used_are_named(arrays, said):
         read("a.h5")
 
 
-def test_a_table_without_rows_is_said_to_have_none():
+def test_a_table_without_rows_is_reported_as_empty():
     pq.write_table(
         pa.table({"id": pa.array([], pa.string()), "x": pa.array([], pa.list_(pa.float32()))}), "a.parquet"
     )

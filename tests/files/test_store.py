@@ -205,7 +205,7 @@ def test_an_instance_set_that_bad_rows_empty_is_refused(make):
         read_dataset([zero, *make.two()], on_bad="drop")
 
 
-def test_too_little_disk_is_told_before_anything_is_written(make, tmp_path, monkeypatch):
+def test_too_little_disk_is_reported_before_anything_is_written(make, tmp_path, monkeypatch):
 
     class Usage:
         free = 10
@@ -231,7 +231,7 @@ def test_modalities_streamed_side_by_side_give_the_same_bytes(make, tmp_path, re
 
 
 @pytest.mark.usefixtures("side_by_side")
-def test_bad_rows_of_all_files_streamed_side_by_side_are_told_at_once_in_their_order(make, tmp_path):
+def test_bad_rows_of_all_files_are_reported_together_in_the_order_of_files(make, tmp_path):
     image, text = vectors(4, 3), vectors(4, 2)
     image[1], text[2] = np.inf, 0
     files = [
@@ -240,8 +240,8 @@ def test_bad_rows_of_all_files_streamed_side_by_side_are_told_at_once_in_their_o
     ]
     with pytest.raises(PmrlError) as caught:
         ingest_store(files, tmp_path / "store")
-    told = [caught.value, *caught.value.more]
-    assert [Path(error.at.file).name for error in told] == ["image.h5", "text.h5"]
+    errors = [caught.value, *caught.value.more]
+    assert [Path(error.at.file).name for error in errors] == ["image.h5", "text.h5"]
     assert not (tmp_path / "store").exists()
 
 

@@ -25,7 +25,7 @@ def change(store, name, **changes):
     path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
 
 
-def test_a_codec_that_is_not_known_is_refused_before_the_library_meets_it(store):
+def test_an_unknown_codec_is_refused_before_the_library_decodes(store):
     change(store, "other", dtype="|O", filters=[{"id": "pickle"}])
     found = probe(store)
     assert [one.name for one in found.vectors] == ["/features"]

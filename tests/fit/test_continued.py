@@ -125,7 +125,7 @@ def test_two_processes_go_on_as_one_does(base, protect):
             np.testing.assert_allclose(found[name], vectors, atol=2e-3)
 
 
-def test_no_protected_direction_and_nothing_left_to_learn_are_said(base):
+def test_no_protected_direction_and_no_free_direction_are_reported(base):
     later, ids = pairs("ab", 4, seed=2)
     nothing = Aligner(continue_from=str(base), protect_energy=0.0, **GO_ON).fit(later, ids)
     assert any("no direction" in note for note in nothing.notes)

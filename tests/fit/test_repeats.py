@@ -24,7 +24,7 @@ def fitted(data, ids=None, **settings):
     return Aligner(**options).fit(data, ids)
 
 
-def test_noise_that_repeats_is_judged_as_noise():
+def test_repeated_noise_is_scored_as_noise():
     generator = np.random.default_rng(0)
     data = {name: np.repeat(generator.normal(size=(200, 32)), 3, axis=0).astype(np.float32) for name in ("a", "b")}
     aligner = fitted(data)
@@ -110,7 +110,7 @@ def test_a_template_is_no_leak():
     assert aligner.evaluate(data).leaks.sharing == 0
 
 
-def test_what_repeats_and_what_stays_together_is_said():
+def test_repeats_and_groups_are_noted():
     data = arrays(120, 5, noise=0.3)
     said = sentences_of(dataset_from_arrays(data, None, {"group": [f"g{i // 10}" for i in range(600)]}))
     assert said == [

@@ -140,7 +140,7 @@ def test_a_model_whose_manifest_lies_is_refused_by_name(tmp_path, name):
 
 
 @pytest.mark.parametrize("name", ["deep", "digits", "list", "not UTF-8", "pipe"])
-def test_a_manifest_of_somebody_else_is_none_of_an_output_that_may_be_replaced(tmp_path, name):
+def test_an_output_with_the_manifest_of_another_program_is_not_replaced(tmp_path, name):
     manifest = tmp_path / "out" / "manifest.json"
     manifest.parent.mkdir()
     if name == "pipe":

@@ -79,7 +79,7 @@ def test_a_large_file_has_a_large_budget(tmp_path, monkeypatch):
     assert asked[1] - asked[0] > 200
 
 
-def test_a_process_killed_while_it_reads_is_told(tmp_path, monkeypatch):
+def test_a_process_killed_while_it_reads_is_reported(tmp_path, monkeypatch):
     monkeypatch.setattr(contents, "READ_BYTES", 100)
     blocks = probe(plain(tmp_path / "x.h5")).vectors[0].blocks()
     in_use = sandbox_client._idle[-1]

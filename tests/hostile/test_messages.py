@@ -79,7 +79,7 @@ def write(folder, kind, x, ids):
     return path
 
 
-# what, how it comes about, the formats that can hold it, the id that is told
+# what, how it comes about, the formats that can hold it, the id that is reported
 ROW_FAULTS = {
     "non-finite value": [
         (value(np.nan), ("h5", "npz", "parquet"), NAMES[3]),
@@ -97,9 +97,9 @@ ROW_FAULTS = {
     "vectors differ in length": [(ragged, ("parquet",), NAMES[3])],
 }
 CASES = [
-    pytest.param(what, spoil, kind, told, id=f"{what}-{number}-{kind}")
+    pytest.param(what, spoil, kind, named, id=f"{what}-{number}-{kind}")
     for what, ways in ROW_FAULTS.items()
-    for number, (spoil, kinds, told) in enumerate(ways)
+    for number, (spoil, kinds, named) in enumerate(ways)
     for kind in kinds
 ]
 
@@ -168,20 +168,20 @@ OURS = {
 }
 
 
-@pytest.mark.parametrize(("what", "spoil", "kind", "told"), CASES)
-def test_faults_of_rows_name_file_row_and_id_of_five_and_count_all(tmp_path, what, spoil, kind, told):
+@pytest.mark.parametrize(("what", "spoil", "kind", "named"), CASES)
+def test_faults_of_rows_name_file_row_and_id_of_five_and_count_all(tmp_path, what, spoil, kind, named):
     path = write(tmp_path, kind, *spoil(features(), NAMES))
     with pytest.raises(DataError) as caught:
         read_dataset([str(path), good(tmp_path)])
     error = caught.value
     assert (error.what, error.total) == (what, len(BAD))
-    assert (error.at.file, error.at.row, error.at.instance_id) == (str(path), BAD[0], told)
+    assert (error.at.file, error.at.row, error.at.instance_id) == (str(path), BAD[0], named)
     assert [place.row for place in error.others] == BAD[1:5]
     assert all(place.file == str(path) and place.dataset for place in error.others if kind != "npz")
     assert f"row {BAD[0]}" in str(error)
     assert "(6 in all.)" in str(error)
-    if told is not None:
-        assert f"(id {told!r})" in str(error) or f"(id '{told[:79]}…')" in str(error)
+    if named is not None:
+        assert f"(id {named!r})" in str(error) or f"(id '{named[:79]}…')" in str(error)
 
 
 def test_every_fault_that_the_readers_know_is_classified():
@@ -197,7 +197,7 @@ def test_every_fault_that_the_readers_know_is_classified():
     assert found - WHOLE_FAULTS - ROWS_OF_LISTS - OURS <= set(ROW_FAULTS)
 
 
-def test_faults_of_all_files_are_told_at_once(tmp_path):
+def test_faults_of_all_files_are_reported_at_once(tmp_path):
     bad = {name: features() for name in ("x", "y")}
     paths = []
     for name, array in bad.items():
@@ -238,7 +238,7 @@ def test_names_in_files_cannot_write_to_the_terminal(tmp_path):
             json.loads(ran.stdout)
 
 
-def test_a_file_name_that_is_not_utf8_is_told(tmp_path):
+def test_a_file_name_that_is_not_utf8_is_reported(tmp_path):
     path = os.fsdecode(os.fsencode(tmp_path) + b"/\xff.h5")
     ran = pmrl("inspect", path, good(tmp_path), "--json")
     assert ran.returncode == 3
@@ -268,7 +268,7 @@ def test_pickles_are_refused_under_any_name(tmp_path, make, name):
         probe(tmp_path / name)
 
 
-def test_ids_that_only_look_alike_are_not_joined_and_said(tmp_path):
+def test_ids_that_only_look_alike_are_not_joined_but_noted(tmp_path):
     x = [*NAMES, "caf\u00e9"]
     y = [*NAMES, "cafe\u0301"]
     for name, ids in (("x", x), ("y", y)):

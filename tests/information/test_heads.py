@@ -28,7 +28,7 @@ def draw(seed=0):
     return rng, rng.integers(0, 2, N)
 
 
-def test_independent_modalities_say_nothing():
+def test_independent_modalities_have_no_information():
     # The published code, whose conditional entropies lack the weight p(z), gives 2.73 nats for independent normals.
     rng, classes = draw()
     alone, added, _ = information([rng.normal(size=(N, 8)) for _ in range(3)], classes)
@@ -45,7 +45,7 @@ def test_copies_say_the_same_and_add_nothing():
     assert shares[0] == pytest.approx(shares[1], abs=0.02)
 
 
-def test_what_only_two_together_say_is_heard():
+def test_information_that_only_two_modalities_together_carry_is_found():
     # The published code gives 4.16 nats here.
     rng, first = draw(2)
     second = rng.integers(0, 2, N)
@@ -79,7 +79,7 @@ def test_memorised_groups_say_nothing():
     assert leaked.min() > 0.5
 
 
-def test_instances_that_lack_a_modality_train_and_are_not_judged():
+def test_incomplete_instances_are_trained_on_but_not_evaluated():
     rng, classes = draw(5)
     vectors = [rng.normal(size=(2, 4))[classes] + rng.normal(size=(N, 4)) for _ in range(2)]
     present = np.ones((N, 2), dtype=bool)

@@ -52,7 +52,7 @@ def test_info_nce_neither_sees_nor_moves_what_is_absent(garbage):
     torch.testing.assert_close(outcomes[0], outcomes[1], rtol=0, atol=0)
 
 
-def test_info_nce_is_zero_with_zero_gradient_where_nobody_has_both():
+def test_info_nce_is_zero_with_zero_gradient_where_no_instance_has_both():
     embeddings, present = draw(6, 2, 5)
     present[:, 0], present[:, 1] = True, False
     embeddings.requires_grad_()

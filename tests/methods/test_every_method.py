@@ -53,11 +53,11 @@ def test_degenerate_batches_have_finite_gradients(name, case):
 
 
 @EVERY
-@pytest.mark.parametrize("case", ["empty", "nothing present", "nobody has two"])
-def test_loss_is_a_zero_of_the_graph_when_nobody_contributes(name, case):
+@pytest.mark.parametrize("case", ["empty", "nothing present", "no instance has two"])
+def test_loss_is_a_differentiable_zero_when_no_instance_contributes(name, case):
     embeddings, _ = draw(5, 3, 4)
     present = torch.zeros(5, 3, dtype=torch.bool)
-    if case == "nobody has two" and name != "pmrl-paper":  # whose instance part tells apart single modalities too
+    if case == "no instance has two" and name != "pmrl-paper":  # whose instance part contrasts single modalities too
         present[torch.arange(5), torch.arange(5) % 3] = True
     rows = slice(0, 0) if case == "empty" else slice(None)
     value, gradient, learned = value_and_gradient(name, embeddings[rows], present[rows])

@@ -187,7 +187,7 @@ def test_both_contrasts_of_pmrl_leave_them_out():
 
 
 @pytest.mark.parametrize("name", ON_VECTORS)
-def test_instances_that_all_differ_are_as_if_nothing_was_said(name):
+def test_a_match_column_without_repeats_changes_nothing(name):
     vectors, present = draw(3)
     method = make_method(name, {})
     for _, term in method.terms():

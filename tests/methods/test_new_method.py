@@ -199,6 +199,6 @@ def test_it_is_in_the_help():
     assert "eleventh" in shown.stdout
 
 
-def test_labels_it_needs_are_asked_for_before_any_work_is_done():
+def test_missing_labels_are_an_error_before_any_work_is_done():
     with pytest.raises(UsageError, match="objective needs labels.*expected target"):
         Aligner(**SETTINGS | {"target": None})

@@ -38,7 +38,7 @@ def spectrum_gradient_at(cosine, name):
     """Norm of the spectrum part's gradient at three equicorrelated modalities (all instances equal)."""
     embeddings = equicorrelated(cosine, 3).requires_grad_()
     settings = {key: 0.0 for key in settings_of(name) if key in ("instance_weight", "pairwise_weight")}
-    # One instance has no others to be told from, so the instance part of pmrl-paper is 0 too.
+    # One instance has no others to contrast with, so the instance part of pmrl-paper is 0 too.
     value = make_objective(name, settings)(embeddings, everything(embeddings)).value
     return torch.autograd.grad(value, embeddings)[0].norm().item()
 
@@ -74,7 +74,7 @@ def test_instance_part_of_two_modalities_is_pairwise_contrast():
     assert parts["instance"].item() == pytest.approx(parts["pairwise"].item())
 
 
-def test_instance_part_contrasts_lifted_directions_of_the_drawn_subsets():
+def test_instance_part_contrasts_sign_aware_directions_of_the_drawn_subsets():
     from pmrl_cli.terms.contrast import random_subsets
     from tests.reference import spectrum as reference_spectrum
 
@@ -224,8 +224,8 @@ def test_lonely_instances_contribute_nothing_and_garbage_is_not_seen(weights):
     assert (grad[~present] == 0).all()
 
 
-@pytest.mark.parametrize("case", ["nobody has two", "empty", "one modality"])
-def test_loss_is_a_zero_of_the_graph_when_nobody_contributes(case):
+@pytest.mark.parametrize("case", ["no instance has two", "empty", "one modality"])
+def test_loss_is_a_differentiable_zero_when_no_instance_contributes(case):
     embeddings, _ = draw(5, 1 if case == "one modality" else 3, 4)
     present = torch.zeros(embeddings.shape[:2], dtype=torch.bool)
     present[:, 0] = True

@@ -49,7 +49,7 @@ def test_missing_modalities_are_left_out_instance_by_instance():
 
 
 def test_spectrum_part_saturates():
-    """What pmrl mends: at a mean cosine of .5 this gradient is below 1% of that at .1."""
+    """What pmrl repairs: at a mean cosine of .5 this gradient is below 1% of that at .1."""
     from tests.methods.test_pmrl import spectrum_gradient_at
 
     early, late = (spectrum_gradient_at(cosine, "pmrl-paper") for cosine in (0.1, 0.5))

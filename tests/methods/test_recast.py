@@ -265,7 +265,7 @@ def trained_without_pairs(priors, seed):
     )
 
 
-def test_modalities_of_different_instances_meet_through_one_prior_and_not_through_several():
+def test_one_shared_prior_aligns_unpaired_modalities_and_separate_priors_do_not():
     one = random_prior(32, 10, generator(0))
     assert trained_without_pairs([one] * 3, seed=0) >= 0.6
     assert trained_without_pairs([random_prior(32, 10, generator(m)) for m in range(3)], seed=0) <= 0.25
@@ -280,7 +280,7 @@ def test_the_prior_is_that_of_the_modality_whose_labels_are_learned_best():
     assert not prior.requires_grad
 
 
-def test_quality_is_judged_on_instances_that_did_not_train():
+def test_quality_is_measured_on_instances_that_did_not_train():
     # Labels at random can be learned by heart, not predicted.
     rows = torch.randn(120, 60, generator=generator(2))
     labels = torch.randint(4, (120,), generator=generator(3))

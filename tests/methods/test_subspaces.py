@@ -48,7 +48,7 @@ def test_unit_vectors_of_many_directions_have_a_basis_at_any_scale():
     assert ranks.pop() > 85
 
 
-def test_the_complement_is_orthonormal_to_the_basis_and_dealt_in_disjoint_blocks():
+def test_the_complement_is_orthonormal_to_the_basis_and_split_into_disjoint_blocks():
     basis = orthonormal(9, 4, 4)
     free = complement(basis)
     assert free.shape == (9, 5)

@@ -44,7 +44,7 @@ def test_value_and_gradient_are_the_formula(modalities, settings, complete):
     agrees("vicreg", settings, lambda z, p: loops(z, p, **settings), embeddings, present | complete)
 
 
-def test_a_modality_that_one_instance_has_has_no_spread_to_judge():
+def test_a_modality_of_one_instance_has_no_spread():
     embeddings, present = draw(9, 3, 6)
     present[:] = True
     present[1:, 2] = False

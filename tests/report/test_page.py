@@ -148,7 +148,7 @@ def section(page, name):
     return re.search(rf'<section id="{name}">.*?</section>', page, re.DOTALL)[0]
 
 
-def test_the_verdict_is_said_once_and_what_found_nothing_is_folded(page):
+def test_the_verdict_is_shown_once_and_rules_without_findings_are_folded(page):
     body = page.partition("<body>")[2]
     assert body.count("audio deviates: adjusted cosine 0.21") == 1
     folded = re.search(r"<details><summary>2 checks found nothing</summary>.*?</details>", body, re.DOTALL)[0]

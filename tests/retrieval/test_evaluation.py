@@ -24,7 +24,7 @@ def test_pairwise_is_the_mean_over_directions_and_its_interval_holds_it():
     assert found["fused"]["MRR"]["value"] > found["pairwise"]["MRR"]["value"]  # two witnesses beat one
 
 
-def test_the_fusion_is_said_and_another_refused():
+def test_the_fusion_is_named_and_an_unknown_one_refused():
     data = simulate(30, 3, 8)
     assert plain(evaluate(data))["fusion"] == "leading"
     assert plain(evaluate(data, fusion="weighted"))["fusion"] == "weighted"
@@ -66,7 +66,7 @@ def test_groups_widen_the_interval_and_leave_the_value():
     assert width["owner"] == width["group"] == width[None] > 1.5 * np.diff(alone["pairwise"]["MRR"]["ci"])[0]
 
 
-def test_a_limit_on_queries_samples_who_asks_and_keeps_the_gallery():
+def test_a_limit_on_queries_samples_the_queries_and_keeps_the_gallery():
     data = simulate(200, 2, 8)
     found = plain(evaluate(data, sampling=Sampling(50)))
     assert found["queries"] == 50
@@ -85,7 +85,7 @@ def test_the_sample_is_the_same_instances_in_any_order():
     assert set(data.smallest_by_hash(rows, 20, seed=4)) != set(chosen)
 
 
-def test_a_row_without_label_neither_asks_nor_answers():
+def test_a_row_without_label_is_neither_query_nor_candidate():
     data = simulate(60, 2, 8, noise=1.0)
     labels = [f"c{i % 3}" if i < 40 else None for i in range(60)]
     with_nulls = dataset_of({f.name: f.array for f in data.modalities}, label=labels)

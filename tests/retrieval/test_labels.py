@@ -29,7 +29,7 @@ def test_chance_is_the_mean_over_all_orders_of_six(relevant):
     assert chance_average_precision(np.array([relevant]), 6)[0] == pytest.approx(mean)
 
 
-def test_a_gallery_of_the_partner_alone_is_found_for_certain():
+def test_a_gallery_of_the_partner_only_has_perfect_retrieval():
     assert chance_average_precision(np.array([1]), 1)[0] == 1
 
 

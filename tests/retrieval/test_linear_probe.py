@@ -50,7 +50,7 @@ def test_nothing_is_learned_of_labels_that_the_vectors_do_not_hold_nor_of_copies
 
 
 @pytest.mark.parametrize("dim", [2, 300])
-def test_separate_classes_are_told_whatever_the_number_of_columns(dim):
+def test_separate_classes_are_recognised_for_any_number_of_columns(dim):
     classes = np.arange(100) % 4
     vectors = np.zeros((100, dim), np.float32)
     vectors[:, 0], vectors[:, 1] = np.cos(classes * np.pi / 2), np.sin(classes * np.pi / 2)

@@ -128,7 +128,7 @@ def test_a_batch_in_memory_ranks_like_the_data_set_it_came_from():
         assert again.gallery == ranks.gallery
 
 
-def test_some_queries_get_the_ranks_they_have_when_all_ask():
+def test_a_sample_of_queries_has_the_ranks_of_all_queries():
     data = simulate(120, 2, 8, noise=1.0, seed=4)
     some = np.array([3, 17, 50, 119])
     full, part = rank_dataset(data, np.arange(len(data))), rank_dataset(data, some)

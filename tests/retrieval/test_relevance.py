@@ -113,7 +113,7 @@ def test_fused_queries_are_one_where_all_they_fuse_is_equal(fusion):
 
 @pytest.mark.usefixtures("uneven_blocks")
 @pytest.mark.parametrize("every", [1, 3])
-def test_shares_add_up_and_some_queries_have_the_answers_they_have_when_all_ask(every):
+def test_shards_add_up_and_a_sample_of_queries_has_the_results_of_all_queries(every):
     data, relevance = repeated(seed=1, near=True)
     queries = np.arange(0, len(data), every)
     whole = rank_dataset(data, np.arange(len(data)), relevance=relevance)

@@ -115,7 +115,7 @@ ON_DEVICE = [name for name in REGISTRY if terms_of(name).on_device]
 
 @pytest.mark.parametrize("name", ON_DEVICE)
 def test_a_step_off_the_cpu_waits_for_nothing(monkeypatch, name):
-    # Tensors without values: whoever asks for one fails.
+    # Tensors without values: reading one fails.
     monkeypatch.setattr(torch, "autocast", lambda *_, **__: nullcontext())
     monkeypatch.setattr(torch.optim.AdamW, "step", lambda _: None)
     encoder, batch = drawn(device="meta")
