@@ -32,16 +32,6 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        code = app([str(one) for one in arguments], standalone_mode=False) or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
-
-
-@pytest.fixture
 def states(folder, run, tmp_path):
     paths = []
     for shard in ("1", "2"):

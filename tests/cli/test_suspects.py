@@ -8,7 +8,6 @@ import numpy as np
 import pyarrow.parquet as pq
 import pytest
 
-from pmrl_cli.cli.main import app
 from pmrl_cli.errors import UsageError
 
 NAMES = ("a", "b", "c")
@@ -33,16 +32,6 @@ def folder(tmp_path_factory):
 
 def files_of(folder):
     return [str(folder / f"{name}.h5") for name in NAMES]
-
-
-@pytest.fixture
-def run(capsys):
-    def call(*arguments):
-        code = app([str(one) for one in arguments], standalone_mode=False) or 0
-        captured = capsys.readouterr()
-        return code, captured.out, captured.err
-
-    return call
 
 
 def test_planted_swaps_are_listed_with_their_modality_and_left_out_of_a_fit(folder, run, tmp_path):

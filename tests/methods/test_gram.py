@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from pmrl_cli.terms.gram import EPSILON, volumes
-from tests.reference.agreement import agrees, draw, make_objective, smoothed_loss
+from tests.reference.agreement import agrees, contrast_of_tuples, draw, make_objective
 
 
 def volume(anchor, others, present):
@@ -20,16 +20,11 @@ def loops(embeddings, present, anchor=0, temperature=0.07):
     rest = [m for m in range(embeddings.shape[1]) if m != anchor]
     asks = [i for i in range(len(embeddings)) if present[i, anchor]]
     tuples = [j for j in range(len(embeddings)) if present[j, rest].any()]
-    terms = []
 
     def score(i, j):
         return -volume(embeddings[i, anchor], embeddings[j, rest], present[j, rest]) / temperature
 
-    for i in asks:
-        if i in tuples:
-            terms.append(smoothed_loss({j: score(i, j) for j in tuples}, i, 0.1))
-            terms.append(smoothed_loss({j: score(j, i) for j in asks}, i, 0.1))
-    return sum(terms) / len(terms)
+    return contrast_of_tuples(score, asks, tuples)
 
 
 @pytest.mark.parametrize("complete", [True, False])

@@ -6,7 +6,7 @@ import torch
 from pmrl_cli.errors import UsageError
 from pmrl_cli.methods import make_method
 from pmrl_cli.terms.triangle import areas
-from tests.reference.agreement import agrees, draw, smoothed_loss
+from tests.reference.agreement import agrees, contrast_of_tuples, draw
 
 
 def area(anchor, first, second):
@@ -18,16 +18,11 @@ def loops(embeddings, present, anchor=0, temperature=0.07):
     first, second = (m for m in range(3) if m != anchor)
     asks = [i for i in range(len(embeddings)) if present[i, anchor]]
     tuples = [j for j in range(len(embeddings)) if present[j, first] and present[j, second]]
-    terms = []
 
     def score(i, j):
         return -area(embeddings[i, anchor], embeddings[j, first], embeddings[j, second]) / temperature
 
-    for i in asks:
-        if i in tuples:
-            terms.append(smoothed_loss({j: score(i, j) for j in tuples}, i, 0.1))
-            terms.append(smoothed_loss({j: score(j, i) for j in asks}, i, 0.1))
-    return sum(terms) / len(terms)
+    return contrast_of_tuples(score, asks, tuples)
 
 
 @pytest.mark.parametrize("complete", [True, False])

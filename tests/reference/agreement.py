@@ -69,3 +69,19 @@ def smoothed_loss(scores, target, smoothing):
     """Cross-entropy with label smoothing: (1 - s) on the target, s spread evenly over all."""
     even = sum(softmax_loss(scores, candidate) for candidate in scores) / len(scores)
     return (1 - smoothing) * softmax_loss(scores, target) + smoothing * even
+
+
+def contrast_of_tuples(score, asks, tuples):
+    """Mean smoothed loss over instances: an anchor against all tuples, and a tuple against all anchors.
+
+    Args:
+        score: (i, j) -> logit of the anchor of instance i with the other modalities of instance j.
+        asks: instances that have the anchor.
+        tuples: instances that have the others.
+    """
+    terms = []
+    for i in asks:
+        if i in tuples:
+            terms.append(smoothed_loss({j: score(i, j) for j in tuples}, i, 0.1))
+            terms.append(smoothed_loss({j: score(j, i) for j in asks}, i, 0.1))
+    return sum(terms) / len(terms)
