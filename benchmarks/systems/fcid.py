@@ -1,13 +1,13 @@
 """Kept channels and codes against PCA and product quantisation at equal bytes, and the codes of FCID.
 
-    python benchmarks/systems/fcid.py SET [SET ...] [--only bytes|codes]
+    python benchmarks/systems/fcid.py SET [SET ...] [--only bytes|codes] [--codes 64]
 
 First, in the space of one ``pmrl`` member of 64 dimensions: mean reciprocal rank of the test part over all ordered
 pairs of modalities, of whole vectors and at some bytes a vector: TOC channels, PCA (of the training vectors of all
 modalities) and channels drawn at random, as float16; product quantisation (256 codes a byte; k-means on training
 vectors, distances between codes). Intervals: test instances, or their groups, redrawn.
 
-Then codes (64, one byte) of the same space by k-means, and of ``fcid``: rate of test instances whose modalities have
+Then codes of the same space by k-means, and of ``fcid``: rate of test instances whose modalities have
 one code, accuracy of the most frequent class of a code, learned on one modality and asked of another (mean over
 ordered pairs), codes in use, and seconds of the fit.
 """
@@ -31,7 +31,7 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.train.heldout import reciprocal_ranks_by_instance
 
 BYTES = (4, 8, 16, 32)
-CODES, DIM = 64, 64
+DIM = 64
 
 
 def unit(vectors: np.ndarray) -> np.ndarray:
@@ -98,15 +98,18 @@ def by_bytes(folder: Path) -> None:
         print(f"| {size} | {' | '.join(cells)} |")
 
 
-def by_codes(folder: Path) -> None:
-    print(f"\n{folder.name}: {CODES} codes\n")
+def by_codes(folder: Path, count: int) -> None:
+    print(f"\n{folder.name}: {count} codes\n")
     print("| codes of | same code | class from code | in use | MRR of vectors | seconds |")
     print("|---|---|---|---|---|---|")
-    for name, settings in (("k-means, pmrl", {}), ("fcid", {"objective": "fcid"})):
+    for name, settings in (
+        ("k-means, pmrl", {}),
+        ("fcid", {"objective": "fcid", "objective_settings": {"codes": count}}),
+    ):
         dataset, aligner, vectors, test, seconds = space(folder, **settings)
         groups, classes = groups_of(folder, dataset)[test], codes_of(dataset, "label")
         pool = vectors[~test][dataset.present[~test]]
-        codebook = aligner.codes if aligner.codes is not None else fit_codebook(pool, CODES)
+        codebook = aligner.codes if aligner.codes is not None else fit_codebook(pool, count)
         codes = nearest_codes(vectors.reshape(-1, DIM), codebook).reshape(dataset.present.shape)
         same, right = [], []
         for m, n in permutations(range(len(dataset.names)), 2):
@@ -125,12 +128,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="+", type=Path)
     parser.add_argument("--only", choices=("bytes", "codes"))
+    parser.add_argument("--codes", type=int, default=64)
     asked = parser.parse_args()
     for folder in asked.sets:
         if asked.only != "codes":
             by_bytes(folder)
         if asked.only != "bytes":
-            by_codes(folder)
+            by_codes(folder, asked.codes)
 
 
 if __name__ == "__main__":

@@ -31,6 +31,9 @@ WIDTH = 0.3
 """Exponent of the kernel at the median squared distance between instances: exp(-0.3) = 0.74. Anything from 0.25 to
 0.5 did as well; at 1 sets of a few hundred instances lose."""
 
+_VARIANCE = 20.0
+"""Largest of a squashed column when it is undone: its exponential must stay a number."""
+
 _ROWS = 4096  # of a block whose kernel is held at once
 
 _SAME = 1e-13
@@ -171,7 +174,8 @@ class Projection:
 
         The inverse on the span of the principal axes. What is outside of it has its mean, and for a deviation the
         variance of a standardised column, 1, that the components do not hold (nothing where squashed: its variance
-        is not known). Errors of components are taken as uncorrelated, and after squashing to first order.
+        is not known). Errors of components are taken as uncorrelated and Gaussian: of a squashed column y with mean
+        m and variance v, E sinh(y) = exp(v / 2) sinh(m) and var sinh(y) = (exp(v) - 1) (exp(v) cosh(2 m) + 1) / 2.
 
         Args:
             components: (B, p).
@@ -183,8 +187,10 @@ class Projection:
         standard = components @ back.T + self.center
         variance = np.square(deviations) @ np.square(back).T
         if self.squash:
-            standard, slope = np.sinh(standard), np.cosh(standard)
-            errors = np.sqrt(variance) * slope
+            variance = np.minimum(variance, _VARIANCE)
+            spread_out = np.exp(variance)
+            errors = np.sqrt(np.expm1(variance) * (spread_out * np.cosh(2 * standard) + 1) / 2)
+            standard = np.sqrt(spread_out) * np.sinh(standard)
         else:
             held = np.square(spread) @ np.square(back).T
             errors = np.sqrt(variance + (1 - held).clip(0))

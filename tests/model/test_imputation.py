@@ -181,3 +181,19 @@ def test_a_projection_is_undone_on_what_it_holds(squash):
     if not squash:
         np.testing.assert_allclose(errors[0], block.std(0), rtol=0.02, atol=1e-4)
     np.testing.assert_allclose(unknown[0, 3], 7)
+
+
+def test_moments_of_a_squashed_projection_are_those_of_draws():
+    generator = np.random.default_rng(1)
+    block = (np.sinh(generator.normal(size=(300, 4)) @ generator.normal(size=(4, 4)) / 2)).astype(np.float32)
+    columns = ColumnMoments(4)
+    columns.add(block)
+    second = SecondMoment(4)
+    second.add(standardise(block, columns.mean, inverse_deviation(columns), squash=True))
+    projection, _ = fit_projection(columns, second, 4, squash=True)
+    components, spread = projection.scores(block[:1]), np.full((1, 4), 0.5, np.float32)
+    found, deviations = projection.features(components, spread, spread[0])
+    draws = components + 0.5 * generator.normal(size=(200_000, 4)).astype(np.float32)
+    values, _ = projection.features(draws, np.zeros_like(draws), spread[0])
+    np.testing.assert_allclose(found[0], values.mean(0), rtol=0.02, atol=0.02)
+    np.testing.assert_allclose(deviations[0], values.std(0), rtol=0.02)
