@@ -17,12 +17,15 @@ from pmrl_cli.diagnosis.state.second_moments import MomentTotals, half_of
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.stats.instances import InstanceStatistics, instance_statistics, pairs_of, shuffle_pairs
 
-__all__ = ["SHUFFLES", "Evidence"]
+__all__ = ["CORE", "SHUFFLES", "Evidence"]
 
 Result = TypeVar("Result")
 
 SHUFFLES = 8
 """Shuffled copies of the reservoir that the null is made of."""
+
+CORE = 2400
+"""Instances of the reservoir that what takes many products of all with all is measured on: two halves of 1,000."""
 
 
 class Evidence:
@@ -66,6 +69,17 @@ class Evidence:
     def batch(self) -> Batch:
         """The reservoir as unit vectors of one space."""
         return self.sample.batch()
+
+    @cached_property
+    def core(self) -> ReservoirSample:
+        """The first of the reservoir, ``CORE`` at most."""
+        return self.state.reservoir.chosen(CORE)
+
+    @cached_property
+    def core_batch(self) -> Batch:
+        """The core as unit vectors of one space."""
+        size, whole = len(self.core), self.batch
+        return Batch(whole.rows[:size], whole.embeddings[:size], whole.present[:size])
 
     @cached_property
     def half(self) -> npt.NDArray[np.bool_]:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.stats.consensus import EDGES, Reference
+from pmrl_cli.stats.consensus import EDGES
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["NEAR_FLOOR", "Counts", "Mixture", "consensus_auc", "mispair_rates", "places_of"]
@@ -43,12 +43,15 @@ _STEPS, _GRID = 300, 100
 _CHI_SQUARE_95 = 3.841459
 
 
-def places_of(reference: Reference) -> Array:
+def places_of(score: Array, mispaired: Counts) -> Array:
     """Return (R, K) the probability that a mispaired vector agrees less than that of an instance; NaN where unusable.
 
     Its mean over instances is the consensus AUC; mispaired instances have 1/2.
+
+    Args:
+        score: (R, K) of the instances, NaN where unusable.
+        mispaired: (K, bins) counts over ``EDGES``, of swaps with any instance.
     """
-    score, mispaired = reference.agreement().score, reference.mispaired()[0]
     places = np.full(score.shape, np.nan)
     for m, counts in enumerate(mispaired):
         usable = ~np.isnan(score[:, m])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -102,6 +102,8 @@ class Mispairs:
     @classmethod
     def _of(cls, batch: Batch, names: tuple[str, ...], groups: npt.NDArray[np.int64], first: Self | None) -> Self:
         unsuspected = None if first is None else first.unsuspected(first.found.score)
+        if first is not None and unsuspected is not None and unsuspected.all():
+            return replace(first, first=first)
         reference = reference_of(batch, unsuspected)
         found, mispaired = reference.agreement(), reference.mispaired()
         return cls(names, reference, found, mispaired, mispair_model(found, mispaired, groups), first)

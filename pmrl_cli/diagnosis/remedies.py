@@ -1,4 +1,4 @@
-"""What would help: simple remedies, each fitted on one half of the reservoir and measured on the other.
+"""What would help: simple remedies, each fitted on one half of the core and measured on the other.
 
 The difference to doing nothing is paired, query by query, so that its interval is narrow; a remedy whose interval
 reaches 0 is no advice. Intervals are over queries, for this gallery and this fit.
@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from itertools import combinations, permutations
 from typing import Any, NamedTuple
 
@@ -42,14 +42,13 @@ class Remedy(NamedTuple):
         action: its name; see ``MeasuredRemedy``.
         subject: the modality that is dropped; else empty.
         kind: of R@1 it is measured by: ``""``, ``"mixed "`` or ``"fused "``.
-        ranks: (the half that is measured, the half that may be learned from) -> ranks without and with it, by
-            direction; the rows of the ranks count the instances of the half.
+        ranks: of a half without and with it, by direction; their rows count the instances of the half.
     """
 
     action: str
     subject: tuple[str, ...]
     kind: str
-    ranks: Callable[[Batch, Batch], Iterator[tuple[Ranks, Ranks]]]
+    ranks: Callable[[Half], Iterator[tuple[Ranks, Ranks]]]
 
 
 def remedies_for(names: Sequence[str], groups: Groups, *, clean: Mask | None, seed: int) -> list[Remedy]:
@@ -77,6 +76,39 @@ def remedies_for(names: Sequence[str], groups: Groups, *, clean: Mask | None, se
     return remedies
 
 
+@dataclass(frozen=True)
+class Half:
+    """A half that is measured, and the one that may be learned from.
+
+    Args:
+        own: the instances that are measured.
+        other: those that may be learned from.
+    """
+
+    own: Batch
+    other: Batch
+
+    @cached_property
+    def means(self) -> Tensor:
+        """(K, d) means of the other half."""
+        return modality_means(self.other)
+
+    @cached_property
+    def centred(self) -> Batch:
+        """The half, less the means of the other."""
+        return centre(self.own, self.means)
+
+    @cached_property
+    def ranks(self) -> dict[str, Ranks]:
+        """As it is."""
+        return _ranked(self.own)
+
+    @cached_property
+    def centred_ranks(self) -> dict[str, Ranks]:
+        """Centred."""
+        return _ranked(self.centred)
+
+
 def _ranked(batch: Batch) -> dict[str, Ranks]:
     local = Batch(np.arange(len(batch.rows)), batch.embeddings, batch.present)
     return rank_batch(local, tuple(map(str, range(batch.present.shape[1]))), fused=False)
@@ -86,13 +118,13 @@ def _paired(before: dict[str, Ranks], after: dict[str, Ranks]) -> Iterator[tuple
     return ((ranks, after[name]) for name, ranks in before.items())
 
 
-def _centre(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
-    return _paired(_ranked(own), _ranked(centre(own, modality_means(other))))
+def _centre(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
+    return _paired(half.ranks, half.centred_ranks)
 
 
-def _centre_mixed(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
+def _centre_mixed(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
     """Ask among the candidates of both modalities of a pair."""
-    moved = centre(own, modality_means(other))
+    own, moved = half.own, half.centred
     for a, b in permutations(range(own.present.shape[1]), 2):
         rows = np.flatnonzero(own.present[:, [a, b]].all(1).numpy())
         if len(rows):
@@ -100,15 +132,14 @@ def _centre_mixed(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
             yield before._replace(rows=rows), after._replace(rows=rows)
 
 
-def _rotate(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
+def _rotate(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
     """Turn each modality to the one that most instances have: by the rotation U V^T of the singular vectors of X^T Y.
 
     A rotation changes no angle within a modality: what it gains was there, in other coordinates.
 
     Source: Schönemann, "A generalized solution of the orthogonal Procrustes problem", Psychometrika 31, 1966.
     """
-    means = modality_means(other)
-    own, other = centre(own, means), centre(other, means)
+    own, other = half.centred, centre(half.other, half.means)
     fixed = int(other.present.sum(0).argmax())
     turned = own.embeddings.clone()
     for m in range(own.present.shape[1]):
@@ -116,17 +147,16 @@ def _rotate(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
         if m != fixed and both.any():
             u, _, vh = np.linalg.svd((other.embeddings[both, m].mT @ other.embeddings[both, fixed]).numpy())
             turned[:, m] = own.embeddings[:, m] @ torch.from_numpy(u @ vh)
-    return _paired(_ranked(own), _ranked(Batch(own.rows, turned, own.present)))
+    return _paired(half.centred_ranks, _ranked(Batch(own.rows, turned, own.present)))
 
 
-def _csls(own: Batch, other: Batch) -> Iterator[tuple[Ranks, Ranks]]:
+def _csls(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
     """Cross-domain similarity local scaling, the neighbours of the other half.
 
     Source: Conneau et al., "Word translation without parallel data", ICLR 2018.
     """
-    means = modality_means(other)
-    own, other = centre(own, means), centre(other, means)
-    before = _ranked(own)
+    own, other = half.centred, centre(half.other, half.means)
+    before = half.centred_ranks
     for a, b in combinations(range(own.present.shape[1]), 2):
         known = other.present[:, [a, b]].all(1)
         first, second = other.embeddings[known, a], other.embeddings[known, b]
@@ -162,19 +192,20 @@ def _adapted(own: Batch, other: Batch, groups: Groups, seed: int) -> Batch:
     return adapter.embed([own_vectors[:, m] for m in modalities], own.present.numpy())
 
 
-def _linear(own: Batch, other: Batch, groups: Groups, seed: int) -> Iterator[tuple[Ranks, Ranks]]:
-    return _paired(_ranked(own), _ranked(_adapted(own, other, groups, seed)))
+def _linear(half: Half, groups: Groups, seed: int) -> Iterator[tuple[Ranks, Ranks]]:
+    return _paired(half.ranks, _ranked(_adapted(half.own, half.other, groups, seed)))
 
 
-def _unsuspected(own: Batch, other: Batch, clean: Mask, groups: Groups, seed: int) -> Iterator[tuple[Ranks, Ranks]]:
+def _unsuspected(half: Half, clean: Mask, groups: Groups, seed: int) -> Iterator[tuple[Ranks, Ranks]]:
+    own, other = half.own, half.other
     kept = clean[other.rows]
     unsuspected = Batch(other.rows[kept], other.embeddings[kept], other.present[kept])
     return _paired(*(_ranked(_adapted(own, fit, groups, seed)) for fit in (other, unsuspected)))
 
 
-def _without(own: Batch, other: Batch, modality: int) -> Iterator[tuple[Ranks, Ranks]]:
+def _without(half: Half, modality: int) -> Iterator[tuple[Ranks, Ranks]]:
     """Ask with the other modalities for each one but ``modality``, with it among them and without; all centred."""
-    own = centre(own, modality_means(other))
+    own = half.centred
     rest = own.present.clone()
     rest[:, modality] = False
     usable = rest.sum(1) > 1
@@ -263,7 +294,7 @@ def measure_remedies(
     """Measure every remedy that can be asked of these instances, the largest gain first.
 
     Args:
-        batch: the reservoir, unit vectors.
+        batch: the core of the reservoir, unit vectors.
         names: of the modalities.
         half: (B,) which instances are in the first half; no group in both.
         groups: (B,) independent units of the intervals.
@@ -273,12 +304,10 @@ def measure_remedies(
     if min(half.sum(), (~half).sum()) < _FEWEST:
         return []
     clean = None if probability is None or (probability < FLAGGED).all() else probability < FLAGGED
+    halves = [Half(_part(batch, chosen), _part(batch, ~chosen)) for chosen in (half, ~half)]
     found = []
     for remedy in remedies_for(names, groups, clean=clean, seed=seed):
-        trials = []
-        for chosen in (half, ~half):
-            own, other = _part(batch, chosen), _part(batch, ~chosen)
-            trials += [_Trial(own.rows[before.rows], before, after) for before, after in remedy.ranks(own, other)]
+        trials = [_Trial(one.own.rows[a.rows], a, b) for one in halves for a, b in remedy.ranks(one)]
         measured = _measure(remedy, trials, batch, groups)
         if measured is not None:
             found.append(measured)

@@ -53,13 +53,13 @@ def _pair(evidence: Evidence, pair: tuple[int, int]) -> dict[str, Any]:
 
 
 def _remedies(evidence: Evidence) -> list[dict[str, Any]]:
-    mispairs, sample = evidence.mispairs, evidence.sample
+    mispairs, core = evidence.mispairs, evidence.core
     found = measure_remedies(
-        evidence.batch,
+        evidence.core_batch,
         evidence.names,
-        evidence.half,
-        sample.groups,
-        probability=mispairs.model.judge(mispairs.found.score).probability,
+        evidence.half[: len(core)],
+        core.groups,
+        probability=mispairs.model.judge(mispairs.found.score).probability[: len(core)],
         seed=evidence.state.header.seed,
     )
     return [one.as_dict() for one in found]

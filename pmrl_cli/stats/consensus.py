@@ -32,6 +32,10 @@ EDGES: Array = np.linspace(-2, 2, 4097)
 _NEAR, _FEWEST_NEAR = 0.05, 10
 """Part of the instances that are the most like one, and how many at least."""
 
+_SWAPPED = 1024
+"""Vectors that are swapped with those of every other instance, spread evenly over the reference: a share q of the
+scores is then known to sqrt(q (1 - q) / 1024) or better."""
+
 _SHORTEST = 1e-6  # a unit vector less the mean that is shorter than this is rounding
 
 
@@ -72,31 +76,33 @@ class Reference:
     def mispaired(self) -> npt.NDArray[np.int64]:
         """Return what mispaired instances would score.
 
-        Returns: (2, K, bins) counts of the scores that every vector has with the consensus of every other instance,
-            and with that of the twentieth of the instances whose consensus is most like its own.
+        Returns: (2, K, bins) counts of the scores that vectors (1,024 at most) have with the consensus of every other
+            instance, and with that of the twentieth of the instances whose consensus is most like their own.
         """
         counts = np.zeros((2, self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
         for m in range(counts.shape[1]):
             chosen = self.usable[:, m]
             vectors, consensus = self.vectors[chosen, m], self.consensus[chosen, m]
             own, others = self.closeness[chosen, m].unbind(1)
-            near = min(max(_FEWEST_NEAR, round(_NEAR * len(consensus))), len(consensus) - 1)
-            likes = cosine_blocks(consensus, consensus)
-            for (piece, scores), (_, alike) in zip(cosine_blocks(vectors, consensus), likes, strict=True):
-                scores -= (own[piece, None] + others) / 2
-                scores.diagonal(piece.start).fill_(torch.inf)  # its own consensus: in no bin
+            count = len(consensus)
+            near = min(max(_FEWEST_NEAR, round(_NEAR * count)), count - 1)
+            swapped = torch.arange(min(count, _SWAPPED)) * count // max(1, min(count, _SWAPPED))
+            likes = cosine_blocks(consensus[swapped], consensus)
+            for (piece, scores), (_, alike) in zip(cosine_blocks(vectors[swapped], consensus), likes, strict=True):
+                itself = torch.arange(len(scores)), swapped[piece]
+                scores -= (own[swapped[piece], None] + others) / 2
+                scores.clamp_(float(EDGES[0]), float(EDGES[-1]))  # rounding may leave [-2, 2]
+                scores[itself] = torch.nan  # its own consensus: in no bin
                 counts[0, m] += _histogram(scores)
                 if near > 0:
-                    alike.diagonal(piece.start).fill_(-torch.inf)
+                    alike[itself] = -torch.inf
                     counts[1, m] += _histogram(scores.gather(1, alike.topk(near, sorted=False).indices))
         return counts
 
 
 def _histogram(scores: Tensor) -> npt.NDArray[np.int64]:
-    bins = len(EDGES) - 1
-    # Rounding may leave [-2, 2]; what is infinite is left out.
-    finite = scores[scores < torch.inf].clamp(float(EDGES[0]), float(EDGES[-1]))
-    return torch.histc(finite, bins, float(EDGES[0]), float(EDGES[-1])).long().numpy()
+    """Return (bins,) counts over ``EDGES``; NaN is in no bin."""
+    return torch.histc(scores, len(EDGES) - 1, float(EDGES[0]), float(EDGES[-1])).long().numpy()
 
 
 def modality_means(batch: Batch) -> Tensor:

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis.statistics.linear import _solve, fit_linear
+from pmrl_cli.diagnosis.statistics.linear import LinearMoments, fit_linear
 from pmrl_cli.diagnosis.statistics.probe import _correlations, probe, third_of
 
 
@@ -31,7 +31,7 @@ def shared(n, correlations, seed=0, own=(8, 5)):
 
 def test_without_a_ridge_it_is_canonical_correlation_analysis():
     x, y = shared(500, [0.9, 0.5])
-    adapter = _solve([x, y], np.ones((500, 2), bool), (1e-9,))[0]
+    adapter = LinearMoments.of([x, y], np.ones((500, 2), bool)).adapter(1e-9)
     bases = [np.linalg.qr(z - z.mean(0))[0] for z in (x, y)]
     expected = np.linalg.svd(bases[0].T @ bases[1], compute_uv=False)
     np.testing.assert_allclose(_correlations(adapter, [x, y])[0], expected[:7], atol=1e-4)

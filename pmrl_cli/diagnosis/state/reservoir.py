@@ -117,11 +117,16 @@ class Reservoir:
             other.items,
         )
 
-    def chosen(self) -> ReservoirSample:
-        """Return the instances: the smallest whole groups that ``limit`` holds, or part of one if it is larger."""
-        size = min(len(self.keys), self.limit)
-        if len(self.keys) > self.limit and self.keys[0] != self.keys[-1]:
-            size = int(np.searchsorted(self.keys[: self.limit], self.keys[-1]))
+    def chosen(self, limit: int | None = None) -> ReservoirSample:
+        """Return the instances: the smallest whole groups that a limit holds, or part of one if it is larger.
+
+        Args:
+            limit: instances at most; None for that of the reservoir.
+        """
+        limit = self.limit if limit is None else min(limit, self.limit)
+        size = min(len(self.keys), limit)
+        if len(self.keys) > limit and self.keys[0] != self.keys[limit]:
+            size = int(np.searchsorted(self.keys[:limit], self.keys[limit]))
         return ReservoirSample(self, size)
 
     def arrays(self) -> dict[str, npt.NDArray[np.generic]]:

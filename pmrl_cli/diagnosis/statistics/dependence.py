@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.evidence import CORE, Evidence
 from pmrl_cli.diagnosis.statistics.declared import statistic
 from pmrl_cli.diagnosis.statistics.pairing import pairing
 from pmrl_cli.diagnosis.statistics.probe import probe_of
@@ -190,7 +190,9 @@ class Dependence:
     neighbours_adjusted: Statistic
 
 
-def dependence(first: Array, second: Array, groups: npt.NDArray[np.int64], *, neighbours: int = 10) -> Dependence:
+def dependence(
+    first: Array, second: Array, groups: npt.NDArray[np.int64], *, neighbours: int = 10, core: int = CORE
+) -> Dependence:
     """Return what two modalities have to do with each other, whatever their coordinates.
 
     Args:
@@ -198,13 +200,14 @@ def dependence(first: Array, second: Array, groups: npt.NDArray[np.int64], *, ne
         second: (n, b) unit vectors, row i of the same instance.
         groups: (n,). Only rows of different groups are independent: with groups the vectors are their means.
         neighbours: nearest neighbours that are compared.
+        core: rows at most, from the first, whose neighbours are sought.
     """
     first, second, groups = _independent(first, second, groups)
     n = len(first)
     scatter = Scatter.of(first, second)
     cka = scatter.cka()
     moments = permutation_moments(scatter)
-    common = shared_neighbours(first, second, neighbours=neighbours)
+    common = shared_neighbours(first[:core], second[:core], neighbours=neighbours)
     if cka is None or moments is None or moments[1] <= 0:
         collapsed = cka is None and n >= _FEWEST
         nothing = Statistic.unknown("collapsed" if collapsed else "n_too_small", chance=0.0, n=n, null="permutation")

@@ -263,8 +263,9 @@ def shape_gap(evidence: Evidence, a: int, b: int) -> Statistic:
 )
 def _mixed_penalty(evidence: Evidence, a: int, b: int) -> Statistic | None:
     gallery = evidence.once(retrieve_sample).standard_gallery
-    both = evidence.batch.present[:, [a, b]].all(1)
-    first, second = evidence.batch.embeddings[both, a], evidence.batch.embeddings[both, b]
+    batch = evidence.core_batch
+    both = batch.present[:, [a, b]].all(1)
+    first, second = batch.embeddings[both, a], batch.embeddings[both, b]
     if gallery is None or gallery > len(first):
         return None
-    return mixed_gallery_penalty(first, second, evidence.sample.groups[both.numpy()], gallery=gallery)
+    return mixed_gallery_penalty(first, second, evidence.core.groups[both.numpy()], gallery=gallery)

@@ -94,15 +94,16 @@ def hubness_of(evidence: Evidence, way: str) -> Hubness | None:
     pair = ways(evidence.names).get(way)
     if pair is None:
         return None
-    both = evidence.batch.present[:, list(pair)].all(1)
-    queries, candidates = (evidence.batch.embeddings[both, m] for m in pair)
-    return hubness(queries, candidates, evidence.sample.groups[both.numpy()])
+    batch = evidence.core_batch
+    both = batch.present[:, list(pair)].all(1)
+    queries, candidates = (batch.embeddings[both, m] for m in pair)
+    return hubness(queries, candidates, evidence.core.groups[both.numpy()])
 
 
 @statistic(
     "hubness.skewness",
     "direction",
-    formula="skewness of how often a candidate is among the ten nearest. Grows with the reservoir",
+    formula="skewness of how often a candidate is among the ten nearest. Grows with the core",
     chance=".32",
     range="real",
     needs=["space"],

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -21,7 +22,7 @@ from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import reciprocal_ranks
 from pmrl_cli.retrieval.ranks import rank_batch
 
-__all__ = ["COMPONENTS", "RIDGES", "LinearAdapter", "Vectors", "fit_linear"]
+__all__ = ["COMPONENTS", "RIDGES", "LinearAdapter", "LinearMoments", "Vectors", "fit_linear"]
 
 Vectors = Sequence[npt.NDArray[np.floating]]
 Mask = npt.NDArray[np.bool_]
@@ -30,7 +31,8 @@ COMPONENTS = 256
 """Principal components of each modality at most."""
 
 RIDGES = (0.001, 0.01, 0.1, 1.0)
-"""Tried, relative to the mean variance of a modality's components."""
+"""Relative to the mean variance of a modality's components. The two in the middle are tried, and the one beyond the
+better of them."""
 
 _FEWEST = 6
 """Instances below which no ridge is chosen: the largest is taken."""
@@ -80,11 +82,13 @@ def fit_linear(vectors: Vectors, present: Mask, inner: Mask) -> LinearAdapter:
     """
     ridge = RIDGES[-1]
     if min(inner.sum(), (~inner).sum()) >= _FEWEST:
-        tried = _solve([one[~inner] for one in vectors], present[~inner], RIDGES)
+        moments = LinearMoments.of([one[~inner] for one in vectors], present[~inner])
         held = [one[inner] for one in vectors]
-        quality = [_reciprocal_rank(adapter.embed(held, present[inner])) for adapter in tried]
-        ridge = RIDGES[int(np.argmax(quality))]
-    return _solve(vectors, present, (ridge,))[0]
+        quality = {one: _reciprocal_rank(moments.adapter(one).embed(held, present[inner])) for one in RIDGES[1:-1]}
+        beyond = RIDGES[0] if quality[RIDGES[1]] >= quality[RIDGES[-2]] else RIDGES[-1]
+        quality[beyond] = _reciprocal_rank(moments.adapter(beyond).embed(held, present[inner]))
+        ridge = max(sorted(quality), key=quality.__getitem__)
+    return LinearMoments.of(vectors, present).adapter(ridge)
 
 
 def _reciprocal_rank(batch: Batch) -> float:
@@ -92,28 +96,43 @@ def _reciprocal_rank(batch: Batch) -> float:
     return float(np.mean([reciprocal_ranks(ranks).mean() for ranks in ranked.values()])) if ranked else 0.0
 
 
-def _solve(vectors: Vectors, present: Mask, ridges: Sequence[float]) -> list[LinearAdapter]:
-    projections, variances, scores = [], [], []
-    for m, block in enumerate(vectors):
-        having = block[present[:, m]]
-        columns, second = ColumnMoments(block.shape[1]), SecondMoment(block.shape[1])
-        columns.add(having)
-        # Products in float64: what states say must not depend, beyond 1e-10, on how they were merged.
-        second.add(standardise(having, columns.mean, inverse_deviation(columns)).astype(np.float64))
-        projection, variance = fit_projection(columns, second, COMPONENTS)
-        projections.append(projection)
-        variances.append(variance)
-        scores.append(projection.scores(block))
-    cross = CrossMoments([len(variance) for variance in variances])
-    cross.add([one.astype(np.float64) for one in scores], present)
-    adapters = []
-    for ridge in ridges:
-        solved = gcca(cross, variances, ridge=ridge, dim=max(1, min(cross.dims)))
+class LinearMoments(NamedTuple):
+    """What the adapters of some instances, one for each ridge, are solved from.
+
+    Args:
+        projections: of each modality.
+        variances: of the scores of each.
+        cross: joint moments of the scores.
+    """
+
+    projections: tuple[Projection, ...]
+    variances: tuple[npt.NDArray[np.float64], ...]
+    cross: CrossMoments
+
+    @classmethod
+    def of(cls, vectors: Vectors, present: Mask) -> LinearMoments:
+        """Return those of instances: (n, d_m) of each modality, (n, K) present."""
+        fitted, scores = [], []
+        for m, block in enumerate(vectors):
+            having = block[present[:, m]]
+            columns, second = ColumnMoments(block.shape[1]), SecondMoment(block.shape[1])
+            columns.add(having)
+            # Products in float64: what states say must not depend, beyond 1e-10, on how they were merged.
+            second.add(standardise(having, columns.mean, inverse_deviation(columns)).astype(np.float64))
+            fitted.append(fit_projection(columns, second, COMPONENTS))
+            scores.append(fitted[-1][0].scores(block))
+        projections, variances = zip(*fitted, strict=True)
+        cross = CrossMoments([len(variance) for variance in variances])
+        cross.add([one.astype(np.float64) for one in scores], present)
+        return cls(projections, variances, cross)
+
+    def adapter(self, ridge: float) -> LinearAdapter:
+        """Return the adapter of a ridge."""
+        solved = gcca(self.cross, self.variances, ridge=ridge, dim=max(1, min(self.cross.dims)))
         maps = tuple(
             (whiten[:, None] * directions).astype(np.float32)
             for whiten, directions in zip(solved.whiten, solved.maps, strict=True)
         )
         # Where nothing is shared all directions are as good: weights of 0 would map everything to the origin.
         weights = solved.correlations if solved.correlations.any() else np.ones_like(solved.correlations)
-        adapters.append(LinearAdapter(tuple(projections), maps, weights.astype(np.float32)))
-    return adapters
+        return LinearAdapter(self.projections, maps, weights.astype(np.float32))

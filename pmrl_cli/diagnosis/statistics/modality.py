@@ -59,7 +59,7 @@ def uniformity(evidence: Evidence, m: int) -> Statistic:
     Source: Wang and Isola, "Understanding contrastive representation learning through alignment and uniformity on
         the hypersphere", ICML 2020.
     """
-    sample = evidence.sample
+    sample = evidence.core
     kept = sample.present[:, m]
     vectors, groups = sample.vectors[m][kept], sample.groups[kept]
     n, half = len(vectors), vectors.shape[1] / 2

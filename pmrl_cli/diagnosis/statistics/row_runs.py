@@ -118,7 +118,9 @@ def _p_value(places: Array, deepest: float, seed: int) -> float:
     return (1 + reached) / (1 + PERMUTATIONS)
 
 
-def find_runs(vectors: Vectors, present: npt.NDArray[np.bool_], units: Numbers, *, seed: int) -> RowRuns:
+def find_runs(
+    vectors: Vectors, present: npt.NDArray[np.bool_], units: Numbers, *, seed: int, places: Array | None = None
+) -> RowRuns:
     """Look for runs of rows that do not belong to their instances.
 
     Args:
@@ -126,11 +128,12 @@ def find_runs(vectors: Vectors, present: npt.NDArray[np.bool_], units: Numbers, 
         present: (n, K).
         units: (n,) the independent units, groups or instances.
         seed: of the permutations and of the halves.
+        places: (n, K) of the vectors, where they are known: P(a mispaired one agrees less).
 
     Returns: with starts and ends that count the n rows.
     """
     present = present.copy()
-    places = _places(vectors, present, seed)
+    places = _places(vectors, present, seed) if places is None else places
     p, runs = None, []
     first_place = np.full(present.shape[1], np.nan)
     for _ in range(MOST_RUNS):
@@ -182,7 +185,7 @@ def _places(vectors: Vectors, present: npt.NDArray[np.bool_], seed: int) -> Arra
     places = np.full(present.shape, np.nan)
     if len({one.shape[1] for one in vectors}) == 1:
         stacked = torch.from_numpy(np.stack(vectors, axis=1) * present[..., None])
-        return places_of(reference_of(Batch(np.arange(n), stacked, torch.from_numpy(present))))
+        return _places_of(Batch(np.arange(n), stacked, torch.from_numpy(present)))
     half = np.random.default_rng(seed).permutation(n) % 2 == 0
     for own in (half, ~half):
         fits = ~own & (present.sum(1) > 1)
@@ -190,8 +193,13 @@ def _places(vectors: Vectors, present: npt.NDArray[np.bool_], seed: int) -> Arra
             return places
         inner = third_of(np.arange(int(fits.sum())), seed)
         adapter = fit_linear([one[fits] for one in vectors], present[fits], inner)
-        places[own] = places_of(reference_of(adapter.embed([one[own] for one in vectors], present[own])))
+        places[own] = _places_of(adapter.embed([one[own] for one in vectors], present[own]))
     return places
+
+
+def _places_of(batch: Batch) -> Array:
+    reference = reference_of(batch)
+    return places_of(reference.agreement().score, reference.mispaired()[0])
 
 
 def with_shifts(found: RowRuns, dataset: Dataset) -> RowRuns:
@@ -234,7 +242,12 @@ def runs_of(evidence: Evidence) -> RowRuns:
     order = np.argsort(rows)
     rows = rows[order]
     vectors = [one[order] for one in sample.vectors]
-    found = find_runs(vectors, sample.present[order], sample.groups[order], seed=evidence.state.header.seed)
+    places = None
+    if "space" in evidence.has:
+        whole = evidence.mispairs.first or evidence.mispairs  # before suspects were left out
+        places = places_of(whole.found.score, whole.mispaired[0])[order]
+    units, seed = sample.groups[order], evidence.state.header.seed
+    found = find_runs(vectors, sample.present[order], units, seed=seed, places=places)
     inside = [replace(run, first=int(rows[run.first]), last=int(rows[run.last - 1]) + 1) for run in found.runs]
     return with_shifts(replace(found, runs=tuple(inside)), dataset)
 

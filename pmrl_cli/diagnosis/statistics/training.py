@@ -89,7 +89,7 @@ def gradients_of(evidence: Evidence) -> tuple[Statistic, ...]:
 def negatives_of(evidence: Evidence) -> Negatives | None:
     """Return what the contrast of the model sees; None where it has no single temperature."""
     temperature = _temperature(evidence, "instance")
-    return None if temperature is None else negatives(evidence.batch, evidence.sample.groups, temperature)
+    return None if temperature is None else negatives(evidence.core_batch, evidence.core.groups, temperature)
 
 
 def _temperature(evidence: Evidence, which: str) -> float | None:
