@@ -33,7 +33,9 @@ def commitment(vectors: Tensor, codes: Tensor, present: Tensor) -> Tensor:
     return masked_mean(pull, present)
 
 
-def code_agreement(vectors: Tensor, present: Tensor, codebook: Codebook, temperature: float = 1.0) -> Tensor:
+def code_agreement(
+    vectors: Tensor, present: Tensor, codebook: Codebook, temperature: float = 1.0, same: Tensor | None = None
+) -> Tensor:
     """Return cross-modal code matching: a contrast of the distributions over codes of an instance's modalities.
 
     p_m = softmax over codes of -|z_m - e| / temperature; S_ij = sum p_ai log p_bj + p_bi log p_aj over codes, for
@@ -44,6 +46,7 @@ def code_agreement(vectors: Tensor, present: Tensor, codebook: Codebook, tempera
         present: (b, K) bool.
         codebook: gives the codes; no gradient goes to them.
         temperature: divides the distances.
+        same: (b, b) of ``matches``: no candidates of each other; None where all instances differ.
 
     Returns: scalar in nats.
 
@@ -58,6 +61,8 @@ def code_agreement(vectors: Tensor, present: Tensor, codebook: Codebook, tempera
         has = present[:, a] & present[:, b]
         scores = logs[:, a].exp() @ logs[:, b].mT + logs[:, b].exp() @ logs[:, a].mT
         # Rows without both are set to anything finite: they are in no mean.
+        if same is not None:
+            scores = scores.masked_fill(same, -torch.inf)
         scores = scores.masked_fill(~has, -torch.inf).masked_fill(~has[:, None], 0)
         losses.append(scores.logsumexp(1) - scores.diagonal())
         both.append(has)

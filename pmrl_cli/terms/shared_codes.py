@@ -13,7 +13,7 @@ from pmrl_cli.encoders.discrete import Discrete
 from pmrl_cli.encoders.protocol import Encoder, Init
 from pmrl_cli.terms.club import ConditionalGaussian, information_bound, log_density
 from pmrl_cli.terms.codebook import code_agreement, commitment
-from pmrl_cli.terms.contrast import masked_mean
+from pmrl_cli.terms.contrast import masked_mean, matches
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["SharedCodes"]
@@ -67,7 +67,7 @@ class SharedCodes(Term):
         present, specific = encoded.present, encoded.extra["specific"].masked_fill(~encoded.present[..., None], 0)
         nearest = codebook.nearest(vectors)
         quantised = codebook.quantised(vectors, nearest)
-        agreement = code_agreement(vectors, present, codebook, self.temperature)
+        agreement = code_agreement(vectors, present, codebook, self.temperature, matches(inputs))
         pull = commitment(vectors, codebook.codes[nearest], present)
         bounds, likelihoods, errors = [], [], []
         for m, (density, decoder) in enumerate(zip(self.densities, self.decoders, strict=True)):

@@ -143,3 +143,21 @@ def test_evidence_is_there_and_the_gravest_finding_stands_first(name):
     for one in (*verdict["findings"], *verdict["not_fired"]):
         for path in one["evidence"]:
             assert node_at(result, path) is not None
+
+
+def test_a_leak_that_mispaired_vectors_explain_stands_behind_them(result):
+    first, second = result["inputs"]["modalities"][:2]
+    leaks = {"judged": 400, "sharing": 40, "modalities": {first: 40, second: 0}}
+    result["inputs"]["leaks"] = leaks
+    first_said = judge(result).findings[0]
+    assert (first_said.code, first_said.severity) == ("LEAK", "fail")
+    result["modality"][first]["mispair_rate"] |= {"value": 0.1, "ci": [0.08, 0.12], "status": "ok"}
+    found = {one.code: one for one in judge(result).findings}
+    assert list(found)[:2] == ["MISPAIRS", "LEAK"]
+    assert found["LEAK"].severity == "warn" and found["LEAK"].command == found["MISPAIRS"].command
+    for unexplained in (
+        {"sharing": 400},
+        {"modalities": {first: 40, second: 40}},
+    ):  # too many, and of another modality
+        result["inputs"]["leaks"] = leaks | unexplained
+        assert judge(result).findings[0].code == "LEAK"

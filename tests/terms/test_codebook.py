@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from pmrl_cli.batch import Inputs
 from pmrl_cli.encoders.codebook import Codebook
 from pmrl_cli.terms.codebook import code_agreement, commitment
+from pmrl_cli.terms.contrast import matches
 
+MATCH = [0, 1, 0, 2, 2, 3]
 CODES = torch.tensor([[1.0, 0, 0], [0, 1, 0], [0, 0, 1], [-1, 0, 0.5]], dtype=torch.float64)
 VECTORS = torch.tensor(
     [
@@ -55,7 +58,7 @@ def commitment_by_loops(vectors, codes, present):
     return total / count
 
 
-def agreement_by_loops(vectors, present, codes, temperature):
+def agreement_by_loops(vectors, present, codes, temperature, match=range(6)):
     def chances(vector):
         weights = [torch.exp(-((vector - code) ** 2).sum().sqrt() / temperature) for code in codes]
         return [weight / sum(weights) for weight in weights]
@@ -71,7 +74,9 @@ def agreement_by_loops(vectors, present, codes, temperature):
                     x * y.log() + z * w.log() for x, y, z, w in zip(p[i, a], p[j, b], p[i, b], p[j, a], strict=True)
                 )
 
-            losses += [-(score(i, i).exp() / sum(score(i, j).exp() for j in rows)).log() for i in rows]
+            for i in rows:
+                candidates = [j for j in rows if j == i or match[j] != match[i]]
+                losses.append(-(score(i, i).exp() / sum(score(i, j).exp() for j in candidates)).log())
     return sum(losses) / len(losses)
 
 
@@ -88,6 +93,11 @@ def test_values_and_gradients_are_those_of_the_loops(modalities):
     for value, expected in (
         (commitment(vectors, codes, present), commitment_by_loops(vectors, codes, present)),
         (code_agreement(vectors, present, codebook, 0.3), agreement_by_loops(vectors, present, CODES, 0.3)),
+        # Instances that show the same thing are no candidates of each other.
+        (
+            code_agreement(vectors, present, codebook, 0.3, matches(Inputs((), present, match=torch.tensor(MATCH)))),
+            agreement_by_loops(vectors, present, CODES, 0.3, MATCH),
+        ),
     ):
         assert float(value.detach()) == pytest.approx(float(expected.detach()), rel=1e-9)
         (found,), (reference,) = (torch.autograd.grad(v, vectors) for v in (value, expected))

@@ -6,7 +6,7 @@ stand at the head of the modules in ``rules``.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
@@ -19,6 +19,12 @@ SEVERITIES = ("fail", "warn", "info")
 
 ALIGNED_AUC = 0.9
 """Partners that beat less than this share of the other candidates are not called aligned."""
+
+_MISPAIRED = {"NO_PAIRING", "SHIFTED_JOIN", "UNRELATED_PAIR", "MISPAIRED_ROWS", "MISPAIRS"}
+"""What brings vectors to instances that they do not belong to."""
+
+_LEAKS_TO_RATE = 2
+"""A leak is put down to mispaired vectors if it is of at most so many times their rate, which may be too low."""
 
 
 @dataclass(frozen=True)
@@ -71,8 +77,32 @@ def judge(result: Mapping[str, Any]) -> Verdict:
         text = "the modalities do not share a space: they have different numbers of columns"
         findings = [Finding("NO_SPACE", "info", (), ("inputs.dims",), text, "fit adapters")]
     findings = [replace(finding, command=command_for(finding.code, result)) for finding in findings]
+    findings = _by_cause(findings, ResultView(result).names)
     findings.sort(key=lambda finding: SEVERITIES.index(finding.severity))
     return Verdict(tuple(findings), tuple(silent))
+
+
+def _by_cause(findings: list[Finding], names: Sequence[str]) -> list[Finding]:
+    """Put a leak behind the mispaired vectors that explain it.
+
+    A vector that has come to another instance may have trained under its own. Copies of instances share the vectors
+    of all modalities; a leak of no other modalities than those that are mispaired is what mispairing makes.
+    """
+    causes = [one for one in findings if one.code in _MISPAIRED]
+    mispaired = {name for one in causes for of in one.subject or names for name in (of, *of.split("|"))}
+    most = min(1.0, _LEAKS_TO_RATE * sum(1.0 if one.rate is None else one.rate for one in causes))
+    behind = [
+        replace(
+            leak,
+            severity="warn",
+            text=f"{leak.text}. Mispaired vectors explain it: they trained under the ids they belong to",
+            advice=f"correct {causes[0].code} first, then look again",
+            command=causes[0].command,
+        )
+        for leak in findings
+        if leak.code == "LEAK" and set(leak.subject) <= mispaired and (leak.rate or 0.0) <= most
+    ]
+    return findings if not behind else [*(one for one in findings if one.code != "LEAK"), *behind]
 
 
 def _level(view: ResultView) -> list[Finding]:
