@@ -154,10 +154,11 @@ def test_a_leak_that_mispaired_vectors_explain_stands_behind_them(result):
     result["modality"][first]["mispair_rate"] |= {"value": 0.1, "ci": [0.08, 0.12], "status": "ok"}
     found = {one.code: one for one in judge(result).findings}
     assert list(found)[:2] == ["MISPAIRS", "LEAK"]
-    assert found["LEAK"].severity == "warn" and found["LEAK"].command == found["MISPAIRS"].command
+    assert found["LEAK"].severity == "warn"
+    assert found["LEAK"].command == found["MISPAIRS"].command
     for unexplained in (
         {"sharing": 400},
         {"modalities": {first: 40, second: 40}},
-    ):  # too many, and of another modality
+    ):
         result["inputs"]["leaks"] = leaks | unexplained
         assert judge(result).findings[0].code == "LEAK"
