@@ -55,7 +55,7 @@ class MispairModel:
         rates: estimated share of instances whose vector of a modality is another instance's; for two modalities
             each holds that of the pair. Status ``upper_bound`` where the scores of partners and of mispaired
             instances overlap too much.
-        near_rates: the same of swaps with an instance like it.
+        near_rates: the part of them that are swaps with an instance like it.
         steps: probability of being mispaired by the score of the suspect modality.
     """
 
@@ -122,8 +122,9 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
     steps = []
     for m in range(modalities):
         # A rate that is only an upper bound makes no instance suspect.
-        of_null = [one.value or 0.0 if one.status == "ok" else 0.0 for one in (rates[m], near_rates[m])]
-        expected = (np.array(of_null) * usable[:, m].sum() / totals[:, m]) @ mispaired[:, m]
+        total, near = (one.value or 0.0 if one.status == "ok" else 0.0 for one in (rates[m], near_rates[m]))
+        of_null = np.array([max(0.0, total - near), near])
+        expected = (of_null * usable[:, m].sum() / totals[:, m]) @ mispaired[:, m]
         steps.append(_steps(np.sort(score[usable[:, m] & suspected[:, m], m]), expected))
     return replace(model, rates=rates, near_rates=near_rates, steps=tuple(steps))
 

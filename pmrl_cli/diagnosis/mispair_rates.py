@@ -2,18 +2,20 @@
 
 The scores of ``consensus`` have a known null: every vector beside the consensus of every other instance is a
 mispaired instance. There are two nulls, of vectors swapped with those of any instance, and with those of an instance
-like theirs (one of their class, say), whose scores are higher.
+like theirs (one of their class, say), whose scores are higher. The low scores are a mixture of both nulls and of
+partners that score as low: those that are mostly noise, in heavy tails. The weights have the largest Poisson
+likelihood; the rate is the weight of both nulls, with an interval of the profile likelihood.
 
-A partner may score as low as a mispaired vector too: one that is mostly noise, in heavy tails. Its score is a
-mispaired one moved up, by much or by little, so that such partners get rarer from the median of a null downwards and
-mispaired vectors do not. The low scores are therefore a mixture of each null, of density f, and of a tail 2 F f that
-falls with its distribution function F. The weights have the largest Poisson likelihood; the rates are those of the
-nulls, with intervals of the profile likelihood. Without tails this is Storey's estimate (JRSS-B 64, 2002) for a known
-null, which counts noisy partners as mispaired.
+How many noisy partners to expect is known from the other modalities, where there are two or more: noise is in all of
+them. Besides, and with two modalities instead, a tail stands for them: the score of a noisy partner is a mispaired
+one moved up, by much or by little, so that such partners get rarer from the median of a null downwards and mispaired
+vectors do not. To a null of density f belongs a tail 2 F f that falls with its distribution function F. Without
+either this is Storey's estimate (JRSS-B 64, 2002) for a known null, which counts noisy partners as mispaired.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -29,15 +31,21 @@ Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 NEAR_FLOOR = 0.01
-"""Lower end, beyond the median of the other modalities, from which the rate of swaps with like instances is
-reported, and instances are suspects."""
+"""Lower end from which the rate of swaps with like instances is reported."""
 
 _SEPARATING_AUC = 0.95
 """Below it partners overlap with the mispaired too much, and the rate is only what it is at most: P(the score of a
 partner exceeds that of a vector swapped with any, or with a like instance)."""
 
-_TOP, _CELLS = 0.5, 24
-"""Scores up to the median of the higher null are looked at; the cells end at so many quantiles of each null."""
+_SOME_SWAPPED = 0.005
+"""Lower end of a modality's own rate of random swaps from which they do not count as its noisy partners."""
+
+_NOISIER = 0.75
+"""Quantile, over the other modalities, of the noisy partners that are expected of one: more than of most."""
+
+_TOP, _TOP_BESIDE, _CELLS = 0.5, 0.9, 24
+"""Scores up to these quantiles of the higher null are looked at, of two modalities and of more, where the others say
+what partners score there; the cells end at so many quantiles of each null."""
 
 _STEPS, _GRID = 300, 100
 _CHI_SQUARE_95 = 3.841459
@@ -95,57 +103,67 @@ class Mixture(NamedTuple):
     Args:
         counts: (c,) instances in cells of the score.
         parts: (p, c) mass of each component in each cell: nulls first, then their tails.
+        levels: (c + 1,) distribution function of the first null at the ends of the cells.
+        known: (c,) instances that are expected besides, or 0.
     """
 
     counts: Array
     parts: Array
+    levels: Array
+    known: Array | float = 0.0
 
     @classmethod
-    def of(cls, score: Array, mispaired: Counts) -> Mixture:
-        """Return that of scores up to the median of the higher null.
+    def of(cls, score: Array, mispaired: Counts, top: float = _TOP) -> Mixture:
+        """Return that of scores up to a quantile of the higher null.
 
         Args:
             score: (s,) of the instances that count.
             mispaired: (nulls, bins) counts over ``EDGES``.
+            top: the quantile.
         """
         below = np.cumsum(mispaired, axis=1) / mispaired.sum(1, keepdims=True)
         levels = np.arange(1, _CELLS + 1) / _CELLS
-        cuts = np.unique([np.searchsorted(one, levels[levels <= _TOP]) + 1 for one in below])
+        cuts = np.unique([np.searchsorted(one, levels[levels <= top]) + 1 for one in below])
         below = np.concatenate([np.zeros((len(below), 1)), below], axis=1)[:, np.concatenate([[0], cuts])]
         parts = np.concatenate([np.diff(below, axis=1), np.diff(below**2, axis=1)])
         counts = np.histogram(score, EDGES[np.concatenate([[0], cuts])])[0]
-        return cls(counts.astype(np.float64), parts)
+        return cls(counts.astype(np.float64), parts, below[0])
 
-    def fit(self, fixed: int | None = None, values: Array | None = None) -> tuple[Array, Array]:
-        """Return (g, p) weights of largest likelihood, and (g,) that; one weight may be given (g,) values.
+    def fit(self, fixed: Sequence[int] = (), values: Array | None = None) -> tuple[Array, Array]:
+        """Return (g, p) weights of largest likelihood, and (g,) that; the sum of some may be given (g,) values.
 
         By expectation maximization, which keeps weights at 0 or above.
         """
-        rows = 1 if values is None else len(values)
+        rows, held = 1 if values is None else len(values), list(fixed)
         totals = np.maximum(self.parts.sum(1), 1e-12)
         weights = np.tile(max(1.0, self.counts.sum()) / len(totals) / totals, (rows, 1))
-        for _ in range(_STEPS):
+
+        def hold() -> None:
             if values is not None:
-                weights[:, fixed] = values
-            expected = np.maximum(weights @ self.parts, 1e-12)
+                weights[:, held] *= (values / np.maximum(weights[:, held].sum(1), 1e-300))[:, None]
+
+        for _ in range(_STEPS):
+            hold()
+            expected = np.maximum(weights @ self.parts + self.known, 1e-12)
             weights = weights * ((self.counts / expected) @ self.parts.T) / totals
-        if values is not None:
-            weights[:, fixed] = values
-        expected = np.maximum(weights @ self.parts, 1e-12)
+        hold()
+        expected = np.maximum(weights @ self.parts + self.known, 1e-12)
         return weights, (self.counts * np.log(expected) - expected).sum(1)
 
-    def weight(self, part: int, design: float) -> _Weight:
-        """Return the weight of a component and its 95 % interval by profile likelihood.
+    def weight(self, parts: Sequence[int], design: float) -> _Weight:
+        """Return the weight of some components together and its 95 % interval by profile likelihood.
 
         Args:
-            part: which.
+            parts: which.
             design: by how much the variance of counts exceeds a Poisson count's.
         """
+        held = list(parts)
         weights, best = self.fit()
-        value = float(weights[0, part])
+        value = float(weights[0, held].sum())
         # Finer towards 0. Beyond four times the count and 20 no interval ends.
-        values = (4 * self.counts.sum() / self.parts[part].sum() + 20 * design) * np.linspace(0, 1, _GRID) ** 2
-        _, reached = self.fit(part, values)
+        least = self.parts[held].sum(1).min()
+        values = (4 * self.counts.sum() / least + 20 * design) * np.linspace(0, 1, _GRID) ** 2
+        _, reached = self.fit(held, values)
         inside = values[2 * (max(float(best[0]), float(reached.max())) - reached) <= _CHI_SQUARE_95 * design]
         return value, min(value, float(inside.min(initial=value))), max(value, float(inside.max(initial=value)))
 
@@ -153,10 +171,11 @@ class Mixture(NamedTuple):
 def mispair_rates(
     score: Array, suspected: npt.NDArray[np.bool_], mispaired: Counts, groups: npt.NDArray[np.int64]
 ) -> tuple[tuple[Statistic, ...], tuple[Statistic, ...]]:
-    """Return the rates of swaps with any instance and with one like it, of each modality.
+    """Return the rates of all swaps and of those with instances like them, of each modality.
 
     Swaps with like instances look like partners that are mostly noise. With three modalities or more the others say
-    how many of those there are: a rate counts as far as it exceeds their median. With two, a tail stands for them.
+    how many of those to expect: what their own random swaps leave of their low scores. With two, a
+    tail stands for them.
 
     Args:
         score: (n, K) of the instances, NaN where a modality or all others are absent.
@@ -165,101 +184,107 @@ def mispair_rates(
         groups: (n,).
     """
     modalities = score.shape[1]
-    fits = []
+    scores = []
     for m in range(modalities):
         usable = ~np.isnan(score[:, m])
-        own = (score[usable, m], suspected[usable, m], mispaired[:, m], groups[usable])
-        fits.append(_RateFit.of(*own, controlled=modalities > 2))
-    near_rates = np.array([0.0 if fit is None else fit.near[0] / fit.n for fit in fits])
+        many = usable.sum() >= 2 and bool(mispaired[:, m].sum(1).all())
+        own = _Scores.of(score[usable, m], suspected[usable, m], mispaired[:, m], groups[usable]) if many else None
+        scores.append(own)
+    known = [one for one in scores if one is not None]
     found = []
-    for m, fit in enumerate(fits):
-        if fit is None:
-            n = int((~np.isnan(score[:, m])).sum())
+    for m, own in enumerate(scores):
+        n = int((~np.isnan(score[:, m])).sum())
+        others = [one for one in known if one is not own]
+        if own is None:
             found.append((Statistic.unknown(n=n), Statistic.unknown(n=n)))
         else:
-            usual = float(np.median(np.delete(near_rates, m))) if modalities > 2 else 0.0
-            found.append(fit.statistics(usual))
-    return tuple(one for one, _ in found), tuple(near for _, near in found)
+            found.append(own.of_two() if modalities == 2 or not others else own.beside(others))
+    return tuple(total for total, _ in found), tuple(near for _, near in found)
 
 
 @dataclass(frozen=True)
-class _RateFit:
-    """The mixture of one modality.
+class _Scores:
+    """The scores of one modality.
 
     Args:
         n: instances.
+        score: (s,) of those that count.
+        mispaired: (2, bins).
+        design: by how much the variance of counts exceeds a Poisson count's.
         alone: instances swapped with any, if none were swapped with like ones.
-        swapped: instances swapped with any.
-        near: instances swapped with like ones.
         aucs: P(an instance scores higher than a vector swapped with any, with a like instance).
         crossed: P(a vector swapped with a like instance scores higher than one swapped with any).
     """
 
     n: int
+    score: Array
+    mispaired: Counts
+    design: float
     alone: _Weight
-    swapped: _Weight
-    near: _Weight
     aucs: tuple[float, float]
     crossed: float
 
     @classmethod
     def of(
-        cls,
-        score: Array,
-        suspected: npt.NDArray[np.bool_],
-        mispaired: Counts,
-        groups: npt.NDArray[np.int64],
-        *,
-        controlled: bool,
-    ) -> _RateFit | None:
-        """Fit the (n,) scores of a modality; None where there are too few.
-
-        Args:
-            score: finite.
-            suspected: (n,) which count.
-            mispaired: (2, bins).
-            groups: (n,).
-            controlled: whether other modalities say how many partners are noisy, so that no tail of the null of
-                swaps with any instance is needed beside swaps with like ones.
-        """
-        n = len(score)
-        if n < 2 or not mispaired.sum(1).all():
-            return None
+        cls, score: Array, suspected: npt.NDArray[np.bool_], mispaired: Counts, groups: npt.NDArray[np.int64]
+    ) -> _Scores:
+        """Take the (n,) finite scores of a modality, (n,) which of them count, and (2, bins) mispaired ones."""
         density = mispaired / mispaired.sum(1, keepdims=True)
         below = np.cumsum(density, axis=1)
         low = suspected & (score < EDGES[int(np.searchsorted(below[0], _TOP)) + 1])
         design = _design_effect(low, groups)
         whole = Mixture.of(score[suspected], mispaired)
-        alone = Mixture(whole.counts, whole.parts[[0, 2]])
-        both = Mixture(whole.counts, whole.parts[[0, 1, 3]]) if controlled else whole
+        alone = whole._replace(parts=whole.parts[[0, 2]]).weight([0], design)
         first, second = (consensus_auc(score, one, groups).value or 0.0 for one in mispaired)
-        return cls(
-            n,
-            alone.weight(0, design),
-            both.weight(0, design),
-            both.weight(1, design),
-            (first, second),
-            float(density[1] @ (below[0] - density[0] / 2)),
-        )
+        crossed = float(density[1] @ (below[0] - density[0] / 2))
+        return cls(len(score), score[suspected], mispaired, design, alone, (first, second), crossed)
 
-    def statistics(self, usual: float) -> tuple[Statistic, Statistic]:
-        """Return the rates of swaps with any instance and with one like it.
+    def noisy(self, levels: Array) -> Array:
+        """Return (c,) instances between levels of the null that are not explained by swaps with any instance."""
+        places = _places(self.score, self.mispaired[0])
+        counts = np.histogram(places, np.maximum.accumulate(levels))[0]
+        swapped = self.alone[0] if self.alone[1] > _SOME_SWAPPED * self.n else 0.0
+        return np.maximum(counts - swapped * np.diff(levels), 0.0)
 
-        Args:
-            usual: rate of the second kind that noise gives rise to.
-        """
-        rate, near = self.swapped[0] / self.n, self.near[0] / self.n
-        clean = 1 - rate - near
-        separated = (self.aucs[1] - rate * (1 - self.crossed) - near / 2) / clean if clean > 0 else 0.0
-        near_known = separated >= _SEPARATING_AUC and self.near[1] / self.n > usual + NEAR_FLOOR and near > rate
-        found = self.swapped if near_known else self.alone
-        rate, near = found[0] / self.n, near if near_known else 0.0
-        clean = 1 - rate - near
-        separated = (self.aucs[0] - rate / 2 - near * self.crossed) / clean if clean > 0 else 0.0
+    def beside(self, others: Sequence[_Scores]) -> tuple[Statistic, Statistic]:
+        """Return the rates of all swaps and of those with like instances, noisy partners being as the others'."""
+        mixture = Mixture.of(self.score, self.mispaired, _TOP_BESIDE)
+        known = np.quantile([one.noisy(mixture.levels) * self.n / one.n for one in others], _NOISIER, axis=0)
+        mixture = mixture._replace(parts=mixture.parts[[0, 1, 3]], known=known)
+        # What is expected is a count too.
+        design = self.design * (1 + min(1.0, float(known.sum()) / max(1.0, float(mixture.counts.sum()))))
+        total, near = mixture.weight([0, 1], design), mixture.weight([1], design)
+        rate = max(0.0, total[0] - near[0]) / self.n
+        separated = self._separated(rate, near[0] / self.n)
         return (
-            _statistic(found, self.n, known=separated >= _SEPARATING_AUC),
-            _statistic(self.near, self.n, known=near_known),
+            _statistic(total, self.n, known=separated >= _SEPARATING_AUC),
+            _statistic(near, self.n, known=separated >= _SEPARATING_AUC and near[1] / self.n > NEAR_FLOOR),
         )
+
+    def of_two(self) -> tuple[Statistic, Statistic]:
+        """Return the rates of all swaps and of those with like ones, noisy partners being a tail of each null."""
+        whole = Mixture.of(self.score, self.mispaired)
+        swapped, near = (whole.weight([part], self.design) for part in (0, 1))
+        rate, like = swapped[0] / self.n, near[0] / self.n
+        clean = 1 - rate - like
+        apart = (self.aucs[1] - rate * (1 - self.crossed) - like / 2) / clean if clean > 0 else 0.0
+        if apart >= _SEPARATING_AUC and near[1] / self.n > NEAR_FLOOR and like > rate:
+            total = whole.weight([0, 1], self.design)
+            separated = self._separated(rate, like)
+            return (
+                _statistic(total, self.n, known=separated >= _SEPARATING_AUC),
+                _statistic(near, self.n, known=True),
+            )
+        separated = self._separated(self.alone[0] / self.n, 0.0)
+        return (
+            _statistic(self.alone, self.n, known=separated >= _SEPARATING_AUC),
+            _statistic(near, self.n, known=False),
+        )
+
+    def _separated(self, rate: float, near: float) -> float:
+        """Return P(a partner scores higher than a vector swapped with any) at rates of both kinds of swaps."""
+        clean = 1 - rate - near
+        return (self.aucs[0] - rate / 2 - near * self.crossed) / clean if clean > 0 else 0.0
 
 
 def _design_effect(low: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> float:

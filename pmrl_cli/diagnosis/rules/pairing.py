@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pmrl_cli.diagnosis.mispair_rates import NEAR_FLOOR
-from pmrl_cli.diagnosis.rules.rule import Finding, Found, ResultView, Rule
+from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule
 from pmrl_cli.diagnosis.statistics.dependence import PAIRED_Z
 
 __all__ = ["RULES"]
@@ -87,42 +87,43 @@ def _opposed(view: ResultView) -> Iterator[Finding]:
         yield Finding("ANTI_ALIGNED", "fail", (pair,), evidence, text, advice)
 
 
-def _near_rate(view: ResultView, name: str) -> Found | None:
-    """Return the rate of swaps with an instance like it, if it is known."""
-    near = view.statistic("modality", name, "near_mispair_rate")
-    dimensions = view.value("modality", name, "participation_ratio")
-    # In so few dimensions a neighbour is as near as a partner.
-    if dimensions is None or dimensions < FEWEST_DIMENSIONS:
-        return None
-    if near is None or near["status"] != "ok":
-        return None
-    return near
-
-
 def _mispairs(view: ResultView) -> Iterator[Finding]:
     names = view.names
     for name in names:
-        rate, near = view.statistic("modality", name, "mispair_rate"), _near_rate(view, name)
-        known = [
-            one
-            for one in (rate, near)
-            if one is not None and one["status"] == "ok" and one["ci"] is not None and one["ci"][0] > MISPAIR_FLOOR
-        ]
-        total = sum(one["value"] for one in known)
-        if not known or (near is None and total >= MOST_MISPAIRED):
+        rate, near = (
+            view.statistic("modality", name, "mispair_rate"),
+            view.node("modality", name, "near_mispair_rate"),
+        )
+        if rate is None or rate["status"] != "ok" or rate["ci"] is None:
+            continue
+        view.value("modality", name, "near_mispair_rate")
+        alike = near is not None and near["value"] is not None and near["value"] > rate["value"] / 2
+        dimensions = view.value("modality", name, "participation_ratio")
+        # In few dimensions a neighbour is as near as a partner. Half of all at random: two spaces, no swaps.
+        few = dimensions is None or dimensions < FEWEST_DIMENSIONS
+        if rate["ci"][0] <= (NEAR_FLOOR if alike else MISPAIR_FLOOR) or (
+            few if alike else rate["value"] >= MOST_MISPAIRED
+        ):
             continue
         # With two modalities both have the rate of the pair: one finding is enough.
         subject = "|".join(names) if len(names) == 2 else name
-        low, high = (min(1.0, sum(one["ci"][side] for one in known)) for side in (0, 1))
-        text = f"{subject}: {total:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"
-        if near in known:
-            text += ", with instances like them" if len(known) == 1 else ", part of them with instances like them"
+        low, high = rate["ci"]
+        text = f"{subject}: {rate['value']:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"
+        if near is not None and near["status"] == "ok" and near["ci"] is not None:
+            text += f", {near['value']:.1%} with instances like them"
+        if _trained_on(view):
+            text += "; it may be more, for the model was trained on some of them and learned their pairs"
         advice = "list the suspects, look at them, then fit with --exclude suspects.csv"
-        keys = ("mispair_rate",) if near is None else ("mispair_rate", "near_mispair_rate")
-        evidence = tuple(f"modality.{name}.{key}" for key in keys)
-        yield Finding("MISPAIRS", "warn", (subject,), evidence, text, advice, rate=min(1.0, total))
+        evidence = tuple(f"modality.{name}.{key}" for key in ("mispair_rate", "near_mispair_rate"))
+        yield Finding("MISPAIRS", "warn", (subject,), evidence, text, advice, rate=min(1.0, rate["value"]))
         if len(names) == 2:
             return
+
+
+def _trained_on(view: ResultView) -> bool:
+    """Whether the model was trained on some of the instances."""
+    judged, instances = view.node("inputs", "leaks", "judged"), view.node("inputs", "instances")
+    return judged is not None and instances is not None and judged < instances
 
 
 def _ties(view: ResultView) -> Iterator[Finding]:
@@ -154,7 +155,7 @@ RULES = (
     Rule("ANTI_ALIGNED", f"z below -{PAIRED_Z:g} and adjusted cosine below {ANTI_ADJUSTED:g}", _opposed),
     Rule(
         "MISPAIRS",
-        f"lower end of a mispair rate above {MISPAIR_FLOOR:g}, of swaps with like instances above {NEAR_FLOOR:g}",
+        f"lower end of a mispair rate above {MISPAIR_FLOOR:g}, above {NEAR_FLOOR:g} where most are of like instances",
         _mispairs,
     ),
     Rule(

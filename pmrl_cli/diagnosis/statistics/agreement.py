@@ -33,8 +33,9 @@ def _consensus_auc(evidence: Evidence, m: int) -> Statistic:
 @statistic(
     "mispair_rate",
     "modality",
-    formula="weight of mispaired scores in a mixture of low agreement scores, beside a tail of noisy partners: "
-    "random swaps only. With two modalities it is not known which of the two is wrong: it is then of the pair",
+    formula="weight of mispaired scores, of swaps with any instance and with one like it, in a mixture of low "
+    "agreement scores, beside noisy partners. With two modalities it is not known which of the two is wrong: it is "
+    "then of the pair",
     chance="0",
     range="[0, 1]",
     needs=["space"],
@@ -46,8 +47,8 @@ def _mispair_rate(evidence: Evidence, m: int) -> Statistic:
 @statistic(
     "near_mispair_rate",
     "modality",
-    formula="the same for swaps with an instance like it: weight of the scores with the twentieth of the instances "
-    "whose consensus is nearest, in the same mixture",
+    formula="part of mispair_rate: swaps with an instance like it, whose scores are those with the twentieth of the "
+    "instances whose consensus is nearest",
     chance="0",
     range="[0, 1]",
     needs=["space"],
