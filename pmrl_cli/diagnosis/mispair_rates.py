@@ -140,7 +140,9 @@ class Mixture(NamedTuple):
 
         def hold() -> None:
             if values is not None:
-                weights[:, held] *= (values / np.maximum(weights[:, held].sum(1), 1e-300))[:, None]
+                total = weights[:, held].sum(1, keepdims=True)
+                shares = np.where(total > 1e-12, weights[:, held] / np.maximum(total, 1e-12), 1 / len(held))
+                weights[:, held] = shares * values[:, None]
 
         for _ in range(_STEPS):
             hold()
