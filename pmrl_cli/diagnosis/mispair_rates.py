@@ -37,9 +37,6 @@ _SEPARATING_AUC = 0.95
 """Below it partners overlap with the mispaired too much, and the rate is only what it is at most: P(the score of a
 partner exceeds that of a vector swapped with any, or with a like instance)."""
 
-_SOME_SWAPPED = 0.005
-"""Lower end of a modality's own rate of random swaps from which they do not count as its noisy partners."""
-
 _NOISIER = 0.75
 """Quantile, over the other modalities, of the noisy partners that are expected of one: more than of most."""
 
@@ -245,8 +242,7 @@ class _Scores:
         """Return (c,) instances between levels of the null that are not explained by swaps with any instance."""
         places = _places(self.score, self.mispaired[0])
         counts = np.histogram(places, np.maximum.accumulate(levels))[0]
-        swapped = self.alone[0] if self.alone[1] > _SOME_SWAPPED * self.n else 0.0
-        return np.maximum(counts - swapped * np.diff(levels), 0.0)
+        return np.maximum(counts - self.alone[0] * np.diff(levels), 0.0)
 
     def beside(self, others: Sequence[_Scores]) -> tuple[Statistic, Statistic]:
         """Return the rates of all swaps and of those with like instances, noisy partners being as the others'."""
@@ -256,6 +252,8 @@ class _Scores:
         # What is expected is a count too.
         design = self.design * (1 + min(1.0, float(known.sum()) / max(1.0, float(mixture.counts.sum()))))
         total, near = mixture.weight([0, 1], design), mixture.weight([1], design)
+        if self.alone[0] > total[0]:  # the others are mispaired as often, and take it for noise
+            return self._at_random(near)
         rate = max(0.0, total[0] - near[0]) / self.n
         separated = self._separated(rate, near[0] / self.n)
         return (
@@ -277,6 +275,10 @@ class _Scores:
                 _statistic(total, self.n, known=separated >= _SEPARATING_AUC),
                 _statistic(near, self.n, known=True),
             )
+        return self._at_random(near)
+
+    def _at_random(self, near: _Weight) -> tuple[Statistic, Statistic]:
+        """Return the rates where no swaps with like instances are told apart."""
         separated = self._separated(self.alone[0] / self.n, 0.0)
         return (
             _statistic(self.alone, self.n, known=separated >= _SEPARATING_AUC),
