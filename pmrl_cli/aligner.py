@@ -386,7 +386,7 @@ class Aligner(Estimator):
         options["label"] = label_column(dataset, options.get("label"))
         state = state_of(embedded, embedded=Embedded(dataset.dims), **options)
         inputs = {"scope": scope, "model": self.model.origin, "leaks": self.leaks(dataset, rows).as_dict()}
-        return diagnose_state(state, embedded, training_of(self.texts), inputs=inputs)
+        return diagnose_state(state, embedded, training_of(self.model.texts), inputs=inputs)
 
     @python_words
     def search(

@@ -9,7 +9,7 @@ from typing import Any
 from pmrl_cli import __version__
 from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.encoders import encoder_state
-from pmrl_cli.files.artifacts.model import to_csv, to_toml
+from pmrl_cli.files.artifacts.model import SPLIT, to_csv, to_toml
 from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.fit.result import Continued, FitResult, Recipe
 from pmrl_cli.methods import REGISTRY, settings_of
@@ -243,6 +243,6 @@ def texts_of(result: FitResult) -> dict[str, str]:
         "resolved.toml": to_toml(_resolved(result)),
         "metrics.json": to_json(_metrics(result)),
         "history.csv": to_csv([_line(progress) for progress in result.history]),
-        "split.csv": result.parts,
+        SPLIT: result.parts,
         "README.md": _card(result),
     }

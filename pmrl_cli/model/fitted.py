@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from pmrl_cli.data.dataset import OWN_AXES, Dataset, Features, FloatArray
 from pmrl_cli.errors import Place, StateError, UsageError
 from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.model.members import Member
+from pmrl_cli.model.texts import Texts
 
 __all__ = ["FittedModel", "check_features"]
 
@@ -97,7 +98,8 @@ class FittedModel:
                 next_step="Fit that model again, or leave --dim out.",
             )
         config = to_json(self.config | {"dim": dim, "reduced": dim})
-        return replace(self, kept=dim, texts={**self.texts, "config.json": config})
+        texts = Texts({"config.json": config}, {name: partial(self.texts.__getitem__, name) for name in self.texts})
+        return replace(self, kept=dim, texts=texts)
 
     def indices(self, dataset: Dataset) -> list[int]:
         """Return the place of each modality of a data set among those of the model.

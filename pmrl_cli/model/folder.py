@@ -16,11 +16,13 @@ from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.data.leaks import VECTORS
 from pmrl_cli.encoders import encoder_from_state
 from pmrl_cli.errors import DataError, Place
-from pmrl_cli.files.artifacts.model import FORMAT, read_model, to_toml, write_model
+from pmrl_cli.files.artifacts.model import FORMAT, SPLIT, read_model, to_toml, write_model
 from pmrl_cli.files.artifacts.tensors import read_tensors, write_tensors
 from pmrl_cli.files.durable.atomic import atomic_folder, to_json
+from pmrl_cli.files.durable.checksums import check_bytes
 from pmrl_cli.model.fitted import FittedModel
 from pmrl_cli.model.members import Member
+from pmrl_cli.model.texts import Texts
 
 __all__ = ["load_model", "save_model"]
 
@@ -100,9 +102,13 @@ def _model_of(folder: Path, files: Mapping[str, bytes], manifest: Mapping[str, A
     if not isinstance(config["settings"], dict):
         message = "settings without names"
         raise TypeError(message)
+    later = {}
+    if SPLIT in manifest["files"]:
+        path, digest = folder / SPLIT, manifest["files"][SPLIT]
+        later[SPLIT] = lambda: check_bytes(path, digest).decode()
     seen = _read_seen(files["seen.safetensors"], folder / "seen.safetensors", names)
     kept = config.get("reduced")
-    return FittedModel(names, tuple(members), seen, texts, manifest["inputs"], str(folder), axes, kept)
+    return FittedModel(names, tuple(members), seen, Texts(texts, later), manifest["inputs"], str(folder), axes, kept)
 
 
 def _member(

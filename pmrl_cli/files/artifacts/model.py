@@ -17,6 +17,7 @@ from pmrl_cli.errors import DataError, Place, StateError
 from pmrl_cli.files.durable.checksums import (
     FORMAT_VERSION,
     check_bytes,
+    check_file,
     check_own_digest,
     digests,
     read_manifest,
@@ -24,10 +25,11 @@ from pmrl_cli.files.durable.checksums import (
 )
 from pmrl_cli.files.durable.outputs import MANIFEST
 
-__all__ = ["FORMAT", "RUN", "WEIGHTS", "read_model", "to_csv", "to_toml", "write_model"]
+__all__ = ["FORMAT", "RUN", "SPLIT", "WEIGHTS", "read_model", "to_csv", "to_toml", "write_model"]
 
 FORMAT = "pmrl.model"
 RUN = "run.json"
+SPLIT = "split.csv"
 WEIGHTS = "model.safetensors"
 
 
@@ -75,6 +77,8 @@ def write_model(
 def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files of a model by name and its manifest: all of one model, every byte under its digest.
 
+    ``SPLIT``, which has a line for every instance, is checked and not kept.
+
     Raises: DataError if the folder is no model; StateError if it is from a newer pmrl or its bytes have changed.
     """
     while True:
@@ -88,7 +92,12 @@ def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
                 next_step="Give the folder that pmrl fit printed.",
             )
         try:
-            files = {name: check_bytes(folder / name, digest) for name, digest in manifest["files"].items()}
+            files = {}
+            for name, digest in manifest["files"].items():
+                if name == SPLIT:
+                    check_file(folder / name, digest)
+                else:
+                    files[name] = check_bytes(folder / name, digest)
             if (folder / RUN).is_file():
                 files[RUN] = (folder / RUN).read_bytes()
                 if manifest["format_version"] > 1:

@@ -26,6 +26,7 @@ __all__ = [
     "HashedFile",
     "changed",
     "check_bytes",
+    "check_file",
     "check_files",
     "check_own_digest",
     "digests",
@@ -134,6 +135,19 @@ def check_bytes(path: Path, digest: str) -> bytes:
     if found != digest:
         raise changed(path, *_words(found, digest))
     return content
+
+
+def check_file(path: Path, digest: str) -> None:
+    """Check a file against its digest without holding it.
+
+    Raises: StateError if it is lost or has changed.
+    """
+    try:
+        found = sha256_of(path)
+    except OSError:
+        found = None
+    if found != digest:
+        raise changed(path, *_words(found, digest))
 
 
 def _words(found: str | None, digest: str) -> tuple[str, str]:
