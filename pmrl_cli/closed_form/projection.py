@@ -67,8 +67,8 @@ def standardise(
     squash: bool = False,
 ) -> FloatArray:
     """Return z = (block - mean) * scale, clipped at +-``CLIP`` or, squashed, asinh(z); float32 (B, d)."""
-    shifted = block - mean.astype(np.float32)
-    shifted *= scale.astype(np.float32)
+    shifted = block - mean.astype(np.float32, copy=False)
+    shifted *= scale.astype(np.float32, copy=False)
     kept = np.arcsinh(shifted, out=shifted) if squash else np.clip(shifted, -CLIP, CLIP, out=shifted)
     return kept.astype(np.float32, copy=False)
 

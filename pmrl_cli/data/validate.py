@@ -47,8 +47,9 @@ def row_faults(block: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np
     # suspects, which are checked exactly.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", block, block)
-    suspects = np.flatnonzero(~(np.isfinite(squares) & (squares > 0)))
-    if len(suspects):
+    clean = np.isfinite(squares) & (squares > 0)
+    if not clean.all():
+        suspects = np.flatnonzero(~clean)
         rows = np.where(np.isnan(block[suspects]), np.float32(np.nan), block[suspects])  # no signalling NaN
         missing[suspects] = np.isnan(rows).all(axis=1)
         bad[suspects] = ~np.isnan(rows).all(axis=1) & (~np.isfinite(rows).all(axis=1) | ~rows.any(axis=1))

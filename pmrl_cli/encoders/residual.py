@@ -50,14 +50,15 @@ class Adapter(nn.Module):
 
     def forward(self, components: Tensor) -> Tensor:
         """Return (B, d) outputs for (B, p) components."""
-        if not self.network:
-            components = functional.dropout(components, self.dropout, self.training)
+        if self.training and not self.network:
+            components = functional.dropout(components, self.dropout)
         outputs = components @ (self.start if self.settled else self.start + self.departure)
         if self.enter is not None and self.leave is not None:
-            hidden = functional.gelu(self.enter(components))
-            if self.network:
-                hidden = functional.dropout(hidden, self.dropout, self.training)
-            outputs = outputs + self.leave(hidden)
+            # Not by calling the modules: for one row that takes longer than the product.
+            hidden = functional.gelu(functional.linear(components, self.enter.weight, self.enter.bias))
+            if self.training and self.network:
+                hidden = functional.dropout(hidden, self.dropout)
+            outputs = outputs + functional.linear(hidden, self.leave.weight)
         return outputs
 
     def enters_last(self, components: Tensor) -> Tensor:
@@ -98,14 +99,16 @@ class Residual(Encoder):
 
     def forward(self, inputs: Inputs) -> Encoded:
         """Return the unit outputs of the adapters; rows of absent modalities are to be masked."""
-        outputs = torch.stack([self._outputs(m, inputs) for m in range(len(self.each))], dim=1).float()
+        # In training a GPU is not asked which are given.
+        given = [True] * len(self.each) if self.training else inputs.present.any(dim=0).tolist()
+        outputs = torch.stack([self._outputs(m, inputs, given=g) for m, g in enumerate(given)], dim=1).float()
         # What functional.normalize gives, whose gradient takes three passes more.
         lengths: Tensor = torch.linalg.vector_norm(outputs, dim=2, keepdim=True)
         return Encoded(outputs * lengths.clamp_min(1e-12).reciprocal(), inputs.present)
 
-    def _outputs(self, m: int, inputs: Inputs) -> Tensor:
+    def _outputs(self, m: int, inputs: Inputs, *, given: bool) -> Tensor:
         adapter, components = cast("Adapter", self.each[m]), inputs.components[m]
-        if not self.training and not bool(inputs.present[:, m].any()):  # as where a modality is not given
+        if not given:
             return components.new_zeros(components.shape[0], adapter.start.shape[1])
         outputs: Tensor = adapter(components)
         return outputs

@@ -156,7 +156,10 @@ def _encode(
 ) -> tuple[Encoded, Tensor]:
     """Return what the members make of some modalities, and the (B, k, d) vectors of these, zero where absent."""
     encoded = together([member.embed(indices, features, mask) for member in model.members])
-    vectors = encoded.vectors[:, indices] * mask[:, :, None]
+    vectors = encoded.vectors
+    if len(indices) < vectors.shape[1] or list(indices) != sorted(indices):
+        vectors = vectors[:, indices]
+    vectors = vectors * mask[:, :, None]
     if model.reduction is not None:
         vectors = reduced(vectors, torch.from_numpy(model.reduction).to(vectors.device))
     return encoded, vectors

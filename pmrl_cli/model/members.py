@@ -59,13 +59,19 @@ class Member:
             present: (B, len(modalities)) bool, on the device where the encoder is.
         """
         device, rows = present.device, len(present)
+        given = {
+            m: torch.from_numpy(self.projections[m].scores(block)).to(device)
+            for m, block in zip(modalities, features, strict=True)
+        }
+        if list(given) == list(range(len(self.projections))):
+            return Inputs(list(given.values()), present)
+        nothing = torch.zeros((), device=device)
         components = [
-            torch.zeros((), device=device).expand(rows, projection.components) for projection in self.projections
+            given[m] if m in given else nothing.expand(rows, projection.components)
+            for m, projection in enumerate(self.projections)
         ]
         everywhere = torch.zeros(rows, len(components), dtype=torch.bool, device=device)
-        for place, (m, block) in enumerate(zip(modalities, features, strict=True)):
-            components[m] = torch.from_numpy(self.projections[m].scores(block)).to(device)
-            everywhere[:, m] = present[:, place]
+        everywhere[:, list(modalities)] = present
         return Inputs(components, everywhere)
 
 
