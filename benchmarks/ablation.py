@@ -29,7 +29,7 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.split import TEST
 from pmrl_cli.fit.context import Hooks, Machine, open_context
 from pmrl_cli.fit.plan import make_plan
-from pmrl_cli.fit.search import Candidate, choose_members, run_candidates
+from pmrl_cli.fit.search import IN_FULL, Candidate, choose_members, run_candidates
 from pmrl_cli.model.members import Member, side_by_side
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.train.heldout import held_out_retrieval
@@ -76,7 +76,7 @@ def _measure(
     tried, _, _ = run_candidates(ctx, plan)
     ends = [*(at for at, _ in began[1:]), time.process_time()]
     for (at, which), end in zip(began, ends, strict=True):
-        seconds[which] += end - at
+        seconds[which.removesuffix(IN_FULL)] += end - at
     held = plan.validation
     present = torch.from_numpy(ctx.dataset.present[held.rows])
     judge = np.flatnonzero((ctx.parts == TEST) & ctx.trainable)
@@ -95,12 +95,13 @@ def _measure(
     best = max(useful, key=lambda i: tried[i].recipe.best.mrr)
     print(f"{name} {seed}: test MRR {whole:.4f} of {', '.join(tried[i].recipe.name for i in members)}", flush=True)
     for i, candidate in enumerate(tried):
-        count = counts[candidate.recipe.name]
+        which = candidate.recipe.name.removesuffix(IN_FULL)
+        count = counts[which]
         count["tried"] += 1
         count["best"] += i == best
         count["member"] += i in members
         others = [j for j in useful if j != i]
-        ratios[candidate.recipe.name].append(quality(others)[0] / whole if others else 0.0)
+        ratios[which].append(quality(others)[0] / whole if others else 0.0)
 
 
 def _embedded(candidate: Candidate, dataset: Dataset, rows: np.ndarray[Any, Any]) -> Tensor:

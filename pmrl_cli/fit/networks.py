@@ -16,7 +16,7 @@ DIM = 64
 DROPOUT = 0.3
 """Of hidden units; without it networks were worse on each simulated set (docs/quality.md)."""
 
-RATE = 6.0
+RATE = 3.0
 """Times the learning rate of what starts at a closed form: 3e-3 by default."""
 
 

@@ -34,14 +34,18 @@ class Race:
     def __init__(self, budget: Budget, *, refit: bool, stops_early: bool = True) -> None:
         self._budget, self._refit, self._stops_early = budget, refit, stops_early
         self._reached = float("-inf")
-        self._began = budget.now()
+        self._began, self._to_its_peak = budget.now(), False
 
-    def begin(self) -> None:
-        """Take note that a candidate starts."""
-        self._began = self._budget.now()
+    def begin(self, *, to_its_peak: bool = False) -> None:
+        """Take note that a candidate starts.
 
-    def finish(self, name: str, history: Sequence[Progress], best: Progress, error: float) -> None:
-        """Take note of a candidate that has run, and keep time to repeat it.
+        Args:
+            to_its_peak: whether it goes on although alone it cannot reach what was reached.
+        """
+        self._began, self._to_its_peak = self._budget.now(), to_its_peak
+
+    def finish(self, name: str, history: Sequence[Progress], best: Progress, error: float) -> bool:
+        """Take note of a candidate that has run, keep time to repeat it, and return whether it was given up.
 
         Args:
             name: of the candidate, under which time is kept.
@@ -49,8 +53,10 @@ class Race:
             best: the best of them.
             error: standard error of its quality.
         """
+        given_up = not self._to_its_peak and self._is_behind(history) and not _is_past_peak(history)
         self._reached = max(self._reached, best.quality - error)
         self._budget.keep(name, self._to_repeat(history, best))
+        return given_up
 
     def _to_repeat(self, history: Sequence[Progress], best: Progress) -> float:
         steps = history[-1].step
@@ -62,13 +68,17 @@ class Race:
         # The next evaluation would come as long after this one as this came after the last.
         if self._budget.left - self._to_repeat(history, best) < (self._budget.now() - self._began) / len(history):
             return True
-        if not self._stops_early:
-            return False
+        return self._stops_early and (_is_past_peak(history) or (not self._to_its_peak and self._is_behind(history)))
+
+    def _is_behind(self, history: Sequence[Progress]) -> bool:
+        """Return whether the gain of the last two evaluations would not reach what was reached."""
         qualities = [line.quality for line in history]
-        last = qualities[-FALLS - 1 :]
-        if len(last) > FALLS and all(after < before for before, after in pairwise(last)):
-            return True
-        if len(qualities) > FALLS:
-            gain = (max(qualities) - max(qualities[:-2])) / 2
-            return max(qualities) + HORIZON * gain < self._reached
-        return False
+        if len(qualities) <= FALLS:
+            return False
+        gain = (max(qualities) - max(qualities[:-2])) / 2
+        return max(qualities) + HORIZON * gain < self._reached
+
+
+def _is_past_peak(history: Sequence[Progress]) -> bool:
+    last = [line.quality for line in history][-FALLS - 1 :]
+    return len(last) > FALLS and all(after < before for before, after in pairwise(last))

@@ -35,9 +35,12 @@ from pmrl_cli.train.loop import TrainResult
 from pmrl_cli.train.run import RunPlan, closed_form_stands_in, embed, objectives_of
 from pmrl_cli.train.settings import FitSettings
 
-__all__ = ["Candidate", "SearchResult", "choose_members", "run_candidates", "search"]
+__all__ = ["IN_FULL", "Candidate", "SearchResult", "choose_members", "run_candidates", "search"]
 
 DROPOUTS = (0.0, 0.5)
+
+IN_FULL = " in full"
+"""Ends the name of a candidate that the race gave up and that is trained to its peak, being a member all the same."""
 
 TOLERANCE = 0.5
 """Standard errors of validation that another member may cost: see ``choose_members``."""
@@ -52,12 +55,14 @@ class Candidate:
         trained: what came of it.
         data: whitened components.
         embedded: (N, K, d) embeddings of the validation instances.
+        given_up: whether it was stopped because it could not reach the best alone, before its peak.
     """
 
     recipe: Recipe
     trained: TrainResult
     data: ProjectedData
     embedded: Tensor
+    given_up: bool = False
 
 
 @dataclass(frozen=True)
@@ -124,12 +129,18 @@ class _Entry:
     steps: int
     network: bool = False
 
+    def is_without_dropout_of(self, other: _Entry) -> bool:
+        """Return whether the other is this one but for its dropout of components."""
+        same = self.start is other.start and self.objective == other.objective
+        return same and self.steps > 0 and not (self.dropout or self.network or other.network)
+
 
 def search(ctx: FitContext, plan: Plan) -> SearchResult:
     """Try the candidates and choose the members.
 
     Closed forms first, then training, from the best closed form on. A run stops when it is over its peak or cannot
-    reach the best of those before it (``Race``).
+    reach the best of those before it (``Race``). One that was given up and is a member all the same, because it errs
+    otherwise than the best, is trained to its peak.
     """
     tried, planned, whole = run_candidates(ctx, plan)
     return replace(_choose(ctx, plan, tried), planned=planned, whole=whole)
@@ -143,14 +154,32 @@ def run_candidates(ctx: FitContext, plan: Plan) -> tuple[list[Candidate], int, b
     race = Race(plan.budget, refit=plan.refit, stops_early=_methods_stand_in(ctx.settings))
     ctx.hooks.stage("training")
     entries = _entries(ctx, plan, starts)
-    tried: list[Candidate] = []
+    tried: list[tuple[_Entry, Candidate]] = []
+    skipped = 0
     for number, entry in enumerate(entries, start=1):
         if tried and entry.steps and not plan.budget.allows():
             break
+        if any(c.given_up and e.is_without_dropout_of(entry) for e, c in tried):
+            skipped += 1  # it learns more slowly still
+            continue
         ctx.hooks.candidate(number, len(entries), entry.name)
-        tried.append(_try(ctx, plan, entry, race))
-    planned = len(entries) + sum(_count(ctx, plan, kind) for kind in closed_forms.left_out)
-    return tried, planned, closed_forms.whole
+        tried.append((entry, _try(ctx, plan, entry, race)))
+    candidates = _in_full(ctx, plan, tried, race)
+    planned = len(entries) - skipped + sum(_count(ctx, plan, kind) for kind in closed_forms.left_out)
+    return candidates, planned, closed_forms.whole
+
+
+def _in_full(ctx: FitContext, plan: Plan, tried: Sequence[tuple[_Entry, Candidate]], race: Race) -> list[Candidate]:
+    """Return the candidates, those among the members that were given up trained to their peak instead."""
+    candidates = [candidate for _, candidate in tried]
+    if not any(candidate.given_up for candidate in candidates):
+        return candidates
+    for i in _members(ctx, plan, candidates):
+        if candidates[i].given_up and plan.budget.allows():
+            entry = replace(tried[i][0], name=f"{tried[i][0].name}{IN_FULL}")
+            ctx.hooks.candidate(len(tried), len(tried), entry.name)
+            candidates[i] = _try(ctx, plan, entry, race, to_its_peak=True)
+    return candidates
 
 
 def _count(ctx: FitContext, plan: Plan, kind: str) -> int:
@@ -159,8 +188,8 @@ def _count(ctx: FitContext, plan: Plan, kind: str) -> int:
     return trained + closed_form_stands_in(ctx.settings)
 
 
-def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
-    race.begin()
+def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race, *, to_its_peak: bool = False) -> Candidate:
+    race.begin(to_its_peak=to_its_peak)
     start, form, init = entry.start, entry.start.form, entry.start.init
     schedule = replace(plan.schedule, steps=entry.steps)
     run_plan = RunPlan(entry.name, entry.objective, entry.dropout, schedule, race.is_over)
@@ -174,7 +203,7 @@ def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
     embedded = embed(trained.encoder, start.data, held.rows)
     present = torch.from_numpy(ctx.dataset.present[held.rows])
     ranks = reciprocal_ranks_by_instance(embedded, present, held.relevance)
-    race.finish(entry.name, history, best, float(ranks.std()) / len(ranks) ** 0.5)
+    given_up = race.finish(entry.name, history, best, float(ranks.std()) / len(ranks) ** 0.5)
     recipe = Recipe(
         entry.name,
         entry.objective,
@@ -186,7 +215,7 @@ def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race) -> Candidate:
         best.step,
         network=entry.network,
     )
-    return Candidate(recipe, trained, start.data, embedded)
+    return Candidate(recipe, trained, start.data, embedded, given_up)
 
 
 def _methods_stand_in(settings: FitSettings) -> bool:
@@ -227,17 +256,8 @@ def _recipes(ctx: FitContext, plan: Plan, kind: str) -> Iterator[tuple[str, str,
 def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchResult:
     held = plan.validation
     present = torch.from_numpy(ctx.dataset.present[held.rows])
-    # Where closed forms compete, a run whose best was its start is that start.
-    competing = any(c.recipe.name.endswith("start") for c in tried)
-    useful = [c for c in tried if c.recipe.name.endswith("start") or c.recipe.best.step or not competing]
-    judged = [c.embedded for c in useful]
-    alone = ctx.settings.dim is not None and not can_reduce(ctx.settings)
-    if alone or not _methods_stand_in(ctx.settings):  # what they make is not to be averaged
-        chosen = [max(range(len(useful)), key=lambda i: useful[i].recipe.best.quality)]
-    else:
-        chosen = list(ctx.processes.broadcast_json(choose_members(judged, present, held.relevance)))
-    together = side_by_side([judged[i] for i in chosen])
-    members = [useful[i] for i in chosen]
+    members = [tried[i] for i in _members(ctx, plan, tried)]
+    together = side_by_side([c.embedded for c in members])
     rows = plan.train[ctx.trainable[plan.train]]
     if not plan.refit:
         for c in members:
@@ -262,6 +282,21 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
         len(tried),
         in_dims=in_dims,
     )
+
+
+def _members(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> list[int]:
+    """Return which candidates make the space together, best first."""
+    # Where closed forms compete, a run whose best was its start is that start.
+    competing = any(c.recipe.name.endswith("start") for c in tried)
+    useful = [
+        i for i, c in enumerate(tried) if c.recipe.name.endswith("start") or c.recipe.best.step or not competing
+    ]
+    alone = ctx.settings.dim is not None and not can_reduce(ctx.settings)
+    if alone or not _methods_stand_in(ctx.settings):  # what they make is not to be averaged
+        return [max(useful, key=lambda i: tried[i].recipe.best.quality)]
+    present = torch.from_numpy(ctx.dataset.present[plan.validation.rows])
+    chosen = choose_members([tried[i].embedded for i in useful], present, plan.validation.relevance)
+    return [useful[i] for i in ctx.processes.broadcast_json(chosen)]
 
 
 def _in_dims(ctx: FitContext, plan: Plan, vectors: Tensor, axes: npt.NDArray[np.float32]) -> dict[str, float]:

@@ -158,7 +158,7 @@ class FitSettings:
         None, "--steps", help="Most training steps; 0 keeps the closed-form start.", panel="How long"
     )
     batch_size: int | None = flag(None, "--batch-size", help="Instances a step.", panel="How long")
-    learning_rate: float = flag(5e-4, "--learning-rate", help="Of AdamW.", panel="How long")
+    learning_rate: float = flag(1e-3, "--learning-rate", help="Of AdamW.", panel="How long")
     dropout: float | None = flag(
         None, "--dropout", help="Fraction of input scores zeroed in training (default: chosen).", panel="How long"
     )

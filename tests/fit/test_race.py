@@ -33,6 +33,18 @@ def test_a_run_that_cannot_reach_the_best_before_it_is_stopped():
     assert not race.is_over(history(0.58, 0.582, 0.581, 0.583))
 
 
+def test_a_run_is_given_up_only_before_its_peak_and_may_be_trained_to_it():
+    race = Race(Budget(None), refit=True)
+    rising, falling = history(0.2, 0.21, 0.22, 0.23), history(0.23, 0.22, 0.21, 0.2)
+    assert not race.finish("best", history(0.5, 0.6), history(0.6)[0], 0.02)
+    assert race.finish("rising", rising, rising[-1], 0.02)
+    assert not race.finish("falling", falling, falling[0], 0.02)
+    race.begin(to_its_peak=True)
+    assert not race.is_over(rising)
+    assert race.is_over(falling)
+    assert not race.finish("rising", rising, rising[-1], 0.02)
+
+
 def test_time_is_kept_for_the_refit_of_what_was_trained():
     clock = Clock()
     for refit, moments in ((True, ((108.0, True), (108.2, False))), (False, ((109.4, True),))):

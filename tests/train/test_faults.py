@@ -59,7 +59,7 @@ def test_a_bad_step_is_not_taken_and_its_step_and_instances_are_named(monkeypatc
         fit(DATA, SETTINGS, checkpoint=tmp_path)
     found = re.search(rf"{name} at step 8, whose 32 instances are ('i\d+', ){{5}}…, expected", str(caught.value))
     assert found, str(caught.value)
-    assert "Lower --learning-rate (now 0.0005)" in str(caught.value)
+    assert "Lower --learning-rate (now 0.001)" in str(caught.value)
     assert set(re.findall(r"'(i\d+)'", found[0])) <= set(DATA.ids.to_pylist())
     monkeypatch.undo()
     # What is kept is the state after step 7: from there a sound objective goes on as if nothing had been.

@@ -68,7 +68,14 @@ def same(first, second):
 @pytest.mark.parametrize("adapter", ["linear", "mlp", "kernel"])
 def test_a_fit_never_ends_below_its_start_and_keeps_the_best_weights(objective, adapter):
     # With a dimension asked for, one member.
-    changes = {"objective": objective, "adapter": adapter, "dim": 8, "steps": 60, "batch_size": 64}
+    changes = {
+        "objective": objective,
+        "adapter": adapter,
+        "dim": 8,
+        "steps": 60,
+        "batch_size": 64,
+        "learning_rate": 5e-4,
+    }
     fitted = fit(simulate(), settings_for(**changes))
     assert fitted.dim == 8
     assert fitted.history[0].step == 0
@@ -136,7 +143,7 @@ def test_a_refit_trains_on_all_but_the_test_part_for_the_best_number_of_epochs()
 
 
 def test_validation_chooses_the_dropout_where_none_is_given():
-    fitted = fit(simulate(noise=0.1), settings_for(dropout=None, steps=60, dim=8))
+    fitted = fit(simulate(noise=0.1), settings_for(dropout=None, steps=60, dim=8, learning_rate=5e-4))
     stages = [f"linear {how}" for how in ("start", "dropout 0", "dropout 0.5")]
     assert [recipe.name for recipe in fitted.tried] == stages
     best = {stage: max(h.mrr for h in fitted.history if h.stage == stage) for stage in stages}
