@@ -163,7 +163,8 @@ def run_candidates(ctx: FitContext, plan: Plan) -> tuple[list[Candidate], int, b
             skipped += 1  # it learns more slowly still
             continue
         ctx.hooks.candidate(number, len(entries), entry.name)
-        tried.append((entry, _try(ctx, plan, entry, race)))
+        # A network starts far behind, and gains for longer than can be seen from its first evaluations.
+        tried.append((entry, _try(ctx, plan, entry, race, to_its_peak=entry.network)))
     candidates = _in_full(ctx, plan, tried, race)
     planned = len(entries) - skipped + sum(_count(ctx, plan, kind) for kind in closed_forms.left_out)
     return candidates, planned, closed_forms.whole

@@ -87,7 +87,7 @@ def test_the_log_has_each_line_of_the_history_as_json(fitted):
     logged = {(line["candidate"], str(line["step"])): line for line in lines}
     assert {(stage, step) for stage, step, *_ in history} <= set(logged)
     for stage, step, _, _, _, mrr, *_ in history:
-        found = logged[stage, step]["mrr"]
+        found = logged[stage, step].get("mrr")
         assert found is None if mrr in ("", "nan") else found == pytest.approx(float(mrr))
     assert all(re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", line["time"]) for line in lines)
 
@@ -120,7 +120,7 @@ def test_the_model_folder_is_whole_and_its_figures_agree(fitted):
     }  # fmt: skip
     metrics = json.loads((model / "metrics.json").read_text())
     assert metrics["held_out.mrr"] >= metrics["start.mrr"]
-    assert f"{metrics['held_out.mrr']:.4f}" in (model / "README.md").read_text()
+    assert f"{metrics['held_out.mrr']:.3f}" in (model / "README.md").read_text()
     head, *lines = (model / "history.csv").read_text().splitlines()
     assert head.startswith("stage,step,epoch,loss,share,mrr,r1")
     # Members stand side by side where they rank better than the best of them alone, whose figures are the history's.

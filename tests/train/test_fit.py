@@ -282,7 +282,7 @@ def test_a_checkpoint_of_other_data_or_settings_is_refused_by_name(tmp_path):
     with pytest.raises(Interrupted):
         fit(simulate(), settings, checkpoint=tmp_path, hooks=Hooks(should_stop=lambda: True))
     with pytest.raises(StateError, match="setting learning_rate"):
-        fit(simulate(), settings_for(steps=40, batch_size=32, learning_rate=1e-3), checkpoint=tmp_path)
+        fit(simulate(), settings_for(steps=40, batch_size=32, learning_rate=2e-3), checkpoint=tmp_path)
     other = simulate()
     changed = Features("m0", other.modalities[0].array, digest="another")
     other = Dataset(other.ids, (changed, *other.modalities[1:]), other.present)
