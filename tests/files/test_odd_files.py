@@ -2,15 +2,17 @@
 
 import os
 import struct
+from pathlib import Path
 
 import h5py
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from makers import lookup3
 
 from pmrl_cli.data.read_options import ReadOptions
-from pmrl_cli.errors import PmrlError
+from pmrl_cli.errors import PmrlError, PolicyError
 from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.files.join.inspection import inspect_files
 
@@ -189,3 +191,31 @@ def test_a_type_that_holds_itself_ends_the_reading_process_alone():
         read_dataset(["loop.h5", "partner.npz"])
     found = inspect_files(["loop.h5", "partner.npz"])
     assert [problem.split(":")[0] for problem in map(str, found.problems)] == ["file cannot be read"]
+
+
+def with_a_user_defined_link(name):
+    """Make the external link of a file one of a class that HDF5 does not know, and its header's checksum right."""
+    data = bytearray(Path(name).read_bytes())
+    start = data.index(b"OHDR")
+    flags = data[start + 5]
+    at = start + 6 + (16 if flags & 32 else 0) + (4 if flags & 16 else 0)
+    width = 1 << (flags & 3)
+    end = at + width + int.from_bytes(data[at : at + width], "little")
+    kind = data.index(b"\x09elsewhere", start) - 9  # before the order in which links were made
+    assert data[kind] == h5py.h5l.TYPE_EXTERNAL
+    data[kind] = 65
+    data[end : end + 4] = lookup3(bytes(data[start:end])).to_bytes(4, "little")
+    Path(name).write_bytes(data)
+
+
+def test_user_defined_links_are_left_alone_wherever_they_stand_and_refused_if_asked_for():
+    with h5py.File("x.h5", "w", track_order=True) as file:
+        file["features"], file["ids"] = X, IDS
+        file["elsewhere"] = h5py.ExternalLink("other.h5", "/features")
+    with_a_user_defined_link("x.h5")
+    with h5py.File("x.h5") as file:
+        assert file.id.links.get_info(b"elsewhere").type == 65
+    np.testing.assert_array_equal(read("x.h5"), X)
+    assert any("/elsewhere (a user-defined link)" in note for note in read_dataset(["x=x.h5", "partner.npz"]).notes)
+    with pytest.raises(PolicyError, match=r"refused: x.h5:/elsewhere: a user-defined link"):
+        read("x.h5:/elsewhere")
