@@ -23,6 +23,7 @@ from pmrl_cli.files.join.candidates import could_be_ids, refuse_row_join, shared
 from pmrl_cli.files.join.choosing import choose_ids, id_columns, per_sample_error
 from pmrl_cli.files.join.naming import missing_shards, split_of
 from pmrl_cli.files.join.patterns import check_names, pattern_for, taken
+from pmrl_cli.files.join.side_table import column_names
 from pmrl_cli.files.join.specs import Report
 
 __all__ = ["ArrayOf", "Modality", "modalities_of"]
@@ -175,7 +176,7 @@ def _identified(arrays: Sequence[ArrayOf], options: ReadOptions, report: Report)
             report(error)
     try:
         found = [(array.contents, array.vectors, array.name) for array in usable]
-        columns = choose_ids(found, options.id_column)
+        columns = choose_ids(found, _asked_of_features(options, usable))
     except PmrlError as error:
         report(error)
         return []
@@ -185,6 +186,21 @@ def _identified(arrays: Sequence[ArrayOf], options: ReadOptions, report: Report)
         report(_some_without_ids(nameless))
         return [(array, column) for array, column in pairs if column is not None]
     return pairs
+
+
+def _asked_of_features(options: ReadOptions, arrays: Sequence[ArrayOf]) -> Sequence[str]:
+    """Return the columns asked for, without those that are of the side table alone.
+
+    Raises: as ``column_names``.
+    """
+    if options.labels is None or not options.id_column:
+        return options.id_column
+    of_table = column_names(options.labels)
+    return [
+        one
+        for one in options.id_column
+        if one not in of_table or any(id_columns(array.contents, array.vectors, (one,)) for array in arrays)
+    ]
 
 
 def _asked_of(options: ReadOptions, array: ArrayOf, arrays: Sequence[ArrayOf]) -> Sequence[str]:

@@ -16,7 +16,7 @@ from pmrl_cli.errors import DataError, Place, PmrlError
 from pmrl_cli.files.formats import registry
 from pmrl_cli.files.formats.contents import Column, Contents
 from pmrl_cli.files.formats.layout import chained_columns
-from pmrl_cli.files.formats.names import natural_key
+from pmrl_cli.files.formats.names import base_name, natural_key
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.choosing import id_columns
 from pmrl_cli.files.join.patterns import pattern_for, taken
@@ -25,7 +25,7 @@ from pmrl_cli.files.join.specs import Report
 if TYPE_CHECKING:
     from pmrl_cli.files.join.modalities import Modality
 
-__all__ = ["SideTable", "own_tables", "plain", "read_side_table", "side_tables"]
+__all__ = ["SideTable", "column_names", "own_tables", "plain", "read_side_table", "side_tables"]
 
 
 @dataclass(frozen=True)
@@ -54,9 +54,7 @@ def read_side_table(
 
     Raises: DataError if it has no ids, or ids that are bad or name two rows.
     """
-    path, only = file, None
-    if not file.exists() and "#" in file.name:
-        path, _, only = (Path(file.parent / file.name.rpartition("#")[0]), "#", file.name.rpartition("#")[2])
+    path, only = _path_and_column(file)
     contents = _contents(path)
     found = id_columns(contents, None, id_column)
     # a name given for the feature files need not be that of the side table
@@ -90,6 +88,23 @@ def read_side_table(
             )
         columns = {only: columns[only]}
     return SideTable(contents.file, ids, columns)
+
+
+def _path_and_column(file: Path) -> tuple[Path, str | None]:
+    """Return the path of ``FILE#column`` and the column, None for the path alone."""
+    if file.exists() or "#" not in file.name:
+        return file, None
+    name, _, column = file.name.rpartition("#")
+    return file.parent / name, column
+
+
+def column_names(file: Path) -> list[str]:
+    """Return what the columns of a side table are called.
+
+    Args:
+        file: as for ``read_side_table``.
+    """
+    return [base_name(one.name) for one in _contents(_path_and_column(file)[0]).columns]
 
 
 def _plain_columns(contents: Contents, named: Column | None, rows: int) -> dict[str, pa.Array]:
