@@ -33,11 +33,11 @@ def _columns(lines: Sequence[Mapping[str, Any]], wanted: tuple[str, ...] | str) 
 
 
 def epochs(result: Result) -> Picture | None:
-    """Return the evaluations of every run of a fit, epoch by epoch."""
+    """Return the evaluations of every run of a fit, epoch by epoch; None where nothing was trained."""
     history = (result["training"] or {}).get("history") or []
     runs = {stage: list(lines) for stage, lines in groupby(history, key=lambda line: line["stage"])}
     panels = [(title, names) for title, wanted in _PANELS if (names := _columns(history, wanted))]
-    if not panels:
+    if not panels or len({line["epoch"] for line in history}) < 2:  # starts alone: nothing that went on
         return None
     shown = kept_run(result["training"]) or {"stage": next(iter(runs)), "epoch": None}
     kept = {one["stage"] for one in result["training"].get("kept") or ()} | {shown["stage"]}
