@@ -218,6 +218,23 @@ def test_planted_swaps_are_found_with_their_modality_and_counted(modalities, noi
     assert listed.sum() > 0.5 * rate * 1000
 
 
+def test_swaps_within_a_class_are_counted_beside_what_the_other_modalities_say():
+    generator = np.random.default_rng(0)
+    classes = generator.integers(12, size=700)
+    latent = 1.2 * generator.normal(size=(12, 32))[classes] + generator.normal(size=(700, 32))
+    arrays = {name: latent + 0.6 * generator.normal(size=latent.shape) for name in "abc"}
+    clean = arrays["a"].copy()
+    for row in generator.permutation(700)[:70]:
+        like = np.flatnonzero(classes == classes[row])
+        arrays["a"][row] = clean[generator.choice(like[like != row])]
+    _, _, model = model_of(batch_of(dataset_of(arrays)))
+    wrong, *right = model.rates
+    assert wrong.status == "ok"
+    assert wrong.ci[0] <= 0.1 <= wrong.ci[1]
+    assert model.near_rates[0].value > 0.07
+    assert all(one.ci[0] == 0 for one in right)
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_well_paired_data_have_no_suspects(seed):
     found, _, model = model_of(batch_of(simulate(600, 3, 32, noise=0.5, missing=0.2, seed=seed)))
