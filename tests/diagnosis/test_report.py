@@ -4,15 +4,23 @@ from dataclasses import fields
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis import diagnose
+from pmrl_cli.diagnosis import diagnose, state_of
+from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.run import StateSampling
+from pmrl_cli.diagnosis.statistics.declared import section
 from pmrl_cli.stats.statistic import Statistic
+from pmrl_cli.stats.statistic import plain as as_json
 from tests.simulate import dataset_of, simulate
 
 
 def plain(diagnosis):
     """As JSON and back: fails on NaN and on anything that is not JSON."""
     return json.loads(json.dumps(diagnosis.as_dict(), allow_nan=False))
+
+
+def alignment_of(data, **options):
+    """The section ``alignment`` of a diagnosis, without the others."""
+    return json.loads(json.dumps(as_json(section("alignment", Evidence(state_of(data, **options))))))
 
 
 def codes(found):
@@ -39,7 +47,7 @@ def statistics(node, path=""):
 def test_a_common_rotation_scaling_and_the_order_of_modalities_and_instances_change_nothing():
     data = simulate(300, 3, 16, noise=0.8)
     vectors = vectors_of(data)
-    straight = plain(diagnose(data))
+    straight = alignment_of(data)
     rotation = np.linalg.qr(np.random.default_rng(0).normal(size=(16, 16)))[0]
     scales = np.random.default_rng(1).uniform(0.1, 9, size=(300, 1))
     order = np.random.default_rng(2).permutation(300)
@@ -50,13 +58,11 @@ def test_a_common_rotation_scaling_and_the_order_of_modalities_and_instances_cha
         "reordered": dataset_of({n: x[order] for n, x in vectors.items()}, ids=[f"id{i}" for i in order]),
     }
     for how, other in moved.items():
-        found = plain(diagnose(other))["alignment"]
+        found = alignment_of(other)
         # The value is A = 1 - (1 - rho) / (1 - rho0): rho exactly, rho0 up to the draw of the shuffles.
-        assert found["rho"]["value"] == pytest.approx(straight["alignment"]["rho"]["value"], rel=1e-5), how
-        assert found["A"]["value"] == pytest.approx(straight["alignment"]["A"]["value"], abs=0.005), how
-    assert plain(diagnose(moved["rotated"]))["alignment"]["A"]["value"] == pytest.approx(
-        straight["alignment"]["A"]["value"], rel=1e-4
-    )
+        assert found["rho"]["value"] == pytest.approx(straight["rho"]["value"], rel=1e-5), how
+        assert found["A"]["value"] == pytest.approx(straight["A"]["value"], abs=0.005), how
+    assert alignment_of(moved["rotated"])["A"]["value"] == pytest.approx(straight["A"]["value"], rel=1e-4)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -76,7 +82,7 @@ def test_the_interval_of_shuffled_data_covers_zero_as_often_as_it_says():
     for seed in range(20):
         generator = np.random.default_rng(seed)
         data = dataset_of({m: generator.normal(size=(100, 8)) + 0.5 for m in "abc"})
-        low, high = plain(diagnose(data, sampling=StateSampling(seed=seed)))["alignment"]["A"]["ci"]
+        low, high = alignment_of(data, sampling=StateSampling(seed=seed))["A"]["ci"]
         covered += low <= 0 <= high
     assert covered >= 17
 
@@ -202,9 +208,7 @@ def test_groups_widen_intervals():
     copies = dataset_of(
         {n: np.repeat(x, 8, axis=0) for n, x in vectors_of(data).items()}, group=np.repeat(np.arange(100), 8)
     )
-    width = {
-        group: np.diff(plain(diagnose(copies, group=group))["alignment"]["rho"]["ci"])[0] for group in (None, "group")
-    }
+    width = {group: np.diff(alignment_of(copies, group=group)["rho"]["ci"])[0] for group in (None, "group")}
     assert width["group"] == pytest.approx(np.sqrt(8) * width[None], rel=0.05)
 
 

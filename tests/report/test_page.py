@@ -162,7 +162,7 @@ def test_the_contents_name_every_section_by_its_heading(page):
 
 def test_remedies_of_which_none_helps_are_one_sentence(page):
     assert "remedies" in Page(page).ids
-    result = sample()
+    result = sample(("a", "b"))
     for one in result["remedies"]:
         one["delta"] = {**one["delta"], "value": -0.01, "ci": [-0.02, 0.0]}
     text = render(result)
@@ -182,7 +182,9 @@ def test_suspects_are_listed_only_where_some_are_estimated(page):
 
 
 def test_the_page_says_when_by_which_version_and_how_it_was_made():
-    text = render(sample(), origin=[("made", "2026-01-02 03:04 UTC"), ("command", "pmrl diagnose 'a b.h5'")])
+    text = render(
+        sample(("a", "b")), origin=[("made", "2026-01-02 03:04 UTC"), ("command", "pmrl diagnose 'a b.h5'")]
+    )
     footer = re.search(r"<footer>.*</footer>", text, re.DOTALL)[0]
     assert "<b>model</b> model" in footer
     assert "2026-01-02 03:04 UTC" in footer
@@ -190,14 +192,14 @@ def test_the_page_says_when_by_which_version_and_how_it_was_made():
 
 
 def test_means_close_to_each_other_are_not_written_over_each_other():
-    result = sample()
+    result = sample(("a", "b"))
     result["alignment"]["rho"] = {**result["alignment"]["rho"], "value": 0.37, "chance": 0.36}
     assert re.findall(r"text-anchor: (\w+)[^>]*>mean \d", render(result)) == ["start", "end"]
 
 
 def test_the_projection_by_label_stands_where_there_are_labels(page):
     assert "scene 0 (29)" in section(page, "labels")
-    result = sample()
+    result = sample(("a", "b"))
     result["plot"]["pca"]["labels"] = [None] * 200
     assert "labels" not in Page(render(result)).ids
 
