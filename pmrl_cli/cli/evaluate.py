@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Annotated, Any
 
 from pmrl_cli.cli import compute, options, space
-from pmrl_cli.cli.label_tables import accuracies, weakest_classes
+from pmrl_cli.cli.label_tables import accuracies, class_accuracies, weakest_classes
 from pmrl_cli.cli.options import flattened, option
 from pmrl_cli.data.read_options import ReadOptions
 
@@ -123,6 +123,7 @@ def _show(result: Mapping[str, Any], *, labels: bool) -> None:
         console.print("others: the mean that each candidate weights by its cosine with them")
     tables = [_means(result), _directions(result)] if result["pairwise"] is not None else []
     tables.append(accuracies(result, probe=labels))
+    tables.append(class_accuracies(result, probe=labels))
     tables.append(weakest_classes(result["by_class"]) if labels else None)
     for table in tables:
         if table is not None:

@@ -7,7 +7,7 @@ from typing import Any
 
 from pmrl_cli.cli import space
 
-__all__ = ["accuracies", "weakest_classes"]
+__all__ = ["accuracies", "class_accuracies", "weakest_classes"]
 
 MOST = 10
 """Classes that a screen shows; ``--json`` has more."""
@@ -46,4 +46,24 @@ def weakest_classes(found: Mapping[str, Any]) -> Any:  # noqa: ANN401 - as above
             space.ci_text(metrics["MRR"]["ci"]),
             space.number_text(label["value"]),
         )
+    return table
+
+
+def class_accuracies(result: Mapping[str, Any], *, probe: bool) -> Any:  # noqa: ANN401 - as above
+    """Return the table of the accuracy of single classes, the weakest, or None without zero-shot or probe.
+
+    That of the fused vectors, or of the one modality there is.
+    """
+    asked = {"zero-shot": result["zero_shot"], "linear probe": result["probe"] if probe else None}
+    # fused comes last
+    found = {name: list(one["modalities"].values())[-1]["by_class"] for name, one in asked.items() if one is not None}
+    if not found:
+        return None
+    first = next(iter(found.values()))
+    names = sorted(first, key=lambda name: (first[name]["right"], name))[:MOST]
+    title = "class" if len(names) == len(first) else f"weakest {len(names)} of {len(first)} classes"
+    table = space.grid(title, "instances", *found, first=34)
+    for name in names:
+        shares = (space.number_text(one[name]["right"] if name in one else None) for one in found.values())
+        table.add_row(name, f"{first[name]['instances']:,}", *shares)
     return table

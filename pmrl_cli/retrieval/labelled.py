@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -87,9 +87,9 @@ def probe_accuracy(
         fusion: how the modalities of an instance are fused.
         seed: of the folds and the draws.
 
-    Returns: ``modalities`` by name and, of two or more, ``fused``, each with ``instances`` and ``accuracy`` (chance:
-        always the most frequent class), the number of ``classes`` and of ``folds``; None without two classes in as
-        many groups as there are folds.
+    Returns: ``modalities`` by name and, of two or more, ``fused``, each with ``instances``, ``accuracy`` (chance:
+        always the most frequent class) and ``by_class`` (see ``zero_shot_accuracy``), the number of ``classes`` and
+        of ``folds``; None without two classes in as many groups as there are folds.
     """
     codes = codes_of(dataset, label)[rows]
     counts = np.bincount(codes[codes >= 0], minlength=1)
@@ -105,12 +105,15 @@ def probe_accuracy(
         vectors[FUSED] = fuse(batch.embeddings, batch.present, fusion)
         present[FUSED] = np.ones(len(rows), dtype=bool)
     units = Units.of(dependent, rows, seed)
-    right, most = {}, {}
+    right, most, each = {}, {}, {}
+    names = column_of(dataset, label).dictionary_encode().dictionary.to_pylist()
     for name, has in present.items():
         groups = units.groups[rows[has]]
         predicted = held_out_predictions(vectors[name].numpy()[has], classes[has], groups, seed=seed)
         if predicted is not None:
-            right[name] = Sample(groups, {"accuracy": (predicted == classes[has]).astype(float)})
+            hit = (predicted == classes[has]).astype(float)
+            right[name] = Sample(groups, {"accuracy": hit})
+            each[name] = _of_each_class(hit, frequent[classes[has]], names)
             most[name] = float(np.bincount(classes[has]).max() / has.sum())
     if not right:
         return None
@@ -120,6 +123,7 @@ def probe_accuracy(
             name: {
                 "instances": len(sample.groups),
                 "accuracy": Measured(sample.values()["accuracy"], most[name], draws[name, "accuracy"]).as_dict(),
+                "by_class": each[name],
             }
             for name, sample in right.items()
         },
@@ -142,7 +146,8 @@ def zero_shot_accuracy(
         seed: of the draws.
 
     Returns: ``modalities`` by name and, of two or more, ``fused``, each with ``instances`` and ``metrics`` ``top-1``
-        and ``top-5`` (of more than five classes), ties in random order; the name of the modality ``of`` the
+        and ``top-5`` (of more than five classes), ties in random order, and ``by_class``: of each class by name its
+        ``instances`` and the share ``right``; the name of the modality ``of`` the
         classes and their number ``classes``.
     """
     ranked = rank_classes(dataset, classes, of_class, fusion=fusion)
@@ -163,9 +168,20 @@ def zero_shot_accuracy(
                     ).as_dict()
                     for top in tops
                 },
+                "by_class": _of_each_class(hits(ranks, 1), of_class[ranks.rows], classes.ids.to_pylist()),
             }
             for name, ranks in ranked.items()
         },
         "of": classes.names[0],
         "classes": len(classes),
+    }
+
+
+def _of_each_class(right: npt.NDArray[np.floating], codes: Numbers, names: Sequence[object]) -> dict[str, Any]:
+    """Return how many instances each class has, and which share of them was right."""
+    found, places = np.unique(codes, return_inverse=True)
+    counts, sums = np.bincount(places), np.bincount(places, weights=right)
+    return {
+        str(names[code]): {"instances": int(count), "right": float(total / count)}
+        for code, count, total in zip(found, counts, sums, strict=True)
     }

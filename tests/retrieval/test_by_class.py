@@ -71,6 +71,10 @@ def test_the_probe_says_what_a_linear_map_knows_of_the_label_beside_the_most_fre
     for one in found["modalities"].values():
         assert one["instances"] == 197
         assert one["accuracy"]["chance"] == pytest.approx(most)
+        each = one["by_class"].values()
+        assert sorted(one["by_class"]) == sorted(set(labels) - {"rare"})
+        assert sum(of["instances"] for of in each) == 197
+        assert sum(of["instances"] * of["right"] for of in each) == pytest.approx(197 * one["accuracy"]["value"])
     accuracy = {name: one["accuracy"]["value"] for name, one in found["modalities"].items()}
     assert accuracy["m0"] > 0.6 > 0.45 > accuracy["m1"]
     few = dataset_of({f.name: f.array for f in data.modalities}, label=[f"l{i // 4}" for i in range(200)])

@@ -30,15 +30,20 @@ def test_the_nearest_class_by_cosine_is_counted_for_each_modality_and_all_togeth
     unit = [v / np.linalg.norm(v) for v in classes.modalities[0].array.astype(float)]
     for m, name in enumerate(dataset.names):
         tops = {1: [], 5: []}
+        of_each = {}
         for i, label in enumerate(labels):
             if label is None or not dataset.present[i, m]:
                 continue
             vector = dataset.modalities[m].array[i]
             better = sum(vector @ other > vector @ unit[kinds[i]] for other in unit)
+            of_each.setdefault(label, []).append(better < 1)
             for top, hits in tops.items():
                 hits.append(better < top)
         one = found["modalities"][name]
         assert one["instances"] == len(tops[1])
+        assert {kind: (each["instances"], each["right"]) for kind, each in one["by_class"].items()} == {
+            kind: (len(hits), pytest.approx(np.mean(hits))) for kind, hits in of_each.items()
+        }
         for top, hits in tops.items():
             number = one["metrics"][f"top-{top}"]
             assert number["value"] == pytest.approx(np.mean(hits))
