@@ -139,8 +139,8 @@ def search(ctx: FitContext, plan: Plan) -> SearchResult:
     """Try the candidates and choose the members.
 
     Closed forms first, then training, from the best closed form on. A run stops when it is over its peak or cannot
-    reach the best of those before it (``Race``). One that was given up and is a member all the same, because it errs
-    otherwise than the best, is trained to its peak.
+    reach the best of those before it (``Race``). One that was given up and that the other members miss, because it
+    errs otherwise than they do, is trained to its peak.
     """
     tried, planned, whole = run_candidates(ctx, plan)
     return replace(_choose(ctx, plan, tried), planned=planned, whole=whole)
@@ -171,16 +171,36 @@ def run_candidates(ctx: FitContext, plan: Plan) -> tuple[list[Candidate], int, b
 
 
 def _in_full(ctx: FitContext, plan: Plan, tried: Sequence[tuple[_Entry, Candidate]], race: Race) -> list[Candidate]:
-    """Return the candidates, those among the members that were given up trained to their peak instead."""
+    """Return the candidates; members that were given up and without which the others rank worse, at their peak."""
     candidates = [candidate for _, candidate in tried]
     if not any(candidate.given_up for candidate in candidates):
         return candidates
-    for i in _members(ctx, plan, candidates):
-        if candidates[i].given_up and plan.budget.allows():
+    members = _members(ctx, plan, candidates)
+    missed = [i for i in members if candidates[i].given_up and _is_missed(ctx, plan, candidates, members, i)]
+    for i in ctx.processes.broadcast_json(missed):
+        if plan.budget.allows():
             entry = replace(tried[i][0], name=f"{tried[i][0].name}{IN_FULL}")
             ctx.hooks.candidate(len(tried), len(tried), entry.name)
             candidates[i] = _try(ctx, plan, entry, race, to_its_peak=True)
     return candidates
+
+
+def _is_missed(
+    ctx: FitContext, plan: Plan, candidates: Sequence[Candidate], members: Sequence[int], one: int
+) -> bool:
+    """Return whether the others rank worse without one of the members, by more than ``TOLERANCE`` standard errors."""
+    others = [i for i in members if i != one]
+    if not others:
+        return True
+    present = torch.from_numpy(ctx.dataset.present[plan.validation.rows])
+    together, without = (
+        reciprocal_ranks_by_instance(
+            side_by_side([candidates[i].embedded for i in these]), present, plan.validation.relevance
+        )
+        for these in (members, others)
+    )
+    gained = together - without
+    return bool(gained.mean() > TOLERANCE * gained.std() / len(gained) ** 0.5)
 
 
 def _count(ctx: FitContext, plan: Plan, kind: str) -> int:
