@@ -75,6 +75,15 @@ def test_a_side_table_is_matched_by_what_the_pattern_takes(tmp_path):
         assert data.columns["kind"].to_pylist() == [i[0] for i in data.ids.to_pylist()]
 
 
+def test_ids_that_a_pattern_does_not_fit_are_counted_and_five_are_named(tmp_path):
+    ids = [i if row % 4 else f"{i}-1" for row, i in enumerate(BARE)]
+    with pytest.raises(DataError, match="id that the pattern does not fit") as caught:
+        read_dataset([write(tmp_path / "a.npz", ids), write(tmp_path / "b.npz", BARE)], id_pattern="a=(.+)-1")
+    error = caught.value
+    assert (error.total, error.at.row, error.at.instance_id) == (30, 1, BARE[1])
+    assert [place.row for place in error.others] == [2, 3, 5, 6]
+
+
 @pytest.mark.parametrize(
     ("pattern", "said"),
     [

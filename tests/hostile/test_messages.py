@@ -118,6 +118,7 @@ WHOLE_FAULTS = {
     "ids and rows differ in number",
     "ids are not known, and some columns could be them",
     "ids are of a type that cannot name instances",
+    "ids differ by what stands before or behind them",
     "ids of mixed type",
     "files of one instance each, or parts of one array",
     "integer features",
@@ -154,8 +155,8 @@ WHOLE_FAULTS = {
     "value too long",
     "vectors cannot be put into the file",
 }
-# Rows of a list of exclusions, held by tests/data/test_exclusion.py.
-ROWS_OF_LISTS = {"unknown modality to leave out"}
+# Rows of a list of exclusions, held by tests/data/test_exclusion.py; of ids, by tests/files/test_id_patterns.py.
+ROWS_OF_LISTS = {"unknown modality to leave out", "id that the pattern does not fit"}
 # Said of what pmrl writes and reads back, not of the user's data; held where it is written.
 OURS = {
     "id cannot be stored in HDF5",

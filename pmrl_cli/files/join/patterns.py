@@ -7,9 +7,11 @@ import shlex
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pmrl_cli.data.validate import SHOWN
 from pmrl_cli.errors import DataError, Place, UsageError
 
 __all__ = ["check_names", "hint_of_affixes", "pattern_for", "taken"]
@@ -76,12 +78,14 @@ def taken(ids: pa.LargeStringArray, pattern: str, place: Place, *, partly: bool 
             expected="a regular expression with one group, which is the id",
             next_step="Type for example: --id-pattern '(.+)-[^-]*'.",
         ) from None
-    first = pc.index(fits, pa.scalar(False)).as_py()  # noqa: FBT003 - a value, not a switch
-    if first >= 0 and not partly:
+    beyond = np.flatnonzero(~fits.to_numpy(zero_copy_only=False))
+    if len(beyond) and not partly:
+        places = [Place(place.file, place.dataset, int(row), ids[int(row)].as_py()) for row in beyond[:SHOWN]]
         raise DataError(
             what="id that the pattern does not fit",
-            at=Place(place.file, place.dataset, first, ids[first].as_py()),
-            total=len(ids) - pc.sum(fits).as_py(),
+            at=places[0],
+            others=places[1:],
+            total=len(beyond),
             found=f"--id-pattern {pattern!r}",
             expected="a pattern that fits every id as a whole",
             next_step=f"Make what some ids lack optional, or give the pattern to one modality: "
