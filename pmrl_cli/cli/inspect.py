@@ -71,9 +71,16 @@ def command(
     raise typer.Exit(found.exit_code)
 
 
+def _ids_of(column: str | None) -> str:
+    """Return what the ids are called; pandas writes a nameless index as ``__index_level_0__``."""
+    if column is None:
+        return "row number"
+    return "index" if column == "__index_level_0__" else printable(column)
+
+
 def _show(found: Inspection, join: str) -> None:
     entries = found.modalities
-    ids = ["row number" if entry["ids"] is None else printable(entry["ids"]) for entry in entries]
+    ids = [_ids_of(entry["ids"]) for entry in entries]
     names = Column("modality", [entry["modality"] for entry in entries])
 
     def column(key: str, heading: str, rank: int = 0) -> Column:

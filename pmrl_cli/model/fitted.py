@@ -113,7 +113,7 @@ class FittedModel:
                 at=Place(self.origin),
                 found=", ".join(unknown),
                 expected=f"some of {', '.join(self.names)}",
-                next_step=f"Name the file's modality, as in {self.names[0]}=FILE, or leave it out.",
+                next_step=f"Give it the name that the model knows (a file: {self.names[0]}=FILE), or leave it out.",
             )
         indices = [self.names.index(name) for name in dataset.names]
         for index, features in zip(indices, dataset.modalities, strict=True):

@@ -188,7 +188,7 @@ def _folder(item: Item, notes: list[str], pool: str | None) -> list[Item]:
         skipped += [f"{path.name}/" for path in inner]
         if skipped:
             shown = ", ".join(skipped[:5]) + (", …" if len(skipped) > 5 else "")
-            notes.append(printable(f"skipped in {item.path.name}: {shown}."))
+            notes.append(printable(f"skipped in {item.path}: {shown}."))
     if not found:
         raise _nothing(item.path)
     return found
@@ -210,7 +210,7 @@ def _inner(folder: Path, inner: Sequence[Path], notes: list[str], pool: str | No
     made = [path for path in filled if folder_format(path) is not None]  # by pmrl, perhaps of what lies beside it
     if len(made) < len(filled):
         filled = [path for path in filled if path not in made]
-        notes += [printable(f"skipped in {folder.name}: {path.name}/, which pmrl wrote.") for path in made]
+        notes += [printable(f"skipped in {folder}: {path.name}/, which pmrl wrote.") for path in made]
     if by_name := _by_file_name(filled):
         notes += [_said(folder / name, len(group)) for name, group in by_name.items()]
         return [
