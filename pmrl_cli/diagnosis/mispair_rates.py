@@ -41,6 +41,9 @@ _SEPARATING_BESIDE = 0.99
 """The same, of a rate that rests on what the other modalities say of noisy partners. Clean heavy tails of 16 columns
 reach .987."""
 
+_MORE_THAN_NOISE = 0.1
+"""Lower end of such a rate that no difference in noise makes: on clean heavy tails it is .03 at most."""
+
 _NOISIER = 0.75
 """Quantile, over the other modalities, of the noisy partners that are expected of one: more than of most."""
 
@@ -257,9 +260,11 @@ class _Scores:
         design = self.design * (1 + min(1.0, float(known.sum()) / max(1.0, float(mixture.counts.sum()))))
         total, near = mixture.weight([0, 1], design), mixture.weight([1], design)
         rate = max(0.0, total[0] - near[0]) / self.n
+        separated = self._separated(rate, near[0] / self.n)
         # Where partners overlap with the null, or the others are mispaired as often and take it for noise, only the
         # lowest scores are to be trusted.
-        if self.alone[0] > total[0] or self._separated(rate, near[0] / self.n) < _SEPARATING_BESIDE:
+        least = _SEPARATING_BESIDE if total[1] < _MORE_THAN_NOISE * self.n else _SEPARATING_AUC
+        if self.alone[0] > total[0] or separated < least:
             return self._at_random(near)
         return (
             _statistic(total, self.n, known=True),
