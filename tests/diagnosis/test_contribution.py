@@ -19,7 +19,7 @@ from tests.simulate import dataset_of
 SCHEMA = json.loads((Path(__file__).parents[2] / "docs" / "diagnose.schema.json").read_text(encoding="utf-8"))
 
 
-def labelled(n=300, seed=0):
+def labelled(n=400, seed=0):
     """``a`` depends on the class, ``b`` does not; of ``rare`` one class is rare and some rows have none."""
     rng = np.random.default_rng(seed)
     classes = rng.integers(0, 2, n)
