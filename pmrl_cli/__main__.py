@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
 
 
-class _WithoutPandas:
-    """Has the import of pandas fail: PyArrow loads it, where it is there, with the first array it gives to NumPy.
+class _WithoutPandas(PathFinder):
+    """Finds modules but pandas: PyArrow loads it, where it is there, with the first array it gives to NumPy.
 
     That takes half a second, and no command uses it.
     """
 
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        """Raise ModuleNotFoundError for pandas, and leave the others to those who find them."""
-        if name == "pandas":
-            raise ModuleNotFoundError(name=name)
+    @classmethod
+    def find_spec(
+        cls, fullname: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """Return where a module is, None for pandas."""
+        return None if fullname == "pandas" else super().find_spec(fullname, path, target)
 
 
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to put away yet: end without a trace
-    sys.meta_path.insert(0, _WithoutPandas())
+    sys.meta_path[sys.meta_path.index(PathFinder)] = _WithoutPandas
     from pmrl_cli.cli.main import run
 
     run()

@@ -9,6 +9,7 @@ import pytest
 ROOT = Path(__file__).parents[2]
 WATCHED = """
 import sys
+from importlib.util import find_spec
 sys.argv = ["pmrl", "inspect", *sys.argv[1:]]
 from pmrl_cli.__main__ import main
 try:
@@ -16,6 +17,7 @@ try:
 except SystemExit as end:
     assert not end.code, end.code
 assert "pandas" not in sys.modules
+assert find_spec("pandas") is None  # as torch asks
 """
 
 

@@ -51,6 +51,11 @@ class Output(NamedTuple):
     codes: Callable[[EmbeddedBlock], npt.NDArray[np.int32]] | None = None
     number: str = "code"
 
+    @property
+    def besides(self) -> dict[str, str]:
+        """What a manifest says of a table that is not of the space: the modality that it belongs to."""
+        return {} if self.name == self.source else {"of": self.source}
+
 
 @dataclass(frozen=True)
 class ExportPlan:
@@ -105,6 +110,10 @@ class ExportPlan:
         return found + [
             Output(also.name, FUSED, also.dim, partial(_extra, also.name)) for also in self.also if not also.each
         ]
+
+    def listed(self) -> list[Output]:
+        """Return the tables of the modalities and of what each has besides, which a manifest lists."""
+        return [output for output in self.outputs() if output.source != FUSED]
 
     def rows_of(self, output: Output) -> int:
         """Return how many rows a table has."""

@@ -39,6 +39,7 @@ __all__ = [
     "folder_format",
     "open_store",
     "probe",
+    "space_of",
 ]
 
 STORE = "pmrl.store"
@@ -58,6 +59,15 @@ def folder_format(path: Path) -> str | None:
     """
     manifest = read_manifest(path)
     return None if manifest is None else str(manifest.get("format"))
+
+
+def space_of(export: Path) -> list[str]:
+    """Return the modalities of an export, without what one has besides its vectors: predictions, what is unique, ...
+
+    Raises: as ``read_manifest``.
+    """
+    listed = (read_manifest(export) or {}).get("modalities", {})
+    return [name for name, entry in listed.items() if "of" not in entry]
 
 
 def check_listed(file: Path) -> None:
@@ -93,6 +103,11 @@ class _Store:
     named_by_row: bool
     notes: tuple[str, ...]
 
+    @property
+    def space(self) -> list[int]:
+        """The modalities, without what an export has besides one."""
+        return [index for index, entry in enumerate(self.modalities) if entry["of"] is None]
+
 
 def _damaged(path: Path, found: str, expected: str) -> DataError:
     return DataError(
@@ -111,7 +126,8 @@ def _read_store(path: Path) -> _Store:
         store = _Store(
             int(manifest["rows"]),
             [
-                {key: entry[key] for key in ("name", "dtype", "dim", "digest")} | {"axes": str(entry.get("axes", ""))}
+                {key: entry[key] for key in ("name", "dtype", "dim", "digest")}
+                | {"axes": str(entry.get("axes", "")), "of": entry.get("of")}
                 for entry in manifest["modalities"]
             ],
             bool(manifest["ids"]["named_by_row"]),
@@ -176,12 +192,12 @@ def open_store(path: Path) -> Dataset:
             entry["digest"],
             axes=entry["axes"],
         )
-        for entry in store.modalities
+        for entry in (store.modalities[index] for index in store.space)
     )
     return Dataset(
         _combined(table, "id").cast(pa.large_string()),
         modalities,
-        _present(path, store),
+        np.ascontiguousarray(_present(path, store)[:, store.space]),
         {name: _combined(table, name) for name in table.column_names[1:]},
         store.named_by_row,
         store.notes,
@@ -197,7 +213,8 @@ def probe(path: Path, options: ProbeOptions) -> Contents:
     present = _present(path, store)
     table = _ids_table(path, store)
     vectors = []
-    for index, entry in enumerate(store.modalities):
+    for index in store.space:
+        entry = store.modalities[index]
         source = npy.probe(path / f"{entry['name']}.npy", ProbeOptions()).vectors[0]
         blocks = partial(_with_absent, source.blocks, ~present[:, index])
         about = (str(path), entry["name"], source.rows, source.dim, entry["dtype"])

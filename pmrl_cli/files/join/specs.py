@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from pmrl_cli.files.formats.contents import FLOATS, Contents
 from pmrl_cli.files.formats.layout import FEW, FRAMES, MANY
 from pmrl_cli.files.formats.names import SPLIT_NAMES, natural_key, never_features, plain_name
 from pmrl_cli.files.formats.probe import probe
-from pmrl_cli.files.formats.store import EXPORT, STORE, check_unread, folder_format
+from pmrl_cli.files.formats.store import EXPORT, STORE, check_unread, folder_format, space_of
 from pmrl_cli.files.join.beside import names_ids
 from pmrl_cli.files.join.naming import unsharded
 
@@ -165,15 +165,7 @@ def _folder(item: Item, notes: list[str], pool: str | None) -> list[Item]:
     found = [Item(file, item.name, item.dataset) for file in features]
     inner = sorted(path for path in item.path.iterdir() if path.is_dir() and not path.name.startswith("."))
     if kind == EXPORT:
-        # what is fused from the modalities is none itself
-        found = [entry for entry in found if unsharded(entry.path.stem) != "fused"]
-        found += [
-            Item(file, folder.name)
-            for folder in inner
-            if folder.name != "fused"
-            for file in _files(folder)
-            if file.suffix.lower() in known
-        ]
+        found = _exported(item.path, direct, inner, known)
         check_unread(item.path, {entry.path for entry in found})
     elif (
         item.name is None and item.dataset is None and {one.path.stem for one in found} <= {one.name for one in inner}
@@ -192,6 +184,18 @@ def _folder(item: Item, notes: list[str], pool: str | None) -> list[Item]:
     if not found:
         raise _nothing(item.path)
     return found
+
+
+def _exported(export: Path, direct: Sequence[Path], inner: Sequence[Path], known: Collection[str]) -> list[Item]:
+    """Return the modalities of an export: what is fused from them, and what one has besides, are none themselves."""
+    names = space_of(export)
+    alone = [
+        Item(file, None, "d*" if file.suffix == ".csv" else None) for file in direct if unsharded(file.stem) in names
+    ]
+    parts = [Item(file, folder.name) for folder in inner if folder.name in names for file in _files(folder)]
+    wide = [path for path in (*direct, *inner) if unsharded(path.stem) == "aligned" and "aligned" not in names]
+    columns = [Item(path, name, name) for path in wide for name in names]
+    return [item for item in (*alone, *parts, *columns) if item.path.suffix.lower() in known]
 
 
 def _inner(folder: Path, inner: Sequence[Path], notes: list[str], pool: str | None) -> list[Item]:

@@ -12,6 +12,7 @@ import lance
 import pyarrow as pa
 
 from pmrl_cli.data.dataset import EmbeddedBlock
+from pmrl_cli.errors import UsageError
 from pmrl_cli.files.artifacts.plan import ExportPlan
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import modality_rows
@@ -23,6 +24,14 @@ __all__ = ["write"]
 
 def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
     """Write ``aligned.lance``; see ``Write``."""
+    dotted = [name for name in wide_schema(plan).names if "." in name]
+    if dotted:
+        raise UsageError(
+            what="Lance takes no dot in the name of a column",
+            found=", ".join(dotted),
+            expected="names without",
+            next_step="Choose --format parquet.",
+        )
     failures: list[BaseException] = []
 
     def batches() -> Iterator[pa.RecordBatch]:

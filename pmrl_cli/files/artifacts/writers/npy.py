@@ -72,7 +72,7 @@ class _Ids:
 def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
     """Write the store; see ``Write``."""
     ids = _Ids()
-    modalities = sorted((one for one in plan.outputs() if one.source != FUSED), key=lambda one: one.name.encode())
+    modalities = sorted(plan.listed(), key=lambda one: one.name.encode())
     schema = pa.schema([pa.field("id", pa.string(), nullable=False)])
     with ExitStack() as stack:
 
@@ -105,6 +105,7 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
             "dtype": plan.dtype,
             "name": one.name,
             "rows": plan.rows,
+            **one.besides,
         }
         for one, file in zip(modalities, vectors, strict=False)  # those of the modalities come first
     ]

@@ -16,7 +16,6 @@ import pyarrow as pa
 
 from pmrl_cli.data.dataset import EmbeddedBlock
 from pmrl_cli.files.artifacts.plan import ExportPlan, has
-from pmrl_cli.files.artifacts.writer_parts import FUSED
 from pmrl_cli.files.formats.vector_tables import Parts, VectorTable
 
 __all__ = ["Behind", "check_count", "modality_rows", "write_tables"]
@@ -31,11 +30,7 @@ def check_count(name: str, written: int, announced: int) -> None:
 
 def modality_rows(plan: ExportPlan) -> dict[str, object]:
     """Return the entry of a manifest that says how many rows each modality has."""
-    return {
-        "modalities": {
-            output.name: {"rows": plan.rows_of(output)} for output in plan.outputs() if output.source != FUSED
-        }
-    }
+    return {"modalities": {output.name: {"rows": plan.rows_of(output), **output.besides} for output in plan.listed()}}
 
 
 class Behind:
