@@ -1,5 +1,6 @@
 """Discovery: explicit wins, names decide, doubt is refused with the flag to type."""
 
+import json
 import os
 from pathlib import Path
 
@@ -74,6 +75,12 @@ def test_one_file_with_several_arrays_is_several_modalities(make):
     assert names(both) == ["image", "text"]
 
 
+def test_one_path_need_not_be_in_a_list(make):
+    x = make.h5("x.h5", {"one": X, "two": Y, "ids": IDS})
+    for path in (str(x), Path(x)):
+        assert read_dataset(path).names == ("one", "two")
+
+
 def test_ids_in_the_group_of_the_array_come_first(make):
     path = make.h5("all.h5", {"p/features": X, "p/ids": ["d", "c", "b", "a"], "q/features": Y, "ids": IDS})
     plan = discover([path], raise_first)
@@ -115,7 +122,8 @@ def test_a_folder_gives_its_direct_files_and_says_what_it_skips(make, tmp_path):
 def test_an_export_gives_its_modalities_but_not_the_fused(make, tmp_path):
     for name, values in (("image", X), ("text", Y), ("fused", Y)):
         make.parquet(f"out/{name}/part-00000-of-00001.parquet", {"id": IDS, "embedding": list(values)})
-    (tmp_path / "out" / "manifest.json").write_text('{"format": "pmrl.export", "format_version": 1}')
+    manifest = {"format": "pmrl.export", "format_version": 1, "modalities": {"image": {"rows": 4}, "text": {"rows": 4}}}
+    (tmp_path / "out" / "manifest.json").write_text(json.dumps(manifest))
     out = tmp_path / "out"
     assert names(out) == ["image", "text"]
     assert names(out / "image", out / "text") == ["image", "text"]

@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from os import PathLike, fspath
 from pathlib import Path
 from typing import Any
 
@@ -40,7 +41,7 @@ def plan_of(files: Sequence[str], options: ReadOptions) -> Plan:
 
 
 def read_dataset(
-    files: Sequence[str],
+    files: str | PathLike[str] | Sequence[str | PathLike[str]],
     options: ReadOptions | None = None,
     **changed: Any,  # noqa: ANN401 - ReadOptions checks them
 ) -> Dataset:
@@ -51,7 +52,7 @@ def read_dataset(
     unlinked at once.
 
     Args:
-        files: ``path``, ``name=path``, ``path:/dataset``, ``path#column``, folders, stores or exports.
+        files: one or several of ``path``, ``name=path``, ``path:/dataset``, ``path#column``, folders, stores, exports.
         options: how to read them; None for the defaults.
         **changed: fields of ``ReadOptions`` by name, over those of ``options``.
 
@@ -59,15 +60,16 @@ def read_dataset(
         memory nor disk has room.
     """
     options = replace(options or ReadOptions(), **changed)
-    if len(files) == 1 and Path(files[0]).is_dir() and folder_format(Path(files[0])) == STORE:
-        store = open_store(Path(files[0]))
+    paths = [fspath(file) for file in ([files] if isinstance(files, str | PathLike) else files)]
+    if len(paths) == 1 and Path(paths[0]).is_dir() and folder_format(Path(paths[0])) == STORE:
+        store = open_store(Path(paths[0]))
         if options.labels is None:
             return store
         columns = side_columns(
             [read_side_table(options.labels, options.id_column, None, options.id_pattern)], store.ids
         )
         return replace(store, columns={**store.columns, **columns})
-    plan = plan_of(files, options)
+    plan = plan_of(paths, options)
     joined = join_plan(plan, options)
     shapes = [(element_type(one), joined.stored(m), one.dim) for m, one in enumerate(plan.modalities)]
     needed = sum(kind.itemsize * rows * dim for kind, rows, dim in shapes)
@@ -78,10 +80,10 @@ def read_dataset(
     with tempfile.TemporaryDirectory(prefix="pmrl-") as name, ExitStack() as stack:
         folder = Path(name)
         check_disk(folder, needed)
-        paths = [folder / f"{index}.npy" for index in range(len(plan.modalities))]
-        writers = [stack.enter_context(NpyWriter(path, *shape)) for path, shape in zip(paths, shapes, strict=True)]
+        arrays = [folder / f"{index}.npy" for index in range(len(plan.modalities))]
+        writers = [stack.enter_context(NpyWriter(path, *shape)) for path, shape in zip(arrays, shapes, strict=True)]
         filled = fill_all(plan, joined, writers, options)
-        return _dataset(plan, filled, [np.load(path, mmap_mode="r", allow_pickle=False) for path in paths])
+        return _dataset(plan, filled, [np.load(path, mmap_mode="r", allow_pickle=False) for path in arrays])
 
 
 def _dataset(plan: Plan, filled: JoinedData, arrays: Sequence[npt.NDArray[np.generic]]) -> Dataset:
