@@ -61,7 +61,7 @@ def class_accuracies(result: Mapping[str, Any], *, probe: bool) -> Any:  # noqa:
         return None
     first = next(iter(found.values()))
     names = sorted(first, key=lambda name: (first[name]["right"], name))[:MOST]
-    title = "class" if len(names) == len(first) else f"weakest {len(names)} of {len(first)} classes"
+    title = "class" if len(names) == len(first) else f"least accurate {len(names)} of {len(first)} classes"
     table = space.grid(title, "instances", *found, first=34)
     for name in names:
         shares = (space.number_text(one[name]["right"] if name in one else None) for one in found.values())

@@ -52,7 +52,8 @@ def read_dataset(
     unlinked at once.
 
     Args:
-        files: one or several of ``path``, ``name=path``, ``path:/dataset``, ``path#column``, folders, stores, exports.
+        files: one, or several in a list: ``path``, ``name=path``, ``path:/dataset``, ``path#column``, folders, stores
+            or exports.
         options: how to read them; None for the defaults.
         **changed: fields of ``ReadOptions`` by name, over those of ``options``.
 
