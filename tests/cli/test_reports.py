@@ -58,8 +58,8 @@ def test_the_page_is_made_from_what_json_says(run, tmp_path):
 
 def test_figures_are_written_one_by_one_and_replaced_only_by_figures(run, tmp_path):
     data, folder = simulate(60, 2, 8), tmp_path / "figures"
-    for _ in range(2):  # its own are replaced
-        run("diagnose", data, "--figures", str(folder), "--format", "svg,png")
+    for formats in ("pdf", "svg,png"):  # its own are replaced
+        run("diagnose", data, "--figures", str(folder), "--format", formats)
     names = {path.name for path in folder.iterdir()}
     assert {"shares.svg", "shares.png", "similarities.svg", "manifest.json"} <= names
     assert not [name for name in names if name.endswith(".pdf")]

@@ -10,10 +10,10 @@ from pmrl_cli.files.formats import sandbox_client
 
 def test_mutated_files_are_read_right_or_refused_by_name(monkeypatch):
     monkeypatch.setattr(sandbox_client, "SECONDS", 2.0)
-    tally = fuzz.run(seed=0, inputs=300)
+    tally = fuzz.run(seed=0, inputs=100)
     assert not tally.failures, tally
-    assert tally.outcomes["refused: file cannot be read"] > 80
-    assert tally.outcomes["read as before"] > 15
+    assert tally.outcomes["refused: file cannot be read"] > 25
+    assert tally.outcomes["read as before"] > 4
 
 
 @pytest.mark.parametrize("name", ["plain.h5", "checked.h5", "plain.parquet", "checked.parquet"])

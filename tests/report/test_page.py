@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 
 from pmrl_cli.errors import UsageError
-from pmrl_cli.report import render
+from pmrl_cli.report import alignment as alignment_figures
+from pmrl_cli.report import geometry, remedies, render
+from pmrl_cli.report import page as page_module
 from tests.report.sample import sample
 
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
@@ -51,6 +53,12 @@ class Page(HTMLParser):
 @pytest.fixture(scope="module")
 def page():
     return render(sample())
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Have pages show some figures alone: drawing them all takes a second or two."""
+    return lambda *figures: monkeypatch.setattr(page_module, "_PICTURES", figures)
 
 
 def test_the_page_nests_has_unique_ids_and_is_under_a_megabyte(page):
@@ -160,8 +168,9 @@ def test_the_contents_name_every_section_by_its_heading(page):
     assert listed == re.findall(r'<section id="([^"]+)"[^>]*>\s*<h2>([^<]+)</h2>', page)
 
 
-def test_remedies_of_which_none_helps_are_one_sentence(page):
+def test_remedies_of_which_none_helps_are_one_sentence(page, drawn):
     assert "remedies" in Page(page).ids
+    drawn(remedies.remedy_gains)
     result = sample(("a", "b"))
     for one in result["remedies"]:
         one["delta"] = {**one["delta"], "value": -0.01, "ci": [-0.02, 0.0]}
@@ -170,7 +179,8 @@ def test_remedies_of_which_none_helps_are_one_sentence(page):
     assert "None of what was tried on held-out halves gains anything beyond chance: refit" in section(text, "gains")
 
 
-def test_suspects_are_listed_only_where_some_are_estimated(page):
+def test_suspects_are_listed_only_where_some_are_estimated(page, drawn):
+    drawn(remedies.suspect_scores)
     assert "150 of 5,000 instances are rather mispaired than not" in section(page, "suspects")
     assert "clip-00000" in page
     result = sample()
@@ -181,7 +191,8 @@ def test_suspects_are_listed_only_where_some_are_estimated(page):
     assert "clip-00000" not in text
 
 
-def test_the_page_says_when_by_which_version_and_how_it_was_made():
+def test_the_page_says_when_by_which_version_and_how_it_was_made(drawn):
+    drawn()
     text = render(
         sample(("a", "b")), origin=[("made", "2026-01-02 03:04 UTC"), ("command", "pmrl diagnose 'a b.h5'")]
     )
@@ -191,13 +202,15 @@ def test_the_page_says_when_by_which_version_and_how_it_was_made():
     assert "<code>pmrl diagnose &#39;a b.h5&#39;</code>" in footer
 
 
-def test_means_close_to_each_other_are_not_written_over_each_other():
+def test_means_close_to_each_other_are_not_written_over_each_other(drawn):
+    drawn(alignment_figures.share_histogram)
     result = sample(("a", "b"))
     result["alignment"]["rho"] = {**result["alignment"]["rho"], "value": 0.37, "chance": 0.36}
     assert re.findall(r"text-anchor: (\w+)[^>]*>mean \d", render(result)) == ["start", "end"]
 
 
-def test_the_projection_by_label_stands_where_there_are_labels(page):
+def test_the_projection_by_label_stands_where_there_are_labels(page, drawn):
+    drawn(geometry.label_map)
     assert "scene 0 (29)" in section(page, "labels")
     result = sample(("a", "b"))
     result["plot"]["pca"]["labels"] = [None] * 200
