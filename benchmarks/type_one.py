@@ -87,7 +87,7 @@ def main() -> None:
     else:
         spoken = [test for seed in seeds for test in spoken_of(seed)]
         counts = {test: spoken.count(test) for test in TESTS}
-    print(f"| of {arguments.draws} clean draws | spoken of | standard error |\n|---|---|---|")
+    print(f"| of {arguments.draws} clean draws | share | standard error |\n|---|---|---|")
     for name, count in counts.items():
         share = count / arguments.draws
         print(f"| {name} | {share:.4f} | {sqrt(share * (1 - share) / arguments.draws):.4f} |")
