@@ -84,8 +84,11 @@ def _products_as_they_were():
 
 def _children():
     """Return the processes that this one started and has not waited for, by number."""
-    tasks = Path("/proc/self/task").glob("*/children")
-    return {int(number) for task in tasks for number in task.read_text().split()}
+    found = set()
+    for task in Path("/proc/self/task").glob("*/children"):
+        with contextlib.suppress(ProcessLookupError, FileNotFoundError):  # the thread ended meanwhile
+            found |= {int(number) for number in task.read_text().split()}
+    return found
 
 
 def _is_kept(number):
