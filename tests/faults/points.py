@@ -14,6 +14,7 @@ import json
 import os
 import pkgutil
 import random
+import re
 import shutil
 import sys
 import tempfile
@@ -33,6 +34,8 @@ from tests.faults import inject  # noqa: E402
 from tests.forked_readers import fork_readers  # noqa: E402
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS)
+MADE = re.compile(rb"\d{4}-\d\d-\d\d \d\d:\d\d UTC")
+"""When a page was made, which it says."""
 QUICK = ("--steps", "2", "--dropout", "0", "--no-refit", "--threads", "1", "-q")
 """A fit of two members, so that a run is trained after another."""
 
@@ -115,7 +118,7 @@ def contents(folder: Path) -> Contents:
     if not folder.exists():
         return None
     if folder.is_file():
-        return {".": folder.read_bytes()}
+        return {".": MADE.sub(b"", folder.read_bytes())}
     files = {path.relative_to(folder).as_posix(): path for path in folder.rglob("*") if path.is_file()}
     return {name: b"" if name == "run.json" else path.read_bytes() for name, path in files.items()}
 
