@@ -26,7 +26,7 @@ class _WithoutPandas(PathFinder):
 def main() -> None:
     """Run the command line."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # nothing to put away yet: end without a trace
-    sys.meta_path[sys.meta_path.index(PathFinder)] = _WithoutPandas
+    sys.meta_path[:] = [_WithoutPandas if one is PathFinder else one for one in sys.meta_path]
     from pmrl_cli.cli.main import run
 
     run()
