@@ -162,8 +162,8 @@ def test_components_that_have_no_room_are_sent_in_batches(monkeypatch):
     inputs = Inputs([torch.randn(500, width) for width in (5, 9)], torch.rand(500, 2) < 0.8, torch.arange(500))
     data = TrainingData(inputs, torch.arange(500), torch.zeros(500, dtype=torch.int64))
     found = []
-    for fraction in (0.6, 0.0):
-        monkeypatch.setattr(loader, "_RESIDENT_FRACTION", fraction)
+    for room in (True, False):
+        monkeypatch.setattr(loader, "has_room", lambda *_, room=room: room)
         batches = BatchLoader(data, BatchSampler(500, 64, 0), torch.device("cuda")).after(0)
         found.append(
             [

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.closed_form.arithmetic import CPU, Arithmetic
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 from pmrl_cli.closed_form.projection import (
     FeatureMap,
@@ -50,6 +51,7 @@ class ProjectionFitter:
         seed: of the hash that chooses rows where there are more than needed.
         landmarks: of a kernel at most.
         processes: the processes that share the rows.
+        arithmetic: what it computes with.
 
     Raises: DataError if a modality has fewer than two training instances.
     """
@@ -62,8 +64,10 @@ class ProjectionFitter:
         seed: int,
         landmarks: int = LANDMARKS,
         processes: ProcessGroup = SINGLE_PROCESS,
+        arithmetic: Arithmetic = CPU,
     ) -> None:
         self.train = train
+        self._arithmetic = arithmetic
         self._dataset, self._seed, self._landmarks, self._processes = dataset, seed, landmarks, processes
         self._rows = [train[dataset.present[train, m]] for m in range(len(dataset.modalities))]
         self._columns: dict[int, ColumnMoments] = {}
@@ -94,21 +98,21 @@ class ProjectionFitter:
     def _moments(self, m: int) -> ColumnMoments:
         if m not in self._columns:
             features = self._dataset.modalities[m]
-            columns = ColumnMoments(features.dim)
+            columns = ColumnMoments(features.dim, self._arithmetic)
             for block in self._dataset.blocks(local_rows(self._processes, self._dataset, self._rows[m])):
-                columns.add(features.read(block))
+                columns.add(self._arithmetic.read(features, block))
             self._columns[m] = reduce_moments(self._processes, columns)
         return self._columns[m]
 
     def _linear(self, m: int, squash: bool) -> Projection:  # noqa: FBT001 - a value, not a switch
-        features, rows = self._dataset.modalities[m], self._rows[m]
+        features, rows, on = self._dataset.modalities[m], self._rows[m], self._arithmetic
         columns = self._moments(m)
-        second = SecondMoment(features.dim)
-        scale = inverse_deviation(columns)
+        second = SecondMoment(features.dim, on)
+        mean, scale = on.send(columns.mean), on.send(inverse_deviation(columns))
         if features.dim > AXES_ROWS:
             rows = self._dataset.smallest_by_hash(rows, AXES_ROWS, self._seed)
         for block in self._dataset.blocks(local_rows(self._processes, self._dataset, rows)):
-            second.add(standardise(features.read(block), columns.mean, scale, squash=squash))
+            second.add(standardise(on.read(features, block), mean, scale, squash=squash))
         second = reduce_moments(self._processes, second)
         # Past 0.9 n components the whitened components only restate which instance is which.
         components = max(1, min(features.dim, int(0.9 * len(self._rows[m])), COMPONENTS))
@@ -137,11 +141,13 @@ class ProjectionFitter:
 
     def _kernel(self, m: int, squash: bool) -> Projection:  # noqa: FBT001
         linear = self._projection(m, FeatureMap("linear", squash=squash))
-        rows, features = self._rows[m], self._dataset.modalities[m]
+        rows, features, on = self._rows[m], self._dataset.modalities[m], self._arithmetic
         # The sample holds the landmarks: both take the least hashes.
         sampled = self._dataset.smallest_by_hash(rows, AXES_ROWS, self._seed)
         landmarks = self._dataset.smallest_by_hash(sampled, self._landmarks, self._seed)
-        sample = np.concatenate([linear.scores(features.read(block)) for block in self._dataset.blocks(sampled)])
+        sample = on.xp.concatenate(
+            [linear.on(on).scores(on.read(features, block)) for block in self._dataset.blocks(sampled)]
+        )
         most = max(64, min(KERNEL_COMPONENTS, self._landmarks // 2, _STACKED // len(self._rows)))
         components = max(1, min(int(0.9 * len(rows)), most))
-        return fit_kernel(linear, sample[np.searchsorted(sampled, landmarks)], sample, components)
+        return fit_kernel(linear, sample[on.send(np.searchsorted(sampled, landmarks))], sample, components)

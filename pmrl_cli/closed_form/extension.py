@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.closed_form.arithmetic import CPU, Arithmetic
 from pmrl_cli.closed_form.columns import AXES_ROWS, COMPONENTS
 from pmrl_cli.closed_form.moments import SecondMoment
 from pmrl_cli.closed_form.projection import Projection, standardise
@@ -43,6 +44,7 @@ def extend(
     *,
     ridge: float,
     processes: ProcessGroup,
+    arithmetic: Arithmetic = CPU,
 ) -> Projection:
     """Return a linear projection with the principal axes of what it leaves out of some rows as further components.
 
@@ -56,6 +58,7 @@ def extend(
         rows: (n,) row numbers that have it, of all processes.
         ridge: relative ridge, as of the closed form.
         processes: the processes that share the rows.
+        arithmetic: what it computes with.
     """
     span = np.linalg.qr(projection.basis.astype(np.float64))[0].astype(np.float32)
     most = min(projection.dim - projection.components, int(0.9 * len(rows)), COMPONENTS)
@@ -63,17 +66,18 @@ def extend(
         return projection
     if projection.dim > AXES_ROWS:
         rows = dataset.smallest_by_hash(rows, AXES_ROWS, 0)
-    second, energy = SecondMoment(projection.dim), np.zeros(1)
+    on, there = arithmetic, projection.on(arithmetic)
+    second, energy, known = SecondMoment(projection.dim, on), on.zeros(1), on.send(span)
     for block in dataset.blocks(local_rows(processes, dataset, rows)):
         standard = standardise(
-            dataset.modalities[m].read(block), projection.mean, projection.scale, squash=projection.squash
+            on.read(dataset.modalities[m], block), there.mean, there.scale, squash=projection.squash
         )
-        standard -= projection.center
-        energy += np.square(standard, dtype=np.float64).sum()
-        second.add(standard - (standard @ span) @ span.T)
+        standard -= there.center
+        energy += on.xp.square(on.double(standard)).sum()
+        second.add(standard - on.product(on.product(standard, known), known.T))
     second = reduce_moments(processes, second)
     axes, variances = second.principal_axes(most)
-    kept = variances > _NULL * energy[0] / max(1, second.count)
+    kept = variances > _NULL * on.fetch(energy)[0] / max(1, second.count)
     axes, variances = axes[:, kept], variances[kept]
     if not kept.any():
         return projection

@@ -14,7 +14,6 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.closed_form.leading import leading_eigenvectors
 from pmrl_cli.closed_form.moments import CrossMoments
 
 __all__ = ["SOLVERS", "Gcca", "gcca"]
@@ -63,14 +62,16 @@ def gcca(
     """
     whiten = tuple((v + ridge * (v.mean() if len(v) else 0.0)) ** -0.5 for v in variances)
     factor = np.concatenate([w / np.sqrt(max(1.0, n)) for w, n in zip(whiten, cross.weights, strict=True)])
-    covariance = cross.products * factor[:, None] * factor[None, :]
+    on = cross.arithmetic
+    factors = on.send(factor)
+    covariance = cross.products * factors[:, None] * factors[None, :]
     edges = np.cumsum([0, *cross.dims])
     own = 1.0
     if solver == "mcca":
         own = 0.0
         for a, b in pairwise(edges):
             covariance[a:b, a:b] = 0.0
-    eigenvalues, vectors = leading_eigenvectors(covariance, dim)
+    eigenvalues, vectors = map(on.fetch, on.leading_eigenvectors(covariance, dim))
     signs = np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
     vectors = vectors * signs
     k = len(cross.dims)

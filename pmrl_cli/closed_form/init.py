@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.closed_form.arithmetic import arithmetic_of
 from pmrl_cli.closed_form.gcca import Gcca, gcca
 from pmrl_cli.closed_form.projected import ProjectedData
 from pmrl_cli.closed_form.projection import FeatureMap
@@ -109,7 +110,8 @@ def whiten(data: ProjectedData, init: Initialization) -> ProjectedData:
     """Return the data with the components that an encoder of this initialization takes."""
     # In place: the arrays were made here, and a second copy of it would double the largest thing in memory.
     for components, factors in zip(data.components, init.whiten, strict=True):
+        factors_there = arithmetic_of(components).send(factors)
         for first in range(0, len(components), _ROWS):
-            components[first : first + _ROWS] *= factors
+            components[first : first + _ROWS] *= factors_there
     times = (projection.times(factors) for projection, factors in zip(data.projections, init.whiten, strict=True))
     return replace(data, projections=tuple(times))

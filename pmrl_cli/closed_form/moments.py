@@ -3,6 +3,8 @@
 Each accumulator adds blocks in any order and merges with another of its kind. Sums are float64. Products of rows are
 taken in the rows' own type, some thousands of rows at a time: those of float32 rows cost half as much. The result
 does not depend on how the rows were cut into blocks, or divided among accumulators, beyond the rounding of that type.
+
+Blocks and sums are of one arithmetic, NumPy's or that of a device; what is asked of an accumulator is NumPy's.
 """
 
 from __future__ import annotations
@@ -14,12 +16,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.closed_form.arithmetic import CPU, Arithmetic, Array
+
 __all__ = ["ColumnMoments", "CrossMoments", "SecondMoment"]
 
 Float64Array = npt.NDArray[np.float64]
-FloatArray = npt.NDArray[np.floating]
-
-_CACHED = 128  # rows of some hundred float64 columns that stay in cache while their moments are taken
 
 _MULTIPLIED = 4096
 """Most rows whose product is summed in the rows' own type."""
@@ -31,7 +32,7 @@ _NULL_EPSILONS = 8
 """The same for products in another type, in units of its rounding: float32 leaves up to 7e-8, 0.6 of a unit."""
 
 
-def _pieces(block: FloatArray, rows: int) -> Iterator[FloatArray]:
+def _pieces(block: Array, rows: int) -> Iterator[Array]:
     for start in range(0, len(block), rows):
         yield block[start : start + rows]
 
@@ -44,21 +45,23 @@ class ColumnMoments:
 
     Args:
         dim: columns d.
+        arithmetic: of the blocks.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, arithmetic: Arithmetic = CPU) -> None:
+        self.arithmetic = arithmetic
         self.count = 0
-        self.mean: Float64Array = np.zeros(dim)
-        self._squares: Float64Array = np.zeros(dim)
+        self._mean = arithmetic.zeros(dim)
+        self._squares = arithmetic.zeros(dim)
 
-    def add(self, block: FloatArray) -> None:
+    def add(self, block: Array) -> None:
         """Add the rows of a (B, d) block."""
-        other = ColumnMoments(block.shape[1])
-        for piece in _pieces(block, _CACHED):
-            rows = piece.astype(np.float64)
+        other = ColumnMoments(block.shape[1], self.arithmetic)
+        for piece in _pieces(block, self.arithmetic.column_rows):
+            rows = self.arithmetic.double(piece)
             other.count = len(rows)
-            other.mean = rows.mean(axis=0)
-            rows -= other.mean
+            other._mean = rows.mean(axis=0)
+            rows -= other._mean
             rows *= rows
             other._squares = rows.sum(axis=0)
             self.merge(other)
@@ -68,27 +71,34 @@ class ColumnMoments:
         total = self.count + other.count
         if total == 0:
             return
-        shift = other.mean - self.mean
+        shift = other._mean - self._mean
         self._squares += other._squares + shift**2 * (self.count * other.count / total)
-        self.mean += shift * (other.count / total)
+        self._mean += shift * (other.count / total)
         self.count = total
 
     def arrays(self) -> list[Float64Array]:
         """Return the state, from which ``from_arrays`` makes an accumulator to merge, in this process or another."""
-        return [np.array([self.count], dtype=np.float64), self.mean, self._squares]
+        return [np.array([self.count], dtype=np.float64), self.mean, self.arithmetic.fetch(self._squares)]
 
     @classmethod
-    def from_arrays(cls, arrays: Sequence[Float64Array]) -> Self:
+    def from_arrays(cls, arrays: Sequence[Float64Array], arithmetic: Arithmetic = CPU) -> Self:
         """Build an accumulator from what ``arrays`` returned."""
         count, mean, squares = arrays
-        moments = cls(len(mean))
-        moments.count, moments.mean, moments._squares = int(count[0]), mean.copy(), squares.copy()
+        moments = cls(len(mean), arithmetic)
+        moments.count = int(count[0])
+        moments._mean, moments._squares = arithmetic.send(mean.copy()), arithmetic.send(squares.copy())
         return moments
+
+    @property
+    def mean(self) -> Float64Array:
+        """Mean of each column (d,)."""
+        return self.arithmetic.fetch(self._mean)
 
     @property
     def deviation(self) -> Float64Array:
         """Standard deviation of each column (d,), dividing by the count; 0 where the column is constant."""
-        return np.sqrt(self._squares / max(1, self.count))
+        deviation: Float64Array = np.sqrt(self.arithmetic.fetch(self._squares) / max(1, self.count))
+        return deviation
 
 
 class SecondMoment:
@@ -100,17 +110,19 @@ class SecondMoment:
 
     Args:
         dim: columns d.
+        arithmetic: of the blocks.
     """
 
-    def __init__(self, dim: int) -> None:
+    def __init__(self, dim: int, arithmetic: Arithmetic = CPU) -> None:
+        self.arithmetic = arithmetic
         self.count = 0
         self._dim = dim
-        self._sum: Float64Array = np.zeros(dim)
-        self._rows: list[FloatArray] = []
-        self._products: Float64Array | None = None
+        self._sum = arithmetic.zeros(dim)
+        self._rows: list[Array] = []
+        self._products: Array | None = None
         self._rounding = _FLOAT64_NULL
 
-    def add(self, block: FloatArray) -> None:
+    def add(self, block: Array) -> None:
         """Add the rows of a (B, d) block, of columns that are near zero in the mean (standardised).
 
         The block may be kept: it is not to be written to.
@@ -118,7 +130,7 @@ class SecondMoment:
         if len(block) == 0:
             return
         self.count += len(block)
-        self._sum += block.sum(axis=0, dtype=np.float64)
+        self._sum += block.sum(axis=0, dtype=self.arithmetic.xp.float64)
         self._rows.append(block)
         self._fold()
 
@@ -126,11 +138,11 @@ class SecondMoment:
         if self.count <= self._dim:
             return
         if self._products is None:
-            self._products = np.zeros((self._dim, self._dim))
+            self._products = self.arithmetic.zeros(self._dim, self._dim)
         for block in self._rows:
-            self._rounding = max(self._rounding, _NULL_EPSILONS * float(np.finfo(block.dtype).eps))
+            self._rounding = max(self._rounding, _NULL_EPSILONS * self.arithmetic.epsilon(block))
             for piece in _pieces(block, _MULTIPLIED):
-                self._products += piece.T @ piece
+                self._products += self.arithmetic.product(piece.T, piece)
         self._rows = []
 
     def merge(self, other: SecondMoment) -> None:
@@ -148,27 +160,30 @@ class SecondMoment:
 
         Its last array has the rows while there are no more of them than columns, else their products.
         """
-        last = self._products
-        if last is None:
-            last = np.concatenate([np.zeros((0, self._dim)), *self._rows], dtype=np.float64)
-        return [np.array([self.count, self._rounding]), self._sum, last]
+        fetch = self.arithmetic.fetch
+        if self._products is None:
+            last = np.concatenate([np.zeros((0, self._dim)), *map(fetch, self._rows)], dtype=np.float64)
+        else:
+            last = fetch(self._products)
+        return [np.array([self.count, self._rounding]), fetch(self._sum), last]
 
     @classmethod
-    def from_arrays(cls, arrays: Sequence[Float64Array]) -> Self:
+    def from_arrays(cls, arrays: Sequence[Float64Array], arithmetic: Arithmetic = CPU) -> Self:
         """Build an accumulator from what ``arrays`` returned."""
         (count, rounding), total, last = arrays
-        moments = cls(len(total))
-        moments.count, moments._rounding, moments._sum = int(count), float(rounding), total.copy()
+        moments = cls(len(total), arithmetic)
+        moments.count, moments._rounding, moments._sum = int(count), float(rounding), arithmetic.send(total.copy())
         if moments.count > moments._dim:
-            moments._products = last.copy()
+            moments._products = arithmetic.send(last.copy())
         elif len(last):
-            moments._rows = [last]
+            moments._rows = [arithmetic.send(last)]
         return moments
 
     @property
     def mean(self) -> Float64Array:
         """Mean of each column (d,)."""
-        return self._sum / max(1, self.count)
+        mean: Float64Array = self.arithmetic.fetch(self._sum) / max(1, self.count)
+        return mean
 
     def principal_axes(self, components: int) -> tuple[Float64Array, Float64Array]:
         """Return the axes of largest variance and the variance along each.
@@ -179,17 +194,19 @@ class SecondMoment:
         Returns: (d, p) orthonormal columns with a fixed sign (largest entry positive), and (p,) variances,
             descending, dividing by n.
         """
-        mean = self.mean
+        on = self.arithmetic
+        mean = on.send(self.mean)
         if self._products is not None:
-            covariance = self._products / self.count - np.outer(mean, mean)
-            variances, axes = np.linalg.eigh(covariance)
+            spread, directions = on.eigh(self._products / self.count - on.xp.outer(mean, mean))
         else:
-            rows = np.concatenate(self._rows).astype(np.float64) - mean if self._rows else np.zeros((0, self._dim))
-            variances, vectors = np.linalg.eigh(rows @ rows.T / max(1, self.count))
-            norms = np.sqrt(np.maximum(variances * self.count, np.finfo(float).tiny))
-            axes = (rows.T @ vectors) / norms
+            rows = on.double(on.xp.concatenate(self._rows)) - mean if self._rows else on.zeros(0, self._dim)
+            spread, vectors = on.eigh(on.product(rows, rows.T) / max(1, self.count))
+            norms = on.xp.sqrt(on.xp.clip(spread * self.count, np.finfo(float).tiny, None))
+            directions = on.product(rows.T, vectors) / norms
+        variances: Float64Array = on.fetch(spread)
         order = np.argsort(variances)[::-1][:components]
-        variances, axes = variances[order], axes[:, order]
+        axes: Float64Array = on.fetch(directions[:, on.send(order)])
+        variances = variances[order]
         # Whitening what rounding left of null directions would amplify noise.
         kept = variances > self._rounding * max(variances[0], 0.0) if len(variances) else np.zeros(0, dtype=bool)
         variances, axes = variances[kept], axes[:, kept]
@@ -207,34 +224,40 @@ class CrossMoments:
 
     Args:
         dims: columns of each modality.
+        arithmetic: of the blocks, and of ``products``; ``weights`` are NumPy's.
     """
 
-    def __init__(self, dims: Sequence[int]) -> None:
+    def __init__(self, dims: Sequence[int], arithmetic: Arithmetic = CPU) -> None:
+        self.arithmetic = arithmetic
         self.dims = tuple(dims)
         self.weights: Float64Array = np.zeros(len(self.dims))
-        self.products: Float64Array = np.zeros((sum(self.dims), sum(self.dims)))
+        self.products = arithmetic.zeros(sum(self.dims), sum(self.dims))
 
-    def add(self, blocks: Sequence[FloatArray], present: npt.NDArray[np.bool_]) -> None:
-        """Add B instances: one (B, d_m) block a modality, anything finite where absent, and (B, k) presence."""
+    def add(self, blocks: Sequence[Array], present: npt.NDArray[np.bool_]) -> None:
+        """Add B instances: a (B, d_m) block for each modality, all of one type, and their (B, k) presence.
+
+        Where absent a block may hold anything finite.
+        """
+        on = self.arithmetic
         weight = len(self.dims) / np.maximum(present.sum(axis=1), 1)
         self.weights += weight @ present
         edges = [0, *accumulate(self.dims)]
-        stacked = np.empty((min(len(present), _MULTIPLIED), edges[-1]), dtype=np.result_type(*blocks))
-        factors = (present * np.sqrt(weight)[:, None]).astype(stacked.dtype)
+        stacked = on.empty((min(len(present), _MULTIPLIED), edges[-1]), blocks[0].dtype)
+        factors = on.cast(on.send(present * np.sqrt(weight)[:, None]), stacked.dtype)
         for start in range(0, len(present), _MULTIPLIED):
             rows = slice(start, start + _MULTIPLIED)
             part = stacked[: len(factors[rows])]
             for m, (first, last) in enumerate(pairwise(edges)):
-                np.multiply(blocks[m][rows], factors[rows, [m]], out=part[:, first:last])
-            self.products += part.T @ part
+                on.xp.multiply(blocks[m][rows], factors[rows, m : m + 1], out=part[:, first:last])
+            self.products += on.product(part.T, part)
 
     def leading(self, most: int) -> CrossMoments:
         """Return the moments of the first ``most`` columns of each modality."""
         dims = [min(dim, most) for dim in self.dims]
         starts = [0, *accumulate(self.dims)]
         columns = np.concatenate([np.arange(first, first + dim) for first, dim in zip(starts, dims, strict=False)])
-        leading = CrossMoments(dims)
-        leading.weights, leading.products = self.weights, self.products[np.ix_(columns, columns)]
+        leading, taken = CrossMoments(dims, self.arithmetic), self.arithmetic.send(columns)
+        leading.weights, leading.products = self.weights, self.products[taken[:, None], taken]
         return leading
 
     def merge(self, other: CrossMoments) -> None:
@@ -244,4 +267,10 @@ class CrossMoments:
 
     def arrays(self) -> list[Float64Array]:
         """Return the state; that of instances seen apart is the sum of their states."""
-        return [self.products, self.weights]
+        return [self.arithmetic.fetch(self.products), self.weights]
+
+    def from_arrays(self, arrays: Sequence[Float64Array]) -> CrossMoments:
+        """Return moments of the same columns with the state that ``arrays`` returned."""
+        moments = CrossMoments(self.dims, self.arithmetic)
+        moments.products, moments.weights = self.arithmetic.send(arrays[0]), arrays[1]
+        return moments

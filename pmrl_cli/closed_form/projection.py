@@ -14,9 +14,8 @@ from typing import NamedTuple, Self
 
 import numpy as np
 import numpy.typing as npt
-from scipy.linalg import solve_triangular
 
-from pmrl_cli.closed_form.leading import leading_eigenvectors
+from pmrl_cli.closed_form.arithmetic import CPU, Arithmetic, Array, arithmetic_of
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 
 __all__ = ["CLIP", "WIDTH", "FeatureMap", "Kernel", "Projection", "fit_kernel", "fit_projection", "standardise"]
@@ -59,18 +58,13 @@ class FeatureMap(NamedTuple):
         return f"{self.kind}, squashed" if self.squash else self.kind
 
 
-def standardise(
-    block: npt.NDArray[np.floating],
-    mean: npt.NDArray[np.floating],
-    scale: npt.NDArray[np.floating],
-    *,
-    squash: bool = False,
-) -> FloatArray:
+def standardise(block: Array, mean: Array, scale: Array, *, squash: bool = False) -> Array:
     """Return z = (block - mean) * scale, clipped at +-``CLIP`` or, squashed, asinh(z); float32 (B, d)."""
-    shifted = block - mean.astype(np.float32, copy=False)
-    shifted *= scale.astype(np.float32, copy=False)
-    kept = np.arcsinh(shifted, out=shifted) if squash else np.clip(shifted, -CLIP, CLIP, out=shifted)
-    return kept.astype(np.float32, copy=False)
+    on = arithmetic_of(block)
+    shifted = block - on.cast(mean, on.xp.float32)
+    shifted *= on.cast(scale, on.xp.float32)
+    kept = on.xp.arcsinh(shifted, out=shifted) if squash else on.xp.clip(shifted, -CLIP, CLIP, out=shifted)
+    return on.cast(kept, on.xp.float32)
 
 
 def _in_rows(one: Kernel | Projection) -> None:
@@ -102,25 +96,25 @@ class Kernel:
         _in_rows(self)
 
     @cached_property
-    def _squares(self) -> FloatArray:
+    def _squares(self) -> Array:
         """(L,) squared lengths of the landmarks."""
-        squares: FloatArray = np.square(self.landmarks).sum(axis=1)
-        return squares
+        return arithmetic_of(self.landmarks).xp.square(self.landmarks).sum(axis=1)
 
-    def values(self, scores: FloatArray) -> FloatArray:
+    def values(self, scores: Array) -> Array:
         """Return the (B, L) kernel between (B, p) scores and the landmarks, in (0, 1]."""
-        squared = np.square(scores).sum(axis=1)[:, None] + self._squares
-        squared -= 2 * (scores @ self.landmarks.T)
-        np.maximum(squared, 0, out=squared)
+        on = arithmetic_of(scores)
+        squared = on.xp.square(scores).sum(axis=1)[:, None] + self._squares
+        squared -= 2 * on.product(scores, self.landmarks.T)
+        on.xp.clip(squared, 0, None, out=squared)
         squared *= -self.width
-        values: FloatArray = np.exp(squared, out=squared)
-        return values
+        return on.xp.exp(squared, out=squared)
 
-    def scores(self, scores: FloatArray) -> FloatArray:
+    def scores(self, scores: Array) -> Array:
         """Return (B, q) scores for (B, p) linear ones."""
-        out = np.empty((len(scores), self.basis.shape[1]), dtype=np.float32)
+        on = arithmetic_of(scores)
+        out = on.empty((len(scores), self.basis.shape[1]), on.xp.float32)
         for first in range(0, len(scores), _ROWS):
-            out[first : first + _ROWS] = self.values(scores[first : first + _ROWS]) @ self.basis
+            out[first : first + _ROWS] = on.product(self.values(scores[first : first + _ROWS]), self.basis)
         out -= self.center
         return out
 
@@ -160,12 +154,25 @@ class Projection:
         """Columns of the scores."""
         return int((self.kernel or self).basis.shape[1])
 
-    def scores(self, block: npt.NDArray[np.floating]) -> FloatArray:
+    def scores(self, block: Array) -> Array:
         """Return the (B, p) float32 scores of a (B, d) block."""
         standard = standardise(block, self.mean, self.scale, squash=self.squash)
         standard -= self.center
-        linear = standard @ self.basis
+        linear = arithmetic_of(block).product(standard, self.basis)
         return linear if self.kernel is None else self.kernel.scores(linear)
+
+    def on(self, arithmetic: Arithmetic) -> Projection:
+        """Return the projection with its arrays where ``scores`` of an arithmetic are wanted; sent once."""
+        if arithmetic is CPU:
+            return self
+        if arithmetic not in self._sent:
+            arrays = {name: arithmetic.send(array) for name, array in self.arrays().items()}
+            self._sent[arithmetic] = type(self).from_arrays(arrays, squash=self.squash)
+        return self._sent[arithmetic]
+
+    @cached_property
+    def _sent(self) -> dict[Arithmetic, Projection]:
+        return {}
 
     def features(
         self, components: FloatArray, deviations: FloatArray, spread: FloatArray
@@ -255,7 +262,7 @@ def fit_projection(
     return projection, variances
 
 
-def fit_kernel(linear: Projection, landmarks: FloatArray, sample: FloatArray, components: int) -> Projection:
+def fit_kernel(linear: Projection, landmarks: Array, sample: Array, components: int) -> Projection:
     """Return ``linear`` followed by a kernel on q <= ``components`` principal axes.
 
     Args:
@@ -264,22 +271,23 @@ def fit_kernel(linear: Projection, landmarks: FloatArray, sample: FloatArray, co
         sample: (S, p) scores of the training instances that the principal axes are found on.
         components: axes wanted; those of no variance are left out.
     """
-    some = landmarks[:512].astype(np.float64)
+    on = arithmetic_of(sample)
+    some = on.fetch(landmarks[:512]).astype(np.float64)
     squares = np.square(some).sum(axis=1)
     apart = squares[:, None] + squares - 2 * (some @ some.T)
     apart[apart <= _SAME * squares.max()] = 0  # rounding of the products
     median = float(np.median(apart[apart > 0])) if (apart > 0).any() else np.inf
-    empty = np.zeros(0, dtype=np.float32)
-    kernel = Kernel(landmarks, np.array([WIDTH / median], dtype=np.float32), empty, empty)
-    between = kernel.values(landmarks).astype(np.float64)
+    empty, width = np.zeros(0, dtype=np.float32), np.array([WIDTH / median], dtype=np.float32)
+    kernel = Kernel(landmarks, on.send(width), empty, empty)
+    between = on.double(kernel.values(landmarks))
     # Directions below the rounding of float32 kernels are noise that dividing by their root would blow up.
-    between[np.diag_indices_from(between)] += _NOISE * np.trace(between)
-    lower = np.linalg.cholesky(between)
-    points = solve_triangular(lower, kernel.values(sample).T.astype(np.float64), lower=True, check_finite=False)
+    between.reshape(-1)[:: len(between) + 1] += _NOISE * between.trace()
+    lower = on.cholesky(between)
+    points = on.solve_lower(lower, on.double(kernel.values(sample).T))
     mean = points.mean(axis=1)
     points -= mean[:, None]
-    variances, axes = leading_eigenvectors(points @ points.T / points.shape[1], components)
-    axes = axes[:, variances > 1e-9 * max(variances[0], 1e-30)]
-    basis = solve_triangular(lower, axes, lower=True, trans="T", check_finite=False)
-    kernel = replace(kernel, center=(mean @ axes).astype(np.float32), basis=basis.astype(np.float32))
-    return replace(linear, kernel=kernel)
+    variances, axes = on.leading_eigenvectors(on.product(points, points.T) / points.shape[1], components)
+    axes = axes[:, variances > 1e-9 * max(float(variances[0]), 1e-30)]
+    center, basis = on.product(mean, axes), on.solve_lower(lower, axes, transposed=True)
+    center, basis = (on.fetch(on.cast(array, on.xp.float32)) for array in (center, basis))
+    return replace(linear, kernel=Kernel(on.fetch(landmarks), width, center, basis))

@@ -6,13 +6,14 @@ from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
+import torch
 
-from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
+from pmrl_cli.closed_form.moments import ColumnMoments, CrossMoments, SecondMoment
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.process_group import ProcessGroup, broadcast_arrays, gather_arrays
 
-__all__ = ["local_rows", "rank_of_rows", "reduce_moments"]
+__all__ = ["local_rows", "rank_of_rows", "reduce_cross", "reduce_moments"]
 
 Moments = TypeVar("Moments", ColumnMoments, SecondMoment)
 
@@ -41,5 +42,12 @@ def reduce_moments(processes: ProcessGroup, moments: Moments) -> Moments:
 
     for number, arrays in enumerate(gather_arrays(processes, named(moments))):  # nothing but at rank 0
         if number:
-            moments.merge(type(moments).from_arrays(list(arrays.values())))
-    return type(moments).from_arrays(list(broadcast_arrays(processes, named(moments)).values()))
+            moments.merge(type(moments).from_arrays(list(arrays.values()), moments.arithmetic))
+    return type(moments).from_arrays(list(broadcast_arrays(processes, named(moments)).values()), moments.arithmetic)
+
+
+def reduce_cross(processes: ProcessGroup, moments: CrossMoments) -> CrossMoments:
+    """Return the cross moments of the instances of all processes, the same bits in each."""
+    if processes.size == 1:
+        return moments
+    return moments.from_arrays([processes.all_reduce(torch.from_numpy(array)).numpy() for array in moments.arrays()])

@@ -65,13 +65,15 @@ class Features:
 
     def read(self, rows: Rows) -> FloatArray:
         """Return the rows asked for as a new (B, d_m) float32 array, C order."""
-        if self.rows is not None:
-            rows = self.rows[rows]
-        block = self.array[rows]
+        block = self.stored(rows)
         if self.bfloat16:
             return (block.astype(np.uint32) << 16).view(np.float32)
         copied = None if isinstance(rows, np.ndarray) else True  # rows by number are a copy already
         return np.array(block, dtype=np.float32, order="C", copy=copied)
+
+    def stored(self, rows: Rows) -> npt.NDArray[np.generic]:
+        """Return the rows asked for as they are stored: a view of a slice, else a copy."""
+        return self.array[rows if self.rows is None else self.rows[rows]]
 
     def part(self, rows: slice) -> Features:
         """Return the vectors of some consecutive instances; nothing is read or copied."""

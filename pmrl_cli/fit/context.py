@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli import __version__
+from pmrl_cli.closed_form.arithmetic import Arithmetic, arithmetic_on
 from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import digest_ids
@@ -104,6 +105,11 @@ class FitContext:
         """(n,) whether an instance has two modalities or more, or one where the method takes unpaired instances."""
         trainable: Mask = self.dataset.present.sum(axis=1) >= (1 if "unpaired" in needs_of(self.settings) else 2)
         return trainable
+
+    @property
+    def arithmetic(self) -> Arithmetic:
+        """What closed forms compute with."""
+        return arithmetic_on(self.run.device)
 
     @property
     def solver(self) -> str:

@@ -183,6 +183,7 @@ def _start(
         cross=False,
         scratch=ctx.scratch,
         processes=ctx.processes,
+        arithmetic=ctx.arithmetic,
     )
     factors = [
         (variances + config.ridge * variances.mean()) ** -0.5 if place is None else of_old
@@ -212,7 +213,9 @@ def _projections(
     fitted = dict(
         zip(
             new,
-            ProjectionFitter(only_new, train, seed=ctx.settings.seed, processes=ctx.processes).fit(kind)
+            ProjectionFitter(
+                only_new, train, seed=ctx.settings.seed, processes=ctx.processes, arithmetic=ctx.arithmetic
+            ).fit(kind)
             if new
             else (),
             strict=True,
@@ -223,7 +226,9 @@ def _projections(
         projection = fitted[m] if place is None else member.projections[place]
         rows = train[dataset.present[train, m]]
         if place is not None and len(rows) and config.features.kind == "linear":
-            projection = extend(projection, dataset, m, rows, ridge=config.ridge, processes=ctx.processes)
+            projection = extend(
+                projection, dataset, m, rows, ridge=config.ridge, processes=ctx.processes, arithmetic=ctx.arithmetic
+            )
         projections.append(projection)
     return projections, [np.ones(projection.components) for projection in projections]
 
@@ -242,7 +247,7 @@ def _joined(ctx: FitContext, start: _Start, train: Rows, validation: Rows) -> _S
     maps, ridges = list(init.maps), dict[int, float]()
     for m in (m for m, place in enumerate(places) if place is None):
         both = anchored & torch.from_numpy(data.present[held, m])
-        components = torch.from_numpy(data.components[m][held]).double() * both[:, None]
+        components = data.take(held)[m].double() * both[:, None]
         gram = ctx.processes.all_reduce(components.mT @ components)
         cross = ctx.processes.all_reduce(components.mT @ targets.double())
         count = float(ctx.processes.all_reduce(both.sum().double()))
@@ -266,7 +271,7 @@ def _targets(encoder: Residual, data: ProjectedData, held: Rows, known: Tensor) 
     for first in range(0, len(held), step):
         some = held[first : first + step]
         present = torch.from_numpy(data.present[some]) & known
-        components = [torch.from_numpy(array[some]) for array in data.components]
+        components = data.take(some)
         with torch.no_grad():
             vectors = encoder(Inputs(components, present)).vectors * present[..., None]
         found.append((fuse(vectors, present), present.any(1)))
@@ -290,7 +295,7 @@ def _best_ridge(
     """Return the ridge with which modality m ranks validation best beside the known ones."""
     held = data.positions(validation)
     known = embed(encoder, data, validation)
-    own = torch.from_numpy(data.components[m][held])
+    own = data.take(held)[m]
     quality = []
     for found in maps.values():
         vectors = known.clone()

@@ -67,7 +67,14 @@ def without_suspects(ctx: FitContext, rows: Rows) -> Rows:
     """Return the rows without the share that ``--mispaired`` says is mispaired, the most suspect of them."""
     if not ctx.settings.mispaired:
         return rows
-    kept = drop_suspects(ctx.dataset, rows, ctx.settings.mispaired, seed=ctx.settings.seed, scratch=ctx.scratch)
+    kept = drop_suspects(
+        ctx.dataset,
+        rows,
+        ctx.settings.mispaired,
+        seed=ctx.settings.seed,
+        scratch=ctx.scratch,
+        arithmetic=ctx.arithmetic,
+    )
     return broadcast_arrays(ctx.processes, {"rows": kept})["rows"]
 
 

@@ -33,7 +33,12 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
     rows = train[ctx.trainable[train]]
     ctx.hooks.stage("training")
     fitter = ProjectionFitter(
-        ctx.dataset, train, seed=ctx.settings.seed, landmarks=landmarks_of(ctx.settings), processes=ctx.processes
+        ctx.dataset,
+        train,
+        seed=ctx.settings.seed,
+        landmarks=landmarks_of(ctx.settings),
+        processes=ctx.processes,
+        arithmetic=ctx.arithmetic,
     )
     members: list[Member] = []
     made: list[tuple[Encoder, ProjectedData]] = []
@@ -71,6 +76,7 @@ def _start(ctx: FitContext, fitter: ProjectionFitter, form: ClosedForm) -> tuple
         cross=config.features.kind != "given",
         scratch=ctx.scratch,
         processes=ctx.processes,
+        arithmetic=ctx.arithmetic,
     )
     init = solve_gcca_init(data, config, ctx.solver, ctx.processes)
     return whiten(data, init), init

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import product
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pmrl_cli.closed_form.arithmetic import arithmetic_of, as_tensor
 from pmrl_cli.closed_form.columns import LANDMARKS, ProjectionFitter
 from pmrl_cli.closed_form.gcca import Gcca, gcca
 from pmrl_cli.closed_form.init import GccaConfig, Initialization, power_weights, scaled_init
@@ -138,15 +140,16 @@ class _Search:
         few = ctx.dataset.smallest_by_hash(plan.validation.rows, COMPARING, ctx.settings.seed)
         self._few = plan.validation.part(few)
         sample = ctx.dataset.smallest_by_hash(plan.train, CHOOSING_ROWS, ctx.settings.seed)
-        landmarks = landmarks_of(ctx.settings)
-        self._sample = ProjectionFitter(
-            ctx.dataset, sample, seed=ctx.settings.seed, landmarks=landmarks, processes=ctx.processes
+        fitter = partial(
+            ProjectionFitter,
+            ctx.dataset,
+            seed=ctx.settings.seed,
+            landmarks=landmarks_of(ctx.settings),
+            processes=ctx.processes,
+            arithmetic=ctx.arithmetic,
         )
-        self._all = self._sample
-        if sample is not plan.train:
-            self._all = ProjectionFitter(
-                ctx.dataset, plan.train, seed=ctx.settings.seed, landmarks=landmarks, processes=ctx.processes
-            )
+        self._sample = fitter(sample)
+        self._all = self._sample if sample is plan.train else fitter(plan.train)
         self._projected: dict[FeatureMap, ProjectedData] = {}
 
     def affords_kernel(self) -> bool:
@@ -233,14 +236,16 @@ class _Search:
         grid: Iterable[tuple[float, int]],
     ) -> list[ClosedForm]:
         held = data.positions(validation.rows)
-        present = torch.from_numpy(data.present[held])
-        directions = [
-            torch.from_numpy(array[held, : len(maps)] @ (whiten[:, None] * maps).astype(np.float32))
-            for array, whiten, maps in zip(data.components, solution.whiten, solution.maps, strict=True)
-        ]
+        directions = []
+        for array, whiten, maps in zip(data.components, solution.whiten, solution.maps, strict=True):
+            on = arithmetic_of(array)
+            leading = array[on.send(held), : len(maps)]
+            directions.append(as_tensor(on.product(leading, on.send((whiten[:, None] * maps).astype(np.float32)))))
+        device = directions[0].device
+        present = torch.from_numpy(data.present[held]).to(device)
         forms = []
         for power, dim in grid:
-            weight = torch.from_numpy(power_weights(solution.correlations, power).astype(np.float32))
+            weight = torch.from_numpy(power_weights(solution.correlations, power).astype(np.float32)).to(device)
             quality = _quality([y[:, :dim] * weight[:dim] for y in directions], present, validation)
             forms.append(ClosedForm(GccaConfig(features, ridge, power, dim), quality))
         return self._agreed(forms)
@@ -254,7 +259,7 @@ class _Search:
         features = FeatureMap("given", squash=False)
         data = self._of(features)
         held = data.positions(self._few.rows)
-        outputs = [torch.from_numpy(np.ascontiguousarray(array[held])) for array in data.components]
+        outputs = data.take(held)
         quality = _quality(outputs, torch.from_numpy(data.present[held]), self._few)
         return self._agreed([ClosedForm(GccaConfig(features, 0.0, 0.0, outputs[0].shape[1]), quality)])
 
@@ -315,6 +320,7 @@ class _Search:
                 cross=features.kind != "given",
                 scratch=self._ctx.scratch,
                 processes=self._ctx.processes,
+                arithmetic=self._ctx.arithmetic,
             )
         return self._projected[features]
 

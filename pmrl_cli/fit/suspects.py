@@ -10,6 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.closed_form.arithmetic import CPU, Arithmetic
 from pmrl_cli.closed_form.columns import ProjectionFitter
 from pmrl_cli.closed_form.init import GccaConfig, solve_gcca_init
 from pmrl_cli.closed_form.projected import ProjectedData, project
@@ -30,7 +31,9 @@ _REFERENCE = 4096  # instances among which what is near is sought
 _BLOCK = 4096
 
 
-def drop_suspects(dataset: Dataset, rows: Rows, fraction: float, *, seed: int, scratch: Scratch) -> Rows:
+def drop_suspects(
+    dataset: Dataset, rows: Rows, fraction: float, *, seed: int, scratch: Scratch, arithmetic: Arithmetic = CPU
+) -> Rows:
     """Return ``rows`` without the given fraction of them, the most suspect.
 
     Instances with fewer than two modalities are never suspect.
@@ -41,11 +44,12 @@ def drop_suspects(dataset: Dataset, rows: Rows, fraction: float, *, seed: int, s
         fraction: to leave out, in [0, 1).
         seed: of the hash that halves them.
         scratch: where components live.
+        arithmetic: what closed forms compute with.
     """
     halves = dataset.id_hashes(seed)[rows] % np.uint64(2) == 0
     scores = np.full(len(rows), np.nan)
     for fits in (halves, ~halves):
-        scores[~fits] = _agreement(dataset, rows[fits], rows[~fits], seed, scratch)
+        scores[~fits] = _agreement(dataset, rows[fits], rows[~fits], seed, scratch, arithmetic)
     # The two halves were scored by two maps: each gives up the same fraction.
     kept = np.ones(len(rows), dtype=bool)
     for half in (np.flatnonzero(halves), np.flatnonzero(~halves)):
@@ -54,11 +58,13 @@ def drop_suspects(dataset: Dataset, rows: Rows, fraction: float, *, seed: int, s
     return rows[kept]
 
 
-def _agreement(dataset: Dataset, fitting: Rows, judged: Rows, seed: int, scratch: Scratch) -> npt.NDArray[np.float64]:
+def _agreement(
+    dataset: Dataset, fitting: Rows, judged: Rows, seed: int, scratch: Scratch, arithmetic: Arithmetic
+) -> npt.NDArray[np.float64]:
     features = FeatureMap("linear", squash=True)
-    projections = ProjectionFitter(dataset, fitting, seed=seed).fit(features)
+    projections = ProjectionFitter(dataset, fitting, seed=seed, arithmetic=arithmetic).fit(features)
     rows = np.union1d(fitting, judged)
-    data = project(dataset, rows, fitting, projections, cross=True, scratch=scratch)
+    data = project(dataset, rows, fitting, projections, cross=True, scratch=scratch, arithmetic=arithmetic)
     dim = min(DIM, sum(data.cross.dims))
     init = solve_gcca_init(data, GccaConfig(features, RIDGE, POWER, dim), "gcca")
     maps = [w[:, None] * m for w, m in zip(init.whiten, init.maps, strict=True)]
@@ -73,7 +79,7 @@ def _agreement(dataset: Dataset, fitting: Rows, judged: Rows, seed: int, scratch
 
 def _embed(data: ProjectedData, maps: list[npt.NDArray[np.float32]], rows: Rows) -> Batch:
     at = data.positions(rows)
-    outputs = [torch.from_numpy(components[at] @ m) for components, m in zip(data.components, maps, strict=True)]
+    outputs = [torch.from_numpy(taken.numpy() @ m) for taken, m in zip(data.take(at), maps, strict=True)]
     present = torch.from_numpy(data.present[at])
     unit = torch.nn.functional.normalize(torch.stack(outputs, dim=1), dim=2) * present[:, :, None]
     return Batch(rows, unit, present)

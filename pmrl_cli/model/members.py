@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.batch import Encoded, Inputs
+from pmrl_cli.closed_form.arithmetic import arithmetic_on, as_tensor
 from pmrl_cli.closed_form.projection import Projection
 from pmrl_cli.encoders.protocol import Encoder
 
@@ -59,8 +60,9 @@ class Member:
             present: (B, len(modalities)) bool, on the device where the encoder is.
         """
         device, rows = present.device, len(present)
+        arithmetic = arithmetic_on(device)
         given = {
-            m: torch.from_numpy(self.projections[m].scores(block)).to(device)
+            m: as_tensor(self.projections[m].on(arithmetic).scores(arithmetic.send(block)))
             for m, block in zip(modalities, features, strict=True)
         }
         if list(given) == list(range(len(self.projections))):

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.batch import Inputs
+from pmrl_cli.closed_form.arithmetic import has_room
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.train.draws import generator_of
 
@@ -22,9 +23,6 @@ WINDOW_ROWS = 2**18
 RUN_ROWS = 1024
 """Beyond, a window is filled with so many instances in a row from places drawn at random: components on disk are then
 read in pieces of a megabyte, where single rows would cost a seek each."""
-
-_RESIDENT_FRACTION = 0.6
-"""Of a GPU's free memory that the components may take; larger ones are sent batch by batch."""
 
 
 class BatchSampler:
@@ -142,10 +140,9 @@ class BatchLoader:
         self._device = device
         self._inputs = data.inputs
         self._streams = device.type == "cuda"
-        if self._streams:
-            free, _ = torch.cuda.mem_get_info(device)
-            if sum(tensor.nbytes for tensor in tensors_of(self._inputs)) <= _RESIDENT_FRACTION * free:
-                self._inputs, self._streams = map_inputs(self._inputs, lambda t: t.to(device)), False
+        there = all(components.device.type == device.type for components in self._inputs.components)
+        if self._streams and (there or has_room(device, sum(tensor.nbytes for tensor in tensors_of(self._inputs)))):
+            self._inputs, self._streams = map_inputs(self._inputs, lambda t: t.to(device)), False
         # Two sets of buffers in turn: one is read by the step while the other is filled.
         self._buffers = [map_inputs(self._inputs, self._new_buffer) for _ in range(2)]
         self._sent: list[torch.cuda.Event | None] = [None, None]

@@ -165,12 +165,17 @@ def train(trainee: Trainee, data: TrainingData, validation: Validation | None, c
     return TrainResult(encoder, tuple(loop.history), best, trainee.terms.learned())
 
 
+def _taken(tensor: Tensor, rows: Tensor) -> Tensor:
+    """Return rows on the CPU, where encoders are that were trained."""
+    return tensor[rows].cpu()
+
+
 def _local_batches(data: TrainingData, processes: ProcessGroup) -> Iterator[Inputs]:
     """Yield the training instances of this process in order."""
     rows = data.positions[data.owners == processes.rank]
     for first in range(0, len(rows), _FINISHED_AT_ONCE):
         some = rows[first : first + _FINISHED_AT_ONCE]
-        yield map_inputs(data.inputs, partial(torch.index_select, dim=0, index=some))
+        yield map_inputs(data.inputs, partial(_taken, rows=some))
 
 
 class _Loop:

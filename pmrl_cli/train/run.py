@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.batch import Encoded, Inputs
+from pmrl_cli.closed_form.arithmetic import as_tensor
 from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.closed_form.init import Initialization
 from pmrl_cli.closed_form.projected import ProjectedData
@@ -226,7 +226,7 @@ class Run:
     ) -> TrainingData:
         return TrainingData(
             Inputs(
-                [torch.from_numpy(c) for c in projected.components],
+                [as_tensor(c) for c in projected.components],
                 torch.from_numpy(projected.present),
                 None if labels is None else torch.from_numpy(labels[projected.rows]),
                 None if self.match is None else torch.from_numpy(self.match[projected.rows]),
@@ -276,15 +276,15 @@ class Run:
         local = self.local(chosen)
         places, at = np.searchsorted(chosen, local), projected.positions(local)
 
-        def whole(values: npt.NDArray[Any]) -> Tensor:
-            found = torch.zeros((len(chosen), *values.shape[1:]), dtype=torch.from_numpy(values).dtype)
-            found[places] = torch.from_numpy(values)
+        def whole(values: Tensor) -> Tensor:
+            found = torch.zeros((len(chosen), *values.shape[1:]), dtype=values.dtype)
+            found[places] = values
             return self.processes.all_reduce(found)
 
         return Inputs(
-            [whole(c[at]) for c in projected.components],
-            whole(projected.present[at].astype(np.int64)).bool(),
-            None if labels is None else whole(labels[local]),
+            [whole(components) for components in projected.take(at)],
+            whole(torch.from_numpy(projected.present[at].astype(np.int64))).bool(),
+            None if labels is None else whole(torch.from_numpy(labels[local])),
         )
 
     def local(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
@@ -304,9 +304,7 @@ class Run:
         def batches() -> Iterator[Inputs]:
             for first in range(0, len(local), 8192):
                 at = projected.positions(local[first : first + 8192])
-                yield Inputs(
-                    [torch.from_numpy(c[at]) for c in projected.components], torch.from_numpy(projected.present[at])
-                )
+                yield Inputs(projected.take(at), torch.from_numpy(projected.present[at]))
 
         encoder.see(batches(), self.processes.all_reduce)
 
@@ -314,7 +312,6 @@ class Run:
 def embed(encoder: Encoder, data: ProjectedData, rows: npt.NDArray[np.int64]) -> Tensor:
     """Return (n, K, d) embeddings of instances whose whitened components the data holds."""
     positions = data.positions(rows)
-    components = [torch.from_numpy(array[positions]) for array in data.components]
     with torch.no_grad():
-        encoded: Encoded = encoder(Inputs(components, torch.from_numpy(data.present[positions])))
+        encoded: Encoded = encoder(Inputs(data.take(positions), torch.from_numpy(data.present[positions])))
     return encoded.vectors
