@@ -26,7 +26,7 @@ from pmrl_cli.train.loop import Interrupted
 from pmrl_cli.train.step import Step, StepOptions
 from tests.reference.agreement import ON_VECTORS, make_objective
 from tests.test_spectrum import BOTH_SPECTRA, draw
-from tests.train.test_fit import same, settings_for, simulate, weights
+from tests.train.fits import same, settings_for, simulate, weights
 
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no GPU")]
 

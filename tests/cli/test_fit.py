@@ -18,7 +18,7 @@ from tests.limits import HUNG
 from tests.sample_data import put_features
 
 ROOT = Path(__file__).parents[2]
-QUICK = ("--adapter", "mlp", "--steps", "60", "--dropout", "0", "--threads", "1")
+QUICK = ("--adapter", "mlp", "--steps", "24", "--dropout", "0", "--threads", "1")
 CLOSED = ("--steps", "0", "--adapter", "linear", "--no-refit", "--threads", "1")
 
 
@@ -169,7 +169,7 @@ def test_an_unfinished_run_of_other_settings_is_refused_until_restart(tmp_path, 
     _, err = pmrl(*other, cwd=tmp_path, code=7)
     assert "setting seed" in err
     assert "--restart" in err
-    pmrl(*other, "--restart", cwd=tmp_path)
+    pmrl("fit", *features, *CLOSED, "-o", "m", "--restart", cwd=tmp_path)
 
 
 def test_a_flag_wins_over_the_environment_which_wins_over_the_config(tmp_path, features):
@@ -229,7 +229,7 @@ def test_two_fits_of_one_output_exclude_each_other(tmp_path, features):
     with held(tmp_path / "m.unfinished"):
         _, err = pmrl("fit", *features, *QUICK, "-o", "m", cwd=tmp_path, code=7)
     assert f"a lock held by process {os.getpid()}" in err
-    pmrl("fit", *features, *QUICK, "-o", "m", cwd=tmp_path)  # a lock that no process holds is free
+    pmrl("fit", *features, *CLOSED, "-o", "m", cwd=tmp_path)  # a lock that no process holds is free
     (tmp_path / "n.unfinished").mkdir()
     (tmp_path / "n.unfinished/thesis.txt").write_text("mine")
     _, err = pmrl("fit", *features, "--restart", "-o", "n", cwd=tmp_path, code=2)
@@ -268,7 +268,7 @@ def test_a_terminal_gets_a_live_line_and_a_pipe_gets_none(fitted, tmp_path, feat
     assert (code, out) == (0, "m\n")
     text = shown.decode()
     assert re.search(r"candidate \d of \d: .*held-out MRR 0\.\d+", text)
-    assert "/60" in text
+    assert "/24" in text
     assert "left" in text
     assert "\x1b[" not in fitted[2]
 
@@ -299,7 +299,8 @@ print(table.num_rows, *table.column_names)
 @pytest.mark.parametrize("columns", [50, 120])
 def test_a_fit_on_a_terminal_of_any_width_ends_well(tmp_path, columns, features):
     # the steps of a task not yet begun have no total: 60 columns and more once ended in an internal error
-    code, out, shown = on_a_terminal("fit", *features, *QUICK, "-o", "runs/a", cwd=tmp_path, columns=columns)
+    few = ("--steps", "4", "--adapter", "mlp", "--no-refit", "--threads", "1")
+    code, out, shown = on_a_terminal("fit", *features, *few, "-o", "runs/a", cwd=tmp_path, columns=columns)
     assert (code, out) == (0, "runs/a\n")
     assert b"error" not in shown
     assert b"held-out MRR" in shown

@@ -6,7 +6,7 @@ import pytest
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.files.artifacts.writer_parts import FUSED, part_of_rank
 from tests.distributed.test_fit import ended, launch
-from tests.train.test_fit import simulate
+from tests.train.fits import simulate
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7])

@@ -18,7 +18,7 @@ from pmrl_cli.fit.context import Machine
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.process_group import SINGLE_PROCESS
 from tests.distributed.processes import free_port, in_processes
-from tests.train.test_fit import settings_for, simulate
+from tests.train.fits import settings_for, simulate
 from tests.typed import Command
 
 SIZES = pytest.mark.parametrize("size", [2, 4])

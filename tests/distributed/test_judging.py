@@ -11,7 +11,7 @@ from pmrl_cli.diagnosis.run import StateSampling
 from pmrl_cli.process_group import SINGLE_PROCESS
 from pmrl_cli.retrieval import evaluate
 from tests.distributed.processes import in_processes
-from tests.train.test_fit import simulate
+from tests.train.fits import simulate
 
 
 def judged(processes, folder):

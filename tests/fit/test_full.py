@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from pmrl_cli.fit import race
 from pmrl_cli.fit.fit import fit
-from tests.train.test_fit import settings_for, simulate
+from tests.train.fits import settings_for, simulate
 
 
 def fitted(monkeypatch, horizon):

@@ -1,7 +1,7 @@
 """What is chosen where training makes it worse, and what --trained keeps then."""
 
 from pmrl_cli.fit.fit import fit
-from tests.train.test_fit import settings_for, simulate
+from tests.train.fits import settings_for, simulate
 
 HARMFUL = {"adapter": "linear", "steps": 30, "learning_rate": 0.3}
 

@@ -31,7 +31,7 @@ from pmrl_cli.methods.protocol import Method, setting
 from pmrl_cli.terms.contrast import PairwiseContrast
 from pmrl_cli.terms.protocol import Term
 from pmrl_cli.train.loop import Interrupted
-from tests.train.test_fit import simulate
+from tests.train.fits import simulate
 
 
 class TwoHeads(Encoder):

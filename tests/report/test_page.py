@@ -13,7 +13,6 @@ import pytest
 from pmrl_cli.errors import UsageError
 from pmrl_cli.report import alignment as alignment_figures
 from pmrl_cli.report import geometry, remedies, render
-from pmrl_cli.report import page as page_module
 from tests.report.sample import sample
 
 VOID = {"area", "base", "br", "col", "hr", "img", "input", "link", "meta", "source", "wbr"}
@@ -48,17 +47,6 @@ class Page(HTMLParser):
 
     def all(self, tag):
         return [attributes for name, attributes in self.elements if name == tag]
-
-
-@pytest.fixture(scope="module")
-def page():
-    return render(sample())
-
-
-@pytest.fixture
-def drawn(monkeypatch):
-    """Have pages show some figures alone: drawing them all takes a second or two."""
-    return lambda *figures: monkeypatch.setattr(page_module, "_PICTURES", figures)
 
 
 def test_the_page_nests_has_unique_ids_and_is_under_a_megabyte(page):

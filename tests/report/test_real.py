@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from pmrl_cli.diagnosis import diagnose_state, notes, state_of
-from pmrl_cli.report import render
+from pmrl_cli.report import geometry, render
 from tests.simulate import simulate
 
 DOCS = Path(__file__).parents[2] / "docs" / "diagnose.md"
@@ -18,7 +18,8 @@ def result(request):
     return diagnose_state(state_of(data), data, inputs={"scope": "all"}).result
 
 
-def test_the_page_counts_the_instances_of_a_similarity_matrix(result):
+def test_the_page_counts_the_instances_of_a_similarity_matrix(result, drawn):
+    drawn(geometry.similarity)
     (matrix,) = (np.asarray(one) for one in result["plot"]["similarity"].values())
     assert f"Cosines between {len(matrix)} instances" in render(result, notes())
 

@@ -15,7 +15,7 @@ from pmrl_cli.train import loop
 from pmrl_cli.train import run as run_module
 from pmrl_cli.train.adamw import AdamW
 from pmrl_cli.train.loop import Interrupted
-from tests.train.test_fit import same, settings_for, simulate, weights
+from tests.train.fits import same, settings_for, simulate, weights
 
 SETTINGS = settings_for(steps=12, batch_size=32, adapter="linear")
 DATA = simulate(n=120, dims=(6, 5, 4))

@@ -5,7 +5,7 @@ import pytest
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.train.loop import Interrupted
-from tests.train.test_fit import same, settings_for, simulate, weights
+from tests.train.fits import same, settings_for, simulate, weights
 
 CASES = {
     "decalign": {"objective": "decalign"},
@@ -16,7 +16,7 @@ CASES = {
 
 @pytest.mark.parametrize("case", CASES)
 def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, case):
-    settings = settings_for(steps=32, batch_size=32, dim=6, **CASES[case])
+    settings = settings_for(steps=16, batch_size=32, dim=6, **CASES[case])
     whole = fit(simulate(), settings)
     calls = iter(range(10**6))
     with pytest.raises(Interrupted):
@@ -24,9 +24,9 @@ def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, case):
             simulate(),
             settings,
             checkpoint=tmp_path / "state",
-            hooks=Hooks(should_stop=lambda: next(calls) == 20),
+            hooks=Hooks(should_stop=lambda: next(calls) == 10),
         )
     resumed = fit(simulate(), settings, checkpoint=tmp_path / "state")
     assert same(weights(whole), weights(resumed))
     assert repr(whole.history) == repr(resumed.history)
-    assert whole.history[-1].step == 32
+    assert whole.history[-1].step == 16
