@@ -1,5 +1,7 @@
 """On a GPU: the same numbers as on the CPU, steps captured as a graph, fits that continue bit for bit.
 
+The tests of ``tests/closed_form`` compare closed forms on a GPU with their references too, where there is one.
+
 Skipped where there is none, as on the machine of the other tests.
 """
 
@@ -11,6 +13,10 @@ import pytest
 import torch
 
 from pmrl_cli.batch import Inputs
+from pmrl_cli.closed_form.arithmetic import arithmetic_on
+from pmrl_cli.closed_form.columns import ProjectionFitter
+from pmrl_cli.closed_form.moments import ColumnMoments, CrossMoments, SecondMoment
+from pmrl_cli.closed_form.projection import FeatureMap
 from pmrl_cli.encoders.residual import Residual
 from pmrl_cli.fit.context import Hooks, Machine
 from pmrl_cli.fit.fit import fit
@@ -178,6 +184,45 @@ def test_components_that_have_no_room_are_sent_in_batches(monkeypatch):
         for mine, other, right in zip(*map(tensors_of, (resident.inputs, sent.inputs, wanted)), strict=True):
             assert torch.equal(mine.cpu(), right)
             assert torch.equal(other.cpu(), right)
+
+
+def test_no_block_of_a_closed_form_waits_for_the_gpu():
+    data, on = simulate(400), arithmetic_on(torch.device("cuda"))
+    rows = np.arange(len(data))
+    projections = ProjectionFitter(data, rows, seed=0, arithmetic=on).fit(FeatureMap("kernel", squash=True))
+    there = [projection.on(on) for projection in projections]
+    widths = [projection.components for projection in projections]
+    columns, second, cross = ColumnMoments(widths[0], on), SecondMoment(widths[0], on), CrossMoments(widths, on)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for block in (rows[:150], rows[150:]):
+            present = data.present[block]
+            scores = [p.scores(on.read(f, block)) for p, f in zip(there, data.modalities, strict=True)]
+            columns.add(on.chosen(scores[0], present[:, 0]))
+            second.add(scores[0])
+            cross.add(scores, present)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+
+
+@pytest.mark.parametrize("adapter", ["linear", "kernel"])
+def test_a_fit_starts_from_the_closed_form_of_the_cpu(adapter):
+    settings = settings_for(adapter=adapter, objective="gcca", steps=0)
+    wanted, mine = (fit(simulate(), settings, machine=Machine(device)) for device in ("cpu", "cuda"))
+    assert mine.recipes[0].closed_form.config == wanted.recipes[0].closed_form.config
+    assert mine.held_out.mrr == pytest.approx(wanted.held_out.mrr, abs=2e-3)  # a near tie may fall otherwise
+    data = simulate()
+    features = [f.read(slice(0, len(data))) for f in data.modalities]
+    found = []
+    for fitted in (wanted, mine):
+        for device in ("cpu", "cuda"):
+            fitted.members[0].encoder.to(device)
+            with torch.inference_mode():
+                vectors = fitted.members[0].embed(range(3), features, torch.from_numpy(data.present).to(device))
+            there = vectors.vectors.cpu() * torch.from_numpy(data.present)[..., None]
+            found.append(there @ there.mT)  # the axes of two fits may have other signs
+    for cosines in found[1:]:
+        torch.testing.assert_close(cosines, found[0], rtol=0, atol=5e-3)
 
 
 def test_ranks_are_those_of_the_cpu():

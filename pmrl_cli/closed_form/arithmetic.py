@@ -187,8 +187,8 @@ class _Torch:
         return stored.float()
 
     def send(self, array: npt.NDArray[Any]) -> Array:
-        if not (array.flags.writeable and array.flags.c_contiguous):
-            array = array.copy()
+        if not array.flags.writeable or min(array.strides, default=0) < 0:
+            array = array.copy()  # torch takes no other
         tensor = torch.from_numpy(array)
         if self.device.type != "cuda":
             return tensor.to(self.device)

@@ -287,7 +287,8 @@ def fit_kernel(linear: Projection, landmarks: Array, sample: Array, components: 
     mean = points.mean(axis=1)
     points -= mean[:, None]
     variances, axes = on.leading_eigenvectors(on.product(points, points.T) / points.shape[1], components)
-    axes = axes[:, variances > 1e-9 * max(float(variances[0]), 1e-30)]
+    variances = on.fetch(variances)
+    axes = axes[:, on.send(np.flatnonzero(variances > 1e-9 * max(variances[0], 1e-30)))]
     center, basis = on.product(mean, axes), on.solve_lower(lower, axes, transposed=True)
     center, basis = (on.fetch(on.cast(array, on.xp.float32)) for array in (center, basis))
     return replace(linear, kernel=Kernel(on.fetch(landmarks), width, center, basis))

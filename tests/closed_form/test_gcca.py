@@ -1,32 +1,34 @@
 """The closed form against MAXVAR's own definition over instances."""
 
 import numpy as np
+import pytest
 from scipy import linalg
 
-from pmrl_cli.closed_form.gcca import gcca
+from pmrl_cli.closed_form.arithmetic import CPU
+from pmrl_cli.closed_form.gcca import SOLVERS, gcca
 from pmrl_cli.closed_form.moments import CrossMoments, SecondMoment
 
 
-def solve(modalities, present, ridge, dim):
+def solve(modalities, present, ridge, dim, on=CPU):
     variances = []
     scores = []
     for m, modality in enumerate(modalities):
-        second = SecondMoment(modality.shape[1])
-        second.add(modality[present[:, m]])
+        second = SecondMoment(modality.shape[1], on)
+        second.add(on.send(modality[present[:, m]]))
         axes, variance = second.principal_axes(modality.shape[1])
         scores.append((modality - second.mean) @ axes * present[:, [m]])
         variances.append(variance)
-    cross = CrossMoments([s.shape[1] for s in scores])
-    cross.add(scores, present)
+    cross = CrossMoments([s.shape[1] for s in scores], on)
+    cross.add([on.send(s) for s in scores], present)
     return gcca(cross, variances, ridge=ridge, dim=dim), scores, variances
 
 
-def test_eigenvalues_are_those_of_the_sum_of_ridge_projections_over_instances():
+def test_eigenvalues_are_those_of_the_sum_of_ridge_projections_over_instances(on):
     # MAXVAR: eigenvectors of sum_m X_m (X_m^T X_m + r I)^-1 X_m^T, an n x n matrix.
     rng = np.random.default_rng(0)
     modalities = [rng.normal(size=(40, d)) for d in (5, 7, 3)]
     ridge = 0.2
-    solution, scores, variances = solve(modalities, np.ones((40, 3), dtype=bool), ridge, 6)
+    solution, scores, variances = solve(modalities, np.ones((40, 3), dtype=bool), ridge, 6, on)
     total = np.zeros((40, 40))
     for x, v in zip(scores, variances, strict=True):
         total += x @ np.linalg.inv(x.T @ x + 40 * ridge * v.mean() * np.eye(len(v))) @ x.T
@@ -76,7 +78,7 @@ def test_a_modality_missing_at_random_does_not_turn_the_shared_directions():
     assert (solution.correlations <= whole.correlations + 1e-9).all()
 
 
-def test_mcca_is_the_generalised_eigenproblem_of_the_off_diagonal_blocks():
+def test_mcca_is_the_generalised_eigenproblem_of_the_off_diagonal_blocks(on):
     # A w = lambda B w, A the covariance without its diagonal blocks, B those blocks with the ridge.
     rng = np.random.default_rng(7)
     modalities = [rng.normal(size=(60, d)) for d in (4, 5, 3)]
@@ -88,11 +90,29 @@ def test_mcca_is_the_generalised_eigenproblem_of_the_off_diagonal_blocks():
         axes, variance = second.principal_axes(x.shape[1])
         scores.append((x - second.mean) @ axes)
         variances.append(variance)
-    cross = CrossMoments([4, 5, 3])
-    cross.add(scores, np.ones((60, 3), dtype=bool))
+    cross = CrossMoments([4, 5, 3], on)
+    cross.add([on.send(s) for s in scores], np.ones((60, 3), dtype=bool))
     solution = gcca(cross, variances, ridge=ridge, dim=3, solver="mcca")
     whole = np.concatenate(scores, axis=1)
     blocks = linalg.block_diag(*[s.T @ s / 60 for s in scores])
     inner = np.concatenate([v + ridge * v.mean() for v in variances])
     expected = linalg.eigh(whole.T @ whole / 60 - blocks, np.diag(inner), eigvals_only=True)[::-1][:3]
     np.testing.assert_allclose(solution.correlations, np.clip(expected / 2, 0, 1), atol=1e-10)
+
+
+@pytest.mark.parametrize("modalities", [2, 3, 4, 5])
+@pytest.mark.parametrize("solver", SOLVERS)
+def test_a_device_has_the_solution_of_the_cpu_where_modalities_are_missing(torch_on, modalities, solver):
+    rng = np.random.default_rng(8)
+    shared = rng.normal(size=(70, 3))
+    dims = range(4, 4 + modalities)
+    blocks = [np.hstack([shared, rng.normal(size=(70, d - 3))]) @ rng.normal(size=(d, d)) for d in dims]
+    present = rng.random((70, modalities)) < 0.7
+    found = []
+    for on in (CPU, torch_on):
+        cross = CrossMoments(dims, on)
+        cross.add([on.send(b) for b in blocks], present)
+        found.append(gcca(cross, [b.var(0) for b in blocks], ridge=0.1, dim=5, solver=solver))
+    np.testing.assert_allclose(found[1].correlations, found[0].correlations, atol=1e-12)
+    for mine, wanted in zip(found[1].maps, found[0].maps, strict=True):
+        np.testing.assert_allclose(mine, wanted, atol=1e-10)

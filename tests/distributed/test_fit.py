@@ -9,7 +9,9 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
+from pmrl_cli.closed_form.arithmetic import CPU, _Torch
 from pmrl_cli.closed_form.columns import ProjectionFitter
 from pmrl_cli.closed_form.projected import project
 from pmrl_cli.closed_form.projection import FeatureMap
@@ -28,15 +30,20 @@ SETTINGS = settings_for(steps=30, batch_size=48, adapter="mlp", test=0.1, refit=
 def moments_of(processes):
     """Projections of every kind, and cross moments of their scores, over rows of which each process reads a share."""
     data, found = simulate(missing=0.4), {}
-    train = np.flatnonzero(np.arange(len(data)) % 5)
-    for kind in ("linear", "given"):  # a kernel follows linear scores, on a sample that all ranks read
-        projections = ProjectionFitter(data, train, seed=0, processes=processes).fit(FeatureMap(kind, squash=True))
-        everyone = np.arange(len(data))
-        bank = project(data, everyone, train, projections, cross=True, scratch=Scratch(), processes=processes)
-        found[kind] = [p.arrays() for p in projections], bank.cross.arrays(), list(bank.variances)
+    train, everyone = np.flatnonzero(np.arange(len(data)) % 5), np.arange(len(data))
+    # A kernel follows linear scores, on a sample that all ranks read.
+    for kind, on in (("linear", CPU), ("given", CPU), ("linear", _Torch(torch.device("cpu")))):
+        shared = {"processes": processes, "arithmetic": on}
+        projections = ProjectionFitter(data, train, seed=0, **shared).fit(FeatureMap(kind, squash=True))
+        bank = project(data, everyone, train, projections, cross=True, scratch=Scratch(), **shared)
+        found[f"{kind} {type(on).__name__}"] = (
+            [p.arrays() for p in projections],
+            bank.cross.arrays(),
+            list(bank.variances),
+        )
         rows = bank.rows.tolist()
         assert set(everyone[::5]) <= set(rows)  # the validation part is on all ranks
-        assert np.isfinite(bank.components[0]).all()
+        assert all(torch.isfinite(components).all() for components in bank.take(np.arange(len(rows))))
     return found
 
 
