@@ -133,7 +133,7 @@ class _Numpy:
         return tuple(scratch.empty((rows, width)) for width in widths)
 
     def chosen(self, array: Array, mask: npt.NDArray[np.bool_]) -> Array:
-        return array[mask]
+        return array if mask.all() else array[mask]
 
     def cast(self, array: Array, dtype: Any) -> Array:  # noqa: ANN401
         return array.astype(dtype, copy=False)

@@ -46,7 +46,12 @@ class ProjectedData:
 
     def take(self, positions: npt.NDArray[np.int64]) -> list[Tensor]:
         """Return the components at some positions of its arrays, on the CPU."""
-        return [as_tensor(c[arithmetic_of(c).send(positions)]).cpu() for c in self.components]
+        return [self.take_modality(m, positions) for m in range(len(self.components))]
+
+    def take_modality(self, m: int, positions: npt.NDArray[np.int64]) -> Tensor:
+        """Return the components of modality m at some positions of its array, on the CPU."""
+        array = self.components[m]
+        return as_tensor(array[arithmetic_of(array).send(positions)]).cpu()
 
 
 def project(

@@ -247,7 +247,7 @@ def _joined(ctx: FitContext, start: _Start, train: Rows, validation: Rows) -> _S
     maps, ridges = list(init.maps), dict[int, float]()
     for m in (m for m, place in enumerate(places) if place is None):
         both = anchored & torch.from_numpy(data.present[held, m])
-        components = data.take(held)[m].double() * both[:, None]
+        components = data.take_modality(m, held).double() * both[:, None]
         gram = ctx.processes.all_reduce(components.mT @ components)
         cross = ctx.processes.all_reduce(components.mT @ targets.double())
         count = float(ctx.processes.all_reduce(both.sum().double()))
@@ -295,7 +295,7 @@ def _best_ridge(
     """Return the ridge with which modality m ranks validation best beside the known ones."""
     held = data.positions(validation)
     known = embed(encoder, data, validation)
-    own = data.take(held)[m]
+    own = data.take_modality(m, held)
     quality = []
     for found in maps.values():
         vectors = known.clone()

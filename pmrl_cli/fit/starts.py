@@ -155,9 +155,10 @@ class _Search:
     def affords_kernel(self) -> bool:
         """Return whether the budget allows one closed form of kernel components, and to solve and repeat it."""
         side = landmarks_of(self._ctx.settings)
-        square = np.ones((side, side), dtype=np.float32)
+        on = self._ctx.arithmetic
+        square = on.send(np.ones((side, side), dtype=np.float32))
         began = self._budget.now()
-        square @ square
+        on.fetch(on.product(square, square)[:1])  # which waits for it
         one = KERNEL_PRODUCTS * len(self._ctx.dataset.modalities) * (self._budget.now() - began)
         instances = len(self._all.train) + len(self._validation.rows)
         return self._budget.allows((1 + self._repeats) * one * (1 + instances / KERNEL_PRODUCTS / side))
