@@ -30,6 +30,7 @@ METHODS: dict[str, dict[str, Any]] = {
     "default": {},
     "neighbourhood 1": {"terms": {"neighbourhood": 1.0}},
     "siglip": {"objective": "siglip"},
+    "plan 1": {"terms": {"plan": 1.0}},
 }
 """Settings of ``Aligner``, by name."""
 

@@ -30,6 +30,7 @@ REGISTRY: dict[str, TermEntry] = {
     "bridge": TermEntry("pmrl_cli.terms.structure", "Bridge", "a modality between its vector and another's"),
     "geometry": TermEntry("pmrl_cli.terms.structure", "Geometry", "the same angles in every modality"),
     "neighbourhood": TermEntry("pmrl_cli.terms.structure", "Neighbourhood", "the neighbours of the features"),
+    "plan": TermEntry("pmrl_cli.terms.teacher_plan", "TeacherPlan", "the transport plans of the closed form"),
     "spectrum": TermEntry("pmrl_cli.terms.spectrum", "SpectrumGap", "leading singular value, sign-aware"),
 }
 
