@@ -101,7 +101,7 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
 
     Args:
         found: of the reference itself.
-        mispaired: (2, K, bins) counts over ``EDGES``, of ``Reference.mispaired``.
+        mispaired: (nulls, K, bins) counts over ``EDGES``, of ``Reference.mispaired``.
         groups: (B,) group of each instance: instances of one group are not counted as independent.
     """
     score = found.score
@@ -118,15 +118,16 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
     model = MispairModel(mean, deviation, gap, (), (), ())
     _, suspect_modality = model.evidence(score)
     suspected = (suspect_modality[:, None] == np.arange(modalities)) | (modalities == 2)
-    rates, near_rates = mispair_rates(score, suspected, mispaired, groups)
+    rates = mispair_rates(score, suspected, mispaired, groups)
     steps = []
     for m in range(modalities):
         # A rate that is only an upper bound makes no instance suspect.
-        total, near = (one.value or 0.0 if one.status == "ok" else 0.0 for one in (rates[m], near_rates[m]))
-        of_null = np.array([max(0.0, total - near), near])
+        total, near = (one.value or 0.0 if one.status == "ok" else 0.0 for one in (rates[m].total, rates[m].near))
+        of_null = np.append(max(0.0, total - near), near * rates[m].like)
         expected = (of_null * usable[:, m].sum() / totals[:, m]) @ mispaired[:, m]
         steps.append(_steps(np.sort(score[usable[:, m] & suspected[:, m], m]), expected))
-    return replace(model, rates=rates, near_rates=near_rates, steps=tuple(steps))
+    totals_of, near_of = tuple(one.total for one in rates), tuple(one.near for one in rates)
+    return replace(model, rates=totals_of, near_rates=near_of, steps=tuple(steps))
 
 
 def _steps(score: Array, expected: Array) -> Steps:

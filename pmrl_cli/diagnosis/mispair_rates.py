@@ -1,16 +1,17 @@
 """How many vectors of a modality are another instance's: rates of mispairing from scores with a known null.
 
 The scores of ``consensus`` have a known null: every vector beside the consensus of every other instance is a
-mispaired instance. There are two nulls, of vectors swapped with those of any instance, and with those of an instance
-like theirs (one of their class, say), whose scores are higher. The low scores are a mixture of both nulls and of
-partners that score as low: those that are mostly noise, in heavy tails. The weights have the largest Poisson
-likelihood; the rate is the weight of both nulls, with an interval of the profile likelihood.
+mispaired instance. There are several nulls, of vectors swapped with those of any instance, and with those of an
+instance like theirs (one of their class, say), whose scores are higher. The low scores are a mixture of the nulls and
+of partners that score as low: those that are mostly noise, in heavy tails. The weights have the largest Poisson
+likelihood; the rate is the weight of the nulls, with an interval of the profile likelihood.
 
 How many noisy partners to expect is known from the other modalities, where there are two or more: noise is in all of
-them. Besides, and with two modalities instead, a tail stands for them: the score of a noisy partner is a mispaired
-one moved up, by much or by little, so that such partners get rarer from the median of a null downwards and mispaired
-vectors do not. To a null of density f belongs a tail 2 F f that falls with its distribution function F. Without
-either this is Storey's estimate (JRSS-B 64, 2002) for a known null, which counts noisy partners as mispaired.
+them. Besides, a tail stands for them: the score of a noisy partner is a mispaired one moved up, by much or by little,
+so that such partners get rarer from the median of a null downwards and mispaired vectors do not. To a null of density
+f belongs a tail 2 F f that falls with its distribution function F. Without either this is Storey's estimate (JRSS-B
+64, 2002) for a known null, which counts noisy partners as mispaired. With two modalities the density of partners has
+one hump (``PartnerMixture``), and where that does not show below theirs, a tail stands for noisy partners too.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.diagnosis.mispair_partners import PartnerMixture
 from pmrl_cli.stats.consensus import EDGES
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
-__all__ = ["NEAR_FLOOR", "Counts", "Mixture", "consensus_auc", "mispair_rates", "places_of"]
+__all__ = ["NEAR_FLOOR", "Counts", "Mixture", "Rates", "consensus_auc", "mispair_rates", "places_of", "weight_of"]
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -97,7 +99,7 @@ def consensus_auc(score: Array, mispaired: Counts, groups: npt.NDArray[np.int64]
     return Statistic.normal(float(place.mean()), error, within=(0, 1), chance=0.5, n=n, null="closed_form")
 
 
-_Weight = tuple[float, float, float]
+Weight = tuple[float, float, float]
 """A weight and its interval."""
 
 
@@ -156,56 +158,81 @@ class Mixture(NamedTuple):
         expected = np.maximum(weights @ self.parts + self.known, 1e-12)
         return weights, (self.counts * np.log(expected) - expected).sum(1)
 
-    def weight(self, parts: Sequence[int], design: float) -> _Weight:
-        """Return the weight of some components together and its 95 % interval by profile likelihood.
 
-        Args:
-            parts: which.
-            design: by how much the variance of counts exceeds a Poisson count's.
-        """
-        held = list(parts)
-        weights, best = self.fit()
-        value = float(weights[0, held].sum())
-        # Finer towards 0. Beyond four times the count and 20 no interval ends.
-        least = self.parts[held].sum(1).min()
-        values = (4 * self.counts.sum() / least + 20 * design) * np.linspace(0, 1, _GRID) ** 2
-        _, reached = self.fit(held, values)
-        inside = values[2 * (max(float(best[0]), float(reached.max())) - reached) <= _CHI_SQUARE_95 * design]
-        return value, min(value, float(inside.min(initial=value))), max(value, float(inside.max(initial=value)))
+def weight_of(mixture: Mixture | PartnerMixture, parts: Sequence[int], design: float) -> Weight:
+    """Return the weight of some components together and its 95 % interval by profile likelihood.
+
+    Args:
+        mixture: of low scores.
+        parts: which.
+        design: by how much the variance of counts exceeds a Poisson count's.
+    """
+    held = list(parts)
+    weights, best = mixture.fit()
+    value = float(weights[0, held].sum())
+    # Finer towards 0. Beyond four times the count and 20 no interval ends.
+    least = mixture.parts[held].sum(1).min()
+    values = (4 * mixture.counts.sum() / least + 20 * design) * np.linspace(0, 1, _GRID) ** 2
+    _, reached = mixture.fit(held, values)
+    inside = values[2 * (max(float(best[0]), float(reached.max())) - reached) <= _CHI_SQUARE_95 * design]
+    return value, min(value, float(inside.min(initial=value))), max(value, float(inside.max(initial=value)))
+
+
+class Rates(NamedTuple):
+    """How many vectors of a modality are another instance's.
+
+    Args:
+        total: share of them.
+        near: of those swapped with an instance like theirs.
+        like: (nulls - 1,) how the near ones divide into the nulls, from wide to narrow; sums to 1.
+    """
+
+    total: Statistic
+    near: Statistic
+    like: Array
 
 
 def mispair_rates(
     score: Array, suspected: npt.NDArray[np.bool_], mispaired: Counts, groups: npt.NDArray[np.int64]
-) -> tuple[tuple[Statistic, ...], tuple[Statistic, ...]]:
+) -> tuple[Rates, ...]:
     """Return the rates of all swaps and of those with instances like them, of each modality.
 
     Swaps with like instances look like partners that are mostly noise. With three modalities or more the others say
-    how many of those to expect: what their own random swaps leave of their low scores. With two, a
-    tail stands for them.
+    how many of those to expect: what their own random swaps leave of their low scores. With two, the scores are of
+    the pair, and the shape of the partners' density says it.
 
     Args:
         score: (n, K) of the instances, NaN where a modality or all others are absent.
         suspected: (n, K) which instances count for a modality.
-        mispaired: (2, K, bins) counts over ``EDGES``.
+        mispaired: (nulls, K, bins) counts over ``EDGES``.
         groups: (n,).
     """
     modalities = score.shape[1]
+    if modalities == 2:
+        mispaired = np.repeat(mispaired.sum(1, keepdims=True), 2, axis=1)  # either may have been swapped
     scores = []
     for m in range(modalities):
         usable = ~np.isnan(score[:, m])
         many = usable.sum() >= 2 and bool(mispaired[:, m].sum(1).all())
         own = _Scores.of(score[usable, m], suspected[usable, m], mispaired[:, m], groups[usable]) if many else None
         scores.append(own)
+    if modalities == 2 and scores[0] is not None:
+        return (scores[0].of_two(),) * 2
     known = [one for one in scores if one is not None]
     found = []
     for m, own in enumerate(scores):
         n = int((~np.isnan(score[:, m])).sum())
         others = [one for one in known if one is not own]
         if own is None:
-            found.append((Statistic.unknown(n=n), Statistic.unknown(n=n)))
+            found.append(Rates(Statistic.unknown(n=n), Statistic.unknown(n=n), narrowest(len(mispaired) - 1)))
         else:
-            found.append(own.of_two() if modalities == 2 or not others else own.beside(others))
-    return tuple(total for total, _ in found), tuple(near for _, near in found)
+            found.append(own.beside(others) if others else own.of_two())
+    return tuple(found)
+
+
+def narrowest(nulls: int) -> Array:
+    """Return (nulls,) shares that are all of the last."""
+    return np.eye(nulls)[-1]
 
 
 @dataclass(frozen=True)
@@ -215,35 +242,33 @@ class _Scores:
     Args:
         n: instances.
         score: (s,) of those that count.
-        mispaired: (2, bins).
+        mispaired: (nulls, bins).
         design: by how much the variance of counts exceeds a Poisson count's.
         alone: instances swapped with any, if none were swapped with like ones.
-        aucs: P(an instance scores higher than a vector swapped with any, with a like instance).
-        crossed: P(a vector swapped with a like instance scores higher than one swapped with any).
+        aucs: (nulls,) P(an instance scores higher than a mispaired vector).
+        crossed: (nulls, nulls) P(a vector mispaired in the second way scores higher than one in the first).
     """
 
     n: int
     score: Array
     mispaired: Counts
     design: float
-    alone: _Weight
-    aucs: tuple[float, float]
-    crossed: float
+    alone: Weight
+    aucs: Array
+    crossed: Array
 
     @classmethod
     def of(
         cls, score: Array, suspected: npt.NDArray[np.bool_], mispaired: Counts, groups: npt.NDArray[np.int64]
     ) -> _Scores:
-        """Take the (n,) finite scores of a modality, (n,) which of them count, and (2, bins) mispaired ones."""
+        """Take the (n,) finite scores of a modality, (n,) which of them count, and (nulls, bins) mispaired ones."""
         density = mispaired / mispaired.sum(1, keepdims=True)
-        below = np.cumsum(density, axis=1)
-        low = suspected & (score < EDGES[int(np.searchsorted(below[0], _TOP)) + 1])
+        below = np.cumsum(density, axis=1) - density / 2
+        low = suspected & (score < EDGES[int(np.searchsorted(np.cumsum(density[0]), _TOP)) + 1])
         design = _design_effect(low, groups)
-        whole = Mixture.of(score[suspected], mispaired)
-        alone = whole._replace(parts=whole.parts[[0, 2]]).weight([0], design)
-        first, second = (consensus_auc(score, one, groups).value or 0.0 for one in mispaired)
-        crossed = float(density[1] @ (below[0] - density[0] / 2))
-        return cls(len(score), score[suspected], mispaired, design, alone, (first, second), crossed)
+        alone = weight_of(Mixture.of(score[suspected], mispaired[:1]), [0], design)
+        aucs = np.array([consensus_auc(score, one, groups).value or 0.0 for one in mispaired])
+        return cls(len(score), score[suspected], mispaired, design, alone, aucs, below @ density.T)
 
     def noisy(self, levels: Array) -> Array:
         """Return (c,) instances between levels of the null that are not explained by swaps with any instance."""
@@ -251,54 +276,64 @@ class _Scores:
         counts = np.histogram(places, np.maximum.accumulate(levels))[0]
         return np.maximum(counts - self.alone[0] * np.diff(levels), 0.0)
 
-    def beside(self, others: Sequence[_Scores]) -> tuple[Statistic, Statistic]:
+    def beside(self, others: Sequence[_Scores]) -> Rates:
         """Return the rates of all swaps and of those with like instances, noisy partners being as the others'."""
-        mixture = Mixture.of(self.score, self.mispaired, _TOP_BESIDE)
+        mixture = Mixture.of(self.score, self.mispaired[[0, -1]], _TOP_BESIDE)
         known = np.quantile([one.noisy(mixture.levels) * self.n / one.n for one in others], _NOISIER, axis=0)
         mixture = mixture._replace(parts=mixture.parts[[0, 1, 3]], known=known)
         # What is expected is a count too.
         design = self.design * (1 + min(1.0, float(known.sum()) / max(1.0, float(mixture.counts.sum()))))
-        total, near = mixture.weight([0, 1], design), mixture.weight([1], design)
-        rate = max(0.0, total[0] - near[0]) / self.n
-        separated = self._separated(rate, near[0] / self.n)
+        total, near = weight_of(mixture, [0, 1], design), weight_of(mixture, [1], design)
+        like = narrowest(len(self.mispaired) - 1) * near[0] / self.n
+        apart = self._apart(0, np.append(max(0.0, total[0] - near[0]) / self.n, like))
         # Where partners overlap with the null, or the others are mispaired as often and take it for noise, only the
         # lowest scores are to be trusted.
         least = _SEPARATING_BESIDE if total[1] < _MORE_THAN_NOISE * self.n else _SEPARATING_AUC
-        if self.alone[0] > total[0] or separated < least:
+        if self.alone[0] > total[0] or apart < least:
             return self._at_random(near)
-        return (
+        return Rates(
             _statistic(total, self.n, known=True),
             _statistic(near, self.n, known=near[1] / self.n > NEAR_FLOOR),
+            narrowest(len(self.mispaired) - 1),
         )
 
-    def of_two(self) -> tuple[Statistic, Statistic]:
-        """Return the rates of all swaps and of those with like ones, noisy partners being a tail of each null."""
-        whole = Mixture.of(self.score, self.mispaired)
-        swapped, near = (whole.weight([part], self.design) for part in (0, 1))
-        rate, like = swapped[0] / self.n, near[0] / self.n
-        clean = 1 - rate - like
-        apart = (self.aucs[1] - rate * (1 - self.crossed) - like / 2) / clean if clean > 0 else 0.0
-        if apart >= _SEPARATING_AUC and near[1] / self.n > NEAR_FLOOR and like > rate:
-            total = whole.weight([0, 1], self.design)
-            separated = self._separated(rate, like)
-            return (
-                _statistic(total, self.n, known=separated >= _SEPARATING_AUC),
-                _statistic(near, self.n, known=True),
-            )
-        return self._at_random(near)
+    def of_two(self) -> Rates:
+        """Return the rates of all swaps and of those with like ones, the density of partners having one hump.
 
-    def _at_random(self, near: _Weight) -> tuple[Statistic, Statistic]:
+        Where partners overlap with vectors swapped with their nearest, such swaps are no hump of their own.
+        """
+        mixture = PartnerMixture.of(self.score, self.mispaired)
+        rates = mixture.fit()[0][0] / self.n
+        nulls = range(len(rates))
+        near = weight_of(mixture, nulls[1:], self.design)
+        total = weight_of(mixture, nulls, self.design)
+        if self._apart(-1, rates) < _SEPARATING_AUC:
+            found = self._at_random(near)
+            if found.total.status == "upper_bound":  # swaps with like ones are among them
+                return found._replace(
+                    total=_statistic(max(self.alone, total, key=lambda one: one[2]), self.n, known=False)
+                )
+            return found
+        alike = near[0] > self.n * rates[0]
+        return Rates(
+            _statistic(total, self.n, known=True),
+            _statistic(near, self.n, known=alike and near[1] / self.n > NEAR_FLOOR),
+            rates[1:] / rates[1:].sum() if rates[1:].sum() > 0 else narrowest(len(rates) - 1),
+        )
+
+    def _at_random(self, near: Weight) -> Rates:
         """Return the rates where no swaps with like instances are told apart."""
-        separated = self._separated(self.alone[0] / self.n, 0.0)
-        return (
-            _statistic(self.alone, self.n, known=separated >= _SEPARATING_AUC),
+        rates = np.append(self.alone[0] / self.n, np.zeros(len(self.mispaired) - 1))
+        return Rates(
+            _statistic(self.alone, self.n, known=self._apart(0, rates) >= _SEPARATING_AUC),
             _statistic(near, self.n, known=False),
+            narrowest(len(self.mispaired) - 1),
         )
 
-    def _separated(self, rate: float, near: float) -> float:
-        """Return P(a partner scores higher than a vector swapped with any) at rates of both kinds of swaps."""
-        clean = 1 - rate - near
-        return (self.aucs[0] - rate / 2 - near * self.crossed) / clean if clean > 0 else 0.0
+    def _apart(self, null: int, rates: Array) -> float:
+        """Return P(a partner scores higher than a vector mispaired in one way) at (nulls,) rates of every way."""
+        clean = 1 - float(rates.sum())
+        return float(self.aucs[null] - self.crossed[null] @ rates) / clean if clean > 0 else 0.0
 
 
 def _design_effect(low: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) -> float:
@@ -310,7 +345,7 @@ def _design_effect(low: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]) ->
     return max(1.0, error**2 / (share * (1 - share) / n))
 
 
-def _statistic(found: _Weight, n: int, *, known: bool) -> Statistic:
+def _statistic(found: Weight, n: int, *, known: bool) -> Statistic:
     """Return the rate of a weight and its interval; an upper bound where partners overlap with the mispaired."""
     rate, low, high = (min(1.0, one / n) for one in found)
     if not known:

@@ -79,7 +79,7 @@ class Mispairs:
         names: of the modalities.
         reference: the reservoir.
         found: how its instances agree.
-        mispaired: (2, K, bins) counts of mispaired scores, and of those mispaired with an instance like them.
+        mispaired: (nulls, K, bins) counts of mispaired scores, and of those mispaired with an instance like them.
         model: what follows from both.
         first: what was learned before the suspects were left out of the consensus; None of two modalities.
         runs: of rows of the data set that do not belong to their ids: they are suspects, whatever their scores.

@@ -29,8 +29,10 @@ NEIGHBOURS = 10
 EDGES: Array = np.linspace(-2, 2, 4097)
 """Bins of a score: cosines and means of cosines lie within [-1, 1], their difference within [-2, 2]."""
 
-_NEAR, _FEWEST_NEAR = 0.05, 10
-"""Part of the instances that are the most like one, and how many at least."""
+LIKE = (0.25, 0.05)
+"""Parts of the instances that are the most like one, from wide to narrow: a class or a cluster lies between them."""
+
+_FEWEST_LIKE = 10
 
 _SWAPPED = 1024
 """Vectors that are swapped with those of every other instance, spread evenly over the reference: a share q of the
@@ -76,16 +78,16 @@ class Reference:
     def mispaired(self) -> npt.NDArray[np.int64]:
         """Return what mispaired instances would score.
 
-        Returns: (2, K, bins) counts of the scores that vectors (1,024 at most) have with the consensus of every other
-            instance, and with that of the twentieth of the instances whose consensus is most like their own.
+        Returns: (1 + len(LIKE), K, bins) counts of the scores that vectors (1,024 at most) have with the consensus of
+            every other instance, and with that of the parts of the instances whose consensus is most like their own.
         """
-        counts = np.zeros((2, self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
+        counts = np.zeros((1 + len(LIKE), self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
         for m in range(counts.shape[1]):
             chosen = self.usable[:, m]
             vectors, consensus = self.vectors[chosen, m], self.consensus[chosen, m]
             own, others = self.closeness[chosen, m].unbind(1)
             count = len(consensus)
-            near = min(max(_FEWEST_NEAR, round(_NEAR * count)), count - 1)
+            nearest = [min(max(_FEWEST_LIKE, round(part * count)), count - 1) for part in LIKE]
             swapped = torch.arange(min(count, _SWAPPED)) * count // max(1, min(count, _SWAPPED))
             likes = cosine_blocks(consensus[swapped], consensus)
             for (piece, scores), (_, alike) in zip(cosine_blocks(vectors[swapped], consensus), likes, strict=True):
@@ -94,9 +96,10 @@ class Reference:
                 scores.clamp_(float(EDGES[0]), float(EDGES[-1]))  # rounding may leave [-2, 2]
                 scores[itself] = torch.nan  # its own consensus: in no bin
                 counts[0, m] += _histogram(scores)
-                if near > 0:
-                    alike[itself] = -torch.inf
-                    counts[1, m] += _histogram(scores.gather(1, alike.topk(near, sorted=False).indices))
+                alike[itself] = -torch.inf
+                order = alike.topk(nearest[0]).indices
+                for part, near in enumerate(nearest, 1):
+                    counts[part, m] += _histogram(scores.gather(1, order[:, :near]))
         return counts
 
 
