@@ -29,7 +29,7 @@ _BULK = 0.9
 _KNOTS = np.linspace(0, 0.9, 5)
 """Where the line may end and the parabola begin, 0 at the lowest cell and 1 at the highest."""
 
-_STEPS = 120
+_STEPS = 100
 _FURTHEST = 2.0  # of a Newton step
 _HIGHEST = 30.0  # of the log of a density
 
@@ -49,6 +49,9 @@ class PartnerMixture(NamedTuple):
     parts: Array
     shape: Array
     width: Array
+
+    reach = 1.0  # a null weighs no more than all counts
+    grid = 50
 
     @classmethod
     def of(cls, score: Array, mispaired: npt.NDArray[np.int64]) -> PartnerMixture:

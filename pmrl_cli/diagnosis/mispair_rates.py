@@ -17,7 +17,7 @@ one hump (``PartnerMixture``), and where that does not show below theirs, a tail
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -53,7 +53,7 @@ _TOP, _TOP_BESIDE, _CELLS = 0.5, 0.9, 24
 """Scores up to these quantiles of the higher null are looked at, of two modalities and of more, where the others say
 what partners score there; the cells end at so many quantiles of each null."""
 
-_STEPS, _GRID = 300, 100
+_STEPS = 300
 _CHI_SQUARE_95 = 3.841459
 
 
@@ -118,6 +118,9 @@ class Mixture(NamedTuple):
     levels: Array
     known: Array | float = 0.0
 
+    reach = 4.0  # beyond so many times the count and 20 no interval ends
+    grid = 100
+
     @classmethod
     def of(cls, score: Array, mispaired: Counts, top: float = _TOP) -> Mixture:
         """Return that of scores up to a quantile of the higher null.
@@ -170,9 +173,10 @@ def weight_of(mixture: Mixture | PartnerMixture, parts: Sequence[int], design: f
     held = list(parts)
     weights, best = mixture.fit()
     value = float(weights[0, held].sum())
-    # Finer towards 0. Beyond four times the count and 20 no interval ends.
+    # Finer towards 0.
     least = mixture.parts[held].sum(1).min()
-    values = (4 * mixture.counts.sum() / least + 20 * design) * np.linspace(0, 1, _GRID) ** 2
+    most = mixture.reach * mixture.counts.sum() / least + 20 * design
+    values = most * np.linspace(0, 1, mixture.grid) ** 2
     _, reached = mixture.fit(held, values)
     inside = values[2 * (max(float(best[0]), float(reached.max())) - reached) <= _CHI_SQUARE_95 * design]
     return value, min(value, float(inside.min(initial=value))), max(value, float(inside.max(initial=value)))
@@ -235,6 +239,29 @@ def narrowest(nulls: int) -> Array:
     return np.eye(nulls)[-1]
 
 
+class _Humped(NamedTuple):
+    """What is found if the density of partners has one hump.
+
+    Args:
+        total: instances swapped with any or like ones.
+        near: with like ones.
+        weights: (nulls,) of each null.
+        apart: P(a partner scores higher than a vector swapped with one of its nearest).
+    """
+
+    total: Weight
+    near: Weight
+    weights: Array
+    apart: float
+
+    def rates(self, n: int) -> Rates:
+        """Return the rates among n instances."""
+        alike = self.near[0] > self.weights[0] and self.near[1] / n > NEAR_FLOOR
+        like = self.weights[1:]
+        shares = like / like.sum() if like.sum() > 0 else narrowest(len(like))
+        return Rates(_statistic(self.total, n, known=True), _statistic(self.near, n, known=alike), shares)
+
+
 @dataclass(frozen=True)
 class _Scores:
     """The scores of one modality.
@@ -277,7 +304,24 @@ class _Scores:
         return np.maximum(counts - self.alone[0] * np.diff(levels), 0.0)
 
     def beside(self, others: Sequence[_Scores]) -> Rates:
-        """Return the rates of all swaps and of those with like instances, noisy partners being as the others'."""
+        """Return the rates of all swaps and of those with like instances, of three modalities or more.
+
+        The one hump of partners says them where it is clear of every null. Elsewhere noisy partners are as the
+        others', and a rate is at most what the hump leaves room for.
+        """
+        humped = self._humped()
+        sure = _SEPARATING_AUC if humped.total[1] > _MORE_THAN_NOISE * self.n else _SEPARATING_BESIDE
+        if humped.apart >= sure:
+            return humped.rates(self.n)
+        found = self._as_others(others)
+        ci = found.total.ci
+        if ci is None:
+            return found
+        most = max(ci[1], min(1.0, humped.total[2] / self.n))
+        return found._replace(total=replace(found.total, ci=(ci[0], most)))
+
+    def _as_others(self, others: Sequence[_Scores]) -> Rates:
+        """Return the rates, noisy partners being as those of the others."""
         mixture = Mixture.of(self.score, self.mispaired[[0, -1]], _TOP_BESIDE)
         known = np.quantile([one.noisy(mixture.levels) * self.n / one.n for one in others], _NOISIER, axis=0)
         mixture = mixture._replace(parts=mixture.parts[[0, 1, 3]], known=known)
@@ -302,24 +346,22 @@ class _Scores:
 
         Where partners overlap with vectors swapped with their nearest, such swaps are no hump of their own.
         """
+        humped = self._humped()
+        if humped.apart >= _SEPARATING_AUC:
+            return humped.rates(self.n)
+        found = self._at_random(humped.near)
+        if found.total.status == "upper_bound":  # swaps with like ones are among them
+            most = max(self.alone, humped.total, key=lambda one: one[2])
+            return found._replace(total=_statistic(most, self.n, known=False))
+        return found
+
+    def _humped(self) -> _Humped:
+        """Return what is found if the density of partners has one hump."""
         mixture = PartnerMixture.of(self.score, self.mispaired)
-        rates = mixture.fit()[0][0] / self.n
-        nulls = range(len(rates))
-        near = weight_of(mixture, nulls[1:], self.design)
-        total = weight_of(mixture, nulls, self.design)
-        if self._apart(-1, rates) < _SEPARATING_AUC:
-            found = self._at_random(near)
-            if found.total.status == "upper_bound":  # swaps with like ones are among them
-                return found._replace(
-                    total=_statistic(max(self.alone, total, key=lambda one: one[2]), self.n, known=False)
-                )
-            return found
-        alike = near[0] > self.n * rates[0]
-        return Rates(
-            _statistic(total, self.n, known=True),
-            _statistic(near, self.n, known=alike and near[1] / self.n > NEAR_FLOOR),
-            rates[1:] / rates[1:].sum() if rates[1:].sum() > 0 else narrowest(len(rates) - 1),
-        )
+        weights = mixture.fit()[0][0]
+        nulls = range(len(weights))
+        total, near = (weight_of(mixture, parts, self.design) for parts in (nulls, nulls[1:]))
+        return _Humped(total, near, weights, self._apart(-1, weights / self.n))
 
     def _at_random(self, near: Weight) -> Rates:
         """Return the rates where no swaps with like instances are told apart."""
