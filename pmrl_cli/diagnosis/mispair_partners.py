@@ -29,7 +29,7 @@ _BULK = 0.9
 _KNOTS = np.linspace(0, 0.9, 5)
 """Where the line may end and the parabola begin, 0 at the lowest cell and 1 at the highest."""
 
-_STEPS = 100
+_STEPS, _GRID = 100, 50
 _FURTHEST = 2.0  # of a Newton step
 _HIGHEST = 30.0  # of the log of a density
 
@@ -49,9 +49,6 @@ class PartnerMixture(NamedTuple):
     parts: Array
     shape: Array
     width: Array
-
-    reach = 1.0  # a null weighs no more than all counts
-    grid = 50
 
     @classmethod
     def of(cls, score: Array, mispaired: npt.NDArray[np.int64]) -> PartnerMixture:
@@ -77,6 +74,11 @@ class PartnerMixture(NamedTuple):
         falls = np.maximum(place - _KNOTS[:, None], 0) ** 2 / (1 - _KNOTS[:, None]) ** 2
         line = np.broadcast_to(place - 1, falls.shape)
         return cls(counts, parts, np.stack([np.ones_like(falls), line, -falls], axis=2), np.log(np.diff(ends)))
+
+    def candidates(self, held: Sequence[int], design: float) -> Array:
+        """Return (g,) weights of some nulls together, finer towards 0, up to all counts and some more."""
+        most = float(self.counts.sum() / self.parts[list(held)].sum(1).min()) + 20 * design
+        return most * np.linspace(0, 1, _GRID) ** 2
 
     def fit(self, fixed: Sequence[int] = (), values: Array | None = None) -> tuple[Array, Array]:
         """Return (g, p) weights of largest likelihood, and (g,) that; the sum of some may be given (g,) values.
@@ -133,4 +135,6 @@ class PartnerMixture(NamedTuple):
 
 def _bounded(step: Array) -> Array:
     """Return steps no coordinate of which is longer than the furthest."""
-    return step * np.minimum(1, _FURTHEST / np.maximum(np.abs(step).max(-1, keepdims=True), 1e-12))
+    longest = np.maximum(np.abs(step).max(-1, keepdims=True), 1e-12)
+    bounded: Array = step * np.minimum(1, _FURTHEST / longest)
+    return bounded

@@ -53,7 +53,7 @@ _TOP, _TOP_BESIDE, _CELLS = 0.5, 0.9, 24
 """Scores up to these quantiles of the higher null are looked at, of two modalities and of more, where the others say
 what partners score there; the cells end at so many quantiles of each null."""
 
-_STEPS = 300
+_STEPS, _GRID = 300, 100
 _CHI_SQUARE_95 = 3.841459
 
 
@@ -118,9 +118,6 @@ class Mixture(NamedTuple):
     levels: Array
     known: Array | float = 0.0
 
-    reach = 4.0  # beyond so many times the count and 20 no interval ends
-    grid = 100
-
     @classmethod
     def of(cls, score: Array, mispaired: Counts, top: float = _TOP) -> Mixture:
         """Return that of scores up to a quantile of the higher null.
@@ -137,6 +134,11 @@ class Mixture(NamedTuple):
         parts = np.concatenate([np.diff(below, axis=1), np.diff(below**2, axis=1)])
         counts = np.histogram(score, EDGES[np.concatenate([[0], cuts])])[0]
         return cls(counts.astype(np.float64), parts, below[0])
+
+    def candidates(self, held: Sequence[int], design: float) -> Array:
+        """Return (g,) weights of some components together, finer towards 0, beyond which no interval ends."""
+        most = 4 * float(self.counts.sum() / self.parts[list(held)].sum(1).min()) + 20 * design
+        return most * np.linspace(0, 1, _GRID) ** 2
 
     def fit(self, fixed: Sequence[int] = (), values: Array | None = None) -> tuple[Array, Array]:
         """Return (g, p) weights of largest likelihood, and (g,) that; the sum of some may be given (g,) values.
@@ -173,10 +175,7 @@ def weight_of(mixture: Mixture | PartnerMixture, parts: Sequence[int], design: f
     held = list(parts)
     weights, best = mixture.fit()
     value = float(weights[0, held].sum())
-    # Finer towards 0.
-    least = mixture.parts[held].sum(1).min()
-    most = mixture.reach * mixture.counts.sum() / least + 20 * design
-    values = most * np.linspace(0, 1, mixture.grid) ** 2
+    values = mixture.candidates(held, design)
     _, reached = mixture.fit(held, values)
     inside = values[2 * (max(float(best[0]), float(reached.max())) - reached) <= _CHI_SQUARE_95 * design]
     return value, min(value, float(inside.min(initial=value))), max(value, float(inside.max(initial=value)))
@@ -236,7 +235,9 @@ def mispair_rates(
 
 def narrowest(nulls: int) -> Array:
     """Return (nulls,) shares that are all of the last."""
-    return np.eye(nulls)[-1]
+    shares = np.zeros(nulls)
+    shares[-1] = 1
+    return shares
 
 
 class _Humped(NamedTuple):
