@@ -47,6 +47,16 @@ def test_version_one_is_read_without_a_digest_and_version_two_not(text, tmp_path
     assert read_diagnosis(path)["outcomes"] == result["outcomes"]
 
 
+def test_a_digest_is_checked_whatever_the_schema_says_and_no_number_is_refused(text, tmp_path):
+    path = tmp_path / "d.json"
+    path.write_text(text.replace("pmrl.diagnose/2", "pmrl.diagnose/1"))
+    with pytest.raises(StateError, match="changed since it was written"):
+        read_diagnosis(path)
+    path.write_text(json.dumps(json.loads(text) | {"digest": float("nan")}))
+    with pytest.raises(DataError, match="NaN is no JSON number"):
+        read_diagnosis(path)
+
+
 def test_a_digest_is_that_of_the_rest():
     one = with_digest({"b": 1.0, "a": [None, "x"]})
     assert digest_of(one) == one["digest"] == digest_of({"a": [None, "x"], "b": 1.0})

@@ -30,12 +30,12 @@ def read_diagnosis(path: Path) -> dict[str, Any]:
     found = "more than 256 MB"
     if path.stat().st_size <= _MOST_BYTES:
         try:
-            content = json.loads(path.read_bytes())
+            content = json.loads(path.read_bytes(), parse_constant=_no_number)
         except (ValueError, RecursionError) as error:
             found = f"no JSON ({str(error)[:80]})"
         else:
             schema = content.get("schema") if isinstance(content, dict) else None
-            if schema == SCHEMA:
+            if schema == SCHEMA or (schema is not None and DIGEST in content):
                 _check_digest(content, path)
             if schema in (SCHEMA, SCHEMA_BEFORE):
                 return content  # type: ignore[no-any-return]
@@ -47,6 +47,10 @@ def read_diagnosis(path: Path) -> dict[str, Any]:
         expected=f"schema {SCHEMA!r}",
         next_step="Write one with: pmrl diagnose FILES --json > FILE.",
     )
+
+
+def _no_number(name: str) -> None:
+    raise ValueError(f"{name} is no JSON number")
 
 
 def _check_digest(content: Mapping[str, Any], path: Path) -> None:
