@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 
 from pmrl_cli.data.dataset import Dataset
@@ -90,6 +92,7 @@ class _Maker:
         return dataset_of(self.aligned(4), present=present)
 
 
+@cache
 def scenarios(seed: int = 0, n: int = 500, d: int = 64) -> dict[str, tuple[Dataset, set[str]]]:
     """Return (data set, expected codes) by name."""
     make = _Maker(seed, n, d)

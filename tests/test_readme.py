@@ -126,7 +126,7 @@ def test_the_session_prints_what_the_readme_shows(tmp_path):
 
 
 def test_the_python_example_runs(tmp_path):
-    put_features(tmp_path / "sample_data" / "features", 300)
+    put_features(tmp_path / "sample_data" / "features", 150)
     (tmp_path / "example.py").write_text(EXAMPLE.search(TEXT)[0], encoding="utf-8")
     done = typed.pmrl(program=tmp_path / "example.py", cwd=tmp_path)
     assert done.returncode == 0, done.stderr

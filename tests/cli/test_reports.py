@@ -11,7 +11,6 @@ from pmrl_cli.cli.main import app
 from pmrl_cli.cli.training_screen import lines, sparkline
 from pmrl_cli.data.json_digest import with_digest
 from pmrl_cli.errors import DataError, StateError, UsageError
-from pmrl_cli.report import alignment, geometry
 from tests.diagnosis.test_schema import SCHEMA
 from tests.report.sample import sample
 from tests.run_command import CommandRunner
@@ -26,6 +25,8 @@ def run(monkeypatch, capsys):
 @pytest.fixture
 def drawn(monkeypatch):
     """Have pages and files show two figures alone: drawing them all takes a second or two."""
+    from pmrl_cli.report import alignment, geometry
+
     monkeypatch.setattr("pmrl_cli.report.page._PICTURES", (alignment.share_histogram, geometry.similarity))
 
 

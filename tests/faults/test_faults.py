@@ -52,7 +52,7 @@ def assert_durable(calls: list[str]) -> None:
 
 @pytest.mark.skipif(bool(inject.why_not()), reason=inject.why_not())
 def test_fit_kill_resume_export_corrupt_and_repair_in_any_order():
-    done = run("machine.py", "--examples", "3", "--steps", "6")
+    done = run("machine.py", "--examples", "2", "--steps", "6")
     assert done.returncode == 0, done.stderr
 
 
@@ -84,7 +84,7 @@ def test_every_option_that_names_an_output_is_among_the_commands():
 
 def test_every_flipped_bit_of_every_output_is_found(outputs):
     for kind, (path, reader) in outputs.items():
-        silent = [place for place in bits.flips(path, reader, each=24) if place]
+        silent = [place for place in bits.flips(path, reader, each=12) if place]
         assert silent == [], kind
 
 
@@ -92,5 +92,5 @@ def test_every_flipped_bit_of_every_output_is_found(outputs):
 def test_a_file_of_an_export_is_held_to_its_digest_also_when_it_is_named_alone(outputs, name):
     export = outputs[{".h5": "h5", ".npy": "npy", ".parquet": "parquet"}[Path(name).suffix]][0]
     assert bits.refusal(bits._read, export / name) == ""
-    silent = [place for place in bits.flips(export / name, bits._read, each=40) if place]
+    silent = [place for place in bits.flips(export / name, bits._read, each=20) if place]
     assert silent == []

@@ -20,8 +20,8 @@ def features(columns, rows=500, seed=0):
     return {f"m{m}": shown[m] @ mixing[m] + 0.05 * noise[m] for m in range(2)}
 
 
-def fitted(columns):
-    return Aligner(adapter="mlp", steps=90, test=0.2, dropout=None, device="cpu").fit(features(columns))
+def fitted(columns, steps=90):
+    return Aligner(adapter="mlp", steps=steps, test=0.2, dropout=None, device="cpu").fit(features(columns))
 
 
 def test_a_network_is_tried_beside_few_columns_and_repeated_as_one(tmp_path):
@@ -43,4 +43,4 @@ def test_a_network_is_tried_beside_few_columns_and_repeated_as_one(tmp_path):
 
 
 def test_none_is_tried_beside_many_columns():
-    assert NAME not in fitted(16).texts["README.md"]
+    assert NAME not in fitted(16, steps=5).texts["README.md"]

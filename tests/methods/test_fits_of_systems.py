@@ -2,6 +2,7 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 
 from pmrl_cli import Aligner
 from pmrl_cli.data.dataset import Dataset
@@ -30,13 +31,18 @@ def data():
 
 
 def fit(name, processes=None):
-    settings = {"steps": 6, "batch_size": 32, "dropout": 0.0, "dim": 8, "seed": 1, "adapter": "linear"}
+    settings = {"steps": 3, "batch_size": 32, "dropout": 0.0, "dim": 8, "seed": 1, "adapter": "linear"}
     aligner = Aligner(objective=name, refit=False, trained=True, device="cpu", **settings, **OF_EACH[name])
     return aligner.fit(data()) if processes is None else aligner.fit(data(), processes=processes)
 
 
-def test_codes_are_stored_and_vectors_of_absent_modalities_are_none(tmp_path):
-    aligner = fit("fcid")
+@pytest.fixture(scope="module")
+def alone():
+    return {name: fit(name) for name in OF_EACH}
+
+
+def test_codes_are_stored_and_vectors_of_absent_modalities_are_none(alone, tmp_path):
+    aligner = alone["fcid"]
     again = Aligner.load(aligner.save(tmp_path / "model"))
     np.testing.assert_array_equal(again.codes, aligner.codes)
     assert aligner.codes.shape == (8, 8)
@@ -49,8 +55,7 @@ def fitted(processes):
     return {name: {"vectors": one.transform(data()), "codes": one.codes} for name, one in made.items()}
 
 
-def test_two_processes_find_what_one_finds():
-    alone = {name: fit(name) for name in OF_EACH}
+def test_two_processes_find_what_one_finds(alone):
     for of_process in in_processes(fitted, 2):
         for name, aligner in alone.items():
             for modality, vectors in aligner.transform(data()).items():

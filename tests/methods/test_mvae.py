@@ -13,7 +13,7 @@ from tests.methods.toy import probe, r_squared, start, toy, train
 def fitted():
     data = toy(500, shared=5, unique=2, noise=0.4, bend=0.7, spread=True)
     training, held = data.rows(torch.arange(350)), data.rows(torch.arange(350, 500))
-    encoder, terms = train(make_method("mvae", {"hidden": 48}), training, start(training, 10), steps=150)
+    encoder, terms = train(make_method("mvae", {"hidden": 48}), training, start(training, 10), steps=100)
     return encoder, terms.terms[0], data, held
 
 
