@@ -16,7 +16,7 @@ class ComputeOptions:
 
     PANEL: ClassVar = "Machine"
 
-    device: str = flag("auto", "--device", help="auto, cpu, cuda or cuda:N.")
+    device: str = flag("auto", "--device", help="Of closed forms, training, embedding: auto, cpu, cuda, cuda:N.")
     threads: int | None = flag(None, "--threads", min=1, help="CPU threads (default: all cores).")
 
 

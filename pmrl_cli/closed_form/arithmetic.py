@@ -84,6 +84,10 @@ class Arithmetic(Protocol):
         """Return a new float64 array."""
         ...
 
+    def clip(self, array: Array, least: float, most: float | None = None) -> Array:
+        """Bring what an array holds between two numbers, in place, and return it."""
+        ...
+
     def epsilon(self, array: Array) -> float:
         """Return the rounding of the type of an array."""
         ...
@@ -140,6 +144,9 @@ class _Numpy:
 
     def double(self, array: Array) -> Array:
         return array.astype(np.float64)
+
+    def clip(self, array: Array, least: float, most: float | None = None) -> Array:
+        return array.clip(least, most, out=array)  # np.clip takes twice as long to call
 
     def epsilon(self, array: Array) -> float:
         return float(np.finfo(array.dtype).eps)
@@ -218,6 +225,9 @@ class _Torch:
 
     def double(self, array: Array) -> Array:
         return array.to(torch.float64, copy=True)
+
+    def clip(self, array: Array, least: float, most: float | None = None) -> Array:
+        return array.clip_(least, most)
 
     def epsilon(self, array: Array) -> float:
         return torch.finfo(array.dtype).eps

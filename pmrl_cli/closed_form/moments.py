@@ -201,7 +201,7 @@ class SecondMoment:
         else:
             rows = on.double(on.xp.concatenate(self._rows)) - mean if self._rows else on.zeros(0, self._dim)
             spread, vectors = on.eigh(on.product(rows, rows.T) / max(1, self.count))
-            norms = on.xp.sqrt(on.xp.clip(spread * self.count, np.finfo(float).tiny, None))
+            norms = on.xp.sqrt(on.clip(spread * self.count, np.finfo(float).tiny))
             directions = on.product(rows.T, vectors) / norms
         variances: Float64Array = on.fetch(spread)
         order = np.argsort(variances)[::-1][:components]

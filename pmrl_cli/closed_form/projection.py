@@ -63,7 +63,7 @@ def standardise(block: Array, mean: Array, scale: Array, *, squash: bool = False
     on = arithmetic_of(block)
     shifted = block - on.cast(mean, on.xp.float32)
     shifted *= on.cast(scale, on.xp.float32)
-    kept = on.xp.arcsinh(shifted, out=shifted) if squash else on.xp.clip(shifted, -CLIP, CLIP, out=shifted)
+    kept = on.xp.arcsinh(shifted, out=shifted) if squash else on.clip(shifted, -CLIP, CLIP)
     return on.cast(kept, on.xp.float32)
 
 
@@ -105,7 +105,7 @@ class Kernel:
         on = arithmetic_of(scores)
         squared = on.xp.square(scores).sum(axis=1)[:, None] + self._squares
         squared -= 2 * on.product(scores, self.landmarks.T)
-        on.xp.clip(squared, 0, None, out=squared)
+        on.clip(squared, 0)
         squared *= -self.width
         return on.xp.exp(squared, out=squared)
 
