@@ -10,9 +10,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.data.columns import codes_of
 from pmrl_cli.train.heldout import held_out_retrieval, reciprocal_ranks_by_instance
 
@@ -28,7 +28,6 @@ METRICS = ("MRR", "R@1", "seconds")
 DRAWS = 10_000
 
 Run = Mapping[str, Any]
-Array = npt.NDArray[np.float64]
 
 
 def run_of(aligner: Aligner, dataset: Dataset) -> dict[str, Any]:

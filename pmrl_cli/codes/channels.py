@@ -5,14 +5,13 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.errors import UsageError
 
 __all__ = ["AGREEMENT", "channel_criterion", "choose_channels"]
 
 AGREEMENT = 0.7
 """Weight lambda of the agreement between codes against their variance."""
-
-Array = npt.NDArray[np.float64]
 
 
 def channel_criterion(codebook: npt.NDArray[np.floating], agreement: float = AGREEMENT) -> Array:

@@ -16,9 +16,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.errors import DataError, StateError
 from pmrl_cli.retrieval.intervals import Sample, interval, resample
-from pmrl_cli.retrieval.metrics import hits, hits_in_gallery, reciprocal_ranks, wins
+from pmrl_cli.retrieval.metrics import hits, hits_in_gallery, reciprocal_ranks, standard_gallery, wins
 from pmrl_cli.retrieval.ranks import OTHERS, Answers, Ranks
 from pmrl_cli.stats.statistic import Statistic
 
@@ -142,15 +143,12 @@ def _unpack(text: str, kind: np.dtype[Any], count: int) -> npt.NDArray[Any]:
     return np.frombuffer(content, dtype=kind)
 
 
-Array = npt.NDArray[np.float64]
-
 Change = Mapping[str, tuple[npt.NDArray[np.int64], Array, Array]]
 """By direction: positions of the queries, their values before and after."""
 
 _FLIPS = 9999
 _FLIPS_AT_ONCE = 512
 _DRAWS = 1000
-_GALLERIES = (1000, 100, 10)
 
 
 def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, name: str, seed: int = 0) -> dict[str, Any]:
@@ -175,7 +173,7 @@ def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, name: str
         if direction in before.ranks and np.array_equal(ranks.rows, before.ranks[direction].rows)
     ]
     smallest = min((after.ranks[direction].gallery for direction in shared), default=0)
-    standard = next((size for size in _GALLERIES if size <= smallest), None)
+    standard = standard_gallery(smallest)
     fused = [direction for direction in shared if direction.startswith(f"{OTHERS}->")]
     pairwise = [direction for direction in shared if direction not in fused]
     changes: dict[str, Change] = {}

@@ -7,13 +7,14 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.data.columns import codes_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import hash_ids
 from pmrl_cli.errors import DataError
 from pmrl_cli.information.heads import held_out_log_losses
 from pmrl_cli.information.shapley import check_modalities, conditional_weights, shapley_weights
-from pmrl_cli.stats.statistic import Statistic, clustered_error
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["contribution_section"]
 
@@ -25,8 +26,6 @@ RARE = 10
 
 FEWEST = 50
 """Instances with all modalities, below which nothing is reported."""
-
-Array = npt.NDArray[np.float64]
 
 
 def contribution_section(dataset: Dataset, target: str, group: str | None = None, *, seed: int = 0) -> dict[str, Any]:
@@ -101,8 +100,7 @@ def _summary(names: tuple[str, ...], losses: Array, units: npt.NDArray[np.int64]
     def statistic(of_each: Array) -> Statistic:
         if len(of_each) < FEWEST:
             return Statistic.unknown(n=len(of_each), chance=0.0, null="closed_form")
-        error = clustered_error(of_each, units)
-        return Statistic.normal(float(of_each.mean()), error, chance=0.0, n=len(of_each), null="closed_form")
+        return Statistic.mean(of_each, units, chance=0.0)
 
     of_instances = {
         "alone": values[:, 1 << np.arange(modalities)],

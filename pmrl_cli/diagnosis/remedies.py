@@ -17,12 +17,13 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmrl_cli.array_types import Array, Groups, Mask
 from pmrl_cli.diagnosis.mispairing import FLAGGED
 from pmrl_cli.diagnosis.statistics.gap import mixed_ranks
 from pmrl_cli.diagnosis.statistics.linear import fit_linear
 from pmrl_cli.diagnosis.statistics.probe import third_of
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.metrics import hits_in_gallery
+from pmrl_cli.retrieval.metrics import hits_in_gallery, standard_gallery
 from pmrl_cli.retrieval.ranks import Ranks, rank_batch
 from pmrl_cli.retrieval.similarity import nearest_cosines
 from pmrl_cli.spectrum import leave_one_out_directions
@@ -30,9 +31,6 @@ from pmrl_cli.stats.consensus import NEIGHBOURS, centre, modality_means
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["MeasuredRemedy", "Remedy", "measure_remedies", "remedies_for"]
-
-Groups = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 class Remedy(NamedTuple):
@@ -225,10 +223,6 @@ def _without(half: Half, modality: int) -> Iterator[tuple[Ranks, Ranks]]:
         yield tuple(ranks._replace(rows=rows) for ranks in both)  # type: ignore[misc]
 
 
-Array = npt.NDArray[np.float64]
-
-
-_GALLERIES = (1000, 100, 10)
 _FEWEST = 20
 
 
@@ -325,7 +319,7 @@ def _measure(
     """Return the means over directions and halves, and their errors by group."""
     trials = [trial for trial in trials if len(trial.rows)]
     smallest = min((trial.before.gallery for trial in trials), default=0)
-    size = next((size for size in _GALLERIES if size <= smallest), None)
+    size = standard_gallery(smallest)
     if size is None:
         return None
     values = [(hits_in_gallery(trial.before, 1, size), hits_in_gallery(trial.after, 1, size)) for trial in trials]

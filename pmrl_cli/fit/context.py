@@ -14,6 +14,7 @@ import numpy.typing as npt
 import torch
 
 from pmrl_cli import __version__
+from pmrl_cli.array_types import Mask
 from pmrl_cli.closed_form.arithmetic import Arithmetic, arithmetic_on
 from pmrl_cli.closed_form.gcca import SOLVERS
 from pmrl_cli.data.dataset import Dataset
@@ -30,8 +31,6 @@ from pmrl_cli.train.run import Run, check_objective, needs_of
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["FitContext", "Hooks", "Machine", "open_context"]
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.information.shapley import check_modalities, members
 
 __all__ = ["FOLDS", "held_out_log_losses"]
@@ -27,9 +28,6 @@ _VIEWS = 4
 """Subsets from which each of the instances is predicted that a head's training is stopped by."""
 
 _MIXING_ROUNDS = 30
-
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 
 class _Head(nn.Module):

@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.precision import precisions
@@ -24,8 +25,6 @@ from pmrl_cli.retrieval.relevance import Pairs, Rights
 __all__ = ["BEST", "COUNTED", "GREATER", "NOT_LESS", "OTHERS", "PRECISION", "R_PRECISION", "TIE_BAND", "Asked"]
 __all__ += ["Direction", "pieces"]
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 GREATER, NOT_LESS, BEST, PRECISION, R_PRECISION = range(5)
 """What is found for a query: the wrong candidates that score above the best right answer, those that score no less

@@ -13,9 +13,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
+
 __all__ = ["Array", "Measured", "Sample", "Units", "interval", "resample", "weighted_median", "weights_of"]
 
-Array = npt.NDArray[np.float64]
 
 DRAWS = 1000
 """Bootstrap resamples behind every interval."""

@@ -8,13 +8,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.intervals import Measured, Sample, Units
 from pmrl_cli.retrieval.precision import chance_average_precision
 
 __all__ = ["LABEL_METRIC", "LabelPrecision", "average_precision", "label_precision", "measure_labels"]
 
-Array = npt.NDArray[np.float64]
 
 LABEL_METRIC = "label_mAP"
 

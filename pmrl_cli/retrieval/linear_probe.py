@@ -8,6 +8,8 @@ import numpy as np
 import numpy.typing as npt
 from scipy.linalg import cho_factor, cho_solve
 
+from pmrl_cli.array_types import Array
+
 __all__ = ["FOLDS", "RIDGES", "held_out_predictions"]
 
 FOLDS = 5
@@ -15,7 +17,6 @@ FOLDS = 5
 RIDGES = (1e-3, 1e-2, 1e-1, 1.0, 10.0)
 """What the ridge is chosen from, in units of the mean variance of a direction."""
 
-Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
 _ROWS = 2**14  # whose scores of all classes are held at once

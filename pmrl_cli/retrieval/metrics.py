@@ -15,6 +15,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.retrieval.precision import chance_average_precision, harmonic
 from pmrl_cli.retrieval.ranks import Answers, Ranks
 
@@ -30,11 +31,11 @@ __all__ = [
     "r_precision",
     "random_order",
     "reciprocal_ranks",
+    "standard_gallery",
     "tie_spread",
     "wins",
 ]
 
-Array = npt.NDArray[np.float64]
 
 METRICS = ("R@1", "R@5", "R@10", "MRR", "mAP", "R-precision")
 """The metrics that are means over queries."""
@@ -105,6 +106,15 @@ def hits_in_gallery(ranks: Ranks, cutoff: int, size: int) -> Array:
         by_place = _hypergeometric_cdf(cutoff - 1, wrong, min(size - 1, wrong))
         result[those] = _expected(np.append(by_place, np.zeros(int(number) - 1)), _some(ranks, those))
     return result
+
+
+def standard_gallery(smallest: int) -> int | None:
+    """Return the size of the galleries in which recalls are compared: the largest of 1000, 100 and 10 that all fill.
+
+    Args:
+        smallest: candidates of the smallest gallery; fewer than 10 fill none.
+    """
+    return next((size for size in (1000, 100, 10) if size <= smallest), None)
 
 
 def metric(name: str, ranks: Ranks) -> Array:

@@ -21,9 +21,9 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-__all__ = ["chance_average_precision", "harmonic", "precisions"]
+from pmrl_cli.array_types import Array
 
-Array = npt.NDArray[np.float64]
+__all__ = ["chance_average_precision", "harmonic", "precisions"]
 
 
 def harmonic(count: int) -> Array:

@@ -21,6 +21,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.array_types import Mask
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
@@ -55,7 +56,6 @@ __all__ = [
 
 Counts = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 _HELD_BYTES = 128 * 2**20
 """Bytes of the vectors of the queries that are held at once: each time, all of the gallery is read again."""

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Mask
 from pmrl_cli.data.columns import codes_of
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.repeats import repeats_of
@@ -22,7 +23,6 @@ from pmrl_cli.data.repeats import repeats_of
 __all__ = ["Pairs", "Relevance", "Rights"]
 
 Numbers = npt.NDArray[np.int64]
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,12 +16,12 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.similarity import cosine_blocks, nearest_cosines
 
 __all__ = ["EDGES", "NEIGHBOURS", "Agreement", "Reference", "agreement", "centre", "modality_means", "reference_of"]
 
-Array = npt.NDArray[np.float64]
 
 NEIGHBOURS = 10
 """Nearest other instances whose mean cosine is subtracted."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmrl_cli.array_types import Groups
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import Spectrum, spectrum
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["gradient_shares", "saturation", "suggested_temperature", "tangent_gradients"]
 
-Groups = npt.NDArray[np.int64]
 
 _LEADING_SHARE = 0.9
 """Share of the softmax that the leading singular value takes at the suggested temperature."""
@@ -42,9 +40,7 @@ def saturation(batch: Batch, groups: Groups, temperature: float) -> Statistic:
     logits = (values / temperature).masked_fill(rank >= _numbers(batch)[:, None], -torch.inf)
     left = 1 - logits.softmax(1)[:, 0].numpy()
     chance = float((1 - 1 / _numbers(batch)).mean())
-    error = clustered_error(left, groups)
-    n = len(left)
-    return Statistic.normal(float(left.mean()), error, within=(0, 1), chance=chance, n=n, null="closed_form")
+    return Statistic.mean(left, groups, within=(0, 1), chance=chance)
 
 
 def suggested_temperature(batch: Batch) -> float | None:

@@ -9,12 +9,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.spectrum import spectrum
 
 __all__ = ["COLLAPSED", "InstanceStatistics", "adjusted_shares", "instance_statistics", "pairs_of", "shuffle_pairs"]
 
-Array = npt.NDArray[np.float64]
 
 COLLAPSED = 1e-6
 """Room left above the null below which an adjusted value is noise."""

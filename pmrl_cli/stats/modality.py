@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
+
+from pmrl_cli.array_types import Array
 
 __all__ = ["effective_dimension", "mean_off_diagonal_cosine"]
-
-Array = npt.NDArray[np.float64]
 
 
 def mean_off_diagonal_cosine(total: Array, count: int) -> float | None:

@@ -12,16 +12,27 @@ from dataclasses import dataclass, fields, is_dataclass
 from typing import Any, Literal, Self
 
 import numpy as np
-import numpy.typing as npt
 
-__all__ = ["Null", "Statistic", "Status", "clustered_error", "group_means", "plain", "rescaled", "upper_tail"]
+from pmrl_cli.array_types import Array, Groups
 
-Array = npt.NDArray[np.float64]
+__all__ = [
+    "NORMAL_95",
+    "Null",
+    "Statistic",
+    "Status",
+    "clustered_error",
+    "group_means",
+    "plain",
+    "rescaled",
+    "upper_tail",
+]
+
 
 Null = Literal["closed_form", "shuffled", "permutation"]
 Status = Literal["ok", "n_too_small", "collapsed", "not_applicable", "upper_bound"]
 
-_NORMAL_95 = 1.959964
+NORMAL_95 = 1.959964
+"""Quantile of the standard normal that 97.5 % stay below."""
 
 
 @dataclass(frozen=True)
@@ -70,9 +81,21 @@ class Statistic:
         """
         if se is None or not math.isfinite(se):
             return cls(value, **fields)
-        low, high = value - _NORMAL_95 * se, value + _NORMAL_95 * se
+        low, high = value - NORMAL_95 * se, value + NORMAL_95 * se
         ci = min(value, max(within[0], low)), max(value, min(within[1], high))
         return cls(value, ci=ci, ci_method="normal", se=se, **fields)
+
+    @classmethod
+    def mean(cls, values: Array, groups: Groups, **fields: Any) -> Self:  # noqa: ANN401 - those of ``normal``
+        """Return the mean of ``values`` with its normal interval, whose groups (not rows) are independent.
+
+        Args:
+            values: (n,).
+            groups: (n,) any integers.
+            **fields: those of ``normal``.
+        """
+        error = clustered_error(values, groups)
+        return cls.normal(float(values.mean()), error, n=len(values), null="closed_form", **fields)
 
     @classmethod
     def unknown(cls, status: Status = "n_too_small", **fields: Any) -> Self:  # noqa: ANN401 - those of the class
@@ -121,7 +144,7 @@ def upper_tail(z: float) -> float:
     return math.erfc(z / math.sqrt(2)) / 2
 
 
-def clustered_error(values: Array, groups: npt.NDArray[np.int64]) -> float | None:
+def clustered_error(values: Array, groups: Groups) -> float | None:
     """Return the standard error of the mean of ``values``, whose groups (not rows) are independent.
 
     Args:
@@ -138,7 +161,7 @@ def clustered_error(values: Array, groups: npt.NDArray[np.int64]) -> float | Non
     return float(np.sqrt(count / (count - 1) * (sums**2).sum()) / len(values))
 
 
-def group_means(vectors: Array, groups: npt.NDArray[np.int64]) -> Array:
+def group_means(vectors: Array, groups: Groups) -> Array:
     """Return the mean vector of each group: (g, d)."""
     _, codes, sizes = np.unique(groups, return_inverse=True, return_counts=True)
     sums = np.zeros((len(sizes), vectors.shape[1]))

@@ -6,6 +6,7 @@ import math
 from collections.abc import Iterator
 
 from pmrl_cli.diagnosis.rules.rule import Finding, ResultView, Rule, gain_text, helps
+from pmrl_cli.stats.statistic import NORMAL_95
 
 __all__ = ["RULES"]
 
@@ -14,7 +15,6 @@ ROTATION_GAIN = 0.05
 ODD_SHARE = 0.6
 ODD_FLOOR = 0.1
 ONE_WAY = 0.05
-_NORMAL_95 = 1.959964
 
 
 def _alignable(view: ResultView) -> Iterator[Finding]:
@@ -81,7 +81,7 @@ def _one_way(view: ResultView) -> Iterator[Finding]:
         apart = found[0]["value"] - found[1]["value"]
         # The two directions share their instances: as if independent, the interval is too wide rather than narrow.
         error = math.hypot(found[0]["se"], found[1]["se"])
-        if abs(apart) - _NORMAL_95 * error > ONE_WAY:
+        if abs(apart) - NORMAL_95 * error > ONE_WAY:
             better, worse = ways if apart > 0 else ways[::-1]
             text = f"{better} finds partners more often than {worse} (R@1 {abs(apart):+.3f})"
             advice = "look for hubs or near copies among the candidates of the weaker way"

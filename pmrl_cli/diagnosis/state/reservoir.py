@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.data.links import components, join_items
 from pmrl_cli.data.repeats import repeats_among
 from pmrl_cli.diagnosis.state.header import require_array
@@ -22,7 +23,6 @@ from pmrl_cli.retrieval.relevance import Relevance
 
 __all__ = ["Reservoir", "ReservoirSample"]
 
-Array = npt.NDArray[np.float64]
 Hashes = npt.NDArray[np.uint64]
 NO_VALUE = np.uint64(0)
 """Hash of the label or the match of an instance that has none."""

@@ -14,11 +14,10 @@ from typing import Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.state.header import require_array
 
 __all__ = ["JointMoments", "MomentSums", "MomentTotals", "half_of"]
-
-Array = npt.NDArray[np.float64]
 
 
 class MomentTotals(NamedTuple):

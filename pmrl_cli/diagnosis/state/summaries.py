@@ -13,12 +13,12 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.state.header import require_array
 from pmrl_cli.stats.instances import InstanceStatistics, pairs_of
 
 __all__ = ["BINS", "Columns", "Summaries", "numbers_of", "ranges_of"]
 
-Array = npt.NDArray[np.float64]
 
 BINS = 4096
 CLUSTERS = 4096

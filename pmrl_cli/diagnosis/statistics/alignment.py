@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import BINS, Columns, Summaries
 from pmrl_cli.diagnosis.statistics.declared import STATISTIC, detail, statistic
@@ -16,7 +16,6 @@ from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["adjusted", "rho", "summary_statistic"]
 
-Array = npt.NDArray[np.float64]
 
 _QUANTILES = (0.01, 0.05, 0.25, 0.5, 0.75, 0.95, 0.99)
 _PICTURE_BINS = 64

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import CORE, Evidence
 from pmrl_cli.diagnosis.statistics.declared import statistic
 from pmrl_cli.diagnosis.statistics.pairing import pairing
@@ -32,8 +33,6 @@ __all__ = [
     "shared_neighbours_moments",
     "strength",
 ]
-
-Array = npt.NDArray[np.float64]
 
 
 def _nearest(vectors: Array, neighbours: int) -> npt.NDArray[np.int64]:

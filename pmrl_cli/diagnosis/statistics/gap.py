@@ -9,6 +9,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import Columns
 from pmrl_cli.diagnosis.statistics.declared import statistic
@@ -21,7 +22,6 @@ from pmrl_cli.stats.statistic import Statistic, clustered_error, rescaled
 
 __all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "mixed_ranks", "offsets", "shape_gap"]
 
-Array = npt.NDArray[np.float64]
 
 _FLOOR = 1e-9  # of the largest eigenvalue; below it is rounding
 
@@ -122,13 +122,11 @@ def mixed_gallery_penalty(first: Tensor, second: Tensor, groups: npt.NDArray[np.
     Source: after GR-CLIP (Li et al., 2025, arXiv 2507.19054); departs: galleries of one size, so that more
         candidates alone cost nothing.
     """
-    n = len(first)
-    lost = np.zeros(n)
+    lost = np.zeros(len(first))
     for queries, targets in ((first, second), (second, first)):
         pure, mixed = mixed_ranks(queries, targets)
         lost += (hits_in_gallery(pure, 1, gallery) - hits_in_gallery(mixed, 1, gallery)) / 2
-    error = clustered_error(lost, groups)
-    return Statistic.normal(float(lost.mean()), error, within=(-1, 1), chance=0.0, n=n, null="closed_form")
+    return Statistic.mean(lost, groups, within=(-1, 1), chance=0.0)
 
 
 def mixed_ranks(queries: Tensor, targets: Tensor) -> tuple[Ranks, Ranks]:

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import Tensor
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.diagnosis.statistics.retrieval import ways
@@ -17,7 +18,6 @@ from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["Hubness", "hubness", "occurrences"]
 
-Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 _NEIGHBOURS = 10

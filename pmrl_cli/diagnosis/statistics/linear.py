@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmrl_cli.array_types import Mask
 from pmrl_cli.closed_form.gcca import gcca
 from pmrl_cli.closed_form.moments import ColumnMoments, CrossMoments, SecondMoment
 from pmrl_cli.closed_form.projection import Projection, fit_projection, inverse_deviation, standardise
@@ -25,7 +26,6 @@ from pmrl_cli.retrieval.ranks import rank_batch
 __all__ = ["COMPONENTS", "RIDGES", "LinearAdapter", "LinearMoments", "Vectors", "fit_linear"]
 
 Vectors = Sequence[npt.NDArray[np.floating]]
-Mask = npt.NDArray[np.bool_]
 
 COMPONENTS = 256
 """Principal components of each modality at most."""

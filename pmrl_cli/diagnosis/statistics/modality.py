@@ -5,9 +5,9 @@ from __future__ import annotations
 import math
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import Columns
 from pmrl_cli.diagnosis.statistics.alignment import summary_statistic
@@ -18,7 +18,6 @@ from pmrl_cli.stats.statistic import Statistic, Status, clustered_error, rescale
 
 __all__ = ["cone", "effective_dimensions", "uniformity", "unit_loading"]
 
-Array = npt.NDArray[np.float64]
 
 _EIGENVALUES = 512
 _BLOCKS = 20  # of the jackknife

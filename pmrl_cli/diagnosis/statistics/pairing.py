@@ -7,6 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import Columns
 from pmrl_cli.diagnosis.statistics.declared import statistic
@@ -14,8 +15,6 @@ from pmrl_cli.stats.instances import COLLAPSED, pairs_of
 from pmrl_cli.stats.statistic import Statistic, clustered_error, group_means, rescaled
 
 __all__ = ["adjusted_cosine_error", "paired_cosines", "pairing", "pairing_moments", "pairing_z"]
-
-Array = npt.NDArray[np.float64]
 
 
 def pairing_moments(first: Array, second: Array) -> tuple[float, float]:

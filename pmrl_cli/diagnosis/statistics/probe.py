@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.diagnosis.statistics.linear import LinearAdapter, Vectors, fit_linear
@@ -16,8 +17,6 @@ from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["Probe", "probe", "third_of"]
 
-Array = npt.NDArray[np.float64]
-Mask = npt.NDArray[np.bool_]
 
 _GALLERY = 200
 _FEWEST = 20
@@ -94,8 +93,8 @@ def probe(vectors: Vectors, half: Mask, groups: npt.NDArray[np.int64], *, seed: 
     mrr_chance = float(np.mean([harmonic(size)[-1] / size for size in sizes]))
     shortest = min(map(len, held_out))
     return Probe(
-        _mean(hits, groups, 1 / gallery),
-        _mean(reciprocal, groups, mrr_chance),
+        Statistic.mean(hits, groups, within=(0, 1), chance=1 / gallery),
+        Statistic.mean(reciprocal, groups, within=(0, 1), chance=mrr_chance),
         gallery,
         _over_halves(dims, len(half)),
         _over_halves(bits, len(half)),
@@ -123,12 +122,6 @@ def _over_halves(found: list[tuple[float, float | None]], n: int) -> Statistic:
     values, errors = zip(*found, strict=True)
     error = None if None in errors else float(np.hypot(*errors) / 2)
     return Statistic.normal(float(np.mean(values)), error, chance=0.0, n=n, null="closed_form")
-
-
-def _mean(values: Array, groups: npt.NDArray[np.int64], chance: float) -> Statistic:
-    error = clustered_error(values, groups)
-    n = len(values)
-    return Statistic.normal(float(values.mean()), error, within=(0, 1), chance=chance, n=n, null="closed_form")
 
 
 def probe_of(evidence: Evidence, a: int, b: int) -> Probe | None:

@@ -15,7 +15,15 @@ from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.evaluation import mean_over
 from pmrl_cli.retrieval.intervals import Measured, Sample, Units, interval
 from pmrl_cli.retrieval.labels import LABEL_METRIC, label_precision, measure_labels
-from pmrl_cli.retrieval.metrics import chance, hits_in_gallery, metric, random_order, tie_spread, wins
+from pmrl_cli.retrieval.metrics import (
+    chance,
+    hits_in_gallery,
+    metric,
+    random_order,
+    standard_gallery,
+    tie_spread,
+    wins,
+)
 from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_batch
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.stats.statistic import Statistic
@@ -30,7 +38,6 @@ __all__ = [
     "ways",
 ]
 
-_STANDARD_GALLERIES = (1000, 100, 10)
 _CURVE = (2, 5, 10, 30, 100, 300, 1000, 3000)
 _AT = "R@1 in "
 
@@ -80,7 +87,7 @@ def retrieve(
     """
     ranked = rank_batch(batch, names, relevance=relevance)
     smallest = min(ranks.gallery for ranks in ranked.values())
-    standard = next((size for size in _STANDARD_GALLERIES if size <= smallest), None)
+    standard = standard_gallery(smallest)
     units = Units.of(groups, batch.rows, seed, draws)
     samples, expected = {}, {}
     for name, ranks in ranked.items():

@@ -6,20 +6,17 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
+from pmrl_cli.array_types import Array, Groups
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.similarity import cosine_blocks
 from pmrl_cli.stats.gradients import gradient_shares, saturation, suggested_temperature
-from pmrl_cli.stats.statistic import Statistic, clustered_error
+from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["Negatives", "gradients_of", "negatives", "negatives_of"]
-
-Array = npt.NDArray[np.float64]
-Groups = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -72,10 +69,7 @@ def negatives(batch: Batch, groups: Groups, temperature: float) -> Negatives | N
     mean_size = float(np.mean(sizes))
 
     def mean(sums: Array, chance: float, most: float) -> Statistic:
-        values = sums[asked] / counted[asked]
-        error = clustered_error(values, groups[asked])
-        value = float(values.mean())
-        return Statistic.normal(value, error, within=(0, most), chance=chance, n=len(values), null="closed_form")
+        return Statistic.mean(sums[asked] / counted[asked], groups[asked], within=(0, most), chance=chance)
 
     return Negatives(mean(effective, mean_size - 1, math.inf), mean(positive, 1 / mean_size, 1.0))
 

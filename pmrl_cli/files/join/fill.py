@@ -13,6 +13,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from pmrl_cli.array_types import Mask
 from pmrl_cli.data.join import JoinIndex, join_ids, rows_of
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.repeated_ids import join_repeated, repeats_ids
@@ -28,7 +29,6 @@ from pmrl_cli.files.join.streaming import RowCheck, stream
 
 __all__ = ["BAD_ROWS", "JoinedData", "element_type", "fill_all", "join_plan", "side_columns"]
 
-Mask = npt.NDArray[np.bool_]
 
 BAD_ROWS = "Drop these instances with --on-bad drop, or keep them without that modality with --on-bad missing."
 

@@ -14,6 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
+from pmrl_cli.array_types import Mask
 from pmrl_cli.data.repeats import hash_rows
 from pmrl_cli.data.validate import BadRows, row_faults
 from pmrl_cli.errors import DataError, Place
@@ -22,8 +23,6 @@ from pmrl_cli.files.formats.contents import Block, Vectors, to_float32
 from pmrl_cli.files.join.modalities import Modality
 
 __all__ = ["RowCheck", "stream"]
-
-Mask = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
