@@ -1,11 +1,14 @@
 """The torch arithmetic: beside NumPy's, on a device that cannot be read, and with TF32 allowed around it."""
 
+import weakref
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+from torch.utils.weak import WeakIdKeyDictionary
 
 from pmrl_cli.closed_form import arithmetic
 from pmrl_cli.closed_form.arithmetic import CPU, _Torch, arithmetic_on
@@ -124,6 +127,39 @@ def test_nothing_that_grows_with_the_rows_leaves_the_device(monkeypatch):
         )
         fetched.append(device.fetched)
     assert fetched[0] == fetched[1]
+
+
+class Held(TorchDispatchMode):
+    """Counts the bytes of the tensors that are alive, views among them."""
+
+    def __init__(self):
+        super().__init__()
+        self.now = self.most = 0
+        self.known = WeakIdKeyDictionary()
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        found = func(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            if isinstance(tensor, torch.Tensor) and tensor not in self.known:
+                self.known[tensor] = True
+                self.count(tensor.nbytes)
+                weakref.finalize(tensor, self.count, -tensor.nbytes)
+        return found
+
+    def count(self, size):
+        self.now += size
+        self.most = max(self.most, self.now)
+
+
+def test_a_device_holds_as_much_however_many_rows_pass(monkeypatch):
+    monkeypatch.setattr(dataset, "BLOCK_BYTES", 4 * 30 * 50)
+    monkeypatch.setattr(arithmetic, "has_room", lambda *_: False)  # else the components grow with the rows
+    most = []
+    for rows in (250, 1000):
+        with Held() as held:
+            projected(simulate(rows), LINEAR, _Torch(torch.device("cpu")))
+        most.append(held.most)
+    assert most[0] == most[1] > 4 * 30 * 50
 
 
 class Precisions(TorchDispatchMode):
