@@ -1,4 +1,4 @@
-"""Aligner: fit, transform, fuse, judge, search, save and load; the Python face of pmrl."""
+"""Aligner: fit, transform, fuse, evaluate, search, save and load; the Python face of pmrl."""
 
 from __future__ import annotations
 
@@ -248,7 +248,7 @@ class Aligner(Estimator):
         return embed_dataset(self.model, dataset, rows, device=device, max_memory=max_memory, processes=processes)
 
     def rows(self, dataset: Dataset, split: str = "auto") -> tuple[npt.NDArray[np.int64], str]:
-        """Return which instances of a data set to judge the model on, and a sentence that names them.
+        """Return which instances of a data set to evaluate the model on, and a sentence that names them.
 
         ``train`` and ``validation`` are the instances that trained and that chose; ``test`` those fit never saw;
         ``auto`` is test if there are two or more, else validation (then a little optimistic: they chose).
@@ -258,14 +258,14 @@ class Aligner(Estimator):
         return judged_rows(self.model, dataset, split)
 
     def leaks(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> Leaks:
-        """Return how many of the instances to be judged share vectors with those that trained the model.
+        """Return how many of the instances to be evaluated share vectors with those that trained the model.
 
         Vectors are compared by what the model holds of those that trained; a model that an older pmrl wrote holds
         nothing of them, and then those of the same ids in this data set are compared.
 
         Args:
             dataset: of some of the model's modalities.
-            rows: ascending row numbers of the instances to be judged; those whose ids trained are left out.
+            rows: ascending row numbers of the instances to be evaluated; those whose ids trained are left out.
         """
         return leaks_of(self.model, dataset, rows)
 
@@ -295,8 +295,8 @@ class Aligner(Estimator):
     ) -> float:
         """Return the MRR in (0, 1], the mean over all directions between two modalities, among all that is given.
 
-        Give instances that did not train: ``GridSearchCV`` does. What ``fit`` itself kept unseen of its instances,
-        ``evaluate`` judges.
+        Give instances that did not train: ``GridSearchCV`` does. ``evaluate`` takes what ``fit`` itself kept unseen
+        of its instances.
 
         Args:
             features: two or more of the model's modalities, as for ``fit``.
@@ -339,7 +339,7 @@ class Aligner(Estimator):
             columns: side columns by name.
             classes: one modality whose ids are values of the label, as a data set or as a frame with the classes as
                 its index: adds zero-shot accuracy.
-            split: which instances are judged, as for ``rows``; the ``scope`` of the result names them.
+            split: which instances are evaluated, as for ``rows``; the ``scope`` of the result names them.
             **options: the others of ``pmrl_cli.retrieval.evaluate``.
 
         Raises: DataError if the part asked for is empty, or has no instance with two modalities; UsageError for an
@@ -370,7 +370,7 @@ class Aligner(Estimator):
             features: some of the model's modalities, as for ``fit``.
             ids: as for ``fit``: they say which instances it saw.
             columns: side columns by name.
-            split: which instances are judged, as for ``rows``; ``inputs.scope`` of the result names them.
+            split: which instances are evaluated, as for ``rows``; ``inputs.scope`` of the result names them.
             **options: those of ``pmrl_cli.diagnosis.state_of``; the columns ``group`` and ``label`` are used where
                 there are such.
 
@@ -405,14 +405,14 @@ class Aligner(Estimator):
             queries: some of the model's modalities, as for ``fit``.
             gallery: likewise.
             count: how many of the nearest; at most as many as the gallery has.
-            source: modality that asks; None: all that an instance has, fused.
-            target: modality that is searched; None: likewise.
+            source: modality of the queries; None: all of an instance, fused.
+            target: modality of the candidates; None: likewise.
             csls: rank by CSLS instead of the cosine (``pmrl_cli.retrieval.search``).
 
-        Returns: (q, count) row numbers of the gallery, best first, -1 for a query without the modality that asks; and
+        Returns: (q, count) row numbers of the gallery, best first, -1 for a query without its modality; and
             their (q, count) scores, NaN there.
 
-        Raises: DataError for a modality that is not there, or if nothing asks or nothing can be found.
+        Raises: DataError for a modality that is not there, or if there is no query or no candidate.
         """
         from pmrl_cli.retrieval.search import search
 

@@ -35,7 +35,7 @@ def run_of(aligner: Aligner, dataset: Dataset) -> dict[str, Any]:
 
     Args:
         aligner: with its settings, not yet fitted.
-        dataset: that is fitted and judged.
+        dataset: that is fitted and evaluated.
     """
     settings = aligner.settings
     began = time.perf_counter()
@@ -45,7 +45,7 @@ def run_of(aligner: Aligner, dataset: Dataset) -> dict[str, Any]:
     embedded = aligner.embed_dataset(dataset, rows)
     vectors = torch.from_numpy(np.stack([one.read(slice(None)) for one in embedded.modalities], axis=1))
     present = torch.from_numpy(embedded.present)
-    judged = embedded.present.sum(1) > 1
+    evaluated = embedded.present.sum(1) > 1
     ids = embedded.ids.to_pylist()
     units = ids if settings.group is None else [str(code) for code in codes_of(embedded, settings.group)]
     ranks = reciprocal_ranks_by_instance(vectors, present)
@@ -58,8 +58,8 @@ def run_of(aligner: Aligner, dataset: Dataset) -> dict[str, Any]:
         "R@1": quality.r1,
         "seconds": round(seconds, 2),
         "trained": sum(not stage.endswith("start") for stage in stages),
-        "units": [unit for unit, one in zip(units, judged, strict=True) if one],
-        "reciprocal_ranks": [float(value) for value in ranks[judged]],
+        "units": [unit for unit, one in zip(units, evaluated, strict=True) if one],
+        "reciprocal_ranks": [float(value) for value in ranks[evaluated]],
     }
 
 

@@ -220,7 +220,7 @@ def _lost(store: Store | None) -> Iterator[None]:
         what = "another process of this run ended"
         lost = PeerError(
             what,
-            found=f"rank {cause['rank']} said: {cause['message'].rstrip('.')}"
+            found=f"rank {cause['rank']} reported: {cause['message'].rstrip('.')}"
             if cause
             else str(error).splitlines()[0][:160],
             expected="all processes to the end",

@@ -43,7 +43,7 @@ def write_tables(
     """
     if mispairs is None:
         raise UsageError(
-            what="instances cannot be judged one by one",
+            what="instances cannot be scored one by one",
             found="modalities of different columns",
             expected="modalities that share a space",
             next_step="Fit adapters with pmrl fit and pass --model MODEL.",

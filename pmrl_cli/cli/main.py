@@ -73,7 +73,7 @@ def _check_processes(name: str | None) -> None:
     size = os.environ.get("WORLD_SIZE", "1")
     if name in _ALONE and size != "1":
         raise UsageError(
-            what=f"pmrl {name} is done by one process",
+            what=f"pmrl {name} runs in one process",
             found=f"WORLD_SIZE={size}, as a launcher sets it",
             expected="no launcher, or fit, diagnose, evaluate or export",
             next_step=f"Type pmrl {name} without torchrun.",

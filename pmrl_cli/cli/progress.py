@@ -99,11 +99,11 @@ class FitProgress:
         if better:
             self._best = line.mrr
         loss = "" if math.isnan(line.loss) else f"  loss {line.loss:.3f}"
-        # A refit is of what was chosen, and judged by nothing.
+        # A refit is of what was chosen, and evaluated by nothing.
         text = f"{'' if math.isnan(line.mrr) else self._candidate}{line.stage}{loss}"
         if not math.isnan(line.mrr):
             text += f"  held-out MRR {number_text(line.mrr)}{' *' if better else ''}"
-        left = self._time.evaluation(line.step, plan.steps, judged=not math.isnan(line.mrr))
+        left = self._time.evaluation(line.step, plan.steps, evaluated=not math.isnan(line.mrr))
         if left is not None:
             text += f"  about {left:.0f} s left"
         if self._live:

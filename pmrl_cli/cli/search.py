@@ -32,7 +32,7 @@ SHOWN = 20
 def command(
     files: options.Files,
     gallery: Annotated[
-        list[str], option("--gallery", help="What is searched, as FILES; repeatable.", show_default=False)
+        list[str], option("--gallery", help="The candidates, as FILES; repeatable.", show_default=False)
     ],
     *,
     gallery_id_column: Annotated[
@@ -43,7 +43,7 @@ def command(
         Path | None, option("--model", help="Model folder that pmrl fit wrote; else all vectors share a space.")
     ] = None,
     source: Annotated[
-        str | None, option("--from", help="Modality that asks (default: all that an instance has, fused).")
+        str | None, option("--from", help="Modality of the queries (default: all of an instance, fused).")
     ] = None,
     target: Annotated[
         str | None, option("--to", help="Modality that is searched (default: all that an instance has, fused).")

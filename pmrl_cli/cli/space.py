@@ -1,4 +1,4 @@
-"""What ``pmrl evaluate`` and ``pmrl diagnose`` share: the space they judge, gates, and numbers on a screen."""
+"""What ``pmrl evaluate`` and ``pmrl diagnose`` share: the space they evaluate, gates, and numbers on a screen."""
 
 from __future__ import annotations
 
@@ -64,15 +64,15 @@ class FailOn(StrEnum):
 
 @dataclass(frozen=True)
 class SpaceOptions:
-    """Which vectors of which instances are judged."""
+    """Which vectors of which instances are evaluated."""
 
-    PANEL: ClassVar = "What is judged"
+    PANEL: ClassVar = "What is evaluated"
 
     model: Path | None = flag(
         None, "--model", help="Model folder that pmrl fit wrote; else the features share a space."
     )
     split: Literal["auto", "train", "validation", "test", "all"] = flag(
-        "auto", "--split", help="Instances to judge the model on; auto: those fit never saw, else validation."
+        "auto", "--split", help="Instances to evaluate the model on; auto: those fit never saw, else validation."
     )
     label: str | None = flag(None, "--label", help="Side column of labels: adds label retrieval (default: label).")
     group: str | None = flag(None, "--group", help="Side column of groups that are not independent (default: group).")
@@ -129,7 +129,7 @@ def read_space(
     shard: tuple[int, int] | None = None,
     classes: str | None = None,
 ) -> Space:
-    """Read the files and, with a model, embed the instances it is to be judged on.
+    """Read the files and, with a model, embed the instances it is to be evaluated on.
 
     A shard (its number from 0 on, and how many there are) takes only its rows of these instances; of a store no
     others are read.

@@ -34,15 +34,15 @@ class TimeLeft:
             self._took.append((self._now() - self._began, self._evaluations))
         self._began, self._evaluations = self._now(), 0
 
-    def evaluation(self, step: int, steps: int, *, judged: bool) -> float | None:
+    def evaluation(self, step: int, steps: int, *, evaluated: bool) -> float | None:
         """Return the seconds until the end, at an evaluation; None where nothing is known yet.
 
         Args:
             step: of the run.
             steps: at most.
-            judged: whether it is a candidate; else one of those that are trained again, for so many steps.
+            evaluated: whether it is a candidate; else one of those that are trained again, for so many steps.
         """
-        if step == 0 and not judged:
+        if step == 0 and not evaluated:
             self._finish()
             self._left = 0
         self._evaluations += 1
@@ -50,7 +50,7 @@ class TimeLeft:
             self._first = step  # of a run that goes on, where it was interrupted
             return None
         each = (self._now() - self._began) / (self._evaluations - 1)
-        if not judged:
+        if not evaluated:
             return (self._now() - self._began) * (steps - step) / (step - self._first)
         usual = sum(count for _, count in self._took) / len(self._took) if self._took else USUAL
         whole = sum(seconds for seconds, _ in self._took) / len(self._took) if self._took else usual * each

@@ -109,7 +109,7 @@ def lines(training: Mapping[str, Any], model: str, width: int, *, unicode: bool)
 
 
 def _best(history: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Return the best held-out MRR of each run that was judged."""
+    """Return the best held-out MRR of each run that was evaluated."""
     best: dict[str, float] = {}
     for line in history:
         if "mrr" in line:

@@ -1,8 +1,8 @@
-"""How instances are parted: to train, to choose and unseen, by hash; or into shards.
+"""How instances are split: into training, validation and test set, by hash; or into shards.
 
 What is not independent stays together: instances of one group, and those that show the same thing because a modality
-holds equal vectors of them or a column says so (``pmrl_cli.data.links``). Else a model would be judged on what it was
-trained on.
+holds equal vectors of them or a column says so (``pmrl_cli.data.links``). Else a model would be evaluated on what
+it was trained on.
 """
 
 from __future__ import annotations
@@ -137,7 +137,7 @@ def _refuse_parted(dataset: Dataset, column: str, stated: npt.NDArray[np.int8], 
     there, here = int(first[group[parted[0]]]), int(parted[0])
     parts = {TRAIN: "train", VALIDATION: "validation", TEST: "test"}
     raise DataError(
-        what="a group stands in more than one part of the split",
+        what="a group is in more than one part of the split",
         at=Place("side columns", column, instance_id=dataset.ids[here].as_py()),
         found=f"{parts[stated[here]]}, and {parts[stated[there]]} at id {dataset.ids[there].as_py()!r}"
         f" ({len(groups)} such groups)",

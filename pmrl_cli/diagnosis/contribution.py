@@ -78,10 +78,10 @@ def contribution_section(dataset: Dataset, target: str, group: str | None = None
         },
     }
     vectors = [np.asarray(features.read(rows)) for features in dataset.modalities]
-    judged, losses = held_out_log_losses(
+    evaluated, losses = held_out_log_losses(
         vectors, dataset.present[rows], np.searchsorted(common, codes[rows]), units[rows], seed=seed
     )
-    return section | _summary(dataset.names, losses, units[rows][judged])
+    return section | _summary(dataset.names, losses, units[rows][evaluated])
 
 
 def _units(dataset: Dataset, group: str | None) -> npt.NDArray[np.int64]:

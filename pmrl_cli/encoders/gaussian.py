@@ -279,8 +279,8 @@ def refine(
     """Return the posteriors of ``iterations`` steps of refinement, the given one first.
 
     A step starts from the numbers of the last one: each is trained to better the bound by itself, and no gradient
-    flows back through several. Each draws noise of its own: one that saw the noise by which it is judged would learn
-    to shrink the posterior onto it.
+    flows back through several. Each draws noise of its own: one that saw the noise by which it is evaluated would
+    learn to shrink the posterior onto it.
 
     Args:
         posterior: to start from.

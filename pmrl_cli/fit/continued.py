@@ -111,7 +111,7 @@ def _train(
     plan: Plan,
     steps: int,
     *,
-    judged: bool = True,
+    evaluated: bool = True,
 ) -> TrainResult:
     race = Race(plan.budget, refit=plan.refit, stops_early=False)
     run_plan = RunPlan(
@@ -119,10 +119,10 @@ def _train(
         objective,
         ctx.settings.dropout or 0.0,
         replace(plan.schedule, steps=steps),
-        race.is_over if judged else lambda _: False,
+        race.is_over if evaluated else lambda _: False,
         start.continuation,
     )
-    return ctx.run.train(start.data, start.init, run_plan, rows, plan.validation if judged else None)
+    return ctx.run.train(start.data, start.init, run_plan, rows, plan.validation if evaluated else None)
 
 
 def _searched(
@@ -158,7 +158,7 @@ def _refit(ctx: FitContext, plan: Plan, base: Base, recipes: list[tuple[Recipe, 
     for i, (recipe, ridges) in enumerate(recipes):
         start = _start(ctx, train, train[:0], base, i, ridges)
         steps = round(recipe.best.epoch * (len(rows) // plan.schedule.batch_size))
-        trained = _train(ctx, start, f"refit {recipe.name}", recipe.objective, rows, plan, steps, judged=False)
+        trained = _train(ctx, start, f"refit {recipe.name}", recipe.objective, rows, plan, steps, evaluated=False)
         ctx.run.see(trained.encoder, start.data, rows)
         members.append(Member(start.data.projections, trained.encoder))
         again.append(replace(recipe, learned=trained.learned, steps=steps))

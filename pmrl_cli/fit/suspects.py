@@ -1,6 +1,6 @@
 """Which training instances to drop where some are known to be mispaired: those whose modalities disagree.
 
-Judged by a closed form that was not fitted on them: one half of the instances fits the map that scores the other. An
+Scored by a closed form that was not fitted on them: one half of the instances fits the map that scores the other. An
 instance is as suspect as its modality that agrees least with the consensus of its other modalities.
 """
 
@@ -25,7 +25,7 @@ __all__ = ["drop_suspects"]
 Rows = npt.NDArray[np.int64]
 
 RIDGE, POWER, DIM = 0.3, 1.0, 64
-"""The closed form that judges: what does well everywhere without being chosen (docs/quality.md)."""
+"""The closed form that scores them: what does well everywhere without being chosen (docs/quality.md)."""
 
 _REFERENCE = 4096  # instances among which what is near is sought
 _BLOCK = 4096
@@ -59,19 +59,19 @@ def drop_suspects(
 
 
 def _agreement(
-    dataset: Dataset, fitting: Rows, judged: Rows, seed: int, scratch: Scratch, arithmetic: Arithmetic
+    dataset: Dataset, fitting: Rows, evaluated: Rows, seed: int, scratch: Scratch, arithmetic: Arithmetic
 ) -> npt.NDArray[np.float64]:
     features = FeatureMap("linear", squash=True)
     projections = ProjectionFitter(dataset, fitting, seed=seed, arithmetic=arithmetic).fit(features)
-    rows = np.union1d(fitting, judged)
+    rows = np.union1d(fitting, evaluated)
     data = project(dataset, rows, fitting, projections, cross=True, scratch=scratch, arithmetic=arithmetic)
     dim = min(DIM, sum(data.cross.dims))
     init = solve_gcca_init(data, GccaConfig(features, RIDGE, POWER, dim), "gcca")
     maps = [w[:, None] * m for w, m in zip(init.whiten, init.maps, strict=True)]
-    reference = reference_of(_embed(data, maps, dataset.smallest_by_hash(judged, _REFERENCE, seed)))
-    scores = np.full(len(judged), np.nan)
-    for first in range(0, len(judged), _BLOCK):
-        found = agreement(reference, _embed(data, maps, judged[first : first + _BLOCK])).score
+    reference = reference_of(_embed(data, maps, dataset.smallest_by_hash(evaluated, _REFERENCE, seed)))
+    scores = np.full(len(evaluated), np.nan)
+    for first in range(0, len(evaluated), _BLOCK):
+        found = agreement(reference, _embed(data, maps, evaluated[first : first + _BLOCK])).score
         known = ~np.isnan(found).all(axis=1)
         scores[first : first + _BLOCK][known] = np.nanmin(found[known], axis=1)
     return scores

@@ -1,4 +1,4 @@
-"""Heads that predict a label from any subset of the modalities, judged on instances they did not see."""
+"""Heads that predict a label from any subset of the modalities, evaluated on instances they did not see."""
 
 from __future__ import annotations
 
@@ -99,8 +99,8 @@ def _train(head: _Head, inputs: _Inputs, classes: Tensor, train: Tensor, watched
         size = torch.randint(1, modalities + 1, (count, 1), generator=generator)
         return torch.rand(count, modalities, generator=generator).argsort(1) < size
 
-    judged = watched.repeat(_VIEWS)
-    shown, targets = inputs.of(judged, subsets(len(judged))), classes[judged]
+    evaluated = watched.repeat(_VIEWS)
+    shown, targets = inputs.of(evaluated, subsets(len(evaluated))), classes[evaluated]
     optimiser = torch.optim.AdamW(head.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True)
     best, kept, waited = float("inf"), {key: t.clone() for key, t in head.state_dict().items()}, 0
     for step in range(_STEPS):
@@ -145,10 +145,10 @@ def _likelihoods(heads: Sequence[_Head], inputs: _Inputs, classes: Tensor, rows:
     return found
 
 
-def _judge(
-    inputs: _Inputs, classes: Tensor, fitted: Tensor, mixed: Tensor, judged: Tensor, count: int, seed: int
+def _evaluate(
+    inputs: _Inputs, classes: Tensor, fitted: Tensor, mixed: Tensor, evaluated: Tensor, count: int, seed: int
 ) -> Tensor:
-    """Return (n, 2^K) log losses of the rows ``judged``, from heads of ``fitted`` and mixtures of ``mixed``."""
+    """Return (n, 2^K) log losses of the rows ``evaluated``, from heads of ``fitted`` and mixtures of ``mixed``."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         width = inputs.components.shape[1] + inputs.present.shape[1]
@@ -158,10 +158,10 @@ def _judge(
     counts = torch.bincount(classes[torch.cat([fitted, mixed])], minlength=count).double() + 0.5
     prior = counts / counts.sum()
     of_mixed = _likelihoods(heads, inputs, classes, mixed)
-    of_judged = _likelihoods(heads, inputs, classes, judged)
-    prior_mixed, prior_judged = prior[classes[mixed]], prior[classes[judged]]
-    losses = torch.zeros(len(judged), of_judged.shape[2], dtype=torch.float64)
-    losses[:, 0] = -prior_judged.log()
+    of_evaluated = _likelihoods(heads, inputs, classes, evaluated)
+    prior_mixed, prior_evaluated = prior[classes[mixed]], prior[classes[evaluated]]
+    losses = torch.zeros(len(evaluated), of_evaluated.shape[2], dtype=torch.float64)
+    losses[:, 0] = -prior_evaluated.log()
     modalities = inputs.present.shape[1]
     inside = torch.from_numpy(members(modalities))
     for subset in range(1, len(inside)):
@@ -169,7 +169,7 @@ def _judge(
         has = inputs.present[mixed][:, inside[subset]].all(1)
         stacked = [
             torch.cat([p[:, None], of[:, :, smaller].flatten(1)], dim=1)
-            for p, of in ((prior_mixed, of_mixed), (prior_judged, of_judged))
+            for p, of in ((prior_mixed, of_mixed), (prior_evaluated, of_evaluated))
         ]
         weights = _mixture(stacked[0][has])
         losses[:, subset] = -(stacked[1] @ weights).log()
@@ -191,7 +191,7 @@ def held_out_log_losses(
     folds, with a fifth of those groups kept out to stop by. On that fifth the prediction from a subset is mixed from
     what the heads say from it and from its own subsets, and from the frequencies of the classes: a modality that says
     nothing then adds nothing, where a head alone would lose by it what it overfits. Training uses all instances,
-    those that lack modalities too; judged are those that have all.
+    those that lack modalities too; evaluated are those that have all.
 
     Args:
         vectors: per modality (n, d_m), anything where absent.
@@ -223,7 +223,7 @@ def held_out_log_losses(
         fitted = ~out & ~stop & present.any(axis=1)
         parts = [_components(v, has, ~out) for v, has in zip(vectors, present.T, strict=True)]
         inputs = _Inputs(torch.cat(parts, dim=1), torch.tensor([p.shape[1] for p in parts]), there)
-        train, mix, judge = (torch.from_numpy(np.flatnonzero(part)) for part in (fitted, stop, out & complete))
-        losses[out & complete] = _judge(inputs, targets, train, mix, judge, count, seed + fold).numpy()
+        train, mix, tested = (torch.from_numpy(np.flatnonzero(part)) for part in (fitted, stop, out & complete))
+        losses[out & complete] = _evaluate(inputs, targets, train, mix, tested, count, seed + fold).numpy()
     kept = np.flatnonzero(complete)
     return kept, losses[kept]

@@ -31,7 +31,7 @@ class DecAlign(Method):
     class Settings:
         """What ``--set`` can change."""
 
-        decoupling: float = setting(1.0, "of what keeps common and unique apart", low=0)
+        decoupling: float = setting(1.0, "of the separation of common and unique", low=0)
         heterogeneous: float = setting(0.1, "of the transport between unique vectors", low=0)
         homogeneous: float = setting(0.1, "of the moments of common vectors", low=0)
         reconstruction: float = setting(1.0, "of the reconstruction of the components", low=0)

@@ -24,7 +24,7 @@ class Triangle(Method):
     class Settings:
         """What ``--set`` can change."""
 
-        anchor: int = setting(0, "index of the modality that asks, in the order of pmrl inspect", low=0)
+        anchor: int = setting(0, "index of the modality of the queries, in the order of pmrl inspect", low=0)
         temperature: float = setting(0.07, "divides the areas at first; it is learned", low=0.015, high=1)
 
     def terms(self) -> Sequence[tuple[float, Term]]:

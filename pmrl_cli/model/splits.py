@@ -1,4 +1,4 @@
-"""Which instances of a data set a model has seen, and on which it is judged."""
+"""Which instances of a data set a model has seen, and on which it is evaluated."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SPLITS = {
 
 
 def judged_rows(model: FittedModel, dataset: Dataset, split: str) -> tuple[npt.NDArray[np.int64], str]:
-    """Return which instances of a data set to judge a model on, and a sentence for them; see ``Aligner.rows``."""
+    """Return which instances of a data set to evaluate a model on, and a sentence for them; see ``Aligner.rows``."""
     if split not in SPLITS:
         raise UsageError(
             what="unknown split", found=repr(split), expected=f"one of {', '.join(SPLITS)}", next_step="Choose one."
@@ -52,8 +52,8 @@ def judged_rows(model: FittedModel, dataset: Dataset, split: str) -> tuple[npt.N
 
 
 def leaks_of(model: FittedModel, dataset: Dataset, rows: npt.NDArray[np.int64]) -> Leaks:
-    """Return how many of the instances to be judged share vectors with those that trained; see ``Aligner.leaks``."""
+    """Return how many instances to be evaluated share vectors with those that trained; see ``Aligner.leaks``."""
     own = dataset.known_among(model.seen["train"])
     trained = {name.removeprefix(VECTORS): model.seen[name] for name in model.seen if name.startswith(VECTORS)}
-    judged = rows[~own[rows]]
-    return find_leaks(hashes_of(dataset, judged), trained or trained_vectors(dataset, own), dataset.names)
+    evaluated = rows[~own[rows]]
+    return find_leaks(hashes_of(dataset, evaluated), trained or trained_vectors(dataset, own), dataset.names)

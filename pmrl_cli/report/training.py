@@ -72,11 +72,11 @@ def epochs(result: Result) -> Picture | None:
     for axes in axes_of[len(panels) - columns : len(panels)]:
         axes.set_xlabel("epoch")
         axes.tick_params(labelbottom=True)
-    judged = [line for line in history if line["stage"] == shown["stage"] and line.get("mrr") is not None]
+    evaluated = [line for line in history if line["stage"] == shown["stage"] and line.get("mrr") is not None]
     phrase = ""
-    if judged:
-        best = max(judged, key=lambda line: float(line["mrr"]))
-        start = judged[0]["mrr"]
+    if evaluated:
+        best = max(evaluated, key=lambda line: float(line["mrr"]))
+        start = evaluated[0]["mrr"]
         phrase = f" Held-out MRR {start:.3f} at the start, {best['mrr']:.3f} at epoch {best['epoch']:.1f}."
     return picture(
         "epochs",

@@ -283,7 +283,7 @@ def _described(ranks: Ranks, metrics: Mapping[str, Measured]) -> dict[str, Any]:
 
 
 def scope_of(dataset: Dataset) -> str:
-    """Return a sentence on which instances are judged where no model chose some."""
+    """Return a sentence on which instances are evaluated where no model chose some."""
     return f"{'all ' * (len(dataset) > 1)}{len(dataset):,} instance{'s' * (len(dataset) != 1)}, compared as they are"
 
 

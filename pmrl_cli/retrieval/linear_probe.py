@@ -1,4 +1,4 @@
-"""How well a linear map of the vectors predicts a label: a ridge classifier, judged on groups not fitted on."""
+"""How well a linear map of the vectors predicts a label: a ridge classifier, evaluated on groups not fitted on."""
 
 from __future__ import annotations
 

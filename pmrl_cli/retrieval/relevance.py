@@ -5,7 +5,7 @@ x of one modality is every item y of another for which there is an instance with
 same instance, or that match (have one value in the column of ``--match``). This is no equivalence: two images may
 share a caption, and each has others that are wrong for the other one.
 
-A query with several right answers is judged by the best of them, for ranks, and by all, for precision.
+A query with several right answers is evaluated by the best of them, for ranks, and by all, for precision.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Relevance:
         """Return the queries, candidates and right answers of one direction.
 
         Args:
-            source: modality that asks; None: all but the target, together.
-            target: modality that is asked for.
+            source: modality of the queries; None: all but the target, together.
+            target: modality of the candidates.
             eligible: (n,) instances that have both.
             present: (n, K).
         """

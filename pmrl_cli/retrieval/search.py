@@ -72,17 +72,17 @@ def search(
         queries: vectors of one dim, that of the gallery.
         gallery: likewise; it is read once for every ``HELD_BYTES`` of queries.
         count: k >= 1; at most as many as the gallery has.
-        source: modality that asks; None: all that an instance has, fused to their leading direction.
-        target: modality that is searched; None: likewise.
+        source: modality of the queries; None: all of an instance, fused to their leading direction.
+        target: modality of the candidates; None: likewise.
         csls: rank by CSLS (``hubness_penalty``) instead of the cosine.
 
-    Queries without the modality that asks are left out, and so are candidates without the one that is searched.
+    Instances without the modality of the queries ask nothing, and those without that of the candidates are none.
 
     Raises: DataError for an unknown modality, for modalities of different dims, or if nothing asks or nothing can be
         found.
     """
     _check_dims(queries, gallery)
-    asking, searched = _Side(queries, source, "asks"), _Side(gallery, target, "is searched")
+    asking, searched = _Side(queries, source, "queries"), _Side(gallery, target, "candidates")
     penalty = None
     if csls:
         penalty = hubness_penalty((vectors for _, vectors in searched.held()), asking.blocks)
@@ -104,15 +104,15 @@ def _check_dims(queries: Dataset, gallery: Dataset) -> None:
 
 
 class _Side:
-    """The vectors that ask, or are searched: those of one modality, or of all fused."""
+    """The vectors of the queries, or of the candidates: those of one modality, or of all fused."""
 
     def __init__(self, dataset: Dataset, name: str | None, role: str) -> None:
         if name is not None and name not in dataset.names:
             raise DataError(
-                what=f"no such modality that {role}",
+                what=f"no such modality of {role}",
                 found=repr(name),
                 expected=f"one of {', '.join(dataset.names)}",
-                next_step=f"Name one of these with {'--from' if role == 'asks' else '--to'}.",
+                next_step=f"Name one of these with {'--from' if role == 'queries' else '--to'}.",
             )
         self._dataset = dataset
         self._index = 0 if len(dataset.names) == 1 else None if name is None else dataset.names.index(name)
@@ -120,7 +120,7 @@ class _Side:
         self.rows = np.flatnonzero(present.any(1) if self._index is None else present[:, self._index])
         if len(self.rows) == 0:
             raise DataError(
-                what=f"nothing that {role}",
+                what=f"no {role}",
                 found=f"no instance among {len(dataset):,} with {name or 'any modality'}",
                 expected="one or more",
                 next_step="Check with pmrl inspect what the files hold.",

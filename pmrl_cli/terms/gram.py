@@ -59,7 +59,7 @@ class VolumeContrast(Term):
     with missing ones candidates of unequal arity are not quite comparable. Only the anchor is contrasted.
 
     Args:
-        anchor: index of the modality that asks (the published one is text), in the order of the modalities' names
+        anchor: index of the modality of the queries (the published one is text), in the order of their names
             (that of ``pmrl inspect``).
         temperature: divides the volumes at first, in [0.015, 1]; it is learned.
 

@@ -234,7 +234,7 @@ def _regression(components: Tensor, targets: Tensor) -> Tensor | None:
 
 
 _HELD = 3
-"""One in so many instances judges a prior instead of learning it."""
+"""One in so many instances evaluates a prior instead of learning it."""
 
 
 def learn_prior(
@@ -254,8 +254,8 @@ def learn_prior(
         steps: of Adam on batches of up to 512.
         ramp: steps until q = 1.
 
-    Source: DRCL, "selective prior learning"; departs: judged on instances that did not train (there on those that
-        did), and the prior returned is the one that was judged, not what became of it later.
+    Source: DRCL, "selective prior learning"; departs: evaluated on instances that did not train (there on those that
+        did), and the prior returned is the one that was evaluated, not what became of it later.
     """
     found: list[tuple[float, Tensor]] = []
     for m, of_modality in enumerate(components):
@@ -263,7 +263,7 @@ def learn_prior(
         if len(rows) < 2:
             found.append((0.0, prior))
             continue
-        judges = torch.arange(len(rows)) % _HELD == 0
+        held_out = torch.arange(len(rows)) % _HELD == 0
         learned = nn.Parameter(prior.clone())
         network = nn.Sequential(nn.Linear(of_modality.shape[1], 256), nn.ReLU(), nn.Linear(256, len(prior)))
         optimiser = torch.optim.Adam([learned, *network.parameters()], lr=1e-3, betas=(0.5, 0.999))
@@ -272,14 +272,14 @@ def learn_prior(
             return functional.normalize(net(of[some]), dim=1) @ w
 
         classes = functional.one_hot(labels.clamp_min(0), prior.shape[1]).to(prior.dtype)
-        trains = rows[~judges]
+        trains = rows[~held_out]
         for step in range(steps):
             some = trains[torch.randint(len(trains), (min(512, len(trains)),))]
             loss = generalised_cross_entropy(logits(some), classes[some], min(1.0, step / ramp)).mean()
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
-        held = rows[judges]
+        held = rows[held_out]
         with torch.no_grad():
             quality = (logits(held).softmax(1) * classes[held]).sum(1).mean()
         found.append((float(quality), learned.detach()))

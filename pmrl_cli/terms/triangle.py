@@ -49,7 +49,7 @@ class AreaContrast(Term):
     the three may agree while the third is anywhere. It sees signs, unlike the volume of ``gram``.
 
     Args:
-        anchor: index of the modality that asks (the published one is text), in the order of the modalities' names
+        anchor: index of the modality of the queries (the published one is text), in the order of their names
             (that of ``pmrl inspect``).
         temperature: divides the areas at first, in [0.015, 1]; it is learned.
 

@@ -68,7 +68,7 @@ class Evaluator:
             )
             own = self.method.criterion(encoder, encoded, self.inputs)
             if own is None and not self.terms.closed_form_stands_in:
-                # What shapes the space or adds an output is not judged by retrieval.
+                # What shapes the space or adds an output is not evaluated by retrieval.
                 own = -float(self.terms(encoded, self.inputs).value)
             if own is not None:
                 # In the order of names, as a checkpoint gives them back.

@@ -45,7 +45,7 @@ class ValidationSet(NamedTuple):
     Args:
         rows: (N,) row numbers, ascending.
         relevance: of them: what is right for which, as in ``pmrl evaluate``.
-        labels: (N,) classes that judge them, -1 where unknown; None where pairs do.
+        labels: (N,) classes that say which answers are right, -1 where unknown; None where pairs do.
     """
 
     rows: npt.NDArray[np.int64]

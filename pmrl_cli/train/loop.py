@@ -196,8 +196,8 @@ class _Loop:
         if validation is not None:
             at = validation.positions
             held = map_inputs(data.inputs, lambda tensor: tensor[at].to(context.device))
-            judged = (trainee.method, trainee.terms, context.processes)
-            self._evaluator = Evaluator(held, validation.instances, context.names, settings.seed, *judged)
+            evaluated = (trainee.method, trainee.terms, context.processes)
+            self._evaluator = Evaluator(held, validation.instances, context.names, settings.seed, *evaluated)
         self.step = self._since = 0
         self._sums: dict[str, float] = {}
         self.history: list[Progress] = []

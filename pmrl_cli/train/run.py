@@ -102,7 +102,7 @@ def check_objective(settings: FitSettings, modalities: int | None = None) -> Non
             ]
             if settings.steps == 0 and lacking:
                 raise UsageError(
-                    what="nothing to train what has no closed form",
+                    what="no steps for an objective without a closed form",
                     found=f"--steps 0 with {lacking[0]}",
                     expected="1 or more",
                     next_step="Leave --steps out.",
@@ -165,7 +165,7 @@ class Run:
         return None if self.settings.target is None else codes_of(self.dataset, self.settings.target)
 
     def labels_that_judge(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
-        """Return the classes that judge instances where methods do without pairs; None where pairs judge."""
+        """Return the classes that say which answers are right where methods do without pairs; None where pairs do."""
         unpaired = "unpaired" in needs_of(self.settings)
         return self.labels[rows] if unpaired and self.labels is not None else None
 

@@ -158,11 +158,11 @@ def test_shards_of_what_a_model_never_saw_merge_to_its_diagnosis(folder, run, tm
     model = tmp_path / "model"
     settings = ["--adapter", "linear", "--dim", 4, "--steps", 0, "--no-refit", "--test", 0.4]
     run("fit", folder / "all", "-o", model, "-q", *settings)
-    judged = [folder / "all", "--model", model, "--split", "test"]
-    whole = json.loads(run("diagnose", *judged, "--json", "-q")[1])
+    evaluated = [folder / "all", "--model", model, "--split", "test"]
+    whole = json.loads(run("diagnose", *evaluated, "--json", "-q")[1])
     assert whole["inputs"]["instances"] < 240
     assert whole.pop("training") is not None  # of the model folder, which a merge does not see
-    merged = json.loads(run("merge", *shards_of(run, tmp_path, 3, *judged), "--json")[1])
+    merged = json.loads(run("merge", *shards_of(run, tmp_path, 3, *evaluated), "--json")[1])
     assert merged.pop("training") is None
     for result in (whole, merged):  # nor its share of the gradient, and what is said of them
         for modality in result["modality"].values():

@@ -84,6 +84,6 @@ def test_modalities_of_different_columns_have_no_suspects(folder, run, tmp_path)
     with h5py.File(tmp_path / "d.h5", "w") as file:
         file["features"] = np.random.default_rng(1).normal(size=(500, 9)).astype(np.float32)
         file["id"] = [f"i{i}".encode() for i in range(500)]
-    with pytest.raises(UsageError, match="instances cannot be judged one by one"):
+    with pytest.raises(UsageError, match="instances cannot be scored one by one"):
         run("diagnose", folder / "a.h5", tmp_path / "d.h5", "--suspects", tmp_path / "s.csv", "-q")
     assert not (tmp_path / "s.csv").exists()

@@ -75,5 +75,5 @@ def test_what_goes_wrong_in_one_process_ends_all(tmp_path, model_and_features):
     typed = ["export", *files, "--model", "model", "-o", tmp_path / "out"]
     codes, _, said = ended(launch(2, typed, lambda rank: tmp_path / f"rank{rank}"))
     assert codes[0] == codes[1] != 0
-    assert "rank 1 said: " in said[0]
+    assert "rank 1 reported: " in said[0]
     assert not (tmp_path / "out").exists()

@@ -176,7 +176,7 @@ def test_an_error_in_one_process_is_reported_by_all_with_its_code(tmp_path, file
     codes, _, said = ended(started)
     assert codes == [3, 3], said
     assert "non-finite value" in said[1]
-    assert "rank 1 said: non-finite value" in said[0]
+    assert "rank 1 reported: non-finite value" in said[0]
 
 
 def test_a_number_of_processes_without_a_launcher_is_a_wrong_use(tmp_path, files):

@@ -151,11 +151,11 @@ def test_inspect_and_evaluate_take_the_option(files, capsys):
 
 def test_what_trained_in_pairs_is_known_by_the_ids_of_the_files_and_the_other_way_round(files):
     ways = {how: read_dataset(files, on_repeat=how) for how in ("pair", "first")}
-    for fitted, judged in (("pair", "first"), ("first", "pair")):
+    for fitted, evaluated in (("pair", "first"), ("first", "pair")):
         aligner = Aligner(fast=True, seed=1, device="cpu").fit(ways[fitted])
         known = {}
         for how, data in ways.items():
             rows, _ = aligner.rows(data, "test")
             unseen = {i.partition("#")[0] for i in data.ids.take(rows).to_pylist()}
             known[how] = {i.partition("#")[0] for i in data.ids.to_pylist()} - unseen
-        assert known[judged] == known[fitted]
+        assert known[evaluated] == known[fitted]

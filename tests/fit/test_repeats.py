@@ -1,4 +1,4 @@
-"""Copies in a fit: on one side of the split, no negatives, judged as one, and found again in other files."""
+"""Copies in a fit: on one side of the split, no negatives, evaluated as one, and found again in other files."""
 
 import numpy as np
 

@@ -105,7 +105,7 @@ CASES = [
 
 # Faults of a file or an array as a whole, where no row is at fault.
 WHOLE_FAULTS = {
-    "a group stands in more than one part of the split",  # names ids; a side column has no file of its own
+    "a group is in more than one part of the split",  # names ids; a side column has no file of its own
     "ambiguous array",
     "array cannot be features",
     "arrays of one instance each differ in shape",

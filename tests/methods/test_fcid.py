@@ -172,8 +172,8 @@ def test_the_criterion_wants_codes_that_agree_and_differ():
     same = vectors[:1].expand(60, 3, 16)
     apart = torch.nn.functional.normalize(torch.randn(60, 3, 16), dim=2)
 
-    def judged(vectors):
+    def evaluated(vectors):
         return method.criterion(encoder, encoder(inputs)._replace(vectors=vectors), inputs)
 
-    assert judged(same) == 0
-    assert judged(apart) < 0.5 < judged(vectors)
+    assert evaluated(same) == 0
+    assert evaluated(apart) < 0.5 < evaluated(vectors)

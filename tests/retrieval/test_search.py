@@ -111,5 +111,5 @@ def test_what_cannot_be_searched_is_refused():
         list(search(queries, space(5, 9, 0), 1))
     with pytest.raises(DataError, match="--from"):
         list(search(queries, queries, 1, source="c"))
-    with pytest.raises(DataError, match="nothing that is searched"):
+    with pytest.raises(DataError, match="no candidates"):
         list(search(queries, space(5, 8, 0, absent=1.0), 1))

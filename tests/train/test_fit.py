@@ -296,8 +296,8 @@ def test_what_is_excluded_neither_trains_nor_chooses_and_is_counted():
         Features(f.name, np.where(excluded[:, [m]], np.float32(1e6), f.array), digest=f.digest)
         for m, f in enumerate(data.modalities)
     )
-    judged = Dataset(data.ids, unknown, data.present & ~excluded)
-    assert same(weights(found), weights(fit(judged, settings)))
+    evaluated = Dataset(data.ids, unknown, data.present & ~excluded)
+    assert same(weights(found), weights(fit(evaluated, settings)))
     seen = excluded & (parts != TEST)[:, None]
     assert found.excluded == {"vectors": seen.sum(), "instances": seen.any(1).sum()}
     lost = seen.any(1) & ((data.present & ~seen).sum(1) < 2)

@@ -3,7 +3,7 @@
 They are what costs in a pass (a d x d product per instance and pair), so they take a sample: by the hash of its
 group every instance has a level, a quarter of those below it; the lowest levels are dropped as soon as more than
 ``limit`` instances are held. Which levels stay follows from the instances alone, not from their order or their
-division into states. The halves, by hash of the group too, are for what is fitted on one and judged on the other.
+division into states. The halves, by hash of the group too, are for what is fitted on one and evaluated on the other.
 """
 
 from __future__ import annotations

@@ -66,7 +66,7 @@ def refuse_row_join(modalities: Sequence[Shards]) -> None:
         """Return how little a column that is as good as others looks like ids."""
         return 2 * never_features(name) + (name in numbers and not _ID_WORD.search(name))
 
-    ranked = sorted(_judged(per_modality), key=lambda one: (-one[1], -one[2], -one[3], unlikely(one[0]), one[0]))
+    ranked = sorted(_evaluated(per_modality), key=lambda one: (-one[1], -one[2], -one[3], unlikely(one[0]), one[0]))
     shown = "; ".join(
         f"{name}: {share} of {rows} distinct values"
         + (f", {shared} in all modalities" if in_all else "")
@@ -102,17 +102,17 @@ def _columns_of(modalities: Sequence[Shards]) -> list[dict[str, pa.Array]]:
 
 def shared_column(modalities: Sequence[Shards]) -> tuple[str, int] | None:
     """Return the column of distinct values of which all modalities share most, and how many; None without any."""
-    judged = [one for one in _judged(_columns_of(modalities)) if one[1] and one[2] and one[3]]
-    best = max(judged, key=lambda one: one[2], default=None)
+    evaluated = [one for one in _evaluated(_columns_of(modalities)) if one[1] and one[2] and one[3]]
+    best = max(evaluated, key=lambda one: one[2], default=None)
     return None if best is None else (best[0], best[2])
 
 
-Judged = tuple[str, bool, int, bool, int, int]
+Evaluated = tuple[str, bool, int, bool, int, int]
 
 
-def _judged(per_modality: Sequence[dict[str, pa.Array]]) -> list[Judged]:
+def _evaluated(per_modality: Sequence[dict[str, pa.Array]]) -> list[Evaluated]:
     """Return of each column: name, in all modalities, values shared by all, unique in all, least distinct, rows."""
-    judged = []
+    evaluated = []
     for name in dict.fromkeys(name for columns in per_modality for name in columns):
         having = [columns[name] for columns in per_modality if name in columns]
         in_all = len(having) == len(per_modality)
@@ -121,5 +121,5 @@ def _judged(per_modality: Sequence[dict[str, pa.Array]]) -> list[Judged]:
             shared = shared.filter(pc.is_in(shared, value_set=values))
         distinct = min(pc.count_distinct(values).as_py() for values in having)
         unique = all(pc.count_distinct(values).as_py() == len(values) for values in having)
-        judged.append((name, in_all, len(shared) if in_all else 0, unique, distinct, len(having[0])))
-    return judged
+        evaluated.append((name, in_all, len(shared) if in_all else 0, unique, distinct, len(having[0])))
+    return evaluated
