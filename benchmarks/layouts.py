@@ -178,9 +178,9 @@ def judge() -> None:
 
 def own_cases(folder: Path) -> Iterator[tuple[str, str, dict[str, Any]]]:
     """Write the layouts of the tests; yield group, name and case of each."""
-    from tests.files import rarer_cases  # noqa: F401 - adds to CASES
+    from tests.files import array_cases, rarer_cases, table_cases  # noqa: F401 - add to CASES
+    from tests.files.cases import CASES
     from tests.files.crossed_cases import ALL, make
-    from tests.files.layout_cases import CASES
 
     for name, write in CASES.items():
         yield "Layouts of the tests", name.replace("_", " "), _made(folder / name, write)

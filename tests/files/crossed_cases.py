@@ -14,7 +14,7 @@ import pyarrow.feather as feather
 import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 
-from tests.files.layout_cases import IDS, Case, N, npy, pandas_table, rows
+from tests.files.cases import IDS, Case, N, npy, pandas_table, rows
 
 __all__ = ["ALL", "Crossed", "make"]
 

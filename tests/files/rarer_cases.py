@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 from scipy.io import savemat
 
-from tests.files.layout_cases import DIMS, IDS, ORDERS, Case, N, case, each, frames, npy, rows
+from tests.files.cases import DIMS, IDS, ORDERS, Case, N, case, each, frames, npy, rows
 
 BOTH = ("train", range(20)), ("val", range(20, N))
 

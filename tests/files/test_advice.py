@@ -14,7 +14,7 @@ from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.artifacts.store import ingest_store
 from pmrl_cli.files.join.dataset import read_dataset
-from tests.files.layout_cases import DIMS, IDS, ORDERS, Case, N, each, frames, npy, rows
+from tests.files.cases import DIMS, IDS, ORDERS, Case, N, each, frames, npy, rows
 from tests.files.test_layouts import check
 
 BOTH = ["image.npz", "text.npz"]

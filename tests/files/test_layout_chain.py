@@ -11,7 +11,7 @@ import pytest
 from pmrl_cli.cli.main import app
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.join.dataset import read_dataset
-from tests.files.layout_cases import CASES
+from tests.files.cases import CASES
 from tests.files.test_layouts import typed, words_in, words_of
 
 KINDS = [

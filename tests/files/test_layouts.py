@@ -18,9 +18,9 @@ from pmrl_cli.cli.main import app
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.join.dataset import read_dataset
-from tests.files import rarer_cases  # noqa: F401 - adds to CASES
+from tests.files import array_cases, rarer_cases, table_cases  # noqa: F401 - add to CASES
+from tests.files.cases import CASES, DIMS, IDS, ORDERS, Case, N, frames, rows, shards
 from tests.files.crossed_cases import ALL, make
-from tests.files.layout_cases import CASES, DIMS, IDS, ORDERS, Case, N, frames, rows, shards
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import DataError, PmrlError, StateError, UsageError
 from pmrl_cli.files.artifacts.store import ingest_store
 from pmrl_cli.files.join.dataset import read_dataset
-from tests.files.layout_cases import observations, sparse_matrix
+from tests.files.cases import observations, sparse_matrix
 
 N, D, K = 40, 25, 6
 IDS = [f"cell{row}" for row in range(N)]
