@@ -118,6 +118,9 @@ class _Numpy:
     column_rows: ClassVar[int] = 128  # some hundred float64 columns of them stay in cache
 
     def read(self, features: Features, rows: Rows) -> Array:
+        if features.array.dtype == np.float16 and isinstance(rows, np.ndarray):
+            # The same numbers in a third of the time of NumPy's conversion (docs/speed.md).
+            return torch.from_numpy(features.stored(rows)).float().numpy()
         return features.read(rows)
 
     def send(self, array: npt.NDArray[Any]) -> Array:
