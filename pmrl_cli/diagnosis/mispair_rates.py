@@ -46,6 +46,10 @@ reach .987."""
 _MORE_THAN_NOISE = 0.1
 """Lower end of such a rate that no difference in noise makes: on clean heavy tails it is .03 at most."""
 
+_OVERLAPPING_AUC, _MORE_THAN_HUMP, _MORE_THAN_TAIL = 0.9, 0.2, 0.05
+"""Where partners overlap a little more, a rate is reported from these lower ends: of one hump, and of a tail. On clean
+data that overlap as much they are .087 and .02 at most."""
+
 _NOISIER = 0.75
 """Quantile, over the other modalities, of the noisy partners that are expected of one: more than of most."""
 
@@ -235,9 +239,7 @@ def mispair_rates(
 
 def narrowest(nulls: int) -> Array:
     """Return (nulls,) shares that are all of the last."""
-    shares = np.zeros(nulls)
-    shares[-1] = 1
-    return shares
+    return np.concatenate([np.zeros(nulls - 1), np.ones(1)])
 
 
 class _Humped(NamedTuple):
@@ -254,6 +256,10 @@ class _Humped(NamedTuple):
     near: Weight
     weights: Array
     apart: float
+
+    def clear(self, n: int, sure: float) -> bool:
+        """Whether partners are clear of the nulls, or nearly and swaps are more than their hump can make up."""
+        return self.apart >= sure or (self.apart >= _OVERLAPPING_AUC and self.total[1] > _MORE_THAN_HUMP * n)
 
     def rates(self, n: int) -> Rates:
         """Return the rates among n instances."""
@@ -294,7 +300,8 @@ class _Scores:
         below = np.cumsum(density, axis=1) - density / 2
         low = suspected & (score < EDGES[int(np.searchsorted(np.cumsum(density[0]), _TOP)) + 1])
         design = _design_effect(low, groups)
-        alone = weight_of(Mixture.of(score[suspected], mispaired[:1]), [0], design)
+        whole = Mixture.of(score[suspected], mispaired[[0, -1]])
+        alone = weight_of(whole._replace(parts=whole.parts[[0, 2]]), [0], design)
         aucs = np.array([consensus_auc(score, one, groups).value or 0.0 for one in mispaired])
         return cls(len(score), score[suspected], mispaired, design, alone, aucs, below @ density.T)
 
@@ -312,14 +319,12 @@ class _Scores:
         """
         humped = self._humped()
         sure = _SEPARATING_AUC if humped.total[1] > _MORE_THAN_NOISE * self.n else _SEPARATING_BESIDE
-        if humped.apart >= sure:
+        if humped.clear(self.n, sure):
             return humped.rates(self.n)
         found = self._as_others(others)
-        ci = found.total.ci
-        if ci is None:
-            return found
-        most = max(ci[1], min(1.0, humped.total[2] / self.n))
-        return found._replace(total=replace(found.total, ci=(ci[0], most)))
+        low, high = found.total.ci or (0.0, 1.0)
+        most = max(high, min(1.0, humped.total[2] / self.n))
+        return found._replace(total=replace(found.total, ci=(low, most)))
 
     def _as_others(self, others: Sequence[_Scores]) -> Rates:
         """Return the rates, noisy partners being as those of the others."""
@@ -348,7 +353,7 @@ class _Scores:
         Where partners overlap with vectors swapped with their nearest, such swaps are no hump of their own.
         """
         humped = self._humped()
-        if humped.apart >= _SEPARATING_AUC:
+        if humped.clear(self.n, _SEPARATING_AUC):
             return humped.rates(self.n)
         found = self._at_random(humped.near)
         if found.total.status == "upper_bound":  # swaps with like ones are among them
@@ -367,8 +372,10 @@ class _Scores:
     def _at_random(self, near: Weight) -> Rates:
         """Return the rates where no swaps with like instances are told apart."""
         rates = np.append(self.alone[0] / self.n, np.zeros(len(self.mispaired) - 1))
+        apart, least = self._apart(0, rates), self.alone[1] / self.n
+        known = apart >= _SEPARATING_AUC or (apart >= _OVERLAPPING_AUC and least > _MORE_THAN_TAIL)
         return Rates(
-            _statistic(self.alone, self.n, known=self._apart(0, rates) >= _SEPARATING_AUC),
+            _statistic(self.alone, self.n, known=known),
             _statistic(near, self.n, known=False),
             narrowest(len(self.mispaired) - 1),
         )
