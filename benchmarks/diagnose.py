@@ -1,6 +1,6 @@
 """How well the diagnosis finds what is wrong: planted swaps on real features, golden scenarios, levels and coverage.
 
-    PYTHONPATH=. python benchmarks/diagnose.py SET [SET ...] [--models FOLDER] [--refit]
+    PYTHONPATH=. python benchmarks/diagnose.py SET [SET ...] [--models FOLDER] [--draws 40] [--refit]
     PYTHONPATH=. python benchmarks/diagnose.py --scenarios 4 --levels
 
 A SET is a folder of feature files; it is aligned by a fit with default settings (kept in FOLDER if one is given).
@@ -25,14 +25,13 @@ from sklearn.metrics import roc_auc_score
 from pmrl_cli import Aligner, read_dataset
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.diagnosis import StateSampling, diagnose
-from pmrl_cli.diagnosis.mispair_model import mispair_model
 from pmrl_cli.diagnosis.mispair_rates import consensus_auc
+from pmrl_cli.diagnosis.mispairing import Mispairs
 from pmrl_cli.diagnosis.rules import RULES
 from pmrl_cli.diagnosis.statistics.dependence import dependence
 from pmrl_cli.diagnosis.statistics.pairing import pairing_z
 from pmrl_cli.diagnosis.statistics.probe import probe
 from pmrl_cli.retrieval.batches import Batch, read_batch
-from pmrl_cli.stats.consensus import agreement, reference_of
 from pmrl_cli.stats.instances import instance_statistics
 from pmrl_cli.stats.statistic import Statistic
 
@@ -69,9 +68,9 @@ def swap(batch: Batch, which: npt.NDArray[np.int64], source: npt.NDArray[np.int6
 
 def scores_of(batch: Batch) -> tuple[dict[str, Array], npt.NDArray[np.int64], float, bool]:
     """Return every score, the modality ours blames, the estimated rate, and whether it is no mere upper bound."""
-    reference = reference_of(batch)
-    found = agreement(reference, batch)
-    model = mispair_model(found, reference.mispaired(), np.arange(len(batch.rows)))
+    names = tuple(str(m) for m in range(batch.present.shape[1]))
+    mispairs = Mispairs.of(batch, names, np.arange(len(batch.rows)))
+    found, model = mispairs.found, mispairs.model
     suspicion = model.judge(found.score)
     statistics = instance_statistics(batch)
     gram = torch.bmm(batch.embeddings, batch.embeddings.mT).double()
@@ -113,15 +112,15 @@ def fitted(folder: Path, dataset: Dataset, models: Path | None) -> Aligner:
     return aligner
 
 
-def planted(folder: Path, models: Path | None) -> Iterator[str]:
+def planted(folder: Path, models: Path | None, draws: int) -> Iterator[str]:
     """Yield the rows of one set: swaps planted after the fit."""
     dataset = read_dataset([str(folder)], join="outer")
     aligner, same = fitted(folder, dataset, models), identity(folder, dataset)
-    for split, draws in (("unseen", 40), ("all", 5)):
+    for split, count in (("unseen", draws), ("all", max(2, draws // 8))):
         rows, _ = aligner.rows(dataset, "test" if split == "unseen" else "all")
         batch, kept = whole(aligner.embed_dataset(dataset, rows))
         for rate in RATES:
-            yield row_of(folder.name, split, batch, same[rows][kept], rate, draws)
+            yield row_of(folder.name, split, batch, same[rows][kept], rate, count)
 
 
 def row_of(name: str, split: str, batch: Batch, same: npt.NDArray[np.int64], rate: float, draws: int) -> str:
@@ -244,13 +243,11 @@ def coverage_of_rate(modalities: int, rate: float, draws: int = 100, n: int = 50
         batch = Batch(np.arange(n), torch.from_numpy(vectors), torch.ones(n, modalities, dtype=torch.bool))
         which, source = plan_swaps(batch.present.numpy(), np.arange(n), rate, seed) if rate else (np.full(n, -1),) * 2
         moved = swap(batch, which, source)
-        reference = reference_of(moved)
-        found, mispaired = agreement(reference, moved), reference.mispaired()
-        model = mispair_model(found, mispaired, np.arange(n))
-        for m, estimated in enumerate(model.rates):
+        mispairs = Mispairs.of(moved, tuple(map(str, range(modalities))), np.arange(n))
+        for m, estimated in enumerate(mispairs.model.rates):
             truth = float(((which >= 0) if modalities == 2 else (which == m)).mean())
             covered.append(inside(estimated, truth))
-        aucs.append(consensus_auc(found.score[:, 0], mispaired[0], np.arange(n)))
+        aucs.append(consensus_auc(mispairs.found.score[:, 0], mispairs.mispaired[0, 0], np.arange(n)))
     mean = float(np.mean([one.value for one in aucs]))
     auc = np.mean([inside(one, mean) for one in aucs])
     what = f"k {modalities}, {rate:.0%} swapped, n {n}"
@@ -282,6 +279,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("sets", nargs="*", type=Path)
     parser.add_argument("--models", type=Path, help="folder that keeps the fits")
+    parser.add_argument("--draws", type=int, default=40, help="of swaps among unseen; an eighth as many among all")
     parser.add_argument("--refit", action="store_true", help="swap before the fit, too")
     parser.add_argument(
         "--scenarios", type=int, default=0, metavar="SEEDS", help="the golden scenarios, drawn so often"
@@ -292,7 +290,7 @@ def main() -> None:
         print(f"| set | instances | n | swapped | {' | '.join(SCORES)} | blamed rightly | estimated |")
         print("|" + "---|" * (len(SCORES) + 6))
     for folder in arguments.sets:
-        for line in planted(folder, arguments.models):
+        for line in planted(folder, arguments.models, arguments.draws):
             print(line, flush=True)
         if arguments.refit:
             print(refitted(folder), flush=True)

@@ -47,8 +47,8 @@ _MORE_THAN_NOISE = 0.1
 """Lower end of such a rate that no difference in noise makes: on clean heavy tails it is .03 at most."""
 
 _OVERLAPPING_AUC, _MORE_THAN_HUMP, _MORE_THAN_TAIL = 0.9, 0.2, 0.05
-"""Where partners overlap a little more, a rate is reported from these lower ends: of one hump, and of a tail. On clean
-data that overlap as much they are .087 and .02 at most."""
+"""Where partners overlap a little more, a rate is reported from these lower ends: of one hump, and of a tail. On
+clean data they are .087 and .02 at most."""
 
 _NOISIER = 0.75
 """Quantile, over the other modalities, of the noisy partners that are expected of one: more than of most."""
@@ -301,7 +301,7 @@ class _Scores:
         low = suspected & (score < EDGES[int(np.searchsorted(np.cumsum(density[0]), _TOP)) + 1])
         design = _design_effect(low, groups)
         whole = Mixture.of(score[suspected], mispaired[[0, -1]])
-        alone = weight_of(whole._replace(parts=whole.parts[[0, 2]]), [0], design)
+        alone = weight_of(whole._replace(parts=whole.parts[::2]), [0], design)
         aucs = np.array([consensus_auc(score, one, groups).value or 0.0 for one in mispaired])
         return cls(len(score), score[suspected], mispaired, design, alone, aucs, below @ density.T)
 
@@ -350,7 +350,7 @@ class _Scores:
     def of_two(self) -> Rates:
         """Return the rates of all swaps and of those with like ones, the density of partners having one hump.
 
-        Where partners overlap with vectors swapped with their nearest, such swaps are no hump of their own.
+        Where partners overlap with vectors swapped with their nearest, those are no hump of their own.
         """
         humped = self._humped()
         if humped.clear(self.n, _SEPARATING_AUC):

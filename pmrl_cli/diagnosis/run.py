@@ -242,7 +242,7 @@ def _limits(state: State) -> list[str]:
     limits = ["an instance swapped with a near copy of it is not seen", "nothing is known about data unlike these"]
     if len(state.header.names) == 2:
         limits.insert(0, "with two modalities it is not known which of them is wrong")
-        limits.insert(1, "with two modalities swaps within a class are seen only where classes lie apart")
+        limits.insert(1, "swaps within a class are seen only where partners score clearly above near neighbours")
     if state.header.unit is None:
         limits.append("instances are taken as independent: intervals are too narrow if they are not (--group)")
     if state.moments.projected:

@@ -8,7 +8,9 @@ import pytest
 from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.diagnosis import Header, State, diagnose, diagnose_state, state_of
 from pmrl_cli.diagnosis.compare import compare
+from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.run import StateSampling
+from pmrl_cli.diagnosis.statistics.modality import effective_dimensions
 from pmrl_cli.retrieval import evaluate
 from tests.simulate import dataset_of
 
@@ -49,6 +51,16 @@ def test_copies_of_one_pair_are_not_taken_for_as_many_witnesses():
         found = plain(diagnose(dataset_of(arrays)))
         interval[name] = np.diff(found["retrieval"]["pairwise"]["MRR"]["ci"])[0]
     assert interval["many"] > 0.7 * interval["once"]
+
+
+def test_dimensions_are_those_of_the_different_vectors():
+    """Regression: nine images in 45 rows were said to collapse to nine of 512 dimensions."""
+    images = np.random.default_rng(0).normal(size=(12, 40))
+    many = dataset_of({"image": np.repeat(images, 5, axis=0), "text": np.random.default_rng(1).normal(size=(60, 40))})
+    once = dataset_of({"image": images, "text": np.random.default_rng(1).normal(size=(12, 40))})
+    found, expected = (effective_dimensions(Evidence(state_of(data)), 0) for data in (many, once))
+    assert found.value == pytest.approx(expected.value, rel=1e-5)
+    assert found.n == 12
 
 
 def test_states_of_shards_merge_to_that_of_the_whole():

@@ -111,6 +111,8 @@ def _mispairs(view: ResultView) -> Iterator[Finding]:
         text = f"{subject}: {rate['value']:.1%} [{low:.1%}, {high:.1%}] of instances look mispaired"
         if near is not None and near["status"] == "ok" and near["ci"] is not None:
             text += f", {near['value']:.1%} with instances like them"
+        if len(names) == 2:
+            text += "; which of the two is wrong cannot be known from two modalities"
         if _trained_on(view):
             text += "; it may be more, for the model was trained on some of them and learned their pairs"
         advice = "list the suspects, look at them, then fit with --exclude suspects.csv"
