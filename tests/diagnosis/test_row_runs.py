@@ -99,6 +99,7 @@ def test_one_vector_in_many_rows_is_a_template_with_its_share():
     arrays = vectors_of(400, 2)
     arrays["m0"][np.random.default_rng(0).permutation(400)[:80]] = arrays["m0"][0]
     (found,) = said(dataset_of(arrays), "TEMPLATES")
+    assert not said(dataset_of(arrays), "MISPAIRS")  # a filler belongs to none of its rows: one cause, one finding
     assert found["subject"] == ["m0"]
     assert found["rate"] == pytest.approx(0.2, abs=0.004)
     assert not said(dataset_of(vectors_of(400, 2)), "TEMPLATES")

@@ -97,13 +97,15 @@ def _mispairs(view: ResultView) -> Iterator[Finding]:
         if rate is None or rate["status"] != "ok" or rate["ci"] is None:
             continue
         view.value("modality", name, "near_mispair_rate")
+        if rate["ci"][0] <= sum(one["fraction"] for one in view.node("modality", name, "templates") or ()):
+            continue  # TEMPLATES says it: a filler belongs to none of its rows
         alike = near is not None and near["value"] is not None and near["value"] > rate["value"] / 2
         dimensions = view.value("modality", name, "participation_ratio")
         # In few dimensions a neighbour is as near as a partner. Half of all at random: two spaces, no swaps.
         few = dimensions is None or dimensions < FEWEST_DIMENSIONS
-        if rate["ci"][0] <= (NEAR_FLOOR if alike else MISPAIR_FLOOR) or (
-            few if alike else rate["value"] >= MOST_MISPAIRED
-        ):
+        if rate["ci"][0] <= (NEAR_FLOOR if alike else MISPAIR_FLOOR):
+            continue
+        if few if alike and near["status"] == "ok" else rate["value"] >= MOST_MISPAIRED:
             continue
         # With two modalities both have the rate of the pair: one finding is enough.
         subject = "|".join(names) if len(names) == 2 else name
