@@ -97,7 +97,11 @@ def _mispairs(view: ResultView) -> Iterator[Finding]:
         if rate is None or rate["status"] != "ok" or rate["ci"] is None:
             continue
         view.value("modality", name, "near_mispair_rate")
-        if rate["ci"][0] <= sum(one["fraction"] for one in view.node("modality", name, "templates") or ()):
+        fillers = [
+            sum(one["fraction"] for one in view.node("modality", other, "templates") or ())
+            for other in (names if len(names) == 2 else [name])
+        ]
+        if rate["ci"][0] <= sum(fillers):
             continue  # TEMPLATES says it: a filler belongs to none of its rows
         alike = near is not None and near["value"] is not None and near["value"] > rate["value"] / 2
         dimensions = view.value("modality", name, "participation_ratio")
