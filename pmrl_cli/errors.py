@@ -21,6 +21,7 @@ __all__ = [
     "ResourceError",
     "StateError",
     "UsageError",
+    "check_known",
     "is_out_of_memory",
     "named",
     "printable",
@@ -154,6 +155,24 @@ class UsageError(PmrlError):
 
     exit_code = 2
     kind = "usage"
+
+
+def check_known(kind: str, name: str, known: Iterable[str], next_step: str = "Choose one.") -> None:
+    """Refuse a name that is not among those known.
+
+    Args:
+        kind: what it names, such as ``objective``.
+        name: as it was given.
+        known: in the order to show.
+        next_step: what to type.
+
+    Raises: UsageError.
+    """
+    names = list(known)
+    if name not in names:
+        raise UsageError(
+            what=f"unknown {kind}", found=repr(name), expected=f"one of {', '.join(names)}", next_step=next_step
+        )
 
 
 class DataError(PmrlError):

@@ -14,7 +14,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from pmrl_cli.errors import UsageError
+from pmrl_cli.errors import check_known
 from pmrl_cli.spectrum import RESULTANT_FLOOR, spectrum
 
 __all__ = ["FUSIONS", "WEIGHT_TEMPERATURE", "check_fusion", "fuse", "weighted_scores"]
@@ -30,13 +30,7 @@ def check_fusion(fusion: str) -> None:
 
     Raises: UsageError.
     """
-    if fusion not in FUSIONS:
-        raise UsageError(
-            what="unknown fusion",
-            found=repr(fusion),
-            expected=f"one of {', '.join(FUSIONS)}",
-            next_step="Choose one.",
-        )
+    check_known("fusion", fusion, FUSIONS)
 
 
 def fuse(vectors: Tensor, present: Tensor, fusion: str = "leading") -> Tensor:

@@ -14,7 +14,7 @@ from dataclasses import asdict, fields
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple, get_args, get_type_hints
 
-from pmrl_cli.errors import UsageError
+from pmrl_cli.errors import UsageError, check_known
 
 if TYPE_CHECKING:
     from pmrl_cli.methods.protocol import Method
@@ -88,13 +88,7 @@ def method_class(name: str) -> type[Method]:
 
     Raises: UsageError for an unknown one.
     """
-    if name not in REGISTRY:
-        raise UsageError(
-            what="unknown objective",
-            found=repr(name),
-            expected=f"one of {', '.join(sorted(REGISTRY))}",
-            next_step="Choose one with --objective.",
-        )
+    check_known("objective", name, sorted(REGISTRY), "Choose one with --objective.")
     entry = REGISTRY[name]
     cls: type[Method] = getattr(import_module(entry.module), entry.cls)
     return cls

@@ -8,7 +8,7 @@ import numpy.typing as npt
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.leaks import VECTORS, Leaks, find_leaks, trained_vectors
 from pmrl_cli.data.repeats import hashes_of
-from pmrl_cli.errors import DataError, UsageError
+from pmrl_cli.errors import DataError, check_known
 from pmrl_cli.model.fitted import FittedModel
 
 __all__ = ["SPLITS", "judged_rows", "leaks_of"]
@@ -25,10 +25,7 @@ SPLITS = {
 
 def judged_rows(model: FittedModel, dataset: Dataset, split: str) -> tuple[npt.NDArray[np.int64], str]:
     """Return which instances of a data set to evaluate a model on, and a sentence for them; see ``Aligner.rows``."""
-    if split not in SPLITS:
-        raise UsageError(
-            what="unknown split", found=repr(split), expected=f"one of {', '.join(SPLITS)}", next_step="Choose one."
-        )
+    check_known("split", split, SPLITS)
     train, validation = (dataset.known_among(model.seen[part]) for part in ("train", "validation"))
     validation &= ~train
     parts = {

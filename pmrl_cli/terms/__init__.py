@@ -8,7 +8,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, NamedTuple
 
-from pmrl_cli.errors import UsageError
+from pmrl_cli.errors import check_known
 
 if TYPE_CHECKING:
     from pmrl_cli.terms.protocol import Term
@@ -40,13 +40,7 @@ def make_term(name: str) -> Term:
 
     Raises: UsageError for an unknown one.
     """
-    if name not in REGISTRY:
-        raise UsageError(
-            what="unknown term",
-            found=repr(name),
-            expected=f"one of {', '.join(sorted(REGISTRY))}",
-            next_step="Choose one.",
-        )
+    check_known("term", name, sorted(REGISTRY))
     entry = REGISTRY[name]
     term: Term = getattr(import_module(entry.module), entry.cls)()
     return term

@@ -8,14 +8,26 @@ eigenvalues) is declared alike, with ``@detail``.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Hashable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis.evidence import Evidence
 
-__all__ = ["SCOPES", "Declared", "Need", "Scope", "declared", "detail", "notes", "statistic", "table", "with_scopes"]
+__all__ = [
+    "SCOPES",
+    "Declared",
+    "Need",
+    "Scope",
+    "declared",
+    "detail",
+    "notes",
+    "part_of",
+    "statistic",
+    "table",
+    "with_scopes",
+]
 
 Scope = Literal["alignment", "pair", "direction", "modality", "training"]
 Need = Literal["space", "model", "labels", "rows"]
@@ -80,6 +92,16 @@ def detail(
 ) -> Callable[[Compute], Compute]:
     """Declare what is no statistic: the function below computes it. See ``Declared``."""
     return _declaring(key, scope, (about, "", ""), needs, schema)
+
+
+def part_of(find: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return the function that computes one field of what ``find`` finds, which is found once for all its fields."""
+
+    def compute(evidence: Evidence, *subject: Hashable) -> Any:  # noqa: ANN401 - of any field
+        found = evidence.once(find, *subject)
+        return None if found is None else getattr(found, name)
+
+    return compute
 
 
 def _declaring(

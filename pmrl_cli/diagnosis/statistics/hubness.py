@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import Evidence
-from pmrl_cli.diagnosis.statistics.declared import detail, statistic
+from pmrl_cli.diagnosis.statistics.declared import detail, part_of, statistic
 from pmrl_cli.diagnosis.statistics.retrieval import ways
 from pmrl_cli.retrieval.similarity import nearest_cosines
 from pmrl_cli.stats.statistic import Statistic, clustered_error
@@ -100,52 +100,40 @@ def hubness_of(evidence: Evidence, way: str) -> Hubness | None:
     return hubness(queries, candidates, evidence.core.groups[both.numpy()])
 
 
-@statistic(
+statistic(
     "hubness.skewness",
     "direction",
     formula="skewness of how often a candidate is among the ten nearest. Grows with the core",
     chance=".32",
     range="real",
     needs=["space"],
-)
-def _skewness(evidence: Evidence, way: str) -> Statistic | None:
-    found = evidence.once(hubness_of, way)
-    return None if found is None else found.skewness
+)(part_of(hubness_of, "skewness"))
 
 
-@statistic(
+statistic(
     "hubness.robin_hood",
     "direction",
     formula="fraction of neighbour places to move to make all equal",
     chance=".125",
     range="[0, 1]",
     needs=["space"],
-)
-def _robin_hood(evidence: Evidence, way: str) -> Statistic | None:
-    found = evidence.once(hubness_of, way)
-    return None if found is None else found.robin_hood
+)(part_of(hubness_of, "robin_hood"))
 
 
-@statistic(
+statistic(
     "hubness.antihubs",
     "direction",
     formula="fraction of candidates that are among no query's ten nearest",
     chance="e^-10",
     range="[0, 1]",
     needs=["space"],
-)
-def _antihubs(evidence: Evidence, way: str) -> Statistic | None:
-    found = evidence.once(hubness_of, way)
-    return None if found is None else found.antihubs
+)(part_of(hubness_of, "antihubs"))
 
 
-@detail(
+detail(
     "hubness.counts",
     "direction",
     about="candidates that are 0, 1, 2, ... times among the ten nearest, the last open-ended",
     schema={"type": "array", "items": {"type": "integer", "minimum": 0}},
     needs=["space"],
-)
-def _counts(evidence: Evidence, way: str) -> Counts | None:
-    found = evidence.once(hubness_of, way)
-    return None if found is None else found.counts
+)(part_of(hubness_of, "counts"))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.diagnosis.evidence import Evidence
-from pmrl_cli.diagnosis.statistics.declared import detail, statistic
+from pmrl_cli.diagnosis.statistics.declared import detail, part_of, statistic
 from pmrl_cli.diagnosis.statistics.linear import LinearAdapter, Vectors, fit_linear
 from pmrl_cli.retrieval.metrics import harmonic, hits_in_gallery, reciprocal_ranks
 from pmrl_cli.retrieval.ranks import rank_batch
@@ -132,52 +132,41 @@ def probe_of(evidence: Evidence, a: int, b: int) -> Probe | None:
     return probe(vectors, evidence.half[both], sample.groups[both], seed=evidence.state.header.seed)
 
 
-@statistic(
+statistic(
     "probe.R@1",
     "pair",
     formula="ridge-CCA fitted on one half and measured on the other, and back: held-out R@1 in probe.gallery",
     chance="1 / gallery",
     range="[0, 1]",
+)(part_of(probe_of, "hits"))
+
+
+statistic("probe.MRR", "pair", formula="the same, mean reciprocal rank", chance="H_N / N", range="[0, 1]")(
+    part_of(probe_of, "reciprocal")
 )
-def _hits(evidence: Evidence, a: int, b: int) -> Statistic | None:
-    found = evidence.once(probe_of, a, b)
-    return None if found is None else found.hits
 
 
-@statistic("probe.MRR", "pair", formula="the same, mean reciprocal rank", chance="H_N / N", range="[0, 1]")
-def _reciprocal(evidence: Evidence, a: int, b: int) -> Statistic | None:
-    found = evidence.once(probe_of, a, b)
-    return None if found is None else found.reciprocal
-
-
-@statistic(
+statistic(
     "probe.shared_dimensions",
     "pair",
     formula="sum of h |h| of the held-out canonical correlations h",
     chance="0",
     range="real",
-)
-def _shared_dimensions(evidence: Evidence, a: int, b: int) -> Statistic | None:
-    found = evidence.once(probe_of, a, b)
-    return None if found is None else found.shared_dimensions
+)(part_of(probe_of, "shared_dimensions"))
 
 
-@statistic(
+statistic(
     "probe.information_bits",
     "pair",
     formula="Gaussian bound of the mutual information, -1/2 sum sign(h) log2(1 - h^2), in bits",
     chance="0",
     range="real",
+)(part_of(probe_of, "bits"))
+
+
+detail("probe.gallery", "pair", about="candidates of the probe", schema={"type": "integer", "minimum": 0})(
+    part_of(probe_of, "gallery")
 )
-def _bits(evidence: Evidence, a: int, b: int) -> Statistic | None:
-    found = evidence.once(probe_of, a, b)
-    return None if found is None else found.bits
-
-
-@detail("probe.gallery", "pair", about="candidates of the probe", schema={"type": "integer", "minimum": 0})
-def _gallery(evidence: Evidence, a: int, b: int) -> int | None:
-    found = evidence.once(probe_of, a, b)
-    return None if found is None else found.gallery
 
 
 _NUMBERS = {"type": "array", "items": {"type": "number"}}

@@ -52,6 +52,11 @@ class Output(NamedTuple):
     number: str = "code"
 
     @property
+    def numbers(self) -> str | None:
+        """The name of the whole numbers beside the vectors; None without."""
+        return None if self.codes is None else self.number
+
+    @property
     def besides(self) -> dict[str, str]:
         """What a manifest says of a table that is not of the space: the modality that it belongs to."""
         return {} if self.name == self.source else {"of": self.source}

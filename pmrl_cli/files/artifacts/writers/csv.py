@@ -14,7 +14,7 @@ import pyarrow as pa
 from pyarrow import csv
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.plan import ExportPlan, Output
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import modality_rows, write_tables
 from pmrl_cli.files.durable.checksums import HashedFile
@@ -52,10 +52,8 @@ class _CsvFile:
 
 def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
     """Write the files; see ``Write``."""
-    outputs = {output.name: output for output in plan.outputs()}
 
-    def open_table(name: str, parts: Parts) -> VectorTable:
-        one = outputs[name]
-        return _CsvFile(folder / f"{name}{plan.suffix}.csv", one.dim, one.number if one.codes else None)
+    def open_table(one: Output, parts: Parts) -> VectorTable:
+        return _CsvFile(folder / f"{one.name}{plan.suffix}.csv", one.dim, one.numbers)
 
     return modality_rows(plan), write_tables(blocks, plan, open_table)

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.plan import ExportPlan, Output
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import modality_rows, write_tables
 from pmrl_cli.files.durable.checksums import sha256_of
@@ -56,12 +56,10 @@ def write_indices(
     made: Callable[[int], faiss.Index], folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan
 ) -> Written:
     """Write indices that ``made`` gives for a dimension, empty; see ``Write``."""
-    outputs = {output.name: output for output in plan.outputs()}
 
-    def open_table(name: str, parts: Parts) -> VectorTable:
-        one = outputs[name]
-        path = folder / f"{name}{plan.suffix}.faiss"
-        return _Index(path, made(one.dim), one.number if one.codes else None)
+    def open_table(one: Output, parts: Parts) -> VectorTable:
+        path = folder / f"{one.name}{plan.suffix}.faiss"
+        return _Index(path, made(one.dim), one.numbers)
 
     return modality_rows(plan), write_tables(blocks, plan, open_table)
 

@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.plan import ExportPlan, Output
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import modality_rows, write_tables
 from pmrl_cli.files.durable.checksums import sha256_of
@@ -18,12 +18,10 @@ __all__ = ["write"]
 
 def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Written:
     """Write the files; see ``Write``. Raises DataError for an id that HDF5 cannot hold."""
-    outputs = {output.name: output for output in plan.outputs()}
     paths = {name: folder / f"{name}{plan.suffix}.h5" for name in plan.tables()}
 
-    def open_table(name: str, parts: Parts) -> VectorTable:
-        one = outputs[name]
-        return Hdf5File(paths[name], parts.rows, one.dim, plan.number, numbers=one.number if one.codes else None)
+    def open_table(one: Output, parts: Parts) -> VectorTable:
+        return Hdf5File(paths[one.name], parts.rows, one.dim, plan.number, numbers=one.numbers)
 
     write_tables(blocks, plan, open_table)
     with ThreadPoolExecutor() as pool:

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.files.artifacts.plan import ExportPlan
+from pmrl_cli.files.artifacts.plan import ExportPlan, Output
 from pmrl_cli.files.artifacts.writers import Written
 from pmrl_cli.files.artifacts.writers.tables import modality_rows, write_tables
 from pmrl_cli.files.artifacts.writers.wide import counted, wide_batches, wide_schema
@@ -26,12 +26,10 @@ def write(folder: Path, blocks: Iterator[EmbeddedBlock], plan: ExportPlan) -> Wr
     """Write part files, or the wide file; see ``Write``."""
     if plan.layout == "wide":
         return _write_wide(folder / f"aligned{plan.suffix}.parquet", blocks, plan)
-    outputs = {output.name: output for output in plan.outputs()}
 
-    def open_table(name: str, parts: Parts) -> VectorTable:
-        one = outputs[name]
-        numbers = one.number if one.codes else None
-        return ParquetParts(folder / name, parts, one.dim, plan.number, plan.rows_per_file, numbers=numbers)
+    def open_table(one: Output, parts: Parts) -> VectorTable:
+        path = folder / one.name
+        return ParquetParts(path, parts, one.dim, plan.number, plan.rows_per_file, numbers=one.numbers)
 
     return modality_rows(plan), write_tables(blocks, plan, open_table)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from pmrl_cli.data.dataset import EmbeddedBlock
-from pmrl_cli.files.artifacts.plan import ExportPlan, has
+from pmrl_cli.files.artifacts.plan import ExportPlan, Output, has
 from pmrl_cli.files.formats.vector_tables import Parts, VectorTable
 
 __all__ = ["Behind", "check_count", "modality_rows", "write_tables"]
@@ -68,21 +68,21 @@ class Behind:
 
 
 def write_tables(
-    blocks: Iterator[EmbeddedBlock], plan: ExportPlan, open_table: Callable[[str, Parts], VectorTable]
+    blocks: Iterator[EmbeddedBlock], plan: ExportPlan, open_table: Callable[[Output, Parts], VectorTable]
 ) -> dict[Path, str]:
     """Write each output of a plan to a table of its own.
 
     Args:
         blocks: as for ``Write``.
         plan: as for ``Write``.
-        open_table: makes the table of a name for the rows that its parts hold.
+        open_table: makes the table of an output for the rows that its parts hold.
 
     Returns: the SHA-256 (hex) of the files that were hashed as they were written.
     """
     parts, outputs = plan.tables(), plan.outputs()
     seen = dict.fromkeys(parts, 0)
     with ExitStack() as stack:
-        tables = {name: stack.enter_context(closing(open_table(name, p))) for name, p in parts.items()}
+        tables = {one.name: stack.enter_context(closing(open_table(one, parts[one.name]))) for one in outputs}
         behind = stack.enter_context(Behind(len(tables)))
 
         def write(
