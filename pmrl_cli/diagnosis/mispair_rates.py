@@ -355,7 +355,9 @@ class _Scores:
         humped = self._humped()
         if humped.clear(self.n, _SEPARATING_AUC):
             return humped.rates(self.n)
-        found = self._at_random(humped.near)
+        # Of two modalities no third spoils the consensus, as an opposed one does.
+        sure = _OVERLAPPING_AUC if self.alone[1] > _MORE_THAN_TAIL * self.n else _SEPARATING_AUC
+        found = self._at_random(humped.near, sure)
         if found.total.status == "upper_bound":  # swaps with like ones are among them
             most = max(self.alone, humped.total, key=lambda one: one[2])
             return found._replace(total=_statistic(most, self.n, known=False))
@@ -369,13 +371,11 @@ class _Scores:
         total, near = (weight_of(mixture, parts, self.design) for parts in (nulls, nulls[1:]))
         return _Humped(total, near, weights, self._apart(-1, weights / self.n))
 
-    def _at_random(self, near: Weight) -> Rates:
+    def _at_random(self, near: Weight, sure: float = _SEPARATING_AUC) -> Rates:
         """Return the rates where no swaps with like instances are told apart."""
         rates = np.append(self.alone[0] / self.n, np.zeros(len(self.mispaired) - 1))
-        apart, least = self._apart(0, rates), self.alone[1] / self.n
-        known = apart >= _SEPARATING_AUC or (apart >= _OVERLAPPING_AUC and least > _MORE_THAN_TAIL)
         return Rates(
-            _statistic(self.alone, self.n, known=known),
+            _statistic(self.alone, self.n, known=self._apart(0, rates) >= sure),
             _statistic(near, self.n, known=False),
             narrowest(len(self.mispaired) - 1),
         )
