@@ -21,6 +21,7 @@ from tests.files.cases import (
     each,
     file_per_instance,
     frames,
+    in_hdf5,
     npy,
     pandas_table,
     rows,
@@ -171,35 +172,29 @@ def ids_of_their_own_and_a_column_in_common(folder):
 
 @case
 def a_dataset_for_each_instance(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5", "w") as file:
-            for key, vector in zip(ids, x, strict=True):
-                file[key] = vector.astype("f2")
+    def fill(file, m, x, ids):
+        for key, vector in zip(ids, x, strict=True):
+            file[key] = vector.astype("f2")
 
-    each(write)
-    return Case(["image.h5", "text.h5"])
+    return in_hdf5(folder, fill)
 
 
 @case
 def a_numbered_dataset_with_the_id_as_an_attribute(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5", "w") as file:
-            for row, (key, vector) in enumerate(zip(ids, x, strict=True)):
-                file.create_dataset(str(row), data=vector).attrs["original_id"] = key
+    def fill(file, m, x, ids):
+        for row, (key, vector) in enumerate(zip(ids, x, strict=True)):
+            file.create_dataset(str(row), data=vector).attrs["original_id"] = key
 
-    each(write)
-    return Case(["image.h5", "text.h5"])
+    return in_hdf5(folder, fill)
 
 
 @case
 def frames_in_a_dataset_for_each_instance(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5", "w") as file:
-            for key, vector in zip(ids, x, strict=True):
-                file[key] = frames(vector, 6)
+    def fill(file, m, x, ids):
+        for key, vector in zip(ids, x, strict=True):
+            file[key] = frames(vector, 6)
 
-    each(write)
-    return Case(["image.h5", "text.h5"], refused="Pass --pool mean")
+    return in_hdf5(folder, fill, refused="Pass --pool mean")
 
 
 @case
@@ -279,24 +274,20 @@ def two_folders_of_shards_with_the_same_names(folder):
 
 @case
 def axes_of_length_one(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5", "w") as file:
-            file["features"] = x[:, None]
-            file["ids"] = np.array(ids, "S8")[:, None]
+    def fill(file, m, x, ids):
+        file["features"] = x[:, None]
+        file["ids"] = np.array(ids, "S8")[:, None]
 
-    each(write)
-    return Case(["image.h5", "text.h5"])
+    return in_hdf5(folder, fill)
 
 
 @case
 def regions_of_an_image(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5", "w") as file:
-            file["features"] = np.stack([frames(one, 5) for one in x])
-            file["image_id"] = ids
+    def fill(file, m, x, ids):
+        file["features"] = np.stack([frames(one, 5) for one in x])
+        file["image_id"] = ids
 
-    each(write)
-    return Case(["image.h5", "text.h5"], refused="Pass --pool mean")
+    return in_hdf5(folder, fill, refused="Pass --pool mean")
 
 
 @case

@@ -71,6 +71,17 @@ def each(write):
         write(name, rows(name, order), [IDS[row] for row in order])
 
 
+def in_hdf5(folder, fill, suffix="h5", **said):
+    """Write an HDF5 file for each modality, which ``fill(file, m, x, ids)`` fills; return the case."""
+
+    def write(m, x, ids):
+        with h5py.File(folder / f"{m}.{suffix}", "w") as file:
+            fill(file, m, x, ids)
+
+    each(write)
+    return Case([f"image.{suffix}", f"text.{suffix}"], **said)
+
+
 def pandas_table(columns, index, name=None):
     """A table as pandas writes it, without pandas."""
     at = name or "__index_level_0__"

@@ -13,7 +13,7 @@ import pyarrow.parquet as pq
 from safetensors.numpy import save_file
 from scipy.io import savemat
 
-from tests.files.cases import DIMS, IDS, ORDERS, Case, N, case, each, frames, npy, rows
+from tests.files.cases import DIMS, IDS, ORDERS, Case, N, case, each, frames, in_hdf5, npy, rows
 
 BOTH = ("train", range(20)), ("val", range(20, N))
 
@@ -197,12 +197,10 @@ def batches_that_count_up(folder):
 
 @case
 def labels_that_are_as_distinct_as_the_names(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5", "w") as file:
-            file["feats"], file["video_names"], file["labels"] = x, ids, np.arange(N)
+    def fill(file, m, x, ids):
+        file["feats"], file["video_names"], file["labels"] = x, ids, np.arange(N)
 
-    each(write)
-    return Case(["image.h5", "text.h5"], refused="Type --id-column video_names")
+    return in_hdf5(folder, fill, refused="Type --id-column video_names")
 
 
 @case
@@ -224,31 +222,27 @@ def matlab_with_numbers_as_ids(folder):
 
 @case
 def matlab_with_rows_of_characters_as_ids(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.mat", "w") as file:
-            file["feat"] = x.T
-            file["ids"] = np.array([list(map(ord, i)) for i in ids], np.uint16).T
-            file["ids"].attrs["MATLAB_class"] = np.bytes_("char")
+    def fill(file, m, x, ids):
+        file["feat"] = x.T
+        file["ids"] = np.array([list(map(ord, i)) for i in ids], np.uint16).T
+        file["ids"].attrs["MATLAB_class"] = np.bytes_("char")
 
-    each(write)
-    return Case(["image.mat", "text.mat"])
+    return in_hdf5(folder, fill, "mat")
 
 
 @case
 def matlab_with_cells_of_text_as_ids(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.mat", "w") as file:
-            file["feat"] = x.T
-            references = []
-            for row, i in enumerate(ids):
-                cell = file.create_dataset(f"#refs#/{row}", data=np.array([[ord(one)] for one in i], np.uint16))
-                cell.attrs["MATLAB_class"] = np.bytes_("char")
-                references.append(cell.ref)
-            file.create_dataset("ids", data=np.array([references], h5py.ref_dtype), dtype=h5py.ref_dtype)
-            file["ids"].attrs["MATLAB_class"] = np.bytes_("cell")
+    def fill(file, m, x, ids):
+        file["feat"] = x.T
+        references = []
+        for row, i in enumerate(ids):
+            cell = file.create_dataset(f"#refs#/{row}", data=np.array([[ord(one)] for one in i], np.uint16))
+            cell.attrs["MATLAB_class"] = np.bytes_("char")
+            references.append(cell.ref)
+        file.create_dataset("ids", data=np.array([references], h5py.ref_dtype), dtype=h5py.ref_dtype)
+        file["ids"].attrs["MATLAB_class"] = np.bytes_("cell")
 
-    each(write)
-    return Case(["image.mat", "text.mat"])
+    return in_hdf5(folder, fill, "mat")
 
 
 @case

@@ -20,6 +20,7 @@ from tests.files.cases import (
     N,
     case,
     each,
+    in_hdf5,
     npy,
     observations,
     rows,
@@ -146,17 +147,15 @@ def columns_that_only_the_user_knows(folder):
 
 @case
 def a_frame_in_hdf5(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5", "w") as file:
-            group = file.create_group(f"{m}_frame")
-            group.attrs["pandas_type"] = "frame"
-            group["axis0"] = np.array([f"c{k}" for k in range(x.shape[1])], "S4")
-            group["axis1"] = np.array(ids, "S8")
-            group["block0_items"] = group["axis0"][:]
-            group["block0_values"] = x
+    def fill(file, m, x, ids):
+        group = file.create_group(f"{m}_frame")
+        group.attrs["pandas_type"] = "frame"
+        group["axis0"] = np.array([f"c{k}" for k in range(x.shape[1])], "S4")
+        group["axis1"] = np.array(ids, "S8")
+        group["block0_items"] = group["axis0"][:]
+        group["block0_values"] = x
 
-    each(write)
-    return Case(["image.h5", "text.h5"])
+    return in_hdf5(folder, fill)
 
 
 @case
@@ -183,30 +182,26 @@ def matlab(folder):
 
 @case
 def anndata_with_embeddings(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5ad", "w") as file:
-            observations(file, ids)
-            if m == "image":
-                file["obsm/X_pca"], file["obsm/X_umap"] = x, x[:, :2]
-                file["varm/PCs"] = np.ones((N, 5), np.float32)
-                sparse = file.create_group("X")
-                sparse.attrs["encoding-type"], sparse.attrs["shape"] = "csr_matrix", (N, 50)
-            else:
-                file["X"] = x
+    def fill(file, m, x, ids):
+        observations(file, ids)
+        if m == "image":
+            file["obsm/X_pca"], file["obsm/X_umap"] = x, x[:, :2]
+            file["varm/PCs"] = np.ones((N, 5), np.float32)
+            sparse = file.create_group("X")
+            sparse.attrs["encoding-type"], sparse.attrs["shape"] = "csr_matrix", (N, 50)
+        else:
+            file["X"] = x
 
-    each(write)
-    return Case(["image.h5ad", "text.h5ad"], sides=("batch",))
+    return in_hdf5(folder, fill, "h5ad", sides=("batch",))
 
 
 @case
 def a_sparse_matrix_and_nothing_else(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5ad", "w") as file:
-            observations(file, ids)
-            sparse_matrix(file, x)
+    def fill(file, m, x, ids):
+        observations(file, ids)
+        sparse_matrix(file, x)
 
-    each(write)
-    return Case(["image.h5ad", "text.h5ad"], refused="Pass --components 7", values=False)
+    return in_hdf5(folder, fill, "h5ad", refused="Pass --components 7", values=False)
 
 
 @case
@@ -328,14 +323,12 @@ def lance_data_sets(folder):
 
 @case
 def names_of_observations_that_may_be_null(folder):
-    def write(m, x, ids):
-        with h5py.File(folder / f"{m}.h5ad", "w") as file:
-            obs = file.create_group("obs")
-            obs.attrs["_index"] = "_index"
-            names = obs.create_group("_index")
-            names.attrs["encoding-type"] = "nullable-string-array"
-            names["values"], names["mask"] = ids, np.zeros(N, bool)
-            file["X"] = x
+    def fill(file, m, x, ids):
+        obs = file.create_group("obs")
+        obs.attrs["_index"] = "_index"
+        names = obs.create_group("_index")
+        names.attrs["encoding-type"] = "nullable-string-array"
+        names["values"], names["mask"] = ids, np.zeros(N, bool)
+        file["X"] = x
 
-    each(write)
-    return Case(["image.h5ad", "text.h5ad"])
+    return in_hdf5(folder, fill, "h5ad")

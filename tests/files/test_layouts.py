@@ -107,6 +107,16 @@ def words_in(message):
     return [flag] if flag in switches else shlex.split(f"{flag}{value}")
 
 
+def refusal(made, files):
+    """The exit code that a case is refused with, its messages, and the words that the right one says to add."""
+    with pytest.raises(PmrlError) as caught:
+        read_dataset(files, **made.options)
+    messages = [str(caught.value), *map(str, caught.value.more)]
+    helpful = [one for one in messages if made.refused in one]
+    assert helpful, messages
+    return caught.value.exit_code, messages, words_in(helpful[0])
+
+
 def run(command, files, *words):
     """The exit code of a command run in this process."""
     return app([command, *files, *words], standalone_mode=False) or 0
@@ -118,13 +128,10 @@ def test_a_layout_is_joined_by_its_ids_or_refused_with_what_helps(tmp_path, monk
     made = CASES[name](tmp_path)
     files, words = typed(tmp_path, made.files), words_of(made.options)
     if made.refused:
-        with pytest.raises(PmrlError) as caught:
-            read_dataset(files, **made.options)
-        messages = [str(caught.value), *map(str, caught.value.more)]
-        assert any(made.refused in one for one in messages), messages
+        code, messages, added = refusal(made, files)
         assert len(messages) <= 4
-        assert run("inspect", files, *words) == caught.value.exit_code
-        words += words_in(next(one for one in messages if made.refused in one))
+        assert run("inspect", files, *words) == code
+        words += added
     assert run("inspect", files, *words) == 0
     assert run("ingest", files, *words, "-o", "store") == 0
     data = read_dataset(["store"])
