@@ -27,7 +27,7 @@ from pmrl_cli.model.embedding import embed, embed_dataset, further_outputs, vect
 from pmrl_cli.model.fitted import FittedModel
 from pmrl_cli.model.folder import load_model, save_model
 from pmrl_cli.model.imputation import embed_imputed
-from pmrl_cli.model.splits import judged_rows, leaks_of
+from pmrl_cli.model.splits import evaluated_rows, leaks_of
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.python_words import python_words
 from pmrl_cli.train.devices import choose_device
@@ -255,7 +255,7 @@ class Aligner(Estimator):
 
         Raises: DataError if the part asked for is empty; UsageError for an unknown split.
         """
-        return judged_rows(self.model, dataset, split)
+        return evaluated_rows(self.model, dataset, split)
 
     def leaks(self, dataset: Dataset, rows: npt.NDArray[np.int64]) -> Leaks:
         """Return how many of the instances to be evaluated share vectors with those that trained the model.

@@ -11,7 +11,7 @@ from pmrl_cli.data.repeats import hashes_of
 from pmrl_cli.errors import DataError, check_known
 from pmrl_cli.model.fitted import FittedModel
 
-__all__ = ["SPLITS", "judged_rows", "leaks_of"]
+__all__ = ["SPLITS", "evaluated_rows", "leaks_of"]
 
 SPLITS = {
     "auto": "test if there are two or more, else validation, else train",
@@ -23,7 +23,7 @@ SPLITS = {
 """Parts of a data set, and what their instances are to a model."""
 
 
-def judged_rows(model: FittedModel, dataset: Dataset, split: str) -> tuple[npt.NDArray[np.int64], str]:
+def evaluated_rows(model: FittedModel, dataset: Dataset, split: str) -> tuple[npt.NDArray[np.int64], str]:
     """Return which instances of a data set to evaluate a model on, and a sentence for them; see ``Aligner.rows``."""
     check_known("split", split, SPLITS)
     train, validation = (dataset.known_among(model.seen[part]) for part in ("train", "validation"))

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from pmrl_cli.array_types import Array
+from pmrl_cli.array_types import Array, Groups
 from pmrl_cli.diagnosis.evidence import CORE, Evidence
 from pmrl_cli.diagnosis.statistics.declared import statistic
 from pmrl_cli.diagnosis.statistics.pairing import pairing
@@ -75,19 +75,20 @@ def shared_neighbours_moments(first: npt.NDArray[np.int64], second: npt.NDArray[
     return mean / edges, max(variance, 0.0) / edges**2
 
 
-def shared_neighbours(first: Array, second: Array, *, neighbours: int = 10) -> Statistic:
+def shared_neighbours(first: Array, second: Array) -> Statistic:
     """Return the share of common nearest neighbours beyond chance: (share - k/(n-1)) / (1 - k/(n-1)).
+
+    k is 10, or a quarter of the instances if that is less.
 
     Args:
         first: (n, a).
         second: (n, b).
-        neighbours: k; a quarter of the instances if that is less.
 
     Source: Huh et al., "The Platonic representation hypothesis", ICML 2024 (mutual k-NN); departs: centred, and
         adjusted for chance.
     """
     n = len(first)
-    k = min(neighbours, n // 4)
+    k = min(10, n // 4)
     if k < 1:
         return Statistic.unknown(chance=0.0, n=n, null="permutation")
     graphs = _nearest(first, k), _nearest(second, k)
@@ -189,24 +190,20 @@ class Dependence:
     neighbours_adjusted: Statistic
 
 
-def dependence(
-    first: Array, second: Array, groups: npt.NDArray[np.int64], *, neighbours: int = 10, core: int = CORE
-) -> Dependence:
+def dependence(first: Array, second: Array, groups: Groups) -> Dependence:
     """Return what two modalities have to do with each other, whatever their coordinates.
 
     Args:
         first: (n, a) unit vectors, n at least 1.
         second: (n, b) unit vectors, row i of the same instance.
         groups: (n,). Only rows of different groups are independent: with groups the vectors are their means.
-        neighbours: nearest neighbours that are compared.
-        core: rows at most, from the first, whose neighbours are sought.
     """
     first, second, groups = _independent(first, second, groups)
     n = len(first)
     scatter = Scatter.of(first, second)
     cka = scatter.cka()
     moments = permutation_moments(scatter)
-    common = shared_neighbours(first[:core], second[:core], neighbours=neighbours)
+    common = shared_neighbours(first[:CORE], second[:CORE])
     if cka is None or moments is None or moments[1] <= 0:
         collapsed = cka is None and n >= _FEWEST
         nothing = Statistic.unknown("collapsed" if collapsed else "n_too_small", chance=0.0, n=n, null="permutation")
