@@ -47,8 +47,8 @@ def _mispair_rate(evidence: Evidence, m: int) -> Statistic:
 @statistic(
     "near_mispair_rate",
     "modality",
-    formula="part of mispair_rate: swaps with an instance like it, whose scores are those with the twentieth of the "
-    "instances whose consensus is nearest",
+    formula="part of mispair_rate: swaps with an instance like it, whose scores are those with the quarter and the "
+    "twentieth of the instances whose consensus is nearest",
     chance="0",
     range="[0, 1]",
     needs=["space"],
