@@ -357,11 +357,7 @@ class _Scores:
             return humped.rates(self.n)
         # Of two modalities no third spoils the consensus, as an opposed one does.
         sure = _OVERLAPPING_AUC if self.alone[1] > _MORE_THAN_TAIL * self.n else _SEPARATING_AUC
-        found = self._at_random(humped.near, sure)
-        if found.total.status == "upper_bound":  # swaps with like ones are among them
-            most = max(self.alone, humped.total, key=lambda one: one[2])
-            return found._replace(total=_statistic(most, self.n, known=False))
-        return found
+        return self._at_random(humped.near, sure)
 
     def _humped(self) -> _Humped:
         """Return what is found if the density of partners has one hump."""
@@ -374,11 +370,15 @@ class _Scores:
     def _at_random(self, near: Weight, sure: float = _SEPARATING_AUC) -> Rates:
         """Return the rates where no swaps with like instances are told apart."""
         rates = np.append(self.alone[0] / self.n, np.zeros(len(self.mispaired) - 1))
-        return Rates(
-            _statistic(self.alone, self.n, known=self._apart(0, rates) >= sure),
-            _statistic(near, self.n, known=False),
-            narrowest(len(self.mispaired) - 1),
-        )
+        known = self._apart(0, rates) >= sure
+        total = _statistic(self.alone if known else (self._most(),) * 3, self.n, known=known)
+        return Rates(total, _statistic(near, self.n, known=False), narrowest(len(self.mispaired) - 1))
+
+    def _most(self) -> float:
+        """Return how many are mispaired at most: as many score above the median of near swaps as below, or fewer."""
+        half = EDGES[int(np.searchsorted(np.cumsum(self.mispaired[-1]), self.mispaired[-1].sum() / 2)) + 1]
+        low = float((self.score < half).sum())
+        return 2 * (low + 2 * float(np.sqrt(low + 1)))
 
     def _apart(self, null: int, rates: Array) -> float:
         """Return P(a partner scores higher than a vector mispaired in one way) at (nulls,) rates of every way."""
