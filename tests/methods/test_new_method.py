@@ -145,7 +145,7 @@ def test_it_never_ends_as_its_start_nor_beside_another(data):
     aligner = Aligner(**SETTINGS | {"steps": 2, "learning_rate": 1e-9, "dropout": None}).fit(data)
     (member,) = json.loads(aligner.texts["config.json"])["members"]
     assert member["best_step"] == 2
-    with pytest.raises(UsageError, match="no closed form: steps=0"):
+    with pytest.raises(UsageError, match="without a closed form: steps=0"):
         Aligner(**SETTINGS | {"steps": 0})
 
 
