@@ -119,16 +119,15 @@ class PartnerMixture(NamedTuple):
 
     def _newton(self, log_density: Array, partners: Array, wanted: Array) -> Array:
         """Return the (t, g, 3) weights after one step of a Poisson fit, the density rising and log-concave."""
-        products = self.shape[..., :, None] * self.shape[..., None, :]
+        products = (self.shape[..., :, None] * self.shape[..., None, :]).reshape(*self.shape.shape[:2], 9)
         size = partners.sum(2)[..., None, None]
-        curvature = np.einsum("tgc,tcij->tgij", partners, products) + 1e-6 * np.eye(3) * (1 + size)
+        curvature = (partners @ products).reshape(*partners.shape[:2], 3, 3) + 1e-6 * np.eye(3) * (1 + size)
         slope = ((wanted - partners) @ self.shape)[..., None]
         moved = log_density + _bounded(np.linalg.solve(curvature, slope)[..., 0])
-        straight = np.zeros_like(moved)
-        straight[..., :2] = log_density[..., :2] + _bounded(
-            np.linalg.solve(curvature[..., :2, :2], slope[..., :2, :])[..., 0]
-        )
-        moved = np.where(moved[..., 2:] < 0, straight, moved)
+        bent = moved[..., 2] < 0
+        if bent.any():
+            line = np.linalg.solve(curvature[bent][:, :2, :2], slope[bent][:, :2])[..., 0]
+            moved[bent] = np.append(log_density[bent][:, :2] + _bounded(line), np.zeros((len(line), 1)), axis=1)
         moved[..., 1] = np.maximum(moved[..., 1], 0)
         return moved
 

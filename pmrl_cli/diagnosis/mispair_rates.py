@@ -168,16 +168,19 @@ class Mixture(NamedTuple):
         return weights, (self.counts * np.log(expected) - expected).sum(1)
 
 
-def weight_of(mixture: Mixture | PartnerMixture, parts: Sequence[int], design: float) -> Weight:
+def weight_of(
+    mixture: Mixture | PartnerMixture, fitted: tuple[Array, Array], parts: Sequence[int], design: float
+) -> Weight:
     """Return the weight of some components together and its 95 % interval by profile likelihood.
 
     Args:
         mixture: of low scores.
+        fitted: what its ``fit`` returns.
         parts: which.
         design: by how much the variance of counts exceeds a Poisson count's.
     """
     held = list(parts)
-    weights, best = mixture.fit()
+    weights, best = fitted
     value = float(weights[0, held].sum())
     values = mixture.candidates(held, design)
     _, reached = mixture.fit(held, values)
@@ -301,7 +304,8 @@ class _Scores:
         low = suspected & (score < EDGES[int(np.searchsorted(np.cumsum(density[0]), _TOP)) + 1])
         design = _design_effect(low, groups)
         whole = Mixture.of(score[suspected], mispaired[[0, -1]])
-        alone = weight_of(whole._replace(parts=whole.parts[::2]), [0], design)
+        single = whole._replace(parts=whole.parts[::2])
+        alone = weight_of(single, single.fit(), [0], design)
         aucs = np.array([consensus_auc(score, one, groups).value or 0.0 for one in mispaired])
         return cls(len(score), score[suspected], mispaired, design, alone, aucs, below @ density.T)
 
@@ -333,7 +337,8 @@ class _Scores:
         mixture = mixture._replace(parts=mixture.parts[[0, 1, 3]], known=known)
         # What is expected is a count too.
         design = self.design * (1 + min(1.0, float(known.sum()) / max(1.0, float(mixture.counts.sum()))))
-        total, near = weight_of(mixture, [0, 1], design), weight_of(mixture, [1], design)
+        fitted = mixture.fit()
+        total, near = weight_of(mixture, fitted, [0, 1], design), weight_of(mixture, fitted, [1], design)
         like = narrowest(len(self.mispaired) - 1) * near[0] / self.n
         apart = self._apart(0, np.append(max(0.0, total[0] - near[0]) / self.n, like))
         # Where partners overlap with the null, or the others are mispaired as often and take it for noise, only the
@@ -362,9 +367,10 @@ class _Scores:
     def _humped(self) -> _Humped:
         """Return what is found if the density of partners has one hump."""
         mixture = PartnerMixture.of(self.score, self.mispaired)
-        weights = mixture.fit()[0][0]
+        fitted = mixture.fit()
+        weights = fitted[0][0]
         nulls = range(len(weights))
-        total, near = (weight_of(mixture, parts, self.design) for parts in (nulls, nulls[1:]))
+        total, near = (weight_of(mixture, fitted, parts, self.design) for parts in (nulls, nulls[1:]))
         return _Humped(total, near, weights, self._apart(-1, weights / self.n))
 
     def _at_random(self, near: Weight, sure: float = _SEPARATING_AUC) -> Rates:

@@ -122,6 +122,8 @@ class Statistic:
 
 def plain(node: object) -> Any:  # noqa: ANN401 - JSON
     """Return mappings, sequences, arrays, statistics and dataclasses as JSON values, null for what is not finite."""
+    if isinstance(node, float):  # first, as nearly all are: NumPy's float64 is one too
+        return _finite(node)
     if isinstance(node, Statistic):
         return node.as_dict()
     if is_dataclass(node) and not isinstance(node, type):
@@ -132,11 +134,7 @@ def plain(node: object) -> Any:  # noqa: ANN401 - JSON
         return plain(node.tolist())
     if isinstance(node, list | tuple):
         return [plain(value) for value in node]
-    if isinstance(node, np.generic):
-        return plain(node.item())
-    if isinstance(node, float):
-        return _finite(node)
-    return node
+    return plain(node.item()) if isinstance(node, np.generic) else node
 
 
 def upper_tail(z: float) -> float:

@@ -167,7 +167,7 @@ def test_the_weights_of_the_mixture_are_those_of_largest_likelihood(near):
         key=lambda one: one.fun,
     )
     assert -best[0] == pytest.approx(found.fun, abs=0.05)
-    value, low, high = weight_of(mixture, [0], 1.0)
+    value, low, high = weight_of(mixture, mixture.fit(), [0], 1.0)
     assert value == weights[0, 0]
     assert low <= 80 <= high
     for end in (low, high):  # 1.92 below the largest log-likelihood, or the end of the range
@@ -180,22 +180,22 @@ def test_noisy_partners_are_no_mispaired_ones_but_few_of_them_widen_the_interval
     low = generator.normal(0, 0.2, 4000)
     noisy = low[generator.random(4000) < norm.cdf(low, 0, 0.2)]  # rarer downwards, as the tail has it
     mixture = Mixture.of(noisy, null)
-    value, least, most = weight_of(mixture, [0], 1.0)
+    value, least, most = weight_of(mixture, mixture.fit(), [0], 1.0)
     assert least < 20
     assert value < 0.05 * len(noisy)
     planted = Mixture.of(np.concatenate([noisy, generator.normal(0, 0.2, 1000)]), null)
-    value, least, most = weight_of(planted, [0], 1.0)
+    value, least, most = weight_of(planted, planted.fit(), [0], 1.0)
     assert least < 1000 < most
     assert most - least > 2 * 1.96 * np.sqrt(1000)
 
 
 def test_no_low_score_bounds_the_rate_by_the_counts_of_chance():
     mixture = Mixture.of(np.full(500, 1.5), np.stack([null_of(0.0)]))
-    value, low, high = weight_of(mixture, [0], 1.0)
+    value, low, high = weight_of(mixture, mixture.fit(), [0], 1.0)
     assert (value, low) == (0.0, 0.0)
     # Half of the mispaired would have been seen: the likelihood of none of m / 2 is exp(-m / 2).
     assert high == pytest.approx(2 * 1.92, rel=0.05)
-    assert weight_of(mixture, [0], 3.0)[2] == pytest.approx(3 * high, rel=0.05)
+    assert weight_of(mixture, mixture.fit(), [0], 3.0)[2] == pytest.approx(3 * high, rel=0.05)
 
 
 @pytest.mark.parametrize(("modalities", "noise"), [(2, 0.5), (3, 0.8), (4, [0.5, 0.5, 1.2, 0.5])])
