@@ -196,10 +196,8 @@ def main() -> None:
     parser.add_argument("--pairs", type=int, nargs="+", default=[300, 100])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    print(
-        "| set | pairs | seed | default | fast: pseudo-pairs | right | default: pseudo-pairs | right | pairs | plan |"
-    )
-    print("|---|---|---|---|---|---|---|---|---|---|")
+    print("| set | pairs | seed | MRR, default | fast | right | default | right | InfoNCE | plan |")
+    print(f"|{'---|' * 10}")
     ratios: list[list[float]] = []
     for folder in arguments.sets:
         for pairs in arguments.pairs:

@@ -2,9 +2,13 @@
 
 import numpy as np
 import pyarrow as pa
+import pytest
 import torch
 
 from pmrl_cli.data.dataset import Dataset, Features
+from pmrl_cli.fit.context import Hooks
+from pmrl_cli.fit.fit import fit
+from pmrl_cli.train.loop import Interrupted
 from pmrl_cli.train.settings import FitSettings
 
 
@@ -37,3 +41,10 @@ def weights(fitted):
 
 def same(first, second):
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
+
+
+def interrupt(settings, checkpoint, after):
+    """Start a fit that is asked to stop after so many steps, and leaves its state in a folder."""
+    calls = iter(range(10**6))
+    with pytest.raises(Interrupted):
+        fit(simulate(), settings, checkpoint=checkpoint, hooks=Hooks(should_stop=lambda: next(calls) == after))

@@ -11,7 +11,7 @@ from pmrl_cli.files.durable.checksums import SEAL, write_with_digest
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
 from pmrl_cli.train.loop import Interrupted
-from tests.train.fits import same, settings_for, simulate, weights
+from tests.train.fits import interrupt, same, settings_for, simulate, weights
 
 INTERRUPTED = settings_for(steps=20, batch_size=32, patience=99, dropout=None, refit=True)
 
@@ -24,14 +24,7 @@ def whole():
 @pytest.mark.parametrize("killed_after", [1, 8, 19, 20, 32, 42])
 def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, whole, killed_after):
     settings = INTERRUPTED
-    calls = iter(range(10**6))
-    with pytest.raises(Interrupted):
-        fit(
-            simulate(),
-            settings,
-            checkpoint=tmp_path / "state",
-            hooks=Hooks(should_stop=lambda: next(calls) == killed_after),
-        )
+    interrupt(settings, tmp_path / "state", killed_after)
     resumed = fit(simulate(), settings, checkpoint=tmp_path / "state")
     assert same(weights(whole), weights(resumed))
     assert [line.step for line in whole.history] == [line.step for line in resumed.history]

@@ -2,10 +2,8 @@
 
 import pytest
 
-from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
-from pmrl_cli.train.loop import Interrupted
-from tests.train.fits import same, settings_for, simulate, weights
+from tests.train.fits import interrupt, same, settings_for, simulate, weights
 
 CASES = {
     "decalign": {"objective": "decalign"},
@@ -18,14 +16,7 @@ CASES = {
 def test_an_interrupted_fit_continues_bit_for_bit(tmp_path, case):
     settings = settings_for(steps=16, batch_size=32, dim=6, **CASES[case])
     whole = fit(simulate(), settings)
-    calls = iter(range(10**6))
-    with pytest.raises(Interrupted):
-        fit(
-            simulate(),
-            settings,
-            checkpoint=tmp_path / "state",
-            hooks=Hooks(should_stop=lambda: next(calls) == 10),
-        )
+    interrupt(settings, tmp_path / "state", 10)
     resumed = fit(simulate(), settings, checkpoint=tmp_path / "state")
     assert same(weights(whole), weights(resumed))
     assert repr(whole.history) == repr(resumed.history)
