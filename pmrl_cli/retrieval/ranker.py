@@ -67,6 +67,7 @@ class Ranker:
                 if len(rights.candidates) > 1:
                     self._asked[one] = _Asked.of(rights)
 
+    @torch.no_grad()
     def __call__(self, embeddings: Tensor) -> list[Ranks]:
         """Return the ranks of each direction with two candidates or more, in the order of its modalities.
 
@@ -74,39 +75,49 @@ class Ranker:
             embeddings: (n, K, d) unit vectors where present.
         """
         found: dict[Direction, Ranks] = {}
+        by_modality = embeddings.transpose(0, 1).contiguous()
         for one, asked in self._asked.items():
             if one in found:
                 continue
-            asking = _vectors(embeddings, one.source, asked.queries)
-            answering = _vectors(embeddings, one.target, asked.candidates)
+            asking = _rows(by_modality[one.source], asked.queries)
+            answering = _rows(by_modality[one.target], asked.candidates)
             scores = asking @ answering.mT
-            found[one] = _ranks(asked, scores, asking, answering)
+            found[one], best = _ranks(asked, scores, asking, answering)
             back = self._asked.get(one.opposite())
             if back is not None and asked.several is None and back.several is None:
-                found[one.opposite()] = _ranks(back, scores.mT, answering, asking)
+                # One answer each way, the same pairs: their scores are those of before, and are set already.
+                found[one.opposite()] = _counted(back, scores, best, by=0)
         return [found[one] for one in sorted(found, key=lambda one: (one.source, one.target))]
 
 
-def _vectors(embeddings: Tensor, modality: int | None, rows: Tensor) -> Tensor:
-    vectors = embeddings[:, modality]
+def _rows(vectors: Tensor, rows: Tensor) -> Tensor:
     return vectors if len(rows) == len(vectors) else vectors[rows.to(vectors.device)]
 
 
-def _ranks(asked: _Asked, scores: Tensor, queries: Tensor, candidates: Tensor) -> Ranks:
-    """Return the ranks of one direction from its (q, c) scores, those of right answers set to minus infinity."""
+def _ranks(asked: _Asked, scores: Tensor, queries: Tensor, candidates: Tensor) -> tuple[Ranks, Tensor]:
+    """Return the ranks of one direction from its (q, c) scores, and the (q,) score of the best right answer.
+
+    The scores of right answers are set to minus infinity.
+    """
     asking, right = asked.asking.to(scores.device), asked.right.to(scores.device)
     if asked.several is None:
-        best, ties = exact_cosines(queries, candidates), None
+        best, answers = exact_cosines(queries, candidates), None
     else:
         own = exact_cosines(queries[asking], candidates[right])
         best = own.new_full((len(queries),), -torch.inf).scatter_reduce(0, asking, own, "amax")
         ties = torch.zeros_like(best).index_add(0, asking, (own >= (best - TIE_BAND)[asking]).to(own.dtype))
-    scores[asking, right] = -torch.inf
-    greater = (scores > (best + TIE_BAND)[:, None]).sum(1)
-    not_less = (scores >= (best - TIE_BAND)[:, None]).sum(1)
-    answers = None
-    if asked.several is not None and ties is not None:
         unknown = np.full(len(best), np.nan)
         answers = Answers(asked.several, ties.cpu().numpy().astype(np.int64), unknown, unknown)
-    above = greater.cpu().numpy()
-    return Ranks(asked.rows, above, not_less.cpu().numpy() - above, len(candidates), answers)
+    scores[asking, right] = -torch.inf
+    return _counted(asked, scores, best, by=1, answers=answers), best
+
+
+def _counted(asked: _Asked, scores: Tensor, best: Tensor, *, by: int, answers: Answers | None = None) -> Ranks:
+    """Return the ranks, from scores whose dimension ``by`` is that of the candidates."""
+    # Sums of whole float flags are exact to 2^24, and several times as fast as those of booleans.
+    flags = torch.empty_like(scores)
+    torch.gt(scores, (best + TIE_BAND).unsqueeze(by), out=flags)
+    above = flags.sum(by).cpu().numpy().astype(np.int64)
+    torch.ge(scores, (best - TIE_BAND).unsqueeze(by), out=flags)
+    tied = flags.sum(by).cpu().numpy().astype(np.int64) - above
+    return Ranks(asked.rows, above, tied, scores.shape[by], answers)
