@@ -6,7 +6,7 @@ modality that hardly separates partners from other instances makes none suspect.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +16,7 @@ from pmrl_cli.diagnosis.mispair_rates import Counts, mispair_rates
 from pmrl_cli.stats.consensus import EDGES, Agreement
 from pmrl_cli.stats.statistic import Statistic
 
-__all__ = ["MispairModel", "Suspicion", "mispair_model"]
+__all__ = ["MispairModel", "Separation", "Suspicion", "mispair_model"]
 
 Array = npt.NDArray[np.float64]
 
@@ -45,26 +45,32 @@ class Steps(NamedTuple):
 
 
 @dataclass(frozen=True)
-class MispairModel:
-    """What is known of mispaired scores.
+class Separation:
+    """How far the scores of partners lie above mispaired ones.
 
     Args:
         mean: (K,) of the mispaired scores of each modality.
         deviation: (K,) theirs.
         gap: (K,) deviations between that mean and the median of the instances, at least 0.
-        rates: estimated share of instances whose vector of a modality is another instance's; for two modalities
-            each holds that of the pair. Status ``upper_bound`` where the scores of partners and of mispaired
-            instances overlap too much.
-        near_rates: the part of them that are swaps with an instance like it.
-        steps: probability of being mispaired by the score of the suspect modality.
     """
 
     mean: Array
     deviation: Array
     gap: Array
-    rates: tuple[Statistic, ...]
-    near_rates: tuple[Statistic, ...]
-    steps: tuple[Steps, ...]
+
+    @classmethod
+    def of(cls, score: Array, mispaired: Counts) -> Separation:
+        """Return that of (B, K) scores, NaN where unusable, and (K, bins) counts of mispaired ones over ``EDGES``."""
+        middles = (EDGES[1:] + EDGES[:-1]) / 2
+        totals = np.maximum(mispaired.sum(1), 1)
+        mean = mispaired @ middles / totals
+        deviation = np.sqrt(np.maximum(mispaired @ middles**2 / totals - mean**2, 1e-12))
+        gap = np.zeros(len(mean))
+        for m in range(len(mean)):
+            known = score[~np.isnan(score[:, m]), m]
+            if len(known):
+                gap[m] = max(0.0, (np.median(known) - mean[m]) / deviation[m])
+        return cls(mean, deviation, gap)
 
     def evidence(self, score: Array) -> tuple[Array, npt.NDArray[np.int64]]:
         """Return (B,) evidence and (B,) suspect_modalities of (B, K) scores: see ``Suspicion``."""
@@ -78,13 +84,32 @@ class MispairModel:
         evidence = most + np.log(total) - np.log(np.maximum(known.sum(1), 1))
         return np.where(some, evidence, np.nan), np.where(some, filled.argmax(1), -1)
 
+
+@dataclass(frozen=True)
+class MispairModel:
+    """What is known of mispaired scores.
+
+    Args:
+        separation: how far the scores of partners lie above them.
+        rates: estimated share of instances whose vector of a modality is another instance's; for two modalities
+            each holds that of the pair. Status ``upper_bound`` where the scores of partners and of mispaired
+            instances overlap too much.
+        near_rates: the part of them that are swaps with an instance like it.
+        steps: probability of being mispaired by the score of the suspect modality.
+    """
+
+    separation: Separation
+    rates: tuple[Statistic, ...]
+    near_rates: tuple[Statistic, ...]
+    steps: tuple[Steps, ...]
+
     def judge(self, score: Array) -> Suspicion:
         """Return how suspect instances are.
 
         Args:
             score: (B, K) of ``agreement``.
         """
-        evidence, suspect_modality = self.evidence(score)
+        evidence, suspect_modality = self.separation.evidence(score)
         probability = np.zeros(len(score))
         for m, steps in enumerate(self.steps):
             suspected = suspect_modality == m
@@ -106,17 +131,9 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
     """
     score = found.score
     modalities = score.shape[1]
-    middles = (EDGES[1:] + EDGES[:-1]) / 2
-    totals = np.maximum(mispaired.sum(2), 1)
-    mean = mispaired[0] @ middles / totals[0]
-    deviation = np.sqrt(np.maximum(mispaired[0] @ middles**2 / totals[0] - mean**2, 1e-12))
-    usable = ~np.isnan(score)
-    gap = np.zeros(modalities)
-    for m in range(modalities):
-        if usable[:, m].any():
-            gap[m] = max(0.0, (np.median(score[usable[:, m], m]) - mean[m]) / deviation[m])
-    model = MispairModel(mean, deviation, gap, (), (), ())
-    _, suspect_modality = model.evidence(score)
+    totals, usable = np.maximum(mispaired.sum(2), 1), ~np.isnan(score)
+    separation = Separation.of(score, mispaired[0])
+    _, suspect_modality = separation.evidence(score)
     suspected = (suspect_modality[:, None] == np.arange(modalities)) | (modalities == 2)
     rates = mispair_rates(score, suspected, mispaired, groups)
     steps = []
@@ -127,7 +144,7 @@ def mispair_model(found: Agreement, mispaired: Counts, groups: npt.NDArray[np.in
         expected = (of_null * usable[:, m].sum() / totals[:, m]) @ mispaired[:, m]
         steps.append(_steps(np.sort(score[usable[:, m] & suspected[:, m], m]), expected))
     totals_of, near_of = tuple(one.total for one in rates), tuple(one.near for one in rates)
-    return replace(model, rates=totals_of, near_rates=near_of, steps=tuple(steps))
+    return MispairModel(separation, totals_of, near_of, tuple(steps))
 
 
 def _steps(score: Array, expected: Array) -> Steps:

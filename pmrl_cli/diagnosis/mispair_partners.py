@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pmrl_cli.stats.consensus import EDGES
 
-__all__ = ["PartnerMixture"]
+__all__ = ["Held", "PartnerMixture", "hold"]
 
 Array = npt.NDArray[np.float64]
 
@@ -32,6 +32,35 @@ _KNOTS = np.linspace(0, 0.9, 5)
 _STEPS, _GRID = 100, 50
 _FURTHEST = 2.0  # of a Newton step
 _HIGHEST = 30.0  # of the log of a density
+
+
+class Held(NamedTuple):
+    """Values at which the weight of some components together is held, each in a fit of its own.
+
+    Args:
+        parts: the components.
+        values: (g,).
+    """
+
+    parts: Sequence[int]
+    values: Array
+
+
+def hold(weights: Array, held: Sequence[Held]) -> None:
+    """Scale the (..., 1 + g, p) weights of components that are held, in place; the first fit is free.
+
+    Args:
+        weights: of the free fit and of those of every ``held``, one after the other.
+        held: what is held.
+    """
+    start = 1
+    for parts, values in held:
+        rows, parts = slice(start, start + len(values)), list(parts)
+        of_parts = weights[..., rows, parts]
+        total = of_parts.sum(-1, keepdims=True)
+        shares = np.where(total > 1e-12, of_parts / np.maximum(total, 1e-12), 1 / len(parts))
+        weights[..., rows, parts] = shares * values[:, None]
+        start = rows.stop
 
 
 class PartnerMixture(NamedTuple):
@@ -80,36 +109,28 @@ class PartnerMixture(NamedTuple):
         most = float(self.counts.sum() / self.parts[list(held)].sum(1).min()) + 20 * design
         return most * np.linspace(0, 1, _GRID) ** 2
 
-    def fit(self, fixed: Sequence[int] = (), values: Array | None = None) -> tuple[Array, Array]:
-        """Return (g, p) weights of largest likelihood, and (g,) that; the sum of some may be given (g,) values.
+    def fit(self, held: Sequence[Held] = ()) -> tuple[Array, Array]:
+        """Return (g, p) weights of largest likelihood, and (g,) that: of the free fit, and of those that are held.
 
         By expectation maximization, with a Newton step for the partners, for every knot; the best knot is taken.
         """
-        held, rows = list(fixed), 1 if values is None else len(values)
+        rows = 1 + sum(len(one.values) for one in held)
         totals = np.maximum(self.parts.sum(1), 1e-12)
         knots = len(self.shape)
         weights = np.tile(0.05 * max(20.0, self.counts.sum()) / len(totals) / totals, (knots, rows, 1))
         log_density = np.zeros((knots, rows, 3))
         log_density[...] = np.log(max(1.0, self.counts[-1])) - self.width[-1], 3.0, 0.5
         for _ in range(_STEPS):
-            self._hold(weights, held, values)
+            hold(weights, held)
             partners = self._partners(log_density)
             ratio = self.counts / np.maximum(weights @ self.parts + partners, 1e-12)
             weights = weights * (ratio @ self.parts.T) / totals
             log_density = self._newton(log_density, partners, partners * ratio)
-        self._hold(weights, held, values)
+        hold(weights, held)
         expected = np.maximum(weights @ self.parts + self._partners(log_density), 1e-12)
         reached = (self.counts * np.log(expected) - expected).sum(2)
         best, row = reached.argmax(0), np.arange(rows)
         return weights[best, row], reached[best, row]
-
-    @staticmethod
-    def _hold(weights: Array, held: list[int], values: Array | None) -> None:
-        """Scale the (t, g, p) weights of some components to a sum of (g,) values, in place."""
-        if values is not None:
-            total = weights[..., held].sum(2, keepdims=True)
-            shares = np.where(total > 1e-12, weights[..., held] / np.maximum(total, 1e-12), 1 / len(held))
-            weights[..., held] = shares * values[:, None]
 
     def _partners(self, log_density: Array) -> Array:
         """Return (t, g, c) expected partners."""
@@ -119,17 +140,43 @@ class PartnerMixture(NamedTuple):
 
     def _newton(self, log_density: Array, partners: Array, wanted: Array) -> Array:
         """Return the (t, g, 3) weights after one step of a Poisson fit, the density rising and log-concave."""
-        products = (self.shape[..., :, None] * self.shape[..., None, :]).reshape(*self.shape.shape[:2], 9)
-        size = partners.sum(2)[..., None, None]
-        curvature = (partners @ products).reshape(*partners.shape[:2], 3, 3) + 1e-6 * np.eye(3) * (1 + size)
-        slope = ((wanted - partners) @ self.shape)[..., None]
-        moved = log_density + _bounded(np.linalg.solve(curvature, slope)[..., 0])
+        products = self.shape[..., _ROW] * self.shape[..., _COLUMN]
+        curvature = partners @ products
+        curvature[..., :3] += 1e-6 * (1 + partners.sum(2, keepdims=True))
+        both, line = _solved(np.moveaxis(curvature, -1, 0), np.moveaxis((wanted - partners) @ self.shape, -1, 0))
+        moved = log_density + _bounded(both)
         bent = moved[..., 2] < 0
         if bent.any():
-            line = np.linalg.solve(curvature[bent][:, :2, :2], slope[bent][:, :2])[..., 0]
-            moved[bent] = np.append(log_density[bent][:, :2] + _bounded(line), np.zeros((len(line), 1)), axis=1)
+            moved[bent, :2] = log_density[bent, :2] + _bounded(line[bent])
+            moved[bent, 2] = 0
         moved[..., 1] = np.maximum(moved[..., 1], 0)
         return moved
+
+
+_ROW, _COLUMN = [0, 1, 2, 0, 0, 1], [0, 1, 2, 1, 2, 2]
+"""Entries of a symmetric 3 x 3 matrix: the diagonal, then what is above it."""
+
+
+def _solved(matrix: Array, right: Array) -> tuple[Array, Array]:
+    """Solve positive definite systems of three equations, and of the first two of them, by their LDL' factors.
+
+    Args:
+        matrix: (6, ...) entries of each, in the order of ``_ROW`` and ``_COLUMN``.
+        right: (3, ...).
+
+    Returns: (..., 3) and (..., 2) solutions.
+    """
+    first, middle, last, a, b, c = matrix
+    low_a, low_b = a / first, b / first
+    second = middle - low_a * a
+    low_c = (c - low_a * b) / second
+    third = last - low_b * b - low_c * low_c * second
+    y = right[1] - low_a * right[0]
+    x2 = (right[2] - low_b * right[0] - low_c * y) / third
+    x1, line1 = y / second - low_c * x2, y / second
+    scaled = right[0] / first
+    whole = np.stack([scaled - low_a * x1 - low_b * x2, x1, x2], -1)
+    return whole, np.stack([scaled - low_a * line1, line1], -1)
 
 
 def _bounded(step: Array) -> Array:

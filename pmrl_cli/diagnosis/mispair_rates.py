@@ -23,11 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.diagnosis.mispair_partners import PartnerMixture
+from pmrl_cli.diagnosis.mispair_partners import Held, PartnerMixture, hold
 from pmrl_cli.stats.consensus import EDGES
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
-__all__ = ["NEAR_FLOOR", "Counts", "Mixture", "Rates", "consensus_auc", "mispair_rates", "places_of", "weight_of"]
+__all__ = ["NEAR_FLOOR", "Counts", "Mixture", "Rates", "consensus_auc", "mispair_rates", "places_of", "weights_of"]
 
 Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
@@ -144,48 +144,44 @@ class Mixture(NamedTuple):
         most = 4 * float(self.counts.sum() / self.parts[list(held)].sum(1).min()) + 20 * design
         return most * np.linspace(0, 1, _GRID) ** 2
 
-    def fit(self, fixed: Sequence[int] = (), values: Array | None = None) -> tuple[Array, Array]:
-        """Return (g, p) weights of largest likelihood, and (g,) that; the sum of some may be given (g,) values.
+    def fit(self, held: Sequence[Held] = ()) -> tuple[Array, Array]:
+        """Return (g, p) weights of largest likelihood, and (g,) that: of the free fit, and of those that are held.
 
         By expectation maximization, which keeps weights at 0 or above.
         """
-        rows, held = 1 if values is None else len(values), list(fixed)
         totals = np.maximum(self.parts.sum(1), 1e-12)
+        rows = 1 + sum(len(one.values) for one in held)
         weights = np.tile(max(1.0, self.counts.sum()) / len(totals) / totals, (rows, 1))
-
-        def hold() -> None:
-            if values is not None:
-                total = weights[:, held].sum(1, keepdims=True)
-                shares = np.where(total > 1e-12, weights[:, held] / np.maximum(total, 1e-12), 1 / len(held))
-                weights[:, held] = shares * values[:, None]
-
         for _ in range(_STEPS):
-            hold()
+            hold(weights, held)
             expected = np.maximum(weights @ self.parts + self.known, 1e-12)
             weights = weights * ((self.counts / expected) @ self.parts.T) / totals
-        hold()
+        hold(weights, held)
         expected = np.maximum(weights @ self.parts + self.known, 1e-12)
         return weights, (self.counts * np.log(expected) - expected).sum(1)
 
 
-def weight_of(
-    mixture: Mixture | PartnerMixture, fitted: tuple[Array, Array], parts: Sequence[int], design: float
-) -> Weight:
-    """Return the weight of some components together and its 95 % interval by profile likelihood.
+def weights_of(
+    mixture: Mixture | PartnerMixture, wanted: Sequence[Sequence[int]], design: float
+) -> tuple[Array, list[Weight]]:
+    """Return the (p,) weights of all components, and of some together with 95 % intervals by profile likelihood.
 
     Args:
         mixture: of low scores.
-        fitted: what its ``fit`` returns.
-        parts: which.
+        wanted: which components together, one or more each.
         design: by how much the variance of counts exceeds a Poisson count's.
     """
-    held = list(parts)
-    weights, best = fitted
-    value = float(weights[0, held].sum())
-    values = mixture.candidates(held, design)
-    _, reached = mixture.fit(held, values)
-    inside = values[2 * (max(float(best[0]), float(reached.max())) - reached) <= _CHI_SQUARE_95 * design]
-    return value, min(value, float(inside.min(initial=value))), max(value, float(inside.max(initial=value)))
+    held = [Held(parts, mixture.candidates(parts, design)) for parts in wanted]
+    weights, reached = mixture.fit(held)
+    found = []
+    start = 1
+    for parts, values in held:
+        value = float(weights[0, list(parts)].sum())
+        own = reached[start : start + len(values)]
+        start += len(values)
+        inside = values[2 * (max(float(reached[0]), float(own.max())) - own) <= _CHI_SQUARE_95 * design]
+        found.append((value, float(inside.min(initial=value)), float(inside.max(initial=value))))
+    return weights[0], found
 
 
 class Rates(NamedTuple):
@@ -305,7 +301,7 @@ class _Scores:
         design = _design_effect(low, groups)
         whole = Mixture.of(score[suspected], mispaired[[0, -1]])
         single = whole._replace(parts=whole.parts[::2])
-        alone = weight_of(single, single.fit(), [0], design)
+        _, (alone,) = weights_of(single, [[0]], design)
         aucs = np.array([consensus_auc(score, one, groups).value or 0.0 for one in mispaired])
         return cls(len(score), score[suspected], mispaired, design, alone, aucs, below @ density.T)
 
@@ -337,8 +333,7 @@ class _Scores:
         mixture = mixture._replace(parts=mixture.parts[[0, 1, 3]], known=known)
         # What is expected is a count too.
         design = self.design * (1 + min(1.0, float(known.sum()) / max(1.0, float(mixture.counts.sum()))))
-        fitted = mixture.fit()
-        total, near = weight_of(mixture, fitted, [0, 1], design), weight_of(mixture, fitted, [1], design)
+        _, (total, near) = weights_of(mixture, [[0, 1], [1]], design)
         like = narrowest(len(self.mispaired) - 1) * near[0] / self.n
         apart = self._apart(0, np.append(max(0.0, total[0] - near[0]) / self.n, like))
         # Where partners overlap with the null, or the others are mispaired as often and take it for noise, only the
@@ -367,10 +362,8 @@ class _Scores:
     def _humped(self) -> _Humped:
         """Return what is found if the density of partners has one hump."""
         mixture = PartnerMixture.of(self.score, self.mispaired)
-        fitted = mixture.fit()
-        weights = fitted[0][0]
-        nulls = range(len(weights))
-        total, near = (weight_of(mixture, fitted, parts, self.design) for parts in (nulls, nulls[1:]))
+        nulls = range(len(mixture.parts))
+        weights, (total, near) = weights_of(mixture, [nulls, nulls[1:]], self.design)
         return _Humped(total, near, weights, self._apart(-1, weights / self.n))
 
     def _at_random(self, near: Weight, sure: float = _SEPARATING_AUC) -> Rates:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -12,12 +12,13 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.data.dataset import Dataset
-from pmrl_cli.diagnosis.mispair_model import MispairModel, Suspicion, mispair_model
+from pmrl_cli.diagnosis.mispair_model import MispairModel, Separation, Suspicion, mispair_model
+from pmrl_cli.diagnosis.mispair_rates import places_of
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.stats.consensus import Agreement, Reference, agreement, reference_of
 from pmrl_cli.stats.instances import instance_statistics
 
-__all__ = ["FLAGGED", "InstanceBlock", "Mispairs", "RowRun"]
+__all__ = ["FLAGGED", "FirstLook", "InstanceBlock", "Mispairs", "RowRun"]
 
 Array = npt.NDArray[np.float64]
 
@@ -72,6 +73,37 @@ class InstanceBlock(NamedTuple):
 
 
 @dataclass(frozen=True)
+class FirstLook:
+    """What the reservoir says of three modalities or more before suspects are left out of the consensus.
+
+    Args:
+        reference: the reservoir.
+        found: how its instances agree.
+        mispaired: (K, bins) counts of mispaired scores.
+        separation: how far apart the two are.
+    """
+
+    reference: Reference
+    found: Agreement
+    mispaired: npt.NDArray[np.int64]
+    separation: Separation
+
+    @classmethod
+    def of(cls, reference: Reference) -> FirstLook:
+        """Take the reservoir."""
+        found, mispaired = reference.agreement(), reference.mispaired(like=())[0]
+        return cls(reference, found, mispaired, Separation.of(found.score, mispaired))
+
+    def unsuspected(self, score: Array) -> Tensor:
+        """Return (B, K) which vectors the consensus of their instance takes: not those more like a mispaired one."""
+        evidence, suspect_modality = self.separation.evidence(score)
+        unsuspected = np.ones(score.shape, dtype=bool)
+        suspect = np.flatnonzero(evidence > 0)
+        unsuspected[suspect, suspect_modality[suspect]] = False
+        return torch.from_numpy(unsuspected)
+
+
+@dataclass(frozen=True)
 class Mispairs:
     """What mispaired instances look like here.
 
@@ -90,35 +122,32 @@ class Mispairs:
     found: Agreement
     mispaired: npt.NDArray[np.int64]
     model: MispairModel
-    first: Mispairs | None = None
+    first: FirstLook | None = None
     runs: tuple[RowRun, ...] = ()
 
     @classmethod
     def of(cls, batch: Batch, names: tuple[str, ...], groups: npt.NDArray[np.int64]) -> Self:
         """Learn from the reservoir, twice: the second time the consensus leaves out what the first found suspect."""
-        first = cls._of(batch, names, groups, None)
-        return first if len(names) == 2 else cls._of(batch, names, groups, first)
-
-    @classmethod
-    def _of(cls, batch: Batch, names: tuple[str, ...], groups: npt.NDArray[np.int64], first: Self | None) -> Self:
-        unsuspected = None if first is None else first.unsuspected(first.found.score)
-        if first is not None and unsuspected is not None and unsuspected.all():
-            return replace(first, first=first)
-        reference = reference_of(batch, unsuspected)
+        reference, first = reference_of(batch), None
+        if len(names) > 2:
+            first = FirstLook.of(reference)
+            unsuspected = first.unsuspected(first.found.score)
+            if not unsuspected.all():
+                reference = reference_of(batch, unsuspected)
         found, mispaired = reference.agreement(), reference.mispaired()
         return cls(names, reference, found, mispaired, mispair_model(found, mispaired, groups), first)
 
-    def unsuspected(self, score: Array) -> Tensor:
-        """Return (B, K) which vectors the consensus of their instance takes: not those more like a mispaired one."""
-        evidence, suspect_modality = self.model.evidence(score)
-        unsuspected = np.ones(score.shape, dtype=bool)
-        suspect = np.flatnonzero(evidence > 0)
-        unsuspected[suspect, suspect_modality[suspect]] = False
-        return torch.from_numpy(unsuspected)
+    def places(self) -> Array:
+        """Return (B, K) P(a mispaired vector agrees less) of the reservoir, before suspects are left out."""
+        if self.first is None:
+            return places_of(self.found.score, self.mispaired[0])
+        return places_of(self.first.found.score, self.first.mispaired)
 
     def agreement(self, batch: Batch) -> Agreement:
         """Return how the instances of a batch agree with themselves."""
-        unsuspected = None if self.first is None else self.first.unsuspected(self.first.agreement(batch).score)
+        if self.first is None:
+            return agreement(self.reference, batch)
+        unsuspected = self.first.unsuspected(agreement(self.first.reference, batch).score)
         return agreement(self.reference, batch, unsuspected)
 
     def suspect_name(self, suspect_modality: int) -> str:

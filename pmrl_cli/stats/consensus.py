@@ -8,6 +8,7 @@ mispaired one. All is measured against a reference of instances: the reservoir.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -75,27 +76,32 @@ class Reference:
         """Return how these instances agree with themselves."""
         return _agreement(self.vectors, self.consensus, self.usable, self.closeness)
 
-    def mispaired(self) -> npt.NDArray[np.int64]:
+    def mispaired(self, like: Sequence[float] = LIKE) -> npt.NDArray[np.int64]:
         """Return what mispaired instances would score.
 
-        Returns: (1 + len(LIKE), K, bins) counts of the scores that vectors (1,024 at most) have with the consensus of
+        Args:
+            like: parts of the instances that are the most like one, from wide to narrow.
+
+        Returns: (1 + len(like), K, bins) counts of the scores that vectors (1,024 at most) have with the consensus of
             every other instance, and with that of the parts of the instances whose consensus is most like their own.
         """
-        counts = np.zeros((1 + len(LIKE), self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
+        counts = np.zeros((1 + len(like), self.usable.shape[1], len(EDGES) - 1), dtype=np.int64)
         for m in range(counts.shape[1]):
             chosen = self.usable[:, m]
             vectors, consensus = self.vectors[chosen, m], self.consensus[chosen, m]
             own, others = self.closeness[chosen, m].unbind(1)
             count = len(consensus)
-            nearest = [min(max(_FEWEST_LIKE, round(part * count)), count - 1) for part in LIKE]
+            nearest = [min(max(_FEWEST_LIKE, round(part * count)), count - 1) for part in like]
             swapped = torch.arange(min(count, _SWAPPED)) * count // max(1, min(count, _SWAPPED))
-            likes = cosine_blocks(consensus[swapped], consensus)
-            for (piece, scores), (_, alike) in zip(cosine_blocks(vectors[swapped], consensus), likes, strict=True):
+            for piece, scores in cosine_blocks(vectors[swapped], consensus):
                 itself = torch.arange(len(scores)), swapped[piece]
                 scores -= (own[swapped[piece], None] + others) / 2
                 scores.clamp_(float(EDGES[0]), float(EDGES[-1]))  # rounding may leave [-2, 2]
                 scores[itself] = torch.nan  # its own consensus: in no bin
                 counts[0, m] += _histogram(scores)
+                if not nearest:
+                    continue
+                alike = consensus[swapped[piece]] @ consensus.mT
                 alike[itself] = -torch.inf
                 order = alike.topk(nearest[0]).indices
                 for part, near in enumerate(nearest, 1):

@@ -10,7 +10,7 @@ from scipy.stats import norm
 
 from pmrl_cli.data.dataset import Dataset, Features
 from pmrl_cli.diagnosis.mispair_partners import PartnerMixture
-from pmrl_cli.diagnosis.mispair_rates import weight_of
+from pmrl_cli.diagnosis.mispair_rates import weights_of
 from pmrl_cli.diagnosis.mispairing import Mispairs
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.stats.consensus import EDGES
@@ -52,7 +52,7 @@ def test_the_likelihood_is_the_largest_of_its_formula_and_the_weights_are_those_
     best = min(minimize(loss, start, (shape,), "L-BFGS-B", bounds=bounds).fun for shape in mixture.shape[::2])
     assert -reached[0] <= best + 0.3
     for part, planted in enumerate(swaps):
-        value, low, high = weight_of(mixture, mixture.fit(), [part], 1.0)
+        value, low, high = weights_of(mixture, [[part]], 1.0)[1][0]
         assert low <= planted <= high or abs(value - planted) < 0.005 * 1000
         assert low <= value <= high
 
@@ -67,7 +67,7 @@ def test_partners_never_have_a_second_hump():
 def test_all_scores_equal_or_none_above_the_nulls_give_a_number():
     for score in (np.full(300, 0.5), np.full(300, -0.9), np.zeros(2)):
         mixture = PartnerMixture.of(score, NULLS)
-        value, low, high = weight_of(mixture, mixture.fit(), [0, 1], 1.0)
+        value, low, high = weights_of(mixture, [[0, 1]], 1.0)[1][0]
         assert np.isfinite([value, low, high]).all()
         assert 0 <= low <= value <= high
 

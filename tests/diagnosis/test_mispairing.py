@@ -10,7 +10,8 @@ from scipy.stats import norm
 from sklearn.metrics import roc_auc_score
 
 from pmrl_cli.diagnosis.mispair_model import mispair_model
-from pmrl_cli.diagnosis.mispair_rates import Mixture, consensus_auc, weight_of
+from pmrl_cli.diagnosis.mispair_partners import Held
+from pmrl_cli.diagnosis.mispair_rates import Mixture, consensus_auc, weights_of
 from pmrl_cli.diagnosis.statistics.linear import fit_linear
 from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.retrieval.batches import Batch, read_batch
@@ -167,12 +168,12 @@ def test_the_weights_of_the_mixture_are_those_of_largest_likelihood(near):
         key=lambda one: one.fun,
     )
     assert -best[0] == pytest.approx(found.fun, abs=0.05)
-    value, low, high = weight_of(mixture, mixture.fit(), [0], 1.0)
-    assert value == weights[0, 0]
+    value, low, high = weights_of(mixture, [[0]], 1.0)[1][0]
+    assert value == pytest.approx(weights[0, 0], rel=1e-12)
     assert low <= 80 <= high
     for end in (low, high):  # 1.92 below the largest log-likelihood, or the end of the range
-        _, reached = mixture.fit([0], np.array([end]))
-        assert end == 0 or best[0] - reached[0] == pytest.approx(1.92, abs=0.5)
+        _, reached = mixture.fit([Held([0], np.array([end]))])
+        assert end == 0 or best[0] - reached[1] == pytest.approx(1.92, abs=0.5)
 
 
 def test_noisy_partners_are_no_mispaired_ones_but_few_of_them_widen_the_interval():
@@ -180,22 +181,22 @@ def test_noisy_partners_are_no_mispaired_ones_but_few_of_them_widen_the_interval
     low = generator.normal(0, 0.2, 4000)
     noisy = low[generator.random(4000) < norm.cdf(low, 0, 0.2)]  # rarer downwards, as the tail has it
     mixture = Mixture.of(noisy, null)
-    value, least, most = weight_of(mixture, mixture.fit(), [0], 1.0)
+    value, least, most = weights_of(mixture, [[0]], 1.0)[1][0]
     assert least < 20
     assert value < 0.05 * len(noisy)
     planted = Mixture.of(np.concatenate([noisy, generator.normal(0, 0.2, 1000)]), null)
-    value, least, most = weight_of(planted, planted.fit(), [0], 1.0)
+    value, least, most = weights_of(planted, [[0]], 1.0)[1][0]
     assert least < 1000 < most
     assert most - least > 2 * 1.96 * np.sqrt(1000)
 
 
 def test_no_low_score_bounds_the_rate_by_the_counts_of_chance():
     mixture = Mixture.of(np.full(500, 1.5), np.stack([null_of(0.0)]))
-    value, low, high = weight_of(mixture, mixture.fit(), [0], 1.0)
+    value, low, high = weights_of(mixture, [[0]], 1.0)[1][0]
     assert (value, low) == (0.0, 0.0)
     # Half of the mispaired would have been seen: the likelihood of none of m / 2 is exp(-m / 2).
     assert high == pytest.approx(2 * 1.92, rel=0.05)
-    assert weight_of(mixture, mixture.fit(), [0], 3.0)[2] == pytest.approx(3 * high, rel=0.05)
+    assert weights_of(mixture, [[0]], 3.0)[1][0][2] == pytest.approx(3 * high, rel=0.05)
 
 
 @pytest.mark.parametrize(("modalities", "noise"), [(2, 0.5), (3, 0.8), (4, [0.5, 0.5, 1.2, 0.5])])
@@ -251,7 +252,7 @@ def test_an_uninformative_modality_flags_no_suspects():
     batch, which = swapped(batch_of(dataset_of(arrays)), 0.05)
     found, _, model = model_of(batch)
     visible = which != 2  # swaps of noise cannot be seen
-    assert model.gap[2] < 0.3
+    assert model.separation.gap[2] < 0.3
     least = -np.nanmin(found.score, axis=1)
     assert roc_auc_score((which >= 0)[visible], model.judge(found.score).evidence[visible]) > 0.95
     assert roc_auc_score((which >= 0)[visible], least[visible]) < 0.9  # what the least score gives

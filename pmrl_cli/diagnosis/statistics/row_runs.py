@@ -199,7 +199,7 @@ def _places(vectors: Vectors, present: npt.NDArray[np.bool_], seed: int) -> Arra
 
 def _places_of(batch: Batch) -> Array:
     reference = reference_of(batch)
-    return places_of(reference.agreement().score, reference.mispaired()[0])
+    return places_of(reference.agreement().score, reference.mispaired(like=())[0])
 
 
 def with_shifts(found: RowRuns, dataset: Dataset) -> RowRuns:
@@ -244,8 +244,7 @@ def runs_of(evidence: Evidence) -> RowRuns:
     vectors = [one[order] for one in sample.vectors]
     places = None
     if "space" in evidence.has:
-        whole = evidence.mispairs.first or evidence.mispairs  # before suspects were left out
-        places = places_of(whole.found.score, whole.mispaired[0])[order]
+        places = evidence.mispairs.places()[order]
     units, seed = sample.groups[order], evidence.state.header.seed
     found = find_runs(vectors, sample.present[order], units, seed=seed, places=places)
     inside = [replace(run, first=int(rows[run.first]), last=int(rows[run.last - 1]) + 1) for run in found.runs]
