@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 
 from pmrl_cli.cli.main import app
+from pmrl_cli.cli.states import read
 from pmrl_cli.errors import DataError, StateError, UsageError
 from tests import typed
+from tests.states import assert_same_state
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +70,7 @@ def assert_one_diagnosis(merged, whole):
 
 def test_merged_states_say_what_one_pass_says(folder, run, states, tmp_path):
     whole = json.loads(run("diagnose", folder / "all", "--json", "-q")[1])
-    code, out, err = run("merge", *states, "--json")
+    code, out, err = run("merge", *states, "--json", "--fail-on", "fail")
     assert (code, err) == (0, "")
     merged = json.loads(out)
     assert merged["inputs"].pop("scope") == "240 instances of 2 states"
@@ -77,7 +79,7 @@ def test_merged_states_say_what_one_pass_says(folder, run, states, tmp_path):
 
     again = tmp_path / "merged.state"
     assert run("merge", *states[::-1], "-o", again)[1] == f"{again}\n"
-    assert "240 instances of 1 state" in run("merge", again)[1]
+    assert_same_state(state_of(run, tmp_path, folder / "all"), read(again))
 
 
 def test_what_does_not_fit_together_is_refused(folder, run, states, tmp_path):
@@ -99,9 +101,9 @@ def test_what_does_not_fit_together_is_refused(folder, run, states, tmp_path):
 
 
 def test_a_gate_on_the_verdict_or_an_unknown_key_is_known_before_anything_is_printed(run, states, capsys):
-    assert run("merge", *states, "--fail-on", "fail")[0] == 0
     code, out, err = run("merge", states[0], "--fail-on", "warn")  # few instances
     assert code == 1
+    assert "100 instances of 1 state" in out
     assert "N_SMALL [warn]" in out
     assert err == "not met: the verdict is N_SMALL [warn]\n"
     with pytest.raises(UsageError, match="unknown key of --fail-under: 'B'"):
@@ -140,18 +142,29 @@ def gappy(tmp_path_factory):
     return folder
 
 
-def shards_of(run, tmp_path, count, *arguments):
-    paths = [tmp_path / f"{number}-of-{count}.state" for number in range(1, count + 1)]
+def state_of(run, folder, *arguments):
+    path = folder / "whole.state"
+    run("diagnose", *arguments, "--partial", path, "-q")
+    return read(path)
+
+
+def shards_of(run, folder, count, *arguments):
+    paths = [folder / f"{number}-of-{count}.state" for number in range(1, count + 1)]
     for number, path in enumerate(paths, 1):
         run("diagnose", *arguments, "--shard", f"{number}/{count}", "--partial", path, "-q")
     return paths
 
 
+def merged(run, folder, paths):
+    path = folder / "merged.state"
+    run("merge", *paths, "-o", path)
+    return read(path)
+
+
 @pytest.mark.parametrize(("source", "count"), [("files", 4), ("store", 7)])
-def test_shards_of_one_data_set_merge_to_its_diagnosis(gappy, run, tmp_path, source, count):
-    whole = json.loads(run("diagnose", gappy / source, "--json", "-q")[1])
-    paths = shards_of(run, tmp_path, count, gappy / source)
-    assert_one_diagnosis(json.loads(run("merge", *paths, "--json")[1]), whole)
+def test_shards_of_one_data_set_merge_to_its_state(gappy, run, tmp_path, source, count):
+    whole = state_of(run, tmp_path, gappy / source)
+    assert_same_state(whole, merged(run, tmp_path, shards_of(run, tmp_path, count, gappy / source)))
 
 
 def test_shards_of_what_a_model_never_saw_merge_to_its_diagnosis(folder, run, tmp_path):
@@ -171,7 +184,7 @@ def test_shards_of_what_a_model_never_saw_merge_to_its_diagnosis(folder, run, tm
     assert_one_diagnosis(merged, whole)
 
 
-def test_the_recipe_of_the_documentation_makes_the_diagnosis_of_one_pass(gappy, run, tmp_path):
+def test_the_recipe_of_the_documentation_makes_the_state_of_one_pass(gappy, run, tmp_path):
     root = Path(__file__).parents[2]
     line = re.compile(r"^    (seq 8 \| xargs .*--shard \{\}/8 --partial \{\}\.state)", re.MULTILINE)
     recipes = [
@@ -182,9 +195,9 @@ def test_the_recipe_of_the_documentation_makes_the_diagnosis_of_one_pass(gappy, 
     (tmp_path / "store").symlink_to(gappy / "store")
     environment = {**os.environ, "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "PYTHONPATH": str(root)}
     subprocess.run(["sh", "-ec", recipes[0].replace("8", "2")], cwd=tmp_path, env=environment, check=True)
-    whole = json.loads(run("diagnose", gappy / "store", "--json", "-q")[1])
-    merged = json.loads(run("merge", *sorted(tmp_path.glob("*.state")), "--json")[1])
-    assert_one_diagnosis(merged, whole)
+    states = sorted(tmp_path.glob("*.state"))
+    assert len(states) == 2
+    assert_same_state(merged(run, tmp_path, states), state_of(run, tmp_path, gappy / "store"))
 
 
 def test_a_shard_without_partial_is_refused_with_what_to_type(gappy, run, tmp_path):
@@ -204,7 +217,7 @@ def test_a_shard_without_partial_is_refused_with_what_to_type(gappy, run, tmp_pa
 
 def test_shards_that_are_missing_are_named_and_one_that_comes_twice_is_refused(gappy, run, tmp_path):
     one, _, three = shards_of(run, tmp_path, 3, gappy / "store")
-    assert "note: these are not all shards: 2/3 missing." in run("merge", one, three, "--json")[2]
+    assert "note: these are not all shards: 2/3 missing." in run("merge", one, three, "-o", tmp_path / "two.state")[2]
     with pytest.raises(StateError, match="shard 3/3 a second time"):
         run("merge", one, three, three)
     other = tmp_path / "half.state"

@@ -13,6 +13,7 @@ from pmrl_cli.errors import DataError, StateError
 from pmrl_cli.retrieval.batches import read_batch
 from pmrl_cli.stats.instances import instance_statistics
 from tests.simulate import dataset_of, simulate
+from tests.states import assert_same_state
 
 OPTIONS = {"group": "group", "label": "label", "sampling": StateSampling(100, 200)}
 
@@ -54,16 +55,21 @@ def assert_same(first, second):
 
 
 @pytest.mark.parametrize("pieces", [2, 5])
-def test_any_division_merges_to_the_diagnosis_of_one_pass(pieces):
+def test_any_division_in_any_order_merges_to_the_state_of_one_pass(pieces):
     data = simulate(300, 3, 12, noise=0.8, missing=0.25, group_size=3)
     whole = state_of(data, **OPTIONS)
-    expected = diagnose_state(whole).result
     states = list(parts_of(data, pieces, whole.header))
-    assert_same(expected, diagnose_state(merged(states)).result)
-    assert_same(expected, diagnose_state(merged(states[::-1])).result)
+    for order in (states, states[::-1]):
+        assert_same_state(whole, merged(order))
 
 
-def test_more_shards_than_instances_merge_to_the_diagnosis_of_one_pass():
+def test_merged_states_have_the_diagnosis_of_one_pass():
+    data = simulate(300, 3, 12, noise=0.8, missing=0.25, group_size=3)
+    whole = state_of(data, **OPTIONS)
+    assert_same(diagnose_state(whole).result, diagnose_state(merged(parts_of(data, 5, whole.header))).result)
+
+
+def test_more_shards_than_instances_merge_to_the_state_of_one_pass():
     data = simulate(60, 3, 4, noise=0.8, missing=0.25, group_size=3)
     shares = [data.part(shard_rows(60, index, 75)) for index in range(75)]
     assert {len(share) for share in shares} == {0, 1}
@@ -71,14 +77,14 @@ def test_more_shards_than_instances_merge_to_the_diagnosis_of_one_pass():
         np.shares_memory(share.modalities[0].array, data.modalities[0].array) for share in shares if len(share)
     )
     states = [state_of(share, **OPTIONS, shard=(index, 75)) for index, share in enumerate(shares)]
-    assert_same(diagnose_state(state_of(data, **OPTIONS)).result, diagnose_state(merged(states)).result)
+    assert_same_state(state_of(data, **OPTIONS), merged(states))
 
 
 def test_modalities_of_different_columns_merge_too():
     generator = np.random.default_rng(0)
     data = dataset_of({"a": generator.normal(size=(300, 5)), "b": generator.normal(size=(300, 9))})
     whole = state_of(data)
-    assert_same(diagnose_state(whole).result, diagnose_state(merged(parts_of(data, 3, whole.header))).result)
+    assert_same_state(whole, merged(parts_of(data, 3, whole.header)))
 
 
 def test_the_state_is_what_numpy_says_of_all_rows():
