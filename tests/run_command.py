@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 
 
 class CommandRunner:
@@ -31,6 +31,6 @@ class CommandRunner:
         aligner = types.ModuleType("pmrl_cli.aligner")
         aligner.Aligner = model
         self._monkeypatch.setitem(sys.modules, "pmrl_cli.aligner", aligner)
-        code = app([command, "a.h5", "b.h5", *arguments], standalone_mode=False) or 0
+        code = command_line([command, "a.h5", "b.h5", *arguments], standalone_mode=False) or 0
         captured = self._capsys.readouterr()
         return code, captured.out, captured.err

@@ -6,7 +6,7 @@ import numpy as np
 
 
 def assert_same_state(first, second):
-    """All that a diagnosis is made of agrees to rounding: not which shards it was, nor which rows are summed already."""
+    """All that a diagnosis is made of agrees to rounding; shards, and rows not summed yet, may differ."""
     assert replace(first.header, shards=1) == replace(second.header, shards=1)
     _assert_same(_canonical(first), _canonical(second))
 

@@ -22,7 +22,7 @@ from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import switch
 from pmrl_cli.errors import PeerError, PmrlError, UsageError, is_out_of_memory
 
-__all__ = ["app", "run"]
+__all__ = ["app", "command_line", "run"]
 
 # Read by OpenMP and OpenBLAS when torch and NumPy are loaded, later: threads that spin for the next piece of work
 # make a training step on a machine with other work many times slower (docs/speed.md); sleeping costs a tenth on an
@@ -88,6 +88,10 @@ def pmrl(
 ) -> None:
     """Take the options of all commands; its help is ``_HELP``."""
     _check_processes(context.invoked_subcommand)
+
+
+command_line = typer.main.get_command(app)
+"""``app`` built: calling ``app`` builds every command and option anew each time."""
 
 
 def _terminate(_signal: int, _frame: object) -> NoReturn:
@@ -160,7 +164,7 @@ def run() -> NoReturn:
         reconfigure(errors="backslashreplace")
     try:
         signal.signal(signal.SIGINT, _interrupt)
-        code = app(standalone_mode=False) or 0
+        code = command_line(standalone_mode=False) or 0
         sys.stdout.flush()
     except KeyboardInterrupt:  # typer turns most of them into this code
         code = 128 + signal.SIGINT

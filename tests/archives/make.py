@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.files.artifacts.store import ingest_store
 
 
@@ -26,10 +26,10 @@ def make(folder: Path) -> None:
         Path(path).unlink()
     store, model = str(folder / "store"), str(folder / "model")
     quick = ("--steps", "20", "--dim", "2", "--adapter", "mlp", "--dropout", "0", "--threads", "1", "-q")
-    app(["fit", store, "-o", model, *quick], standalone_mode=False)
+    command_line(["fit", store, "-o", model, *quick], standalone_mode=False)
     for kind in ("parquet", "h5", "npy", "arrow"):
         out = str(folder / kind)
-        app(["export", store, "--model", model, "--format", kind, "-o", out, "-q"], standalone_mode=False)
+        command_line(["export", store, "--model", model, "--format", kind, "-o", out, "-q"], standalone_mode=False)
 
 
 if __name__ == "__main__":

@@ -2,7 +2,7 @@
 
 import pytest
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 
 
 @pytest.fixture
@@ -10,7 +10,7 @@ def run(capsys):
     """Run a command; return its exit code, standard output and standard error."""
 
     def call(*arguments):
-        code = app([str(one) for one in arguments], standalone_mode=False) or 0
+        code = command_line([str(one) for one in arguments], standalone_mode=False) or 0
         captured = capsys.readouterr()
         return code, captured.out, captured.err
 

@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pytest
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.diagnosis.rules import RULES
 from pmrl_cli.diagnosis.rules.advice import command_for
 from tests.scenarios import scenarios
@@ -14,7 +14,7 @@ from tests.simulate import dataset_of, simulate
 
 
 def run(capsys, *arguments):
-    code = app([str(one) for one in arguments], standalone_mode=False) or 0
+    code = command_line([str(one) for one in arguments], standalone_mode=False) or 0
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.errors import UsageError
 from tests.run_command import CommandRunner
 from tests.simulate import simulate
@@ -43,4 +43,4 @@ def test_a_key_that_no_command_of_the_file_has_is_refused(tmp_path, text, messag
     path = tmp_path / "pipeline.toml"
     path.write_text(text, encoding="utf-8")
     with pytest.raises(UsageError, match=message):
-        app(["evaluate", "absent.h5", "--config", str(path)], standalone_mode=False)
+        command_line(["evaluate", "absent.h5", "--config", str(path)], standalone_mode=False)

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from typer.main import get_command
 
 from pmrl_cli.cli import main
 from pmrl_cli.cli.fit import _StopRequest
@@ -44,7 +43,7 @@ def test_an_error_of_the_machine_is_one_line_and_its_code(monkeypatch, capsys, e
     def fail(**_):
         raise error
 
-    monkeypatch.setattr(main, "app", fail)
+    monkeypatch.setattr(main, "command_line", fail)
     handlers = {number: signal.getsignal(number) for number in (signal.SIGPIPE, signal.SIGTERM)}
     try:
         with pytest.raises(SystemExit) as left:
@@ -175,5 +174,5 @@ run()
 
 def test_the_help_names_every_closed_form():
     # by hand, since importing them imports numpy
-    (objective,) = [p for p in get_command(main.app).commands["fit"].params if p.name == "objective"]
+    (objective,) = [p for p in main.command_line.commands["fit"].params if p.name == "objective"]
     assert set(SOLVERS) <= set(objective.help.replace(",", " ").split())

@@ -10,7 +10,7 @@ import h5py
 import numpy as np
 import pytest
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.cli.states import read
 from pmrl_cli.errors import DataError, StateError, UsageError
 from tests import typed
@@ -138,7 +138,7 @@ def gappy(tmp_path_factory):
         with h5py.File(folder / "files" / f"{name}.h5", "w") as file:
             file["features"] = (latent + 0.3 * generator.normal(size=latent.shape)).astype(np.float32)[there]
             file["id"] = [f"i{i}".encode() for i in there]
-    app(["ingest", str(folder / "files"), "-o", str(folder / "store"), "-q"], standalone_mode=False)
+    command_line(["ingest", str(folder / "files"), "-o", str(folder / "store"), "-q"], standalone_mode=False)
     return folder
 
 

@@ -17,7 +17,7 @@ from typer.exceptions import TyperException
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.cli import options
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.cli.options import parse_shard
 from pmrl_cli.errors import UsageError
 from pmrl_cli.flags import flag, parse_bytes, parse_seconds
@@ -46,7 +46,7 @@ def test_a_config_file_that_cannot_be_read_is_refused_in_one_line_and_at_once(tm
         path.write_bytes(text if isinstance(text, bytes) else text.encode())
     started = time.process_time()
     with pytest.raises(UsageError) as caught:
-        app(["inspect", "absent.h5", "--config", str(path)], standalone_mode=False)
+        command_line(["inspect", "absent.h5", "--config", str(path)], standalone_mode=False)
     assert time.process_time() - started < 5
     assert said.format(path=path) in str(caught.value)
     assert len(str(caught.value)) < 500 + len(str(path))

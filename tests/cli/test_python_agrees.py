@@ -9,7 +9,7 @@ import pytest
 
 import pmrl_cli
 from pmrl_cli import Aligner
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.data.arrays import dataset_from_arrays
 from tests.simulate import simulate
 
@@ -36,7 +36,7 @@ def command(capsys, files, name, *arguments):
     folder = files[0]
     paths = [str(folder / f"{name}.parquet") for name in files[1]]
     labels = ["--labels", str(folder / "side.parquet")]
-    app([name, *paths, *labels, "--json", "-q", *arguments], standalone_mode=False)
+    command_line([name, *paths, *labels, "--json", "-q", *arguments], standalone_mode=False)
     return json.loads(capsys.readouterr().out)
 
 
@@ -89,6 +89,6 @@ def test_evaluate_of_a_model_with_classes(capsys, files):
     found = aligner.evaluate({"m0": arrays["m0"]}, ids, columns=columns, classes={"m1": prompts}).as_dict()
     typed = ["evaluate", str(folder / "m0.parquet"), f"m1={folder / 'prompts.parquet'}", "--classes", "m1"]
     typed += ["--labels", str(folder / "side.parquet"), "--model", str(folder / "model"), "--json", "-q"]
-    assert not app(typed, standalone_mode=False)
+    assert not command_line(typed, standalone_mode=False)
     assert json.loads(capsys.readouterr().out) == found
     assert found["zero_shot"]["classes"] == 4

@@ -7,7 +7,7 @@ import jsonschema
 import pytest
 
 from pmrl_cli.cli import reports
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.cli.training_screen import lines, sparkline
 from pmrl_cli.data.json_digest import with_digest
 from pmrl_cli.errors import DataError, StateError, UsageError
@@ -143,11 +143,11 @@ def test_a_model_alone_shows_its_training(tmp_path, capsys):
 
     model = tmp_path / "model"
     Aligner(steps=15, dropout=0.0, adapter="linear", refit=False).fit(simulate(80, 2, 6)).save(model)
-    assert app(["diagnose", str(model), "--report", str(tmp_path / "t.html")], standalone_mode=False) is None
+    assert command_line(["diagnose", str(model), "--report", str(tmp_path / "t.html")], standalone_mode=False) is None
     out = capsys.readouterr().out
     assert out.startswith("pmrl diagnose")
     assert "How the fit went" in (tmp_path / "t.html").read_text(encoding="utf-8")
-    app(["diagnose", str(model), "--json"], standalone_mode=False)
+    command_line(["diagnose", str(model), "--json"], standalone_mode=False)
     training = json.loads(capsys.readouterr().out)
     written = (model / "history.csv").read_text(encoding="utf-8").splitlines()
     assert len(training["history"]) == len(written) - 1
@@ -157,5 +157,5 @@ def test_a_model_alone_shows_its_training(tmp_path, capsys):
     evaluations = {(line["stage"], line["step"]): line for line in training["history"]}
     assert all(evaluations[one["stage"], one["step"]]["epoch"] == one["epoch"] for one in training["kept"])
     with pytest.raises(UsageError, match=r"a model alone with --compare, expected feature files"):
-        app(["diagnose", str(model), "--compare", "x.json"], standalone_mode=False)
+        command_line(["diagnose", str(model), "--compare", "x.json"], standalone_mode=False)
     assert re.search(r"agreement above chance \(A\) +-?\d\.\d{3}", out)

@@ -8,7 +8,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.errors import UsageError
 
 
@@ -31,7 +31,7 @@ def space(tmp_path):
 
 def run(tmp_path, capsys, *arguments):
     typed = ["search", str(tmp_path / "text.npz"), "--gallery", str(tmp_path / "gallery"), "-q", *arguments]
-    assert not app(typed, standalone_mode=False)
+    assert not command_line(typed, standalone_mode=False)
     return capsys.readouterr().out
 
 
@@ -77,9 +77,9 @@ def test_csls_says_how_many_queries_find_their_own_id_with_it_and_without(tmp_pa
         ids = np.array([f"i{row}" for row in range(len(vectors))])
         np.savez(tmp_path / f"{name}.npz", features=vectors.astype(np.float32), ids=ids)
     typed = ["search", str(tmp_path / "text.npz"), "--gallery", str(tmp_path / "image.npz"), "-k", "2", "--json"]
-    assert not app([*typed, "--csls"], standalone_mode=False)
+    assert not command_line([*typed, "--csls"], standalone_mode=False)
     fair = capsys.readouterr()
-    assert not app([*typed, "-q"], standalone_mode=False)
+    assert not command_line([*typed, "-q"], standalone_mode=False)
     plain = capsys.readouterr()
     found = []
     for shown in (fair, plain):

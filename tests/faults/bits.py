@@ -21,7 +21,7 @@ import torch  # noqa: E402
 from torch import nn  # noqa: E402
 
 from pmrl_cli.aligner import Aligner  # noqa: E402
-from pmrl_cli.cli.main import app  # noqa: E402
+from pmrl_cli.cli.main import command_line  # noqa: E402
 from pmrl_cli.errors import PmrlError  # noqa: E402
 from pmrl_cli.files.artifacts.states import read_state  # noqa: E402
 from pmrl_cli.files.join.dataset import read_dataset  # noqa: E402
@@ -66,7 +66,7 @@ def outputs(folder: Path) -> dict[str, tuple[Path, Callable[[Path], None]]]:
     states = folder / "made" / "states"
     states.mkdir()
     typed = ["diagnose", str(folder / "made" / "store"), "--model", str(folder / "made" / "model"), "-q"]
-    app([*typed, "--partial", str(states / "state")], standalone_mode=False)
+    command_line([*typed, "--partial", str(states / "state")], standalone_mode=False)
     readers = {"store": _read, "model": _load, "checkpoint": _state, "states": _merge}
     return {path.name: (path, readers.get(path.name, _read)) for path in sorted((folder / "made").iterdir())}
 

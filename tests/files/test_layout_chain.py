@@ -8,7 +8,7 @@ import os
 
 import pytest
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.files.join.dataset import read_dataset
 from tests.files.cases import CASES
 from tests.files.test_layouts import refusal, typed, words_of
@@ -35,7 +35,7 @@ def test_files_and_the_store_made_of_them_give_the_same_from_inspect_to_export(t
         options += refusal(made, files)[2]
 
     def run(*words):
-        code = app([*words, "--quiet"], standalone_mode=False) or 0
+        code = command_line([*words, "--quiet"], standalone_mode=False) or 0
         assert code == 0, (words, capsys.readouterr())
         return capsys.readouterr().out
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.files.join.dataset import read_dataset
@@ -119,7 +119,7 @@ def refusal(made, files):
 
 def run(command, files, *words):
     """The exit code of a command run in this process."""
-    return app([command, *files, *words], standalone_mode=False) or 0
+    return command_line([command, *files, *words], standalone_mode=False) or 0
 
 
 @pytest.mark.parametrize("name", CASES)

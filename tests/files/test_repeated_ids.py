@@ -8,7 +8,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pmrl_cli.aligner import Aligner
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.data.join import join_ids
 from pmrl_cli.data.repeated_ids import join_repeated
 from pmrl_cli.data.split import TEST, SplitRule, split_instances
@@ -142,9 +142,9 @@ def on_repeat_pair(how="pair"):
 
 
 def test_inspect_and_evaluate_take_the_option(files, capsys):
-    app(["inspect", *files, "--json"], standalone_mode=False)
+    command_line(["inspect", *files, "--json"], standalone_mode=False)
     assert json.loads(capsys.readouterr().out)["problems"][0]["message"].startswith("duplicate id")
-    app(["inspect", *files, "--json", "--on-repeat", "pair"], standalone_mode=False)
+    command_line(["inspect", *files, "--json", "--on-repeat", "pair"], standalone_mode=False)
     found = json.loads(capsys.readouterr().out)
     assert (found["problems"], found["instances"]) == ([], sum(len(of_image(name)) for name in IMAGES))
 
