@@ -13,6 +13,7 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.diagnosis import diagnose
 from pmrl_cli.diagnosis.contribution import contribution_section
 from pmrl_cli.errors import DataError, UsageError
+from pmrl_cli.information import heads
 from pmrl_cli.stats.statistic import plain
 from tests.simulate import dataset_of
 
@@ -31,8 +32,16 @@ def labelled(n=300, seed=0):
     return Dataset(data.ids, data.modalities, data.present, {name: pa.array(c) for name, c in columns.items()})
 
 
+@pytest.fixture(autouse=True, scope="module")
+def few_steps():
+    """A quarter of the steps: what is stated here holds after them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "_STEPS", 100)
+        yield
+
+
 @pytest.fixture(scope="module")
-def diagnosed():
+def diagnosed(few_steps):
     return diagnose(labelled(), target="class").as_dict()
 
 

@@ -3,10 +3,19 @@
 import numpy as np
 import pytest
 
+from pmrl_cli.information import heads
 from pmrl_cli.information.heads import held_out_log_losses
 from pmrl_cli.information.shapley import conditional_weights, shapley_weights
 
 N = 800
+
+
+@pytest.fixture(autouse=True, scope="module")
+def few_steps():
+    """A quarter of the steps: what is stated here holds after them."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(heads, "_STEPS", 100)
+        yield
 
 
 def information(vectors, classes, present=None, groups=None, seed=0):
