@@ -1,4 +1,4 @@
-"""Every system as typed: what a fit makes is evaluated, diagnosed, exported and searched."""
+"""Every system through all commands: what a fit makes is evaluated, diagnosed, exported and searched."""
 
 import json
 
@@ -6,7 +6,6 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests import typed
 from tests.simulate import simulate
 
 SYSTEMS = {
@@ -32,10 +31,16 @@ def features(tmp_path_factory):
     return folder
 
 
-def done(*arguments):
-    ended = typed.pmrl(*arguments)
-    assert ended.returncode == 0, ended.stderr
-    return ended.stdout
+@pytest.fixture
+def done(run):
+    """Run a command that ends well; return what it printed."""
+
+    def call(*arguments):
+        code, out, err = run(*arguments)
+        assert code == 0, err
+        return out
+
+    return call
 
 
 SMALL = ["--dim", 4, "--steps", 2, "--batch-size", 16, "--no-refit", "--test", 0.4, "--adapter", "linear", "-q"]
@@ -43,7 +48,7 @@ FORMATS = ["--format parquet", "--format npy", "--format h5", "--format csv", "-
 
 
 @pytest.mark.parametrize("name", SYSTEMS)
-def test_what_a_system_fits_goes_through_every_command(name, features, tmp_path):
+def test_what_a_system_fits_goes_through_every_command(name, features, done, tmp_path):
     asked, exporting, extra = SYSTEMS[name]
     files = [features / "m0.parquet", features / "m1.parquet"]
     model, out = tmp_path / "model", tmp_path / "out"
@@ -61,7 +66,7 @@ def test_what_a_system_fits_goes_through_every_command(name, features, tmp_path)
     assert {line["rank"] for line in found} == set(range(1, 11))
 
 
-def test_an_export_of_any_format_is_read_as_the_vectors_of_its_modalities(features, tmp_path):
+def test_an_export_of_any_format_is_read_as_the_vectors_of_its_modalities(features, done, tmp_path):
     # Predicted features, their deviation and fused vectors lie beside them.
     files = [features / "m0.parquet", features / "m1.parquet"]
     done("fit", *files, "--objective", "mvae", *SMALL, "-o", tmp_path / "model")
