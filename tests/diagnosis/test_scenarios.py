@@ -4,6 +4,7 @@ import pytest
 
 from pmrl_cli.diagnosis import diagnose
 from pmrl_cli.diagnosis.rules import RULES
+from pmrl_cli.diagnosis.rules.verdict import SEVERITIES
 from tests.scenarios import scenarios
 
 MODEL_RULES = {"SATURATED", "STARVED", "NEG_TEMPERATURE"}
@@ -13,14 +14,28 @@ MODEL_RULES = {"SATURATED", "STARVED", "NEG_TEMPERATURE"}
 SCENARIOS = scenarios()
 
 
+def node_at(result, path):
+    """Follow a dotted path; lists by number."""
+    for key in path.split("."):
+        result = result[int(key)] if isinstance(result, list) else result[key]
+    return result
+
+
 @pytest.mark.parametrize("name", SCENARIOS)
-def test_in_every_scenario_exactly_the_expected_rules_fire(name):
+def test_in_every_scenario_exactly_the_expected_rules_fire_the_gravest_first_with_evidence_that_is_there(name):
     data, expected = SCENARIOS[name]
-    verdict = diagnose(data).as_dict()["verdict"]
-    fired = {finding["code"] for finding in verdict["findings"]}
+    result = diagnose(data).as_dict()
+    verdict = result["verdict"]
+    findings, silent = verdict["findings"], verdict["not_fired"]
+    fired = {finding["code"] for finding in findings}
     assert fired == expected
-    assert not fired & {one["code"] for one in verdict["not_fired"]}
-    assert all(one["evidence"] for one in verdict["not_fired"])
+    assert not fired & {one["code"] for one in silent}
+    assert all(one["evidence"] for one in silent)
+    grave = [SEVERITIES.index(finding["severity"]) for finding in findings]
+    assert grave == sorted(grave)
+    assert (verdict["code"], verdict["severity"]) == (findings[0]["code"], findings[0]["severity"])
+    for one in (*findings, *silent):
+        assert all(node_at(result, path) is not None for path in one["evidence"])
 
 
 def test_every_rule_has_a_scenario():

@@ -5,10 +5,9 @@ import json
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis import diagnose, diagnose_state, state_of
+from pmrl_cli.diagnosis import diagnose_state, state_of
 from pmrl_cli.diagnosis.rules import RULES
-from pmrl_cli.diagnosis.rules.verdict import SEVERITIES, judge
-from tests.scenarios import scenarios
+from pmrl_cli.diagnosis.rules.verdict import judge
 from tests.simulate import dataset_of, simulate
 
 
@@ -53,8 +52,13 @@ def orthogonal_third(n=300, d=24):
     return dataset_of({"a": latent, "b": latent + 0.3 * noise[0], "c": third})
 
 
-def test_a_saturated_loss_is_named_with_a_better_temperature():
-    verdict = judge(trained(orthogonal_third(), 0.05))
+@pytest.fixture(scope="module")
+def saturated():
+    return trained(orthogonal_third(), 0.05)
+
+
+def test_a_saturated_loss_is_named_with_a_better_temperature(saturated):
+    verdict = judge(saturated)
     found = next(finding for finding in verdict.findings if finding.code == "SATURATED")
     assert "from 0.05 to" in found.advice
     assert set(found.evidence) == {"training.saturation", "alignment.A"}
@@ -65,8 +69,8 @@ def test_a_saturated_loss_is_named_with_a_better_temperature():
     assert "SATURATED" not in codes(trained(dataset_of(dict.fromkeys("abc", same)), 0.05))  # it is solved in space
 
 
-def test_a_modality_that_the_gradient_does_not_reach_is_starved():
-    verdict = judge(trained(orthogonal_third(), 0.05))
+def test_a_modality_that_the_gradient_does_not_reach_is_starved(saturated):
+    verdict = judge(saturated)
     assert [finding.subject for finding in verdict.findings if finding.code == "STARVED"] == [("c",)]
     assert "STARVED" not in codes(trained(simulate(300, 3, 24), 0.5))
 
@@ -118,31 +122,6 @@ def test_rules_whose_statistics_are_absent_are_skipped(result):
     fired = codes(result)
     unasked = {rule.code for rule in RULES} - silent - fired
     assert unasked == {"SATURATED", "STARVED", "NEG_TEMPERATURE", "SHIFTED_JOIN", "LEAK", "TEMPLATES"} - silent
-
-
-def node_at(result, path):
-    """Follow a dotted path; lists by number."""
-    for key in path.split("."):
-        result = result[int(key)] if isinstance(result, list) else result[key]
-    return result
-
-
-@pytest.mark.parametrize(
-    "name", ["shuffled", "offset", "other columns, alignable", "three modalities, a tenth mispaired"]
-)
-def test_evidence_is_there_and_the_gravest_finding_stands_first(name):
-    data, _ = scenarios()[name]
-    result = diagnose(data).as_dict()
-    verdict = result["verdict"]
-    grave = [SEVERITIES.index(finding["severity"]) for finding in verdict["findings"]]
-    assert grave == sorted(grave)
-    assert (verdict["code"], verdict["severity"]) == (
-        verdict["findings"][0]["code"],
-        verdict["findings"][0]["severity"],
-    )
-    for one in (*verdict["findings"], *verdict["not_fired"]):
-        for path in one["evidence"]:
-            assert node_at(result, path) is not None
 
 
 def test_a_leak_that_mispaired_vectors_explain_stands_behind_them(result):
