@@ -1,10 +1,7 @@
 """One, two and four processes: the same moments, losses and model; one cause for all when something goes wrong."""
 
 import json
-import os
 import signal
-import subprocess
-import sys
 import time
 
 import numpy as np
@@ -21,7 +18,7 @@ from pmrl_cli.fit.fit import fit
 from pmrl_cli.process_group import SINGLE_PROCESS
 from tests.distributed.processes import free_port, in_processes
 from tests.train.fits import settings_for, simulate
-from tests.typed import Command
+from tests.typed import Command, pmrl
 
 SIZES = pytest.mark.parametrize("size", [2, 4])
 SETTINGS = settings_for(steps=30, batch_size=48, adapter="mlp", test=0.1, refit=True)
@@ -147,12 +144,12 @@ def test_the_command_prints_and_writes_once(tmp_path, files):
 def test_a_process_that_is_killed_ends_all_and_no_output_is_left(tmp_path, files):
     # A method that no closed form stands in for is not stopped by what others have reached.
     endless = ("--objective", "umurl", "--steps", "1000000", "--patience", "1000000")
-    started = launch(2, ["fit", *files, *FIT, *endless, "-o", tmp_path / "m"])
-    unfinished = tmp_path / "m.unfinished"
-    while not list(unfinished.glob("linear-dropout-0")):
+    log = tmp_path / "log.jsonl"
+    started = launch(2, ["fit", *files, *FIT, *endless, "--log", log, "-o", tmp_path / "m"])
+    while not log.exists() or not log.read_text(encoding="utf-8"):
         assert [process.poll() for process in started] == [None, None], "it ended before training began"
-        time.sleep(0.1)
-    time.sleep(1)  # so that it is met in a step, most often
+        time.sleep(0.05)
+    time.sleep(0.5)  # so that it is met in a step, most often
     started[1].send_signal(signal.SIGKILL)
     codes, outputs, said = ended(started)
     assert codes == [5, -signal.SIGKILL]
@@ -180,8 +177,6 @@ def test_an_error_in_one_process_is_reported_by_all_with_its_code(tmp_path, file
 
 
 def test_a_number_of_processes_without_a_launcher_is_a_wrong_use(tmp_path, files):
-    environment = os.environ | {"WORLD_SIZE": "2"}
-    command = [sys.executable, "-m", "pmrl_cli", "fit", *map(str, files), "-o", str(tmp_path / "m")]
-    ran = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    ran = pmrl("fit", *files, "-o", tmp_path / "m", env={"WORLD_SIZE": "2"})
     assert ran.returncode == 2
     assert "Unset WORLD_SIZE, or use torchrun." in ran.stderr
