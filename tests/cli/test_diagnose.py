@@ -4,6 +4,7 @@ import re
 import numpy as np
 import pytest
 
+from pmrl_cli.cli.diagnose_screen import show
 from pmrl_cli.errors import UsageError
 from tests.run_command import CommandRunner
 from tests.simulate import dataset_of, simulate
@@ -17,16 +18,18 @@ def run(monkeypatch, capsys):
 @pytest.mark.parametrize(
     ("kind", "modalities"), [("healthy", 2), ("healthy", 3), ("healthy", 6), ("gap", 2), ("gap", 3), ("small", 4)]
 )
-def test_the_screen_fits_and_shows_value_chance_and_interval(run, modalities, kind):
+def test_the_screen_fits_and_shows_value_chance_and_interval(run, capsys, modalities, kind):
     options = {"healthy": {}, "gap": {"offset": 30.0, "noise": 2.0}, "small": {"n": 40, "missing": 0.3}}[kind]
     data = simulate(**{"n": 120, "modalities": modalities, "dim": 16, **options})
-    code, out, err = run("diagnose", data)
+    code, out, err = run("diagnose", data, "--json")
     assert (code, err) == (0, "")
+    result = json.loads(out)
+    show(result)
+    out = capsys.readouterr().out
     lines = out.splitlines()
     assert max(map(len, lines)) <= 80
     assert "…" not in out
     assert "\x1b" not in out
-    result = json.loads(run("diagnose", data, "--json")[1])
     head = f"{result['verdict']['code']} [{result['verdict']['severity']}]  "
     assert lines[3].removeprefix("x ").removeprefix("! ").startswith(head)
     assert any(line.startswith(("  do: ", "  do first: ")) for line in lines)
@@ -54,7 +57,7 @@ def test_a_collapse_has_no_adjusted_alignment_and_says_why(run):
 
 
 def test_gates_take_short_names_and_paths_and_an_unanswered_one_is_not_met(run):
-    data = simulate(250, 3, 16, noise=0.1)
+    data = simulate(250, 2, 16, noise=0.1)
     assert run("diagnose", data, "--fail-under", "A=0.5", "--fail-under", "pair.m0|m1.cosine_adjusted=0.5")[0] == 0
     code, _, err = run("diagnose", data, "--fail-under", "A=0.999999")
     assert code == 1
