@@ -69,8 +69,8 @@ def contents(folder):
 
 @pytest.fixture(scope="module")
 def features(tmp_path_factory):
-    """400 instances of the sample data."""
-    return put_features(tmp_path_factory.mktemp("data") / "features", 400)
+    """250 instances of the sample data."""
+    return put_features(tmp_path_factory.mktemp("data") / "features", 250)
 
 
 @pytest.fixture(scope="module")
@@ -293,7 +293,7 @@ print(table.num_rows, *table.column_names)
     }
     done = subprocess.run(["sh", "-c", script], cwd=tmp_path, env=environment, capture_output=True, timeout=HUNG)
     assert done.returncode == 0, done.stderr.decode()
-    assert done.stdout.decode() == "396 id left right spectrum fused\n"
+    assert done.stdout.decode() == "247 id left right spectrum fused\n"
 
 
 @pytest.mark.parametrize("columns", [50, 120])
