@@ -38,7 +38,11 @@ def command(
     *,
     target: Annotated[
         str | None,
-        option("--target", metavar="COLUMN", help="Side column of classes: estimate what each modality says of it."),
+        option(
+            "--target",
+            metavar="COLUMN",
+            help="Side column of classes: estimate each modality's information on it.",
+        ),
     ] = None,
     partial: Annotated[
         Path | None,

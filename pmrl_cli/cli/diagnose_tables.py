@@ -16,7 +16,7 @@ _LONG = 20
 _OTHERS = (
     ("sigma_1^2 / k (rho)", "alignment.rho"),
     ("squared length of the mean (signed)", "alignment.signed"),
-    ("MRR, the others together ask", "retrieval.fused.MRR"),
+    ("MRR, fused query", "retrieval.fused.MRR"),
 )
 
 

@@ -38,7 +38,8 @@ def command(
     asked: space.SpaceOptions,
     *,
     queries: Annotated[
-        int, option("--queries", metavar="N", min=1, help="At most this many instances ask; all are in the gallery.")
+        int,
+        option("--queries", metavar="N", min=1, help="At most this many queries; all instances are in the gallery."),
     ] = 20_000,
     classes: Annotated[
         str | None,
@@ -58,16 +59,16 @@ def command(
     quiet: options.Quiet = False,
     config: options.ConfigFile = None,
 ) -> None:
-    """Ask with each modality for the same instance in each other one: how high does it rank?
+    """Cross-modal retrieval in every direction: R@K, MRR and median rank, with confidence intervals.
 
-    A direction a->b asks with a for b; others->b asks with all other modalities fused: with their leading direction,
-    or (--fusion weighted) with the mean that each candidate weights by its cosine with them. Equal vectors are one
-    query and one candidate: for an image that stands in five rows all five captions are right, and the best of them
-    counts. With --match, so are those of every instance of the same value. Every number stands beside its chance
-    value (a random order) and a 95 % bootstrap interval over what is independent.
+    In a direction a->b queries are of modality a and candidates of modality b; in others->b a query is fused from all
+    other modalities: their leading direction, or (--fusion weighted) the mean that each candidate weights by its
+    cosine with them. Equal vectors are one query and one candidate: of an image in five rows all five captions are
+    right, and the best of them counts. With --match, so are those of every instance of the same value. Every number
+    is shown beside its chance value (a random order) and a 95 % bootstrap interval over independent units.
 
-    With --label, also the weakest classes and what a linear probe of the vectors knows of the label; with --classes,
-    how often the nearest class is the right one.
+    With --label, also the weakest classes and a linear probe of the label; with --classes, how often the nearest
+    class is the right one.
 
     Example: pmrl evaluate features/*.h5 --model runs/a --fail-under R@1=0.5
     """
@@ -114,11 +115,11 @@ def _show(result: Mapping[str, Any], *, labels: bool) -> None:
     console.print(f"pmrl evaluate   {named} · {result['dim']} dims", style="bold")
     console.print(result["scope"])
     if result["leaked"]:
-        console.print(f"{result['leaked']}: its numbers flatter it")
+        console.print(f"{result['leaked']}: its numbers are optimistic")
     for sentence in result["repeated"]:
         console.print(f"{sentence}: one query, one candidate")
     if result["queries"] < result["instances_in_two"]:
-        console.print(f"{result['queries']:,} of them, chosen by hash, ask; all are in the gallery")
+        console.print(f"{result['queries']:,} of them, chosen by hash, are queries; all are in the gallery")
     if result["fused"] is not None and result["fusion"] == "weighted":
         console.print("others: the mean that each candidate weights by its cosine with them")
     tables = [_means(result), _directions(result)] if result["pairwise"] is not None else []
@@ -148,7 +149,7 @@ def _means(result: Mapping[str, Any]) -> Any:  # noqa: ANN401 - a rich table, wh
             table.add_row(name, *space.cells(result["pairwise"][metric]))
     for metric in ("R@1", "MRR"):
         if result["fused"] is not None:
-            table.add_row(f"{metric}, others for one", *space.cells(result["fused"][metric]))
+            table.add_row(f"{metric}, fused query", *space.cells(result["fused"][metric]))
     return table
 
 

@@ -52,7 +52,7 @@ for module in (inspect, ingest, fit, diagnose, merge, evaluate, compare, export,
         module.command
     )
 
-_HELP = """Align precomputed embeddings of k modalities in one space, and say how aligned they are.
+_HELP = """Align precomputed embeddings of k modalities in one space, and diagnose how well.
 
 Exit codes: 0 done, 1 --fail-under not met, 2 command line, 3 data, 4 refused by policy, 5 memory, disk or
 device, 6 diverged, 7 state mismatch, 70 a bug of pmrl, 130/143 interrupted.

@@ -130,7 +130,7 @@ def _with_gain(queries: Dataset, gallery: Dataset, found: Iterator[Found]) -> It
         after += _count(pc.equal(own, gallery.ids.take(part.rows[:, 0])))
         yield part
     if not asked:
-        say("note: what --csls gains is not known: no query's id is in the gallery.")
+        say("note: the gain of --csls cannot be measured: no query's id is in the gallery.")
         return
     gain = f"{after / asked:.3f} find it first with --csls, {before / asked:.3f} without."
     say(f"note: of {asked:,} queries whose id is in the gallery, {gain}")

@@ -179,7 +179,7 @@ def _check_split(asked: SpaceOptions) -> None:
         raise UsageError(
             what="--split without --model",
             found=f"--split {asked.split}",
-            expected="a model, which knows",
+            expected="a model, which has the split",
             next_step="Pass --model MODEL.",
         )
 

@@ -31,7 +31,7 @@ def check(path: Path, whole: Mapping[str, object], *, force: bool) -> None:
             what="a state beside what needs a diagnosis",
             found=", ".join(given),
             expected="none of them: a state has no verdict yet",
-            next_step="Ask pmrl merge, or leave the state out.",
+            next_step="Run pmrl merge, or leave the state out.",
         )
     from pmrl_cli.files.artifacts.states import STATE_MARKER
     from pmrl_cli.files.durable.outputs import check_file

@@ -46,7 +46,7 @@ class Exclusions:
                 excluded[row, columns[modality]] = True
         if len(rows) and not (rows >= 0).any():
             raise DataError(
-                what="none of the instances to leave out is there",
+                what="none of the instances to exclude is in the data",
                 at=Place(self.file, instance_id=str(self.ids[0])),
                 found=f"{len(rows)} ids, none of them in the data",
                 expected="ids of these instances",
@@ -63,7 +63,7 @@ class Exclusions:
             at = [row for row, name in enumerate(self.modalities) if name == modality]
             places = [Place(self.file, row=row, instance_id=self.ids[row].as_py()) for row in at[:SHOWN]]
             raise DataError(
-                what="unknown modality to leave out",
+                what="unknown modality to exclude",
                 at=places[0],
                 others=places[1:],
                 total=len(at),

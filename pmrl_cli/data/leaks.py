@@ -1,4 +1,4 @@
-"""Whether instances that judge a model share vectors with those that trained it, under whatever ids."""
+"""Whether instances that evaluate a model share vectors with those that trained it, under whatever ids."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class Leaks:
     """Judged instances that share vectors with those that trained.
 
     Args:
-        judged: instances that judge and did not train themselves.
+        judged: evaluated instances that did not train themselves.
         sharing: those of them of which some modality holds a vector that trained.
         modalities: the same of each modality.
     """
@@ -43,7 +43,7 @@ class Leaks:
         if not self.sharing:
             return None
         each = ", ".join(f"{name} {count:,}" for name, count in self.modalities.items() if count)
-        return f"{self.sharing:,} of {self.judged:,} judged instances hold vectors that trained the model ({each})"
+        return f"{self.sharing:,} of {self.judged:,} evaluated instances hold vectors that trained the model ({each})"
 
 
 def trained_vectors(dataset: Dataset, rows: npt.NDArray[np.bool_]) -> dict[str, Hashes]:
@@ -61,10 +61,10 @@ def trained_vectors(dataset: Dataset, rows: npt.NDArray[np.bool_]) -> dict[str, 
 
 
 def find_leaks(hashes: Hashes, trained: Mapping[str, Hashes], names: tuple[str, ...]) -> Leaks:
-    """Count the judged instances that share vectors with those that trained.
+    """Count the evaluated instances that share vectors with those that trained.
 
     Args:
-        hashes: (q, K) of the judged, 0 where absent.
+        hashes: (q, K) of the evaluated, 0 where absent.
         trained: of ``trained_vectors``, of some modalities.
         names: of the K modalities.
     """

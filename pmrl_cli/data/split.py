@@ -98,7 +98,7 @@ def split_instances(dataset: Dataset, rule: SplitRule) -> npt.NDArray[np.int8]:
             what="split column holds other values",
             found=f"{', '.join(unknown[:5])} in column {rule.column!r}",
             expected="train, validation or test for every instance",
-            next_step="Fix the column or leave --split-column away.",
+            next_step="Fix the column, or leave --split-column out.",
         )
     stated = np.array([_WORDS[str(w)] for w in words], dtype=np.int8)
     for column in dict.fromkeys(name for name in (group, rule.match) if name is not None):

@@ -125,7 +125,7 @@ class Base:
             )
         if settings.protect != "none" and any(isinstance(e, Residual) and e.seen is None for e in encoders):
             raise StateError(
-                what="model does not say what it was trained on",
+                what="model does not record what it was trained on",
                 at=Place(self.path),
                 found="no moments of its training instances, as in models of earlier versions",
                 expected="those that every fit now keeps",

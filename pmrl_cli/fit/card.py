@@ -167,7 +167,7 @@ vectors of one instance point the same way. Made by pmrl {__version__}.{_continu
 
 ## Limits
 
-Only what frozen encoders already say can be aligned; nothing is known about data unlike the training instances.
+Only what the frozen encoders encode can be aligned; nothing was measured on data unlike the training instances.
 Check with `pmrl diagnose FILES --model .` before relying on it.
 """
 

@@ -253,11 +253,11 @@ def _joined(ctx: FitContext, start: _Start, train: Rows, validation: Rows) -> _S
         count = float(ctx.processes.all_reduce(both.sum().double()))
         if count < 2:
             raise DataError(
-                what="a new modality shares no instance with one that the model knows",
+                what="a new modality shares no instance with one of the model's",
                 at=Place(names[m]),
                 found=f"{int(count)} training instances with it and a modality of the model",
                 expected="tens or more",
-                next_step="Give files of the same instances for a modality that the model knows.",
+                next_step="Give files of the same instances for a modality of the model.",
             )
         tried = {r: _ridge_map(gram / count, cross / count, r) for r in RIDGES}
         ridges[m] = start.ridges[m] if m in start.ridges else _best_ridge(ctx, data, encoder, validation, m, tried)

@@ -106,7 +106,7 @@ class Continued:
                 elif ranks["inputs"] == ranks["of"] and not ranks.get("free"):
                     found[name] = (
                         f"all {ranks['of']} directions of {name!r} are protected, so that it cannot change: lower "
-                        f"--protect-energy to let it learn, at the cost of what it knows."
+                        f"--protect-energy to let it learn, at the cost of forgetting."
                     )
         return tuple(found.values())
 

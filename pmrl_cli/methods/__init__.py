@@ -72,7 +72,7 @@ REGISTRY: dict[str, Entry] = {
     "arm": Entry(
         "pmrl_cli.methods.arm",
         "Arm",
-        "InfoNCE and a label (`--target`): modalities that say little of it are strengthened",
+        "InfoNCE and a label (`--target`): weakly informative modalities are strengthened",
     ),
     "drcl": Entry("pmrl_cli.methods.drcl", "Drcl", "labels and no pairs: modalities share class targets"),
     "fcid": Entry(

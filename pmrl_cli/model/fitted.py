@@ -109,11 +109,11 @@ class FittedModel:
         unknown = [name for name in dataset.names if name not in self.names]
         if unknown:
             raise StateError(
-                what="modality the model does not know",
+                what="modality that the model does not have",
                 at=Place(self.origin),
                 found=", ".join(unknown),
                 expected=f"some of {', '.join(self.names)}",
-                next_step=f"Give it the name that the model knows (a file: {self.names[0]}=FILE), or leave it out.",
+                next_step=f"Give it its name in the model (a file: {self.names[0]}=FILE), or leave it out.",
             )
         indices = [self.names.index(name) for name in dataset.names]
         for index, features in zip(indices, dataset.modalities, strict=True):

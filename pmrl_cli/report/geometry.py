@@ -104,7 +104,7 @@ def label_map(result: Result) -> Picture | None:
         heading="Projection by label",
         reading="The same points as in the projection by modality, as they are; colour: the largest classes of "
         f"{result['inputs']['label']}, faint: the others; shape: modality. A class whose shapes lie together is "
-        "aligned; colours that part are what the space knows of the label.",
+        "aligned; colours that separate are labels that the space separates.",
         alternative=f"Scatter plot of {len(labels)} instances in {len(counts)} classes.",
     )
 

@@ -70,7 +70,7 @@ def render_page(
     headline = main_numbers(result)
     gains = _no_gains(result)
     maps = list(_pair_maps(result))
-    findings = "What else was found" if result["verdict"]["findings"][1:] else "What else was asked"
+    findings = "What else was found" if result["verdict"]["findings"][1:] else "What else was checked"
     sections = (
         ("why", findings, True),
         ("numbers", "Main numbers", headline),

@@ -30,7 +30,7 @@ _MAIN = (
     ("AUC", "partner ranked above another (AUC)", "retrieval.pairwise.AUC"),
     ("MRR", "mean reciprocal rank (MRR)", "retrieval.pairwise.MRR"),
     ("label_mAP", "its label ranked first (mAP)", "retrieval.pairwise.label_mAP"),
-    ("fused.MRR", "MRR, the others together ask", "retrieval.fused.MRR"),
+    ("fused.MRR", "MRR, fused query", "retrieval.fused.MRR"),
 )
 _MOST_MAIN = 5
 
@@ -115,7 +115,7 @@ def difference_text(name: str, result: Mapping[str, Any]) -> str:
     """Return the name of a difference from another diagnosis."""
     if "->" in name:
         return f"R@1 {name}"
-    return "MRR, others for one" if name == "fused.MRR" else metric_text(name, {"retrieval": result["compare"]})
+    return "MRR, fused query" if name == "fused.MRR" else metric_text(name, {"retrieval": result["compare"]})
 
 
 def action_text(action: str, subject: list[str]) -> str:

@@ -188,7 +188,7 @@ class RecastConsistency(Term):
 
     def forward(self, encoded: Encoded, inputs: Inputs, group: BatchGroup = SINGLE) -> Loss:
         """Return the loss of a batch."""
-        assert inputs.labels is not None, "the method says that it needs labels"
+        assert inputs.labels is not None, "a method that needs labels"
         q = min(1.0, int(self.step) / self.ramp) if self.ramp else 1.0
         if self.training:
             self.step += 1

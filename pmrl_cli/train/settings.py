@@ -139,7 +139,7 @@ class FitSettings:
         None,
         "--continue-from",
         metavar="MODEL",
-        help="Model to go on from: new instances, new modalities.",
+        help="Model to continue, with new instances or modalities.",
         panel="Going on from a model",
     )
     protect: Literal["input", "dual", "disjoint", "none"] = flag(
@@ -209,7 +209,7 @@ class FitSettings:
         panel="Split",
     )
     split_column: str | None = flag(
-        None, "--split-column", help="Side column that says train, validation or test.", panel="Split"
+        None, "--split-column", help="Side column with train, validation or test.", panel="Split"
     )
     precision: Literal["auto", "fp32", "bf16"] = flag(
         "auto", "--precision", help="auto, fp32 or bf16.", panel="Machine"

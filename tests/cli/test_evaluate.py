@@ -138,7 +138,7 @@ def test_evaluate_with_a_model_uses_its_split_and_its_space(run):
     assert result["pairwise"]["R@1"]["value"] == 1
     _, out, _ = run("evaluate", data, "--model", "m", model=HalfModel)
     assert "40 of 80 instances: auto" in out
-    assert "3 of 40 judged instances hold vectors that trained the model (m0 3): its" in out
+    assert "3 of 40 evaluated instances hold vectors that trained the model (m0 3): its" in out
     assert max(map(len, out.splitlines())) <= 80
 
 
@@ -160,7 +160,7 @@ def test_notes_of_reading_go_to_standard_error_unless_quiet(run):
 
 
 def test_a_sample_of_queries_is_noted_on_the_screen(run):
-    assert "30 of them, chosen by hash, ask" in run("evaluate", simulate(100, 2, 4), "--queries", "30")[1]
+    assert "30 of them, chosen by hash, are queries" in run("evaluate", simulate(100, 2, 4), "--queries", "30")[1]
 
 
 def test_a_label_that_is_asked_for_adds_the_probe_and_the_weakest_classes(run):

@@ -30,7 +30,7 @@ def test_a_modality_whose_name_has_a_bar_is_itself_first():
 
 
 def test_an_unknown_modality_or_no_known_id_is_refused(data):
-    with pytest.raises(DataError, match=r"unknown modality to leave out: list.csv row 1 \(id 'id1'\): 'd'"):
+    with pytest.raises(DataError, match=r"unknown modality to exclude: list.csv row 1 \(id 'id1'\): 'd'"):
         mask([("id0", "a"), ("id1", "d")], data)
     with pytest.raises(DataError, match=r"none of the instances .*: 2 ids, none of them in the data"):
         mask([("x", "a"), ("y", None)], data)

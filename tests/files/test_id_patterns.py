@@ -54,7 +54,7 @@ def test_what_the_refusal_says_to_type_joins_the_ids(tmp_path, left, right):
 def test_few_ids_in_common_by_accident_are_refused_too_and_can_be_taken_as_they_are(tmp_path):
     ids = [f"{i}-1" for i in BARE]
     files = [write(tmp_path / "a.npz", ids), write(tmp_path / "b.npz", [ids[0], *BARE[1:]])]
-    with pytest.raises(DataError, match="ids differ by what stands before or behind them: .* share 1 ids of 40, and"):
+    with pytest.raises(DataError, match="ids differ by a prefix or suffix: .* share 1 ids of 40, and"):
         read_dataset(files)
     assert len(read_dataset(files, id_pattern="(.+)")) == 1
     assert len(read_dataset(files, id_pattern="([^-]+)(?:-1)?")) == N

@@ -84,7 +84,9 @@ def test_vectors_that_trained_are_found_under_other_ids_and_as_float16(tmp_path)
     for one in (aligner, Aligner.load(tmp_path / "model")):
         result = one.evaluate(other, [f"second-{i}" for i in range(63)])
         assert result.leaks.as_dict() == {"judged": 63, "sharing": 9, "modalities": {"image": 9, "text": 0}}
-        assert result.as_dict()["leaked"] == "9 of 63 judged instances hold vectors that trained the model (image 9)"
+        assert (
+            result.as_dict()["leaked"] == "9 of 63 evaluated instances hold vectors that trained the model (image 9)"
+        )
 
 
 def test_a_model_of_an_older_version_is_held_against_the_instances_it_trained_on():

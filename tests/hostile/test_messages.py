@@ -118,7 +118,7 @@ WHOLE_FAULTS = {
     "ids and rows differ in number",
     "ids are not known, and some columns could be them",
     "ids are of a type that cannot name instances",
-    "ids differ by what stands before or behind them",
+    "ids differ by a prefix or suffix",
     "ids of mixed type",
     "files of one instance each, or parts of one array",
     "integer features",
@@ -136,7 +136,7 @@ WHOLE_FAULTS = {
     "no such array",
     "no such side column",
     "no vector of one instance",
-    "none of the instances to leave out is there",
+    "none of the instances to exclude is in the data",
     "not a file",
     "one file or group per sample",
     "rows of a repeated id cannot be paired",
@@ -151,12 +151,12 @@ WHOLE_FAULTS = {
     "store is damaged",
     "too few modalities",
     "unknown kind of file",
-    "unknown modality to leave out",
+    "unknown modality to exclude",
     "value too long",
     "vectors cannot be put into the file",
 }
 # Rows of a list of exclusions, held by tests/data/test_exclusion.py; of ids, by tests/files/test_id_patterns.py.
-ROWS_OF_LISTS = {"unknown modality to leave out", "id that the pattern does not fit"}
+ROWS_OF_LISTS = {"unknown modality to exclude", "id that the pattern does not fit"}
 # Said of what pmrl writes and reads back, not of the user's data; held where it is written.
 OURS = {
     "id cannot be stored in HDF5",

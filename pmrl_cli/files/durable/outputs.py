@@ -110,7 +110,7 @@ def _check_writable(path: Path) -> None:
     raise ResourceError(
         what="output cannot be written",
         at=Place(str(path)),
-        found=f"{folder} is {'a folder without leave to write' if folder.is_dir() else 'no folder'}",
+        found=f"{folder} is {'a folder without permission to write' if folder.is_dir() else 'no folder'}",
         expected="a folder one can write in",
         next_step="Choose another path, or change the permissions.",
     )

@@ -164,7 +164,7 @@ def _no_memory(path: Path) -> ResourceError:
     return ResourceError(
         what="not enough memory",
         at=Place(str(path)),
-        found="a file that asks for more than there is",
+        found="a file that needs more than there is",
         expected="one that can be read in pieces",
         next_step="Write it again in smaller chunks or row groups, or free some memory.",
     )

@@ -146,7 +146,7 @@ def _read_store(path: Path) -> _Store:
         wanted = f"{store.rows} x {entry['dim']} {dtype}"
         found = f"{arrays[0].rows} x {arrays[0].dim} {arrays[0].dtype}" if arrays else "no 2-D array"
         if found != wanted:
-            raise _damaged(file, found, f"{wanted} as the manifest says")
+            raise _damaged(file, found, f"{wanted} as in the manifest")
     return store
 
 

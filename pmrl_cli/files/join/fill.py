@@ -79,7 +79,7 @@ def join_plan(plan: Plan, options: ReadOptions) -> JoinIndex:
         affixes = hint_of_affixes([(modality.name, modality.ids) for modality in plan.modalities])
     if len(joined.ids) and affixes is not None:
         raise DataError(
-            what="ids differ by what stands before or behind them",
+            what="ids differ by a prefix or suffix",
             at=Place(plan.modalities[0].shards[0].file),
             found=affixes[0],
             expected="equal ids of the same instance",

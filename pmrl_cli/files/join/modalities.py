@@ -338,7 +338,7 @@ def _check_row_order(modalities: Sequence[Modality], options: ReadOptions, notes
         )
         return
     if options.by_row:
-        notes.append("row i of every file is taken for the same instance, as --by-row says.")
+        notes.append("row i of every file is taken for the same instance (--by-row).")
         return
     files = [(modality.contents, modality.shards) for modality in modalities]
     try:
