@@ -1,7 +1,7 @@
 """The closed family of errors that a user can see, each with its exit code.
 
 Every error says what is wrong, where, what was found, what was expected and what to type next. The text is
-one line, lower case at its start, and never a traceback: ``cli.main`` prints it and leaves with ``exit_code``.
+one line, lower case at its start, and never a traceback: ``cli.main`` prints it and exits with ``exit_code``.
 """
 
 from __future__ import annotations

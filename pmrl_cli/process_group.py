@@ -1,9 +1,8 @@
 """The processes of one command: alone, or several that a launcher such as torchrun started.
 
-The only user of torch.distributed. Everything here is also right for one process, so that no caller asks how many
-there are: sums are what they are, gathered rows are one's own, and rank 0 is this process. Rank 0 alone writes and
-prints; a decision that depends on computed numbers is broadcast from it (``broadcast_json``), since two machines may
-round one of them differently.
+The only user of torch.distributed. With one process every operation is the identity, so callers need no special case.
+Rank 0 alone writes and prints; a decision that depends on computed numbers is broadcast from it
+(``broadcast_json``), since two machines may round one of them differently.
 """
 
 from __future__ import annotations

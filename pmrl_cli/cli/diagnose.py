@@ -224,4 +224,4 @@ def conclude(result: Mapping[str, Any], unmet: Sequence[str], *, as_json: bool, 
         space.print_json(with_digest(result))
     else:
         diagnose_screen.show(result, full=full)
-    space.leave(unmet)
+    space.exit_if_unmet(unmet)

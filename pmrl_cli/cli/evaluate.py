@@ -104,7 +104,7 @@ def command(
         space.print_json(result)
     else:
         _show(result, labels=asked.label is not None)
-    space.leave(unmet)
+    space.exit_if_unmet(unmet)
 
 
 def _show(result: Mapping[str, Any], *, labels: bool) -> None:

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
 
     from pmrl_cli.data.dataset import Dataset
-    from pmrl_cli.retrieval.search import Found
+    from pmrl_cli.retrieval.search import SearchResults
 
 __all__ = ["command"]
 
@@ -118,7 +118,7 @@ def _space(
     return Aligner.load(model, device=computing.device).embed_dataset(dataset, max_memory=reading.max_memory)
 
 
-def _with_gain(queries: Dataset, gallery: Dataset, found: Iterator[Found]) -> Iterator[Found]:
+def _with_gain(queries: Dataset, gallery: Dataset, found: Iterator[SearchResults]) -> Iterator[SearchResults]:
     """Yield what was found, and say at its end how many queries find their own id first, with CSLS and without."""
     import pyarrow.compute as pc
 
@@ -141,7 +141,7 @@ def _count(true: pa.BooleanArray) -> int:
 
 
 def _batches(
-    queries: Dataset, gallery: Dataset, found: Iterator[Found], columns: list[str]
+    queries: Dataset, gallery: Dataset, found: Iterator[SearchResults], columns: list[str]
 ) -> Iterator[pa.RecordBatch]:
     import pyarrow as pa
 

@@ -43,9 +43,9 @@ __all__ = [
     "cells",
     "ci_text",
     "count_text",
+    "exit_if_unmet",
     "grid",
     "is_model",
-    "leave",
     "number_text",
     "parse_gates",
     "print_json",
@@ -281,7 +281,7 @@ def print_json(result: Mapping[str, Any]) -> None:
     typer.echo(json.dumps(result, indent=2, sort_keys=True, allow_nan=False, ensure_ascii=False))
 
 
-def leave(sentences: Sequence[str]) -> None:
+def exit_if_unmet(sentences: Sequence[str]) -> None:
     """Print what is not met and exit with code 1; do nothing if all is.
 
     Raises: typer.Exit(1) if there is any.

@@ -188,8 +188,8 @@ class Dataset:
     def blocks(self, rows: Rows | None = None) -> Iterator[Rows]:
         """Yield the rows of the dataset (or those of ``rows``, which must ascend) block by block.
 
-        A slice is cut where the whole data set is: its first and last block may be part of a block of that. What a
-        block has read of a memory map is let go of when the next is asked for.
+        A slice is cut where the whole data set is: its first and last block may be part of a block of that. The
+        pages of a memory map that a block has read are released before the next block.
         """
         for block in self._cut(slice(0, len(self)) if rows is None else rows):
             yield block

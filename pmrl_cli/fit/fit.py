@@ -69,7 +69,7 @@ def fit(
 def _result(ctx: FitContext, plan: Plan, found: SearchResult, model: Model, *, refitted: bool) -> FitResult:
     dataset, parts = ctx.dataset, ctx.parts
     lost = ctx.excluded.any(axis=1) & ~ctx.trainable
-    # The suspects among them: what is likely mispaired judges nothing.
+    # The suspects among them: what is likely mispaired validates nothing.
     seen = (parts != TEST) if refitted else parts == TRAIN
     words = {"train": TRAIN, "validation": VALIDATION, "test": TEST}
     counts = {word: int(((parts == part) & ~lost).sum()) for word, part in words.items()}

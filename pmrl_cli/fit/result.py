@@ -1,4 +1,4 @@
-"""What a fit leaves: the members of the space, and the record of how they came about."""
+"""The result of a fit: the members of the space, and the record of how they came about."""
 
 from __future__ import annotations
 

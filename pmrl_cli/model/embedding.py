@@ -56,17 +56,17 @@ def read_blocks(model: FittedModel, dataset: Dataset, rows: Rows | None, device:
         present = dataset.present[block]
         at, mask = slice(None), present
         if isinstance(block, slice) and (whole := dataset.block_of(block)) != block:
-            # A product of matrices rounds a row by where it stands and how many there are: so it stands where it
-            # does among all, with zeros for the others.
+            # The rounding of a matrix product depends on the row's position and on the number of rows: padded to the
+            # full block, a part has the bits of the whole.
             at = slice(block.start - whole.start, block.stop - whole.start)
-            features = [_amid_zeros(array, at, whole.stop - whole.start) for array in features]
-            mask = _amid_zeros(present, at, whole.stop - whole.start)
+            features = [_zero_padded(array, at, whole.stop - whole.start) for array in features]
+            mask = _zero_padded(present, at, whole.stop - whole.start)
         ids = dataset.ids[block] if isinstance(block, slice) else dataset.ids.take(block)
         yield Block(ids, present, at, list(features), torch.from_numpy(mask).to(device))
 
 
-def _amid_zeros(array: npt.NDArray[Any], at: slice, rows: int) -> npt.NDArray[Any]:
-    """Return (rows, ...) zeros with the array as the rows ``at``."""
+def _zero_padded(array: npt.NDArray[Any], at: slice, rows: int) -> npt.NDArray[Any]:
+    """Return the array as the rows ``at`` of (rows, ...) zeros."""
     padded = np.zeros((rows, *array.shape[1:]), dtype=array.dtype)
     padded[at] = array
     return padded

@@ -1,4 +1,4 @@
-"""FittedModel: everything that embedding with a model, judging and saving it need."""
+"""FittedModel: everything that embedding with a model, evaluating and saving it need."""
 
 from __future__ import annotations
 

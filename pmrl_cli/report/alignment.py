@@ -28,15 +28,15 @@ __all__ = ["gallery_curve", "modality_bars", "share_histogram", "singular_values
 _MOST_BARS = 60
 
 
-def rebinned(histogram: Mapping[str, Any], most: int = _MOST_BARS) -> tuple[Any, dict[str, Any]]:
-    """Return edges and densities of a histogram in at most ``most`` bins between its first and last count."""
+def rebinned(histogram: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """Return edges and densities of a histogram in at most 60 bins between its first and last count."""
     edges = np.asarray(histogram["edges"], dtype=float)
     counts = {kind: np.asarray(histogram[kind], dtype=float) for kind in ("observed", "shuffled")}
     filled = np.flatnonzero(sum(counts.values()))
     if len(filled) == 0:
         return edges[:0], counts
     first, last = filled[0], filled[-1] + 1
-    step = -(-(last - first) // most)
+    step = -(-(last - first) // _MOST_BARS)
     starts = np.arange(first, last, step)
     edges = np.append(edges[starts], edges[last])
     densities = {}

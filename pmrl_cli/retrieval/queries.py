@@ -1,4 +1,4 @@
-"""What asks: one vector for each query, or several modalities that every candidate weights for itself."""
+"""Query types: single vectors, or several modalities that every candidate weights for itself."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ from pmrl_cli.errors import DataError
 from pmrl_cli.fusion import fuse
 from pmrl_cli.retrieval.batches import read_batch
 
-__all__ = ["CSLS_NEIGHBOURS", "Found", "Neighbours", "hubness_penalty", "nearest", "search"]
+__all__ = ["CSLS_NEIGHBOURS", "Neighbours", "SearchResults", "hubness_penalty", "nearest", "search"]
 
 CSLS_NEIGHBOURS = 10
 """Queries whose mean cosine with a candidate is its hubness, as in the paper."""
@@ -41,11 +41,11 @@ class Neighbours(NamedTuple):
     closest: Tensor
 
 
-class Found(NamedTuple):
-    """What was found for some queries.
+class SearchResults(NamedTuple):
+    """The nearest candidates of some queries.
 
     Args:
-        queries: (q,) int64 rows of the data set that asks.
+        queries: (q,) int64 rows of the data set of queries.
         rows: (q, k) int64 rows of the data set that was searched, best first.
         scores: (q, k) float32, descending: cosines, or those less the hubness of the candidate (CSLS).
         closest: (q,) int64 rows of the data set that was searched: the first by cosine, also where CSLS ranks.
@@ -65,7 +65,7 @@ def search(
     source: str | None = None,
     target: str | None = None,
     csls: bool = False,
-) -> Iterator[Found]:
+) -> Iterator[SearchResults]:
     """Yield the ``count`` nearest instances of a gallery for each query, block by block in the order of the queries.
 
     Args:
@@ -90,7 +90,7 @@ def search(
     for rows, vectors in asking.held():
         found = nearest(vectors, searched.blocks(), count, penalty=penalty)
         ranked, closest = (searched.rows[found_rows.numpy()] for found_rows in (found.rows, found.closest))
-        yield Found(rows, ranked, found.scores.numpy(), closest)
+        yield SearchResults(rows, ranked, found.scores.numpy(), closest)
 
 
 def _check_dims(queries: Dataset, gallery: Dataset) -> None:

@@ -28,7 +28,7 @@ class Pair(NamedTuple):
 
 
 _HELD = 2**20
-"""Numbers of a gradient that are held at once on a CPU: fewer rows cost the products their speed."""
+"""Elements of a chunk of the gradient on a CPU; smaller chunks slow the products."""
 
 
 class _Sums(torch.autograd.Function):

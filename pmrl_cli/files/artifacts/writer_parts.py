@@ -43,7 +43,7 @@ class WriterPart:
 def part_of_shard(
     names: Sequence[str], present: npt.NDArray[np.bool_], index: int, of: int, rows_per_file: int = ROWS_PER_FILE
 ) -> WriterPart:
-    """Return what the writer of one shard of the instances writes, whose blocks hold that shard alone.
+    """Return the part files written by shard ``index``, whose blocks hold its instances only.
 
     The part files of all shards together are numbered through, in the order of the shards.
 

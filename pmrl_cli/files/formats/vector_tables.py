@@ -43,7 +43,7 @@ class Parts(NamedTuple):
         first: number of the first, from 0 on.
         stop: number after that of the last.
         of: part files of the whole table.
-        skip: rows of the table that the blocks hold before those to be written.
+        skip: rows of the incoming blocks to leave out first.
         rows: rows to be written.
         held: rows of the table in all the blocks.
     """
