@@ -8,7 +8,7 @@ mispaired one. All is measured against a reference of instances: the reservoir.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from pmrl_cli.array_types import Array
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.similarity import cosine_blocks, nearest_cosines
+from pmrl_cli.retrieval.similarity import cosine_blocks, nearest_both_ways, nearest_cosines
 
 __all__ = ["EDGES", "NEIGHBOURS", "Agreement", "Reference", "agreement", "centre", "modality_means", "reference_of"]
 
@@ -93,20 +93,34 @@ class Reference:
             count = len(consensus)
             nearest = [min(max(_FEWEST_LIKE, round(part * count)), count - 1) for part in like]
             swapped = torch.arange(min(count, _SWAPPED)) * count // max(1, min(count, _SWAPPED))
+            other = vectors.new_empty(min(len(swapped), _SWAPPED), count)  # fresh memory is slow
             for piece, scores in cosine_blocks(vectors[swapped], consensus):
                 itself = torch.arange(len(scores)), swapped[piece]
-                scores -= (own[swapped[piece], None] + others) / 2
+                scores.sub_(torch.add(own[swapped[piece], None], others, out=other[: len(scores)]), alpha=0.5)
                 scores.clamp_(float(EDGES[0]), float(EDGES[-1]))  # rounding may leave [-2, 2]
                 scores[itself] = torch.nan  # its own consensus: in no bin
                 counts[0, m] += _histogram(scores)
                 if not nearest:
                     continue
-                alike = consensus[swapped[piece]] @ consensus.mT
+                alike = torch.mm(consensus[swapped[piece]], consensus.mT, out=other[: len(scores)])
                 alike[itself] = -torch.inf
-                order = alike.topk(nearest[0]).indices
-                for part, near in enumerate(nearest, 1):
-                    counts[part, m] += _histogram(scores.gather(1, order[:, :near]))
+                for part, most_alike in enumerate(_most_alike(alike, nearest), 1):
+                    counts[part, m] += _histogram(scores.gather(1, most_alike))
         return counts
+
+
+def _most_alike(alike: Tensor, nearest: Sequence[int]) -> list[Tensor]:
+    """Return the (b, near) columns of the greatest of each row, for falling numbers of them."""
+    values, columns, found = alike.numpy(), np.arange(alike.shape[1])[None], []
+    for near in nearest:
+        chosen = np.argpartition(values, -near, axis=1)[:, -near:]
+        greatest = np.take_along_axis(values, chosen, 1)
+        if ((values >= greatest.min(1, keepdims=True)).sum(1) > near).any():  # the least ties: whose turn is it
+            order = alike.topk(nearest[0]).indices
+            return [order[:, :one] for one in nearest]
+        values, columns = greatest, np.take_along_axis(columns, chosen, 1)
+        found.append(torch.from_numpy(columns))
+    return found
 
 
 def _histogram(scores: Tensor) -> npt.NDArray[np.int64]:
@@ -149,10 +163,12 @@ def reference_of(batch: Batch, kept: Tensor | None = None) -> Reference:
     centred = centre(batch, means)
     consensus, usable = _consensus(centred, kept)
     closeness = torch.zeros(*usable.shape, 2)
-    reference = Reference(means, centred.embeddings, consensus, usable, closeness)
-    for m in range(usable.shape[1]):
-        closeness[:, m] = _closeness(reference, centred.embeddings[:, m], consensus[:, m], m)
-    return reference
+    counts = [min(NEIGHBOURS + 1, int(chosen.sum())) for chosen in usable.T]
+    asked = [m for m, count in enumerate(counts) if count > 1]
+    pairs = ((centred.embeddings[usable[:, m], m], consensus[usable[:, m], m], counts[m]) for m in asked)
+    for m, sides in zip(asked, nearest_both_ways(pairs), strict=True):
+        closeness[usable[:, m], m] = torch.stack([_but_the_nearest(nearest) for nearest in sides], 1)
+    return Reference(means, centred.embeddings, consensus, usable, closeness)
 
 
 def agreement(reference: Reference, batch: Batch, kept: Tensor | None = None) -> Agreement:
@@ -178,11 +194,7 @@ def _agreement(vectors: Tensor, consensus: Tensor, usable: Tensor, closeness: Te
 
 
 def _closeness(reference: Reference, vectors: Tensor, consensus: Tensor, modality: int) -> Tensor:
-    """Return (B, 2) mean cosines: of vectors with the nearest consensus of the reference, of consensus with vectors.
-
-    The very nearest is left out. It is the partner where there is one in the reference, be the instance mispaired or
-    not, so that other instances are left, and mispaired scores are comparable with those of the instances.
-    """
+    """Return (B, 2) mean cosines: of vectors with the nearest consensus of the reference, of consensus with vectors."""
     chosen = reference.usable[:, modality]
     found = torch.zeros(len(vectors), 2)
     most = min(NEIGHBOURS + 1, int(chosen.sum()))
@@ -190,6 +202,14 @@ def _closeness(reference: Reference, vectors: Tensor, consensus: Tensor, modalit
         return found
     sides = ((vectors, reference.consensus[chosen, modality]), (consensus, reference.vectors[chosen, modality]))
     for side, (queries, gallery) in enumerate(sides):
-        nearest, _ = nearest_cosines(queries, gallery, most)
-        found[:, side] = (nearest.sum(1) - nearest.amax(1)) / (most - 1)
+        found[:, side] = _but_the_nearest(nearest_cosines(queries, gallery, most)[0])
     return found
+
+
+def _but_the_nearest(nearest: Tensor) -> Tensor:
+    """Return (B,) means of (B, most) cosines but the greatest.
+
+    That is the partner where there is one in the reference, be the instance mispaired or not, so that other instances
+    are left, and mispaired scores are comparable with those of the instances.
+    """
+    return (nearest.sum(1) - nearest.amax(1)) / (nearest.shape[1] - 1)
