@@ -20,7 +20,7 @@ from torch import Tensor
 from pmrl_cli.array_types import Array, Groups, Mask
 from pmrl_cli.diagnosis.mispairing import FLAGGED
 from pmrl_cli.diagnosis.statistics.gap import mixed_ranks
-from pmrl_cli.diagnosis.statistics.linear import fit_linear
+from pmrl_cli.diagnosis.statistics.linear import fit_linear, sides_of
 from pmrl_cli.diagnosis.statistics.probe import third_of
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import hits_in_gallery, standard_gallery
@@ -49,28 +49,26 @@ class Remedy(NamedTuple):
     ranks: Callable[[Half], Iterator[tuple[Ranks, Ranks]]]
 
 
-def remedies_for(names: Sequence[str], groups: Groups, *, clean: Mask | None, seed: int) -> list[Remedy]:
+def remedies_for(names: Sequence[str], *, clean: Mask | None) -> list[Remedy]:
     """Return the remedies to try.
 
     Args:
         names: of the modalities.
-        groups: (B,) group of every instance.
         clean: (B,) which instances are no suspects; None if none is.
-        seed: of the choice of the ridge.
     """
     remedies = [
         Remedy("centre", (), "", _centre),
         Remedy("centre", (), "mixed ", _centre_mixed),
         Remedy("csls", (), "", _csls),
         Remedy("rotate", (), "", _rotate),
-        Remedy("linear", (), "", partial(_linear, groups=groups, seed=seed)),
+        Remedy("linear", (), "", _linear),
     ]
     if len(names) > 2:
         remedies += [
             Remedy("drop_modality", (name,), "fused ", partial(_without, modality=m)) for m, name in enumerate(names)
         ]
     if clean is not None:
-        remedies.append(Remedy("drop_suspects", (), "", partial(_unsuspected, clean=clean, groups=groups, seed=seed)))
+        remedies.append(Remedy("drop_suspects", (), "", partial(_unsuspected, clean=clean)))
     return remedies
 
 
@@ -81,10 +79,14 @@ class Half:
     Args:
         own: the instances that are measured.
         other: those that may be learned from.
+        groups: (B,) group of every instance of both.
+        seed: of the choice of the ridge.
     """
 
     own: Batch
     other: Batch
+    groups: Groups
+    seed: int
 
     @cached_property
     def means(self) -> Tensor:
@@ -105,6 +107,11 @@ class Half:
     def centred_ranks(self) -> dict[str, Ranks]:
         """Centred."""
         return _ranked(self.centred)
+
+    @cached_property
+    def adapted_ranks(self) -> dict[str, Ranks]:
+        """As a linear adapter fitted on the other half puts it."""
+        return _ranked(_adapted(self.own, self.other, third_of(self.groups[self.other.rows], self.seed)))
 
 
 def _ranked(batch: Batch) -> dict[str, Ranks]:
@@ -181,24 +188,24 @@ def _nearness(vectors: Tensor, others: Tensor) -> Tensor:
     return nearest_cosines(vectors, others, min(NEIGHBOURS, len(others)))[0].mean(1, keepdim=True)
 
 
-def _adapted(own: Batch, other: Batch, groups: Groups, seed: int) -> Batch:
-    """Return the half as a linear adapter fitted on the other puts it."""
-    vectors, present = other.embeddings.numpy(), other.present.numpy()
-    modalities = range(present.shape[1])
-    adapter = fit_linear([vectors[:, m] for m in modalities], present, third_of(groups[other.rows], seed))
-    own_vectors = own.embeddings.numpy()
-    return adapter.embed([own_vectors[:, m] for m in modalities], own.present.numpy())
+def _adapted(own: Batch, other: Batch, third: Mask) -> Batch:
+    """Return the half as a linear adapter fitted on the other, of which a third chooses the ridge, puts it."""
+    (fitted, had), (measured, present) = (
+        (sides_of(one.embeddings.numpy().swapaxes(0, 1)), one.present.numpy()) for one in (other, own)
+    )
+    return fit_linear(fitted, had, third).embed(measured, present)
 
 
-def _linear(half: Half, groups: Groups, seed: int) -> Iterator[tuple[Ranks, Ranks]]:
-    return _paired(half.ranks, _ranked(_adapted(half.own, half.other, groups, seed)))
+def _linear(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
+    return _paired(half.ranks, half.adapted_ranks)
 
 
-def _unsuspected(half: Half, clean: Mask, groups: Groups, seed: int) -> Iterator[tuple[Ranks, Ranks]]:
-    own, other = half.own, half.other
+def _unsuspected(half: Half, clean: Mask) -> Iterator[tuple[Ranks, Ranks]]:
+    other = half.other
     kept = clean[other.rows]
     unsuspected = Batch(other.rows[kept], other.embeddings[kept], other.present[kept])
-    return _paired(*(_ranked(_adapted(own, fit, groups, seed)) for fit in (other, unsuspected)))
+    third = third_of(half.groups[unsuspected.rows], half.seed)
+    return _paired(half.adapted_ranks, _ranked(_adapted(half.own, unsuspected, third)))
 
 
 def _without(half: Half, modality: int) -> Iterator[tuple[Ranks, Ranks]]:
@@ -298,9 +305,9 @@ def measure_remedies(
     if min(half.sum(), (~half).sum()) < _FEWEST:
         return []
     clean = None if probability is None or (probability < FLAGGED).all() else probability < FLAGGED
-    halves = [Half(_part(batch, chosen), _part(batch, ~chosen)) for chosen in (half, ~half)]
+    halves = [Half(_part(batch, chosen), _part(batch, ~chosen), groups, seed) for chosen in (half, ~half)]
     found = []
-    for remedy in remedies_for(names, groups, clean=clean, seed=seed):
+    for remedy in remedies_for(names, clean=clean):
         trials = [_Trial(one.own.rows[a.rows], a, b) for one in halves for a, b in remedy.ranks(one)]
         measured = _measure(remedy, trials, batch, groups)
         if measured is not None:

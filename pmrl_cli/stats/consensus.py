@@ -8,7 +8,7 @@ mispaired one. All is measured against a reference of instances: the reservoir.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -194,7 +194,7 @@ def _agreement(vectors: Tensor, consensus: Tensor, usable: Tensor, closeness: Te
 
 
 def _closeness(reference: Reference, vectors: Tensor, consensus: Tensor, modality: int) -> Tensor:
-    """Return (B, 2) mean cosines: of vectors with the nearest consensus of the reference, of consensus with vectors."""
+    """Return (B, 2) mean cosines with the nearest of the reference: of vectors with consensus, and the other way."""
     chosen = reference.usable[:, modality]
     found = torch.zeros(len(vectors), 2)
     most = min(NEIGHBOURS + 1, int(chosen.sum()))

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from pmrl_cli.diagnosis.mispair_model import mispair_model
 from pmrl_cli.diagnosis.mispair_partners import Held
 from pmrl_cli.diagnosis.mispair_rates import Mixture, consensus_auc, weights_of
-from pmrl_cli.diagnosis.statistics.linear import fit_linear
+from pmrl_cli.diagnosis.statistics.linear import fit_linear, sides_of
 from pmrl_cli.files.join.dataset import read_dataset
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.stats.consensus import EDGES, agreement, reference_of
@@ -284,8 +284,9 @@ def test_swaps_among_real_digits_are_found():
     data = read_dataset([str(Path(__file__).parents[2] / "sample_data" / "features")], join="inner")
     vectors = [features.read(slice(0, len(data))) for features in data.modalities]
     fitted = np.arange(len(data)) % 2 == 0
-    adapter = fit_linear([one[fitted] for one in vectors], data.present[fitted], np.arange(fitted.sum()) % 3 == 0)
-    unseen = adapter.embed([one[~fitted] for one in vectors], data.present[~fitted])
+    seen, third = sides_of([one[fitted] for one in vectors]), np.arange(fitted.sum()) % 3 == 0
+    adapter = fit_linear(seen, data.present[fitted], third)
+    unseen = adapter.embed(sides_of([one[~fitted] for one in vectors]), data.present[~fitted])
     areas = []
     for seed in range(3):
         batch, which = swapped(unseen, 0.05, seed)

@@ -6,9 +6,9 @@ on a third of the instances it may see. It is to be measured on others.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -23,8 +23,9 @@ from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import reciprocal_ranks
 from pmrl_cli.retrieval.ranks import rank_batch
 
-__all__ = ["COMPONENTS", "RIDGES", "LinearAdapter", "LinearMoments", "Vectors", "fit_linear"]
+__all__ = ["COMPONENTS", "RIDGES", "LinearAdapter", "LinearMoments", "Side", "Vectors", "fit_linear", "sides_of"]
 
+Result = TypeVar("Result")
 Vectors = Sequence[npt.NDArray[np.floating]]
 
 COMPONENTS = 256
@@ -38,57 +39,107 @@ _FEWEST = 6
 """Instances below which no ridge is chosen: the largest is taken."""
 
 
+class _Vectors:
+    """Vectors of a modality, and what was computed of rows of them: pairs of modalities ask for it again and again."""
+
+    def __init__(self, vectors: npt.NDArray[np.floating]) -> None:
+        self.vectors = vectors
+        self._found: dict[Hashable, Any] = {}
+
+    def once(self, key: Hashable, compute: Callable[[], Result]) -> Result:
+        """Return what is computed at the first call with a key."""
+        if key not in self._found:
+            self._found[key] = compute()
+        found: Result = self._found[key]
+        return found
+
+
+class Side(NamedTuple):
+    """Rows of a modality.
+
+    Args:
+        of: the vectors.
+        at: (n,) which of them.
+    """
+
+    of: _Vectors
+    at: npt.NDArray[np.int64]
+
+    def those(self, mask: Mask) -> Side:
+        """Return some of the rows."""
+        return Side(self.of, self.at[mask])
+
+    def projection(self) -> tuple[Projection, npt.NDArray[np.float64]]:
+        """Return standardised principal components of the rows, and their variances."""
+        return self.of.once(self.at.tobytes(), lambda: _projection_of(self.of.vectors[self.at]))
+
+    def scores(self, fitted: Side) -> npt.NDArray[np.float32]:
+        """Return the (n, p) scores of the rows by the projection of others."""
+        key = fitted.of, fitted.at.tobytes(), self.at.tobytes()
+        return self.of.once(key, lambda: fitted.projection()[0].scores(self.of.vectors[self.at]))
+
+
+def sides_of(vectors: Vectors) -> list[Side]:
+    """Return all rows of (n, d_m) vectors of each modality."""
+    return [Side(_Vectors(one), np.arange(len(one))) for one in vectors]
+
+
+def _projection_of(having: npt.NDArray[np.floating]) -> tuple[Projection, npt.NDArray[np.float64]]:
+    columns, second = ColumnMoments(having.shape[1]), SecondMoment(having.shape[1])
+    columns.add(having)
+    # Products in float64: what states say must not depend, beyond 1e-10, on how they were merged.
+    second.add(standardise(having, columns.mean, inverse_deviation(columns)).astype(np.float64))
+    return fit_projection(columns, second, COMPONENTS)
+
+
 @dataclass(frozen=True)
 class LinearAdapter:
     """One map for each modality into shared directions.
 
     Args:
-        projections: standardised principal components of each modality.
+        fitted: rows of each modality whose standardised principal components are mapped.
         maps: (p_m, D) from components to directions, the most shared first.
         weights: (D,) in [0, 1], how much each direction is shared where the adapter was fitted.
     """
 
-    projections: tuple[Projection, ...]
+    fitted: tuple[Side, ...]
     maps: tuple[npt.NDArray[np.float32], ...]
     weights: npt.NDArray[np.float32]
 
-    def directions(self, vectors: Vectors) -> list[npt.NDArray[np.float32]]:
+    def directions(self, sides: Sequence[Side]) -> list[npt.NDArray[np.float32]]:
         """Return the (n, D) unweighted directions of each modality."""
-        return [
-            projection.scores(one) @ maps
-            for projection, maps, one in zip(self.projections, self.maps, vectors, strict=True)
-        ]
+        return [one.scores(fitted) @ maps for fitted, maps, one in zip(self.fitted, self.maps, sides, strict=True)]
 
-    def embed(self, vectors: Vectors, present: Mask) -> Batch:
+    def embed(self, sides: Sequence[Side], present: Mask) -> Batch:
         """Return the instances in the shared space: weighted directions at unit length.
 
         Args:
-            vectors: (n, d_m) of each modality, any finite values where absent.
+            sides: n rows of each modality, any finite values where absent.
             present: (n, K).
         """
-        stacked = torch.from_numpy(np.stack(self.directions(vectors), axis=1) * self.weights)
+        stacked = torch.from_numpy(np.stack(self.directions(sides), axis=1) * self.weights)
         mask = torch.from_numpy(present)
         unit: Tensor = torch.nn.functional.normalize(stacked, dim=2) * mask[..., None]
         return Batch(np.arange(len(present)), unit, mask)
 
 
-def fit_linear(vectors: Vectors, present: Mask, inner: Mask) -> LinearAdapter:
+def fit_linear(sides: Sequence[Side], present: Mask, inner: Mask) -> LinearAdapter:
     """Return the linear adapter of all the instances, its ridge chosen on some of them.
 
     Args:
-        vectors: (n, d_m) of each modality.
+        sides: n rows of each modality.
         present: (n, K).
         inner: (n,) instances that choose the ridge; whole groups, or the choice favours too small a ridge.
     """
     ridge = RIDGES[-1]
     if min(inner.sum(), (~inner).sum()) >= _FEWEST:
-        moments = LinearMoments.of([one[~inner] for one in vectors], present[~inner])
-        held = [one[inner] for one in vectors]
+        moments = LinearMoments.of([one.those(~inner) for one in sides], present[~inner])
+        held = [one.those(inner) for one in sides]
         quality = {one: _reciprocal_rank(moments.adapter(one).embed(held, present[inner])) for one in RIDGES[1:-1]}
         beyond = RIDGES[0] if quality[RIDGES[1]] >= quality[RIDGES[-2]] else RIDGES[-1]
         quality[beyond] = _reciprocal_rank(moments.adapter(beyond).embed(held, present[inner]))
         ridge = max(sorted(quality), key=quality.__getitem__)
-    return LinearMoments.of(vectors, present).adapter(ridge)
+    return LinearMoments.of(sides, present).adapter(ridge)
 
 
 def _reciprocal_rank(batch: Batch) -> float:
@@ -100,31 +151,24 @@ class LinearMoments(NamedTuple):
     """What the adapters of some instances, one for each ridge, are solved from.
 
     Args:
-        projections: of each modality.
+        fitted: the rows of each modality that have it: those of the projections.
         variances: of the scores of each.
         cross: joint moments of the scores.
     """
 
-    projections: tuple[Projection, ...]
+    fitted: tuple[Side, ...]
     variances: tuple[npt.NDArray[np.float64], ...]
     cross: CrossMoments
 
     @classmethod
-    def of(cls, vectors: Vectors, present: Mask) -> LinearMoments:
-        """Return those of instances: (n, d_m) of each modality, (n, K) present."""
-        fitted, scores = [], []
-        for m, block in enumerate(vectors):
-            having = block[present[:, m]]
-            columns, second = ColumnMoments(block.shape[1]), SecondMoment(block.shape[1])
-            columns.add(having)
-            # Products in float64: what states say must not depend, beyond 1e-10, on how they were merged.
-            second.add(standardise(having, columns.mean, inverse_deviation(columns)).astype(np.float64))
-            fitted.append(fit_projection(columns, second, COMPONENTS))
-            scores.append(fitted[-1][0].scores(block))
-        projections, variances = zip(*fitted, strict=True)
+    def of(cls, sides: Sequence[Side], present: Mask) -> LinearMoments:
+        """Return those of instances: n rows of each modality, (n, K) present."""
+        fitted = tuple(one.those(present[:, m]) for m, one in enumerate(sides))
+        variances = tuple(one.projection()[1] for one in fitted)
         cross = CrossMoments([len(variance) for variance in variances])
-        cross.add([one.astype(np.float64) for one in scores], present)
-        return cls(projections, variances, cross)
+        scores = (one.scores(having).astype(np.float64) for one, having in zip(sides, fitted, strict=True))
+        cross.add(list(scores), present)
+        return cls(fitted, variances, cross)
 
     def adapter(self, ridge: float) -> LinearAdapter:
         """Return the adapter of a ridge."""
@@ -135,4 +179,4 @@ class LinearMoments(NamedTuple):
         )
         # Where nothing is shared all directions are as good: weights of 0 would map everything to the origin.
         weights = solved.correlations if solved.correlations.any() else np.ones_like(solved.correlations)
-        return LinearAdapter(self.projections, maps, weights.astype(np.float32))
+        return LinearAdapter(self.fitted, maps, weights.astype(np.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import detail, part_of, statistic
-from pmrl_cli.diagnosis.statistics.linear import LinearAdapter, Vectors, fit_linear
+from pmrl_cli.diagnosis.statistics.linear import LinearAdapter, Side, fit_linear, sides_of
 from pmrl_cli.retrieval.metrics import harmonic, hits_in_gallery, reciprocal_ranks
 from pmrl_cli.retrieval.ranks import rank_batch
 from pmrl_cli.stats.statistic import Statistic, clustered_error
@@ -53,11 +54,11 @@ def third_of(groups: npt.NDArray[np.int64], seed: int) -> Mask:
     return third
 
 
-def probe(vectors: Vectors, half: Mask, groups: npt.NDArray[np.int64], *, seed: int = 0) -> Probe | None:
+def probe(sides: Sequence[Side], half: Mask, groups: npt.NDArray[np.int64], *, seed: int = 0) -> Probe | None:
     """Fit a linear adapter on each half of the instances and measure it on the other.
 
     Args:
-        vectors: two modalities, (n, a) and (n, b), of instances that have both.
+        sides: n rows of two modalities, of instances that have both.
         half: (n,) which instances are in the first half; no group in both.
         groups: (n,) independent units of the intervals.
         seed: of the choice of the ridge.
@@ -74,9 +75,9 @@ def probe(vectors: Vectors, half: Mask, groups: npt.NDArray[np.int64], *, seed: 
     dims, bits, held_out, fitted = [], [], [], []
     for own in (half, ~half):
         both = np.ones((len(half), 2), dtype=bool)
-        seen = [one[~own] for one in vectors]
+        seen = [one.those(~own) for one in sides]
         adapter = fit_linear(seen, both[~own], third_of(groups[~own], seed))
-        unseen = [one[own] for one in vectors]
+        unseen = [one.those(own) for one in sides]
         for ranks in rank_batch(adapter.embed(unseen, both[own]), ("a", "b")).values():
             hits[own] += hits_in_gallery(ranks, 1, gallery) / 2
             reciprocal[own] += reciprocal_ranks(ranks) / 2
@@ -103,10 +104,10 @@ def probe(vectors: Vectors, half: Mask, groups: npt.NDArray[np.int64], *, seed: 
     )
 
 
-def _correlations(adapter: LinearAdapter, vectors: Vectors) -> tuple[Array, Array, Array]:
+def _correlations(adapter: LinearAdapter, rows: Sequence[Side]) -> tuple[Array, Array, Array]:
     """Return (D,) correlations of the two modalities along each direction, and both, standardised."""
     sides = []
-    for directions in adapter.directions(vectors):
+    for directions in adapter.directions(rows):
         centred = directions.astype(np.float64) - directions.mean(0, dtype=np.float64)
         deviation = np.sqrt((centred**2).mean(0))
         sides.append(np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0))
@@ -128,8 +129,15 @@ def probe_of(evidence: Evidence, a: int, b: int) -> Probe | None:
     """Return what a linear adapter of two modalities of the reservoir reaches."""
     sample = evidence.sample
     both = sample.present[:, [a, b]].all(1)
-    vectors = [sample.vectors[m][both] for m in (a, b)]
-    return probe(vectors, evidence.half[both], sample.groups[both], seed=evidence.state.header.seed)
+    # All pairs of modalities that every instance has ask for the same rows.
+    sides = evidence.once(sample_sides) if both.all() else sides_of(sample.vectors)
+    of_pair = [sides[m].those(both) for m in (a, b)]
+    return probe(of_pair, evidence.half[both], sample.groups[both], seed=evidence.state.header.seed)
+
+
+def sample_sides(evidence: Evidence) -> list[Side]:
+    """Return the rows of the reservoir."""
+    return sides_of(evidence.sample.vectors)
 
 
 statistic(

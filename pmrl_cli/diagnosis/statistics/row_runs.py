@@ -25,7 +25,7 @@ from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.mispair_rates import places_of
 from pmrl_cli.diagnosis.mispairing import RowRun
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
-from pmrl_cli.diagnosis.statistics.linear import Vectors, fit_linear
+from pmrl_cli.diagnosis.statistics.linear import Vectors, fit_linear, sides_of
 from pmrl_cli.diagnosis.statistics.pairing import pairing_z
 from pmrl_cli.diagnosis.statistics.probe import third_of
 from pmrl_cli.retrieval.batches import Batch, read_batch
@@ -186,14 +186,14 @@ def _places(vectors: Vectors, present: npt.NDArray[np.bool_], seed: int) -> Arra
     if len({one.shape[1] for one in vectors}) == 1:
         stacked = torch.from_numpy(np.stack(vectors, axis=1) * present[..., None])
         return _places_of(Batch(np.arange(n), stacked, torch.from_numpy(present)))
-    half = np.random.default_rng(seed).permutation(n) % 2 == 0
+    half, sides = np.random.default_rng(seed).permutation(n) % 2 == 0, sides_of(vectors)
     for own in (half, ~half):
         fits = ~own & (present.sum(1) > 1)
         if fits.sum() < SHORTEST or not present[fits].any(0).all():
             return places
         inner = third_of(np.arange(int(fits.sum())), seed)
-        adapter = fit_linear([one[fits] for one in vectors], present[fits], inner)
-        places[own] = _places_of(adapter.embed([one[own] for one in vectors], present[own]))
+        adapter = fit_linear([one.those(fits) for one in sides], present[fits], inner)
+        places[own] = _places_of(adapter.embed([one.those(own) for one in sides], present[own]))
     return places
 
 
