@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property, partial
-from itertools import combinations, permutations
+from itertools import combinations
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +19,12 @@ from torch import Tensor
 
 from pmrl_cli.array_types import Array, Groups, Mask
 from pmrl_cli.diagnosis.mispairing import FLAGGED
-from pmrl_cli.diagnosis.statistics.gap import mixed_ranks
 from pmrl_cli.diagnosis.statistics.linear import fit_linear, sides_of
 from pmrl_cli.diagnosis.statistics.probe import third_of
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import hits_in_gallery, standard_gallery
-from pmrl_cli.retrieval.ranks import Ranks, rank_batch
+from pmrl_cli.retrieval.partners import PairRanks, mixed_ranks, partner_ranks, ranks_one_way
+from pmrl_cli.retrieval.ranks import Ranks
 from pmrl_cli.retrieval.similarity import nearest_cosines
 from pmrl_cli.spectrum import leave_one_out_directions
 from pmrl_cli.stats.consensus import NEIGHBOURS, centre, modality_means
@@ -99,28 +99,37 @@ class Half:
         return centre(self.own, self.means)
 
     @cached_property
-    def ranks(self) -> dict[str, Ranks]:
+    def ranks(self) -> PairRanks:
         """As it is."""
-        return _ranked(self.own)
+        return partner_ranks(self.own)
 
     @cached_property
-    def centred_ranks(self) -> dict[str, Ranks]:
+    def centred_ranks(self) -> PairRanks:
         """Centred."""
-        return _ranked(self.centred)
+        return partner_ranks(self.centred)
 
     @cached_property
-    def adapted_ranks(self) -> dict[str, Ranks]:
+    def _fused(self) -> tuple[Tensor, dict[tuple[int, bytes], Ranks]]:
+        """Centred, (B, K, d) leading directions of the others of each modality, and the ranks that were asked for."""
+        return leave_one_out_directions(self.centred.embeddings, self.centred.present), {}
+
+    def fused_ranks(self, target: int, rows: npt.NDArray[np.int64]) -> Ranks:
+        """Return the ranks of some instances among them, centred, where all the others ask for a modality."""
+        queries, known = self._fused
+        key = target, rows.tobytes()
+        if key not in known:
+            found = ranks_one_way(queries[rows, target], self.centred.embeddings[rows, target])
+            known[key] = found._replace(rows=rows)
+        return known[key]
+
+    @cached_property
+    def adapted_ranks(self) -> PairRanks:
         """As a linear adapter fitted on the other half puts it."""
-        return _ranked(_adapted(self.own, self.other, third_of(self.groups[self.other.rows], self.seed)))
+        return partner_ranks(_adapted(self.own, self.other, third_of(self.groups[self.other.rows], self.seed)))
 
 
-def _ranked(batch: Batch) -> dict[str, Ranks]:
-    local = Batch(np.arange(len(batch.rows)), batch.embeddings, batch.present)
-    return rank_batch(local, tuple(map(str, range(batch.present.shape[1]))), fused=False)
-
-
-def _paired(before: dict[str, Ranks], after: dict[str, Ranks]) -> Iterator[tuple[Ranks, Ranks]]:
-    return ((ranks, after[name]) for name, ranks in before.items())
+def _paired(before: PairRanks, after: PairRanks) -> Iterator[tuple[Ranks, Ranks]]:
+    return ((ranks, after[pair]) for pair, ranks in before.items())
 
 
 def _centre(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
@@ -129,12 +138,7 @@ def _centre(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
 
 def _centre_mixed(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
     """Ask among the candidates of both modalities of a pair."""
-    own, moved = half.own, half.centred
-    for a, b in permutations(range(own.present.shape[1]), 2):
-        rows = np.flatnonzero(own.present[:, [a, b]].all(1).numpy())
-        if len(rows):
-            before, after = (mixed_ranks(one.embeddings[rows, a], one.embeddings[rows, b])[1] for one in (own, moved))
-            yield before._replace(rows=rows), after._replace(rows=rows)
+    return _paired(mixed_ranks(half.own, half.ranks), mixed_ranks(half.centred, half.centred_ranks))
 
 
 def _rotate(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
@@ -152,7 +156,7 @@ def _rotate(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
         if m != fixed and both.any():
             u, _, vh = np.linalg.svd((other.embeddings[both, m].mT @ other.embeddings[both, fixed]).numpy())
             turned[:, m] = own.embeddings[:, m] @ torch.from_numpy(u @ vh)
-    return _paired(half.centred_ranks, _ranked(Batch(own.rows, turned, own.present)))
+    return _paired(half.centred_ranks, partner_ranks(Batch(own.rows, turned, own.present)))
 
 
 def _csls(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
@@ -175,10 +179,10 @@ def _csls(half: Half) -> Iterator[tuple[Ranks, Ranks]]:
             ],
             1,
         )
-        after = _ranked(Batch(own.rows, scaled, own.present[:, [a, b]]))
-        for way, name in (("0->1", f"{a}->{b}"), ("1->0", f"{b}->{a}")):
-            if name in before:
-                yield before[name], after[way]
+        after = partner_ranks(Batch(own.rows, scaled, own.present[:, [a, b]]))
+        for way, pair in (((0, 1), (a, b)), ((1, 0), (b, a))):
+            if pair in before:
+                yield before[pair], after[way]
 
 
 def _nearness(vectors: Tensor, others: Tensor) -> Tensor:
@@ -205,7 +209,7 @@ def _unsuspected(half: Half, clean: Mask) -> Iterator[tuple[Ranks, Ranks]]:
     kept = clean[other.rows]
     unsuspected = Batch(other.rows[kept], other.embeddings[kept], other.present[kept])
     third = third_of(half.groups[unsuspected.rows], half.seed)
-    return _paired(half.adapted_ranks, _ranked(_adapted(half.own, unsuspected, third)))
+    return _paired(half.adapted_ranks, partner_ranks(_adapted(half.own, unsuspected, third)))
 
 
 def _without(half: Half, modality: int) -> Iterator[tuple[Ranks, Ranks]]:
@@ -214,20 +218,14 @@ def _without(half: Half, modality: int) -> Iterator[tuple[Ranks, Ranks]]:
     rest = own.present.clone()
     rest[:, modality] = False
     usable = rest.sum(1) > 1
-    position = np.flatnonzero(usable.numpy())
-    embeddings = own.embeddings[usable]
-    asked = [leave_one_out_directions(embeddings, mask[usable]) for mask in (own.present, rest)]
+    queries = torch.zeros_like(own.embeddings)
+    queries[usable] = leave_one_out_directions(own.embeddings[usable], rest[usable])
     for target in range(rest.shape[1]):
-        has = rest[usable, target]
-        if target == modality or not has.any():
+        rows = np.flatnonzero((usable & rest[:, target]).numpy())
+        if target == modality or not len(rows):
             continue
-        both = []
-        for queries in asked:
-            pair = torch.stack([queries[has, target], embeddings[has, target]], 1)
-            whole = torch.ones(len(pair), 2, dtype=torch.bool)
-            both.append(rank_batch(Batch(np.arange(len(pair)), pair, whole), ("0", "1"), fused=False)["0->1"])
-        rows = position[has.numpy()]
-        yield tuple(ranks._replace(rows=rows) for ranks in both)  # type: ignore[misc]
+        without = ranks_one_way(queries[rows, target], own.embeddings[rows, target])
+        yield half.fused_ranks(target, rows), without._replace(rows=rows)
 
 
 _FEWEST = 20

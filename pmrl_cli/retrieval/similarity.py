@@ -54,7 +54,7 @@ def nearest_cosines(
 
 
 def nearest_both_ways(pairs: Iterable[tuple[Tensor, Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the greatest inner products of each of the first with the second, and of each of the second with the first.
+    """Yield the greatest inner products of each of the first with the second, and the other way.
 
     What ``nearest_cosines`` finds both ways, of one product where there are many.
 
@@ -90,10 +90,8 @@ def _greatest(products: Tensor, count: int) -> Tensor:
     whole = columns // _IN_GROUP
     grouped = products[:, : whole * _IN_GROUP]
     groups = grouped.unflatten(1, (whole, _IN_GROUP))
-    if products.is_contiguous():
-        tops = groups.amax(2)
-    else:  # the same in a tenth of the time
-        tops = grouped.mT.unflatten(0, (whole, _IN_GROUP)).amax(1).mT
+    by_row = products.is_contiguous()  # else the same in a tenth of the time
+    tops = groups.amax(2) if by_row else grouped.mT.unflatten(0, (whole, _IN_GROUP)).amax(1).mT
     chosen = np.argpartition(tops.numpy(), whole - count, axis=1)[:, whole - count :]
     near = groups.numpy()[np.arange(rows)[:, None], chosen].reshape(rows, -1)
     near = np.concatenate([near, products[:, whole * _IN_GROUP :].numpy()], axis=1)

@@ -8,6 +8,8 @@ import torch
 
 from pmrl_cli.diagnosis.statistics.gap import bures, covariance_gap, mixed_gallery_penalty
 from pmrl_cli.diagnosis.statistics.hubness import hubness, occurrences
+from pmrl_cli.retrieval.batches import Batch
+from pmrl_cli.retrieval.partners import mixed_ranks, partner_ranks
 
 
 def gaussian(*shape, seed=0):
@@ -27,7 +29,11 @@ def halves(n):
 
 
 def penalty(x, y, gallery=100):
-    return mixed_gallery_penalty(tensor(x), tensor(y), np.arange(len(x)), gallery=gallery)
+    n = len(x)
+    batch = Batch(np.arange(n), torch.stack([tensor(x), tensor(y)], 1), torch.ones(n, 2, dtype=torch.bool))
+    pure = partner_ranks(batch)
+    mixed = mixed_ranks(batch, pure)
+    return mixed_gallery_penalty([(pure[way], mixed[way]) for way in pure], np.arange(n), gallery=gallery)
 
 
 def gap(x, y):

@@ -45,7 +45,7 @@ def test_the_scan_finds_the_deepest_run_of_all(seed):
         if b - a <= 36
     }
     best = max(depths, key=depths.get)
-    depth, start, stop = scan(values)
+    [(depth, start, stop)] = scan(values[None])
     assert depth == pytest.approx(depths[start, stop])
     assert depth >= 0.97 * depths[best]
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.retrieval.similarity import cosine_blocks, nearest_cosines
+from pmrl_cli.retrieval.similarity import cosine_blocks, nearest_both_ways, nearest_cosines
 
 
 def unit(n, d, seed):
@@ -31,3 +31,13 @@ def test_the_nearest_are_those_of_a_sort(but_own):
     expected = np.sort(products, axis=1)[:, -3:]
     np.testing.assert_allclose(np.sort(values.numpy(), axis=1), expected, atol=1e-6)
     np.testing.assert_allclose(np.take_along_axis(products, indices.numpy(), 1), values.numpy(), atol=1e-6)
+
+
+@pytest.mark.parametrize(("n", "m"), [(50, 90), (205, 330)])  # of one product beyond 64 for each that is wanted
+def test_the_nearest_both_ways_are_those_of_a_sort(n, m):
+    first, second = unit(n, 5, 3), unit(m, 5, 4)
+    second[7] = second[3]  # a tie
+    products = (first.double() @ second.double().T).numpy()
+    [(rows, columns)] = nearest_both_ways([(first, second, 3)])
+    np.testing.assert_allclose(-np.sort(-rows.numpy()), -np.sort(-products)[:, :3], atol=1e-6)
+    np.testing.assert_allclose(-np.sort(-columns.numpy()), -np.sort(-products.T)[:, :3], atol=1e-6)

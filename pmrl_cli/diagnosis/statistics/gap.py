@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import Evidence
@@ -15,12 +14,12 @@ from pmrl_cli.diagnosis.state.summaries import Columns
 from pmrl_cli.diagnosis.statistics.declared import statistic
 from pmrl_cli.diagnosis.statistics.retrieval import retrieve_sample
 from pmrl_cli.retrieval.metrics import hits_in_gallery
-from pmrl_cli.retrieval.ranks import TIE_BAND, Ranks
-from pmrl_cli.retrieval.similarity import cosine_blocks
+from pmrl_cli.retrieval.partners import PairRanks, mixed_ranks, partner_ranks
+from pmrl_cli.retrieval.ranks import Ranks
 from pmrl_cli.stats.instances import COLLAPSED, pairs_of
 from pmrl_cli.stats.statistic import Statistic, clustered_error, rescaled
 
-__all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "mixed_ranks", "offsets", "shape_gap"]
+__all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "offsets", "shape_gap"]
 
 
 _FLOOR = 1e-9  # of the largest eigenvalue; below it is rounding
@@ -107,55 +106,32 @@ def _transport(source: Array, target: Array) -> Array:
     return transport
 
 
-def mixed_gallery_penalty(first: Tensor, second: Tensor, groups: npt.NDArray[np.int64], *, gallery: int) -> Statistic:
+def mixed_gallery_penalty(
+    ways: Sequence[tuple[Ranks, Ranks]], groups: npt.NDArray[np.int64], *, gallery: int
+) -> Statistic:
     """Return how much R@1 falls when the candidates are of both modalities, at one size of the gallery.
 
     The mean over both directions; the query itself is no candidate. 0 by chance, for then the modalities are
     exchangeable, and near R@1 where every instance of the query's own modality is nearer than its partner.
 
     Args:
-        first: (n, d) float32 unit vectors.
-        second: (n, d) likewise.
+        ways: of each direction, the ranks of n partners among their modality, and among both.
         groups: (n,).
         gallery: candidates, at most n.
 
     Source: after GR-CLIP (Li et al., 2025, arXiv 2507.19054); departs: galleries of one size, so that more
         candidates alone cost nothing.
     """
-    lost = np.zeros(len(first))
-    for queries, targets in ((first, second), (second, first)):
-        pure, mixed = mixed_ranks(queries, targets)
-        lost += (hits_in_gallery(pure, 1, gallery) - hits_in_gallery(mixed, 1, gallery)) / 2
+    lost = np.zeros(len(groups))
+    for pure, mixed in ways:
+        lost += (hits_in_gallery(pure, 1, gallery) - hits_in_gallery(mixed, 1, gallery)) / len(ways)
     return Statistic.mean(lost, groups, within=(-1, 1), chance=0.0)
 
 
-def mixed_ranks(queries: Tensor, targets: Tensor) -> tuple[Ranks, Ranks]:
-    """Return the ranks of partners among the targets, and among targets and queries together.
-
-    Args:
-        queries: (n, d) float32 unit vectors.
-        targets: (n, d) likewise, row i the partner of query i.
-    """
-    n = len(queries)
-    own = (queries.double() * targets.double()).sum(1).float()[:, None]
-    other, same = (_counts(queries, candidates, own) for candidates in (targets, queries))
-    rows = np.arange(n)
-    return Ranks(rows, *other, n), Ranks(rows, other[0] + same[0], other[1] + same[1], 2 * n - 1)
-
-
-def _counts(queries: Tensor, candidates: Tensor, own: Tensor) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-    """Return how many candidates of other instances score above the partner, and how many tie with it."""
-    counts = torch.empty(2, len(queries), dtype=torch.float64)
-    flags = queries.new_empty(0)
-    for piece, found in cosine_blocks(queries, candidates):
-        edges = own[piece] + TIE_BAND, own[piece] - TIE_BAND
-        found.diagonal(piece.start).fill_(-torch.inf)
-        flags = flags if flags.shape == found.shape else torch.empty_like(found)  # fresh memory is slow
-        for count, beyond, edge in zip(counts, (torch.gt, torch.ge), edges, strict=True):
-            # Sums of whole float flags are exact, and faster than those of booleans.
-            count[piece] = beyond(found, edge, out=flags).sum(1)
-    greater, not_less = counts.long().numpy()
-    return greater, not_less - greater
+def core_ranks(evidence: Evidence) -> tuple[PairRanks, PairRanks]:
+    """Return the ranks of partners in the core, among those of their modality and among both modalities."""
+    ranks = partner_ranks(evidence.core_batch)
+    return ranks, mixed_ranks(evidence.core_batch, ranks)
 
 
 def offsets(evidence: Evidence, a: int, b: int) -> dict[str, Statistic]:
@@ -261,9 +237,8 @@ def shape_gap(evidence: Evidence, a: int, b: int) -> Statistic:
 )
 def _mixed_penalty(evidence: Evidence, a: int, b: int) -> Statistic | None:
     gallery = evidence.once(retrieve_sample).standard_gallery
-    batch = evidence.core_batch
-    both = batch.present[:, [a, b]].all(1)
-    first, second = batch.embeddings[both, a], batch.embeddings[both, b]
-    if gallery is None or gallery > len(first):
+    pure, mixed = evidence.once(core_ranks)
+    if gallery is None or (a, b) not in pure or gallery > pure[a, b].gallery:
         return None
-    return mixed_gallery_penalty(first, second, evidence.core.groups[both.numpy()], gallery=gallery)
+    groups = evidence.core.groups[pure[a, b].rows]
+    return mixed_gallery_penalty([(pure[way], mixed[way]) for way in ((a, b), (b, a))], groups, gallery=gallery)

@@ -21,7 +21,7 @@ from pmrl_cli.closed_form.moments import ColumnMoments, CrossMoments, SecondMome
 from pmrl_cli.closed_form.projection import Projection, fit_projection, inverse_deviation, standardise
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.metrics import reciprocal_ranks
-from pmrl_cli.retrieval.ranks import rank_batch
+from pmrl_cli.retrieval.partners import partner_ranks
 
 __all__ = ["COMPONENTS", "RIDGES", "LinearAdapter", "LinearMoments", "Side", "Vectors", "fit_linear", "sides_of"]
 
@@ -40,7 +40,7 @@ _FEWEST = 6
 
 
 class _Vectors:
-    """Vectors of a modality, and what was computed of rows of them: pairs of modalities ask for it again and again."""
+    """Vectors of a modality, and what was computed of rows of them: all pairs of modalities ask for the same."""
 
     def __init__(self, vectors: npt.NDArray[np.floating]) -> None:
         self.vectors = vectors
@@ -143,7 +143,7 @@ def fit_linear(sides: Sequence[Side], present: Mask, inner: Mask) -> LinearAdapt
 
 
 def _reciprocal_rank(batch: Batch) -> float:
-    ranked = rank_batch(batch, tuple(map(str, range(batch.present.shape[1]))), fused=False)
+    ranked = partner_ranks(batch)
     return float(np.mean([reciprocal_ranks(ranks).mean() for ranks in ranked.values()])) if ranked else 0.0
 
 

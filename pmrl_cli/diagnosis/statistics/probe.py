@@ -13,7 +13,7 @@ from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import detail, part_of, statistic
 from pmrl_cli.diagnosis.statistics.linear import LinearAdapter, Side, fit_linear, sides_of
 from pmrl_cli.retrieval.metrics import harmonic, hits_in_gallery, reciprocal_ranks
-from pmrl_cli.retrieval.ranks import rank_batch
+from pmrl_cli.retrieval.partners import partner_ranks
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["Probe", "probe", "third_of"]
@@ -78,7 +78,7 @@ def probe(sides: Sequence[Side], half: Mask, groups: npt.NDArray[np.int64], *, s
         seen = [one.those(~own) for one in sides]
         adapter = fit_linear(seen, both[~own], third_of(groups[~own], seed))
         unseen = [one.those(own) for one in sides]
-        for ranks in rank_batch(adapter.embed(unseen, both[own]), ("a", "b")).values():
+        for ranks in partner_ranks(adapter.embed(unseen, both[own])).values():
             hits[own] += hits_in_gallery(ranks, 1, gallery) / 2
             reciprocal[own] += reciprocal_ranks(ranks) / 2
         correlations, first, second = _correlations(adapter, unseen)

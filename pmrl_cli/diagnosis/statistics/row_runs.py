@@ -46,6 +46,7 @@ MISPAIRED_PLACE, PAIRED_PLACE = 0.7, 0.8
 """Mispaired vectors have .5 on average: a run is reported below the first, the other rows being above the second."""
 FURTHEST = 5
 _GROWTH = 1.15  # from one length that is tried to the next
+_AT_ONCE = 2**15  # values of permuted series: they stay in cache
 
 
 @dataclass(frozen=True)
@@ -63,30 +64,33 @@ class RowRuns:
     runs: tuple[RowRun, ...]
 
 
-def scan(values: Array) -> tuple[float, int, int]:
-    """Return the run of a series that lies deepest below the rest: its depth, start and end.
+def scan(values: Array) -> list[tuple[float, int, int]]:
+    """Return the run of each series that lies deepest below the rest: its depth, start and end.
 
     The depth is (mean of the rest - mean of the run) in standard errors of that difference. Runs of 8 values up to
     nine tenths of them; lengths that grow by 15 %, every start, then the ends one by one.
 
     Args:
-        values: (n,).
+        values: (s, n), the same in another order in each of s series.
     """
-    n = len(values)
+    series, n = values.shape
     most = 9 * n // 10
-    deviation = float(values.std()) if most >= SHORTEST else 0.0
-    if deviation <= 0:
-        return 0.0, 0, 0
-    sums = np.concatenate([[0.0], np.cumsum((values.mean() - values) / deviation)])
-    best = (0.0, 0, 0)
+    deviation = values.std(1, keepdims=True) if most >= SHORTEST else np.zeros((series, 1))
+    if not (deviation > 0).all():
+        return [(0.0, 0, 0)] * series
+    sums = np.zeros((series, n + 1))
+    np.cumsum((values.mean(1, keepdims=True) - values) / deviation, axis=1, out=sums[:, 1:])
+    best = [(0.0, 0, 0)] * series
+    each = np.arange(series)
     length = float(SHORTEST)
     while length <= most:
         size = int(length)
-        depth = (sums[size:] - sums[:-size]) * np.sqrt(n / (size * (n - size)))
-        start = int(depth.argmax())
-        best = max(best, (float(depth[start]), start, start + size))
+        depth = (sums[:, size:] - sums[:, :-size]) * np.sqrt(n / (size * (n - size)))
+        starts = depth.argmax(1)
+        found = zip(depth[each, starts].tolist(), starts.tolist(), strict=True)
+        best = [max(one, (deep, start, start + size)) for one, (deep, start) in zip(best, found, strict=True)]
         length *= _GROWTH
-    return _refined(sums, best, most)
+    return [_refined(one, run, most) for one, run in zip(sums, best, strict=True)]
 
 
 def _refined(sums: Array, best: tuple[float, int, int], most: int) -> tuple[float, int, int]:
@@ -103,18 +107,25 @@ def _refined(sums: Array, best: tuple[float, int, int], most: int) -> tuple[floa
     return max(best, (float(depth[a, b]), int(starts[a]), int(stops[b])))
 
 
-def _deepest(places: Array) -> list[tuple[float, int, int]]:
-    """Return the scan of each modality over the rows that it has; starts and ends count those."""
-    return [scan(column[~np.isnan(column)]) for column in places.T]
+def _deepest(places: Array) -> list[list[tuple[float, int, int]]]:
+    """Return the scans of each modality over the rows that it has; starts and ends count those.
+
+    Args:
+        places: (s, n, K), the same rows in another order in each of s series.
+    """
+    series = len(places)
+    return [scan(column[~np.isnan(column)].reshape(series, -1)) for column in np.moveaxis(places, 2, 0)]
 
 
 def _p_value(places: Array, deepest: float, seed: int) -> float:
     """Return the probability of so deep a run of any modality among permutations of the rows."""
     generator = np.random.default_rng(seed)
-    reached = sum(
-        max(depth for depth, _, _ in _deepest(places[generator.permutation(len(places))])) >= deepest
-        for _ in range(PERMUTATIONS)
-    )
+    at_once = max(1, _AT_ONCE // len(places))
+    reached = 0
+    for first in range(0, PERMUTATIONS, at_once):
+        orders = [generator.permutation(len(places)) for _ in range(first, min(first + at_once, PERMUTATIONS))]
+        found = _deepest(places[np.stack(orders)])
+        reached += sum(max(depth for depth, _, _ in of_one) >= deepest for of_one in zip(*found, strict=True))
     return (1 + reached) / (1 + PERMUTATIONS)
 
 
@@ -138,7 +149,7 @@ def find_runs(
     first_place = np.full(present.shape[1], np.nan)
     for _ in range(MOST_RUNS):
         by_unit, rows = _by_unit(places, units)
-        found = _deepest(by_unit)
+        found = [of_one for (of_one,) in _deepest(by_unit[None])]
         m = int(np.argmax([depth for depth, _, _ in found]))
         depth, start, stop = found[m]
         if stop == start:
