@@ -28,7 +28,7 @@ from pmrl_cli.diagnosis import StateSampling, diagnose
 from pmrl_cli.diagnosis.mispair_rates import consensus_auc
 from pmrl_cli.diagnosis.mispairing import Mispairs
 from pmrl_cli.diagnosis.rules import RULES
-from pmrl_cli.diagnosis.statistics.dependence import dependence
+from pmrl_cli.diagnosis.statistics.dependence import Margin, dependence
 from pmrl_cli.diagnosis.statistics.pairing import pairing_z
 from pmrl_cli.diagnosis.statistics.probe import probe
 from pmrl_cli.retrieval.batches import Batch, read_batch
@@ -214,7 +214,7 @@ def levels() -> Iterator[str]:
                     unit((generator.normal if kind == "normal" else generator.standard_t)(*a, size=(n, d)) + 0.3)
                     for a in (((0, 1) if kind == "normal" else (3,)),) * 2
                 )
-                one = dependence(first, second, np.arange(n))
+                one = dependence(*(Margin.of(side, np.arange(n)) for side in (first, second)))
                 found["pairing z"].append(pairing_z(first, second) or 0.0)
                 found["CKA z"].append(one.cka_z.value or 0.0)
                 mknn = one.neighbours_adjusted.p

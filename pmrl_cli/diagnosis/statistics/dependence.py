@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
@@ -25,6 +26,7 @@ from pmrl_cli.stats.statistic import Statistic, clustered_error, group_means, up
 __all__ = [
     "PAIRED_Z",
     "Dependence",
+    "Margin",
     "Scatter",
     "compact",
     "dependence",
@@ -35,8 +37,9 @@ __all__ = [
 ]
 
 
-def _nearest(vectors: Array, neighbours: int) -> npt.NDArray[np.int64]:
-    """Return (n, neighbours) indices of the nearest others by cosine, centred."""
+def _nearest(vectors: Array) -> npt.NDArray[np.int64]:
+    """Return (n, k) indices of the nearest others by cosine, centred: 10, or a quarter of the instances."""
+    neighbours = min(10, len(vectors) // 4)
     centred = vectors - vectors.mean(0)
     lengths = np.linalg.norm(centred, axis=1, keepdims=True)
     unit = torch.from_numpy((centred / np.maximum(lengths, 1e-12)).astype(np.float32))
@@ -75,26 +78,22 @@ def shared_neighbours_moments(first: npt.NDArray[np.int64], second: npt.NDArray[
     return mean / edges, max(variance, 0.0) / edges**2
 
 
-def shared_neighbours(first: Array, second: Array) -> Statistic:
+def shared_neighbours(first: npt.NDArray[np.int64], second: npt.NDArray[np.int64]) -> Statistic:
     """Return the share of common nearest neighbours beyond chance: (share - k/(n-1)) / (1 - k/(n-1)).
 
-    k is 10, or a quarter of the instances if that is less.
-
     Args:
-        first: (n, a).
-        second: (n, b).
+        first: (n, k) neighbours of each instance in one modality.
+        second: (n, k) in the other.
 
     Source: Huh et al., "The Platonic representation hypothesis", ICML 2024 (mutual k-NN); departs: centred, and
         adjusted for chance.
     """
-    n = len(first)
-    k = min(10, n // 4)
+    n, k = first.shape
     if k < 1:
         return Statistic.unknown(chance=0.0, n=n, null="permutation")
-    graphs = _nearest(first, k), _nearest(second, k)
-    mean, variance = shared_neighbours_moments(*graphs)
+    mean, variance = shared_neighbours_moments(first, second)
     rows = np.arange(n)[:, None] * n
-    common = np.isin(rows + graphs[0], rows + graphs[1]).sum(1) / k
+    common = np.isin(rows + first, rows + second).sum(1) / k
     adjusted = (common - mean) / (1 - mean)
     p = upper_tail((float(common.mean()) - mean) / math.sqrt(variance)) if variance > 0 else None
     # Neighbourhoods overlap, so that instances are not quite independent: the spread under the null is the least.
@@ -107,6 +106,53 @@ PAIRED_Z = 4.0
 
 _FEWEST = 6
 _NOTHING = 1e-18  # the square of float32 rounding
+
+
+@dataclass(frozen=True)
+class Margin:
+    """What one modality says by itself, computed when it is asked for.
+
+    Args:
+        vectors: (n, d), d at most n.
+    """
+
+    vectors: Array
+
+    @classmethod
+    def of(cls, vectors: Array, groups: Groups) -> Margin:
+        """Take (n, d) vectors: with groups, whose rows are not independent, their means."""
+        if len(np.unique(groups)) < len(groups):
+            vectors = group_means(vectors, groups)
+        return cls(compact(vectors))
+
+    @property
+    def centred(self) -> Array:
+        """The vectors less their mean."""
+        return self.vectors - self.vectors.mean(0)
+
+    @cached_property
+    def product(self) -> Array:
+        """(d, d) sum of x x^T of the centred vectors."""
+        centred = self.centred
+        product: Array = centred.T @ centred
+        return product
+
+    @cached_property
+    def fourth(self) -> float:
+        """Sum of |x|^4."""
+        return float(((self.centred**2).sum(1) ** 2).sum())
+
+    @cached_property
+    def influence(self) -> Array:
+        """(n,) of each vector on the logarithm of |sum x x^T|."""
+        centred = self.centred
+        of_each: Array = ((centred @ self.product) * centred).sum(1) / np.vdot(self.product, self.product)
+        return of_each
+
+    @cached_property
+    def nearest(self) -> npt.NDArray[np.int64]:
+        """Neighbours of the first, ``CORE`` at most."""
+        return _nearest(self.vectors[:CORE])
 
 
 @dataclass(frozen=True)
@@ -130,9 +176,14 @@ class Scatter:
     @classmethod
     def of(cls, first: Array, second: Array) -> Scatter:
         """Return the scatter of (n, a) and (n, b) vectors, centred here."""
-        x, y = first - first.mean(0), second - second.mean(0)
-        fourth = float(((x**2).sum(1) ** 2).sum()), float(((y**2).sum(1) ** 2).sum())
-        return cls(len(x), x.T @ x, y.T @ y, x.T @ y, fourth)
+        return cls.between(Margin(first), Margin(second))
+
+    @classmethod
+    def between(cls, first: Margin, second: Margin) -> Scatter:
+        """Return the scatter of two modalities, row i of both of the same instance."""
+        cross = first.centred.T @ second.centred
+        fourth = first.fourth, second.fourth
+        return cls(len(first.vectors), first.product, second.product, cross, fourth)
 
     def cka(self) -> float | None:
         """Return |S_xy|^2 / (|S_xx| |S_yy|), in [0, 1]; None where one side does not vary.
@@ -190,20 +241,18 @@ class Dependence:
     neighbours_adjusted: Statistic
 
 
-def dependence(first: Array, second: Array, groups: Groups) -> Dependence:
+def dependence(first: Margin, second: Margin) -> Dependence:
     """Return what two modalities have to do with each other, whatever their coordinates.
 
     Args:
-        first: (n, a) unit vectors, n at least 1.
-        second: (n, b) unit vectors, row i of the same instance.
-        groups: (n,). Only rows of different groups are independent: with groups the vectors are their means.
+        first: n unit vectors, n at least 1, or means of groups of them.
+        second: likewise, row i of the same instance or group.
     """
-    first, second, groups = _independent(first, second, groups)
-    n = len(first)
-    scatter = Scatter.of(first, second)
+    n = len(first.vectors)
+    scatter = Scatter.between(first, second)
     cka = scatter.cka()
     moments = permutation_moments(scatter)
-    common = shared_neighbours(first[:CORE], second[:CORE])
+    common = shared_neighbours(first.nearest, second.nearest)
     if cka is None or moments is None or moments[1] <= 0:
         collapsed = cka is None and n >= _FEWEST
         nothing = Statistic.unknown("collapsed" if collapsed else "n_too_small", chance=0.0, n=n, null="permutation")
@@ -211,7 +260,7 @@ def dependence(first: Array, second: Array, groups: Groups) -> Dependence:
     mean, variance = moments
     z = (cka - mean) / math.sqrt(variance)
     p = upper_tail(z)
-    error = _cka_error(first, second, scatter, cka, groups)
+    error = _cka_error(first, second, scatter.cross, cka)
     return Dependence(
         Statistic.normal(
             (cka - mean) / (1 - mean),
@@ -227,15 +276,6 @@ def dependence(first: Array, second: Array, groups: Groups) -> Dependence:
     )
 
 
-def _independent(
-    first: Array, second: Array, groups: npt.NDArray[np.int64]
-) -> tuple[Array, Array, npt.NDArray[np.int64]]:
-    unique = np.unique(groups)
-    if len(unique) < len(groups):
-        first, second, groups = group_means(first, groups), group_means(second, groups), unique
-    return compact(first), compact(second), groups
-
-
 def compact(vectors: Array) -> Array:
     """Return vectors of the same inner products with no more columns than rows."""
     n, d = vectors.shape
@@ -244,20 +284,29 @@ def compact(vectors: Array) -> Array:
     return np.asarray(np.linalg.qr(vectors.T, mode="r")).T
 
 
-def _cka_error(
-    first: Array, second: Array, scatter: Scatter, cka: float, groups: npt.NDArray[np.int64]
-) -> float | None:
+def _cka_error(first: Margin, second: Margin, cross: Array, cka: float) -> float | None:
     """Return the standard error of CKA by the delta method, from each instance's influence on its logarithm."""
-    x, y = first - first.mean(0), second - second.mean(0)
-    influence = 2 * ((x @ scatter.cross) * y).sum(1) / np.vdot(scatter.cross, scatter.cross)
-    for side, product in ((x, scatter.first), (y, scatter.second)):
-        influence -= ((side @ product) * side).sum(1) / np.vdot(product, product)
-    return clustered_error(cka * len(x) * influence, groups)
+    influence = 2 * ((first.centred @ cross) * second.centred).sum(1) / np.vdot(cross, cross)
+    influence -= first.influence
+    influence -= second.influence
+    n = len(influence)
+    return clustered_error(cka * n * influence, np.arange(n))
+
+
+def margin_of(evidence: Evidence, m: int) -> Margin:
+    """Return what a modality of the reservoir says by itself, over the instances that have it."""
+    sample = evidence.sample
+    kept = sample.present[:, m]
+    return Margin.of(sample.vectors[m][kept].astype(np.float64), sample.groups[kept])
 
 
 def dependence_of(evidence: Evidence, a: int, b: int) -> Dependence:
     """Return whether two modalities of the reservoir are dependent."""
-    return dependence(*evidence.sample.both(a, b))
+    present = evidence.sample.present[:, [a, b]]
+    if np.array_equal(present[:, 0], present[:, 1]):
+        return dependence(evidence.once(margin_of, a), evidence.once(margin_of, b))
+    first, second, groups = evidence.sample.both(a, b)
+    return dependence(Margin.of(first, groups), Margin.of(second, groups))
 
 
 @statistic(

@@ -85,9 +85,10 @@ def scan(values: Array) -> list[tuple[float, int, int]]:
     length = float(SHORTEST)
     while length <= most:
         size = int(length)
-        depth = (sums[:, size:] - sums[:, :-size]) * np.sqrt(n / (size * (n - size)))
-        starts = depth.argmax(1)
-        found = zip(depth[each, starts].tolist(), starts.tolist(), strict=True)
+        fall = sums[:, size:] - sums[:, :-size]
+        starts = fall.argmax(1)
+        depth = fall[each, starts] * np.sqrt(n / (size * (n - size)))
+        found = zip(depth.tolist(), starts.tolist(), strict=True)
         best = [max(one, (deep, start, start + size)) for one, (deep, start) in zip(best, found, strict=True)]
         length *= _GROWTH
     return [_refined(one, run, most) for one, run in zip(sums, best, strict=True)]
