@@ -195,7 +195,7 @@ def _nearness(vectors: Tensor, others: Tensor) -> Tensor:
 def _adapted(own: Batch, other: Batch, third: Mask) -> Batch:
     """Return the half as a linear adapter fitted on the other, of which a third chooses the ridge, puts it."""
     (fitted, had), (measured, present) = (
-        (sides_of(one.embeddings.numpy().swapaxes(0, 1)), one.present.numpy()) for one in (other, own)
+        (sides_of(list(one.embeddings.numpy().swapaxes(0, 1))), one.present.numpy()) for one in (other, own)
     )
     return fit_linear(fitted, had, third).embed(measured, present)
 

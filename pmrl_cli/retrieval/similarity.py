@@ -89,9 +89,9 @@ def _greatest(products: Tensor, count: int) -> Tensor:
     rows, columns = products.shape
     whole = columns // _IN_GROUP
     grouped = products[:, : whole * _IN_GROUP]
-    groups = grouped.unflatten(1, (whole, _IN_GROUP))
+    groups = grouped.view(rows, whole, _IN_GROUP)
     by_row = products.is_contiguous()  # else the same in a tenth of the time
-    tops = groups.amax(2) if by_row else grouped.mT.unflatten(0, (whole, _IN_GROUP)).amax(1).mT
+    tops = groups.amax(2) if by_row else grouped.mT.view(whole, _IN_GROUP, rows).amax(1).mT
     chosen = np.argpartition(tops.numpy(), whole - count, axis=1)[:, whole - count :]
     near = groups.numpy()[np.arange(rows)[:, None], chosen].reshape(rows, -1)
     near = np.concatenate([near, products[:, whole * _IN_GROUP :].numpy()], axis=1)

@@ -128,7 +128,8 @@ class Margin:
     @property
     def centred(self) -> Array:
         """The vectors less their mean."""
-        return self.vectors - self.vectors.mean(0)
+        centred: Array = self.vectors - self.vectors.mean(0)
+        return centred
 
     @cached_property
     def product(self) -> Array:
