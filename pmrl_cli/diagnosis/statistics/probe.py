@@ -128,7 +128,7 @@ def _over_halves(found: list[tuple[float, float | None]], n: int) -> Statistic:
 def probe_of(evidence: Evidence, a: int, b: int) -> Probe | None:
     """Return what a linear adapter of two modalities of the reservoir reaches."""
     sample = evidence.sample
-    both: Mask = sample.present[:, [a, b]].all(1)
+    both: Mask = np.asarray(sample.present[:, [a, b]].all(1))
     # All pairs of modalities that every instance has ask for the same rows.
     sides = evidence.once(sample_sides) if both.all() else sides_of(sample.vectors)
     of_pair = [sides[m].those(both) for m in (a, b)]
