@@ -1,9 +1,6 @@
 """``pmrl inspect``: everything found and everything wrong, in one run."""
 
 import json
-import os
-import subprocess
-import sys
 from itertools import pairwise
 
 import h5py
@@ -93,13 +90,7 @@ def test_paths_from_standard_input(files):
 @pytest.mark.parametrize("command", ["inspect", "fit", "export"])
 def test_help_breaks_lines_only_where_the_screen_ends(command):
     # the breaks of the docstring once stood in the help, leaving single words on lines
-    done = subprocess.run(
-        [sys.executable, "-m", "pmrl_cli", command, "--help"],
-        capture_output=True,
-        check=False,
-        text=True,
-        env={**os.environ, "COLUMNS": "80"},
-    )
+    done = typed.pmrl(command, "--help", env={"COLUMNS": "80"})
     intro = [line.strip() for line in done.stdout.split("╭")[0].splitlines()]
     for line, following in pairwise(intro):
         if line and following:

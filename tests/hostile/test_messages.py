@@ -16,13 +16,14 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from makers import good
-from test_isolated import ROOT, pmrl
+from test_isolated import ROOT
 
 from pmrl_cli.data.validate import MAX_ID_BYTES
 from pmrl_cli.errors import DataError, Place, PolicyError
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.dataset import read_dataset
 from tests.limits import HUNG
+from tests.typed import pmrl
 
 ROWS = 40
 NAMES = [f"i{row}" for row in range(ROWS)]
