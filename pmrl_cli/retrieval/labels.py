@@ -35,21 +35,31 @@ def average_precision(scores: npt.NDArray[np.float32], relevant: npt.NDArray[np.
 
     Source: scikit-learn's ``average_precision_score`` (the step-wise sum over distinct scores).
     """
-    # One integer holds score and relevance: a plain descending sort is then all the ranking there is.
-    grid = np.rint(np.clip(scores, -1, 1) * _GRID).astype(np.int32)
-    keys = np.sort(-(2 * grid + relevant), axis=1)
-    keys *= -1
-    found = np.cumsum(keys & 1, axis=1, dtype=np.int32)
-    last_of_ties = np.ones(keys.shape, dtype=bool)
-    np.not_equal(keys[:, :-1] >> 1, keys[:, 1:] >> 1, out=last_of_ties[:, :-1])
-    row, end = np.nonzero(last_of_ties)
-    at_ends = found[row, end]
-    gained = np.diff(at_ends, prepend=0)
-    first_of_row = np.diff(row, prepend=-1) > 0
-    gained[first_of_row] = at_ends[first_of_row]
-    hit = gained > 0
-    precision = at_ends[hit] / (end[hit] + 1)
-    result: Array = np.bincount(row[hit], gained[hit] * precision, len(keys)) / found[:, -1]
+    # One integer holds score and relevance: a plain ascending sort is then all the ranking there is. It is odd where
+    # an answer is relevant, and half of it, rounded up, is the falling score.
+    grid = np.clip(scores, -1, 1)
+    grid *= -_GRID
+    keys = np.rint(grid, out=grid).astype(np.int32)
+    keys *= 2
+    keys -= relevant
+    keys.sort(axis=1)
+    width = keys.shape[1]
+    places = np.flatnonzero(keys & 1)
+    rows, ends, found = places // width, places % width + 1, np.arange(1, len(places) + 1)
+    keys += 1
+    keys >>= 1
+    flat = keys.reshape(-1)
+    tied = np.flatnonzero((flat[places] == flat[np.minimum(places + 1, len(flat) - 1)]) & (ends < width))
+    if len(tied):
+        changes = np.ones(keys.shape, dtype=bool)
+        np.not_equal(keys[:, :-1], keys[:, 1:], out=changes[:, :-1])
+        last = np.flatnonzero(changes)
+        of_tie = last[np.searchsorted(last, places[tied])]
+        ends[tied] = of_tie % width + 1
+        found[tied] = np.searchsorted(places, of_tie, "right")
+    counts = np.bincount(rows, minlength=len(keys))
+    before = np.cumsum(counts) - counts
+    result: Array = np.bincount(rows, (found - before[rows]) / ends, len(keys)) / counts
     return result
 
 

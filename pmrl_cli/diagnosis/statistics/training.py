@@ -56,11 +56,15 @@ def negatives(batch: Batch, groups: Groups, temperature: float) -> Negatives | N
             sizes.append(len(rows))
             for piece, cosines in cosine_blocks(queries, candidates):
                 logits = cosines.double() / temperature
-                positive[rows[piece]] += logits.softmax(1).diagonal(piece.start).numpy()
+                own = logits.diagonal(piece.start).clone()
                 logits.diagonal(piece.start).fill_(-torch.inf)
-                logs = logits.log_softmax(1)
-                logs.diagonal(piece.start).zero_()
-                entropy = -(logs.exp() * logs).sum(1)
+                most = logits.amax(1)
+                logits -= most[:, None]
+                weights = logits.exp()
+                total = weights.sum(1)
+                positive[rows[piece]] += (1 / (1 + total * (most - own).exp())).numpy()
+                logits.diagonal(piece.start).zero_()
+                entropy = total.log() - (weights * logits).sum(1) / total
                 effective[rows[piece]] += entropy.exp().numpy()
             counted[rows] += 1
     if not sizes:
