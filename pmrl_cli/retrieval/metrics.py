@@ -12,6 +12,8 @@ scores chance and not 1. Chance is a random order of the whole gallery: g = 0, a
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import numpy.typing as npt
 
@@ -188,6 +190,7 @@ def _places(tied: int, right: int) -> Array:
     return before * right / (tied + right - np.arange(tied + 1))
 
 
+@lru_cache(maxsize=64)  # galleries of few sizes are asked again and again
 def _hypergeometric_cdf(most: int, others: int, drawn: int) -> Array:
     """Return P(at most ``most`` of b better candidates among ``drawn`` of ``others``) for b = 0..others."""
     logs = np.concatenate([[0.0], np.cumsum(np.log(np.arange(1, others + 1)))])  # log factorials

@@ -131,7 +131,12 @@ def plain(node: object) -> Any:  # noqa: ANN401 - JSON
     if isinstance(node, Mapping):
         return {str(key): plain(value) for key, value in node.items()}
     if isinstance(node, np.ndarray):
-        return plain(node.tolist())
+        values = node.tolist()
+        return (
+            values
+            if node.dtype.kind in "biu" or (node.dtype.kind == "f" and np.isfinite(node).all())
+            else plain(values)
+        )
     if isinstance(node, list | tuple):
         return [plain(value) for value in node]
     return plain(node.item()) if isinstance(node, np.generic) else node
