@@ -31,7 +31,7 @@ def test_a_fit_never_ends_below_its_start_and_keeps_the_best_weights(objective, 
         "objective": objective,
         "adapter": adapter,
         "dim": 8,
-        "steps": 60,
+        "steps": 40,
         "batch_size": 64,
         "learning_rate": 5e-4,
     }
