@@ -21,6 +21,9 @@ test: env
 	$(BIN)/ruff check .
 	$(MAKE) -j 2 suite types
 
+# Bytecode is kept, or each process that a test starts compiles the package anew.
+suite coverage: export PYTHONDONTWRITEBYTECODE =
+
 suite: env
 	$(BIN)/python -m pytest -q -n auto --dist worksteal
 
