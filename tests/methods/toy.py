@@ -83,7 +83,8 @@ def train(method, data, init, *, added=None, steps=150, batch=128, learning_rate
     terms = WeightedTerms(method.terms(), {name: (weight, make_term(name)) for name, weight in (added or {}).items()})
     for term in terms.terms:
         encoder = term.extend(encoder, init)
-    optimiser = torch.optim.AdamW([*encoder.parameters(), *terms.parameters()], lr=learning_rate, weight_decay=0.01)
+    parameters = [*encoder.parameters(), *terms.parameters()]
+    optimiser = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=0.01, fused=True)
     for _ in range(steps):
         inputs = data.rows(torch.randperm(len(data.classes))[:batch]).inputs
         loss = terms(encoder(inputs), inputs)
