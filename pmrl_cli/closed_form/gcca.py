@@ -12,13 +12,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
-import numpy.typing as npt
 
+from pmrl_cli.array_types import Array as Float64Array
 from pmrl_cli.closed_form.moments import CrossMoments
 
 __all__ = ["SOLVERS", "Gcca", "gcca"]
 
-Float64Array = npt.NDArray[np.float64]
 
 SOLVERS = ("gcca", "mcca")
 """Closed forms: MAXVAR, and MCCA (SUMCOR with the sum of variances held), which ignores how each modality agrees

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import numpy as np
-import numpy.typing as npt
 from scipy.linalg import eigh
+
+from pmrl_cli.array_types import Array as Float64Array
 
 __all__ = ["leading_eigenvectors"]
 
-Float64Array = npt.NDArray[np.float64]
 
 WHOLE_SHARE = 1 / 3
 """Share of the eigenvectors from which all of them by divide and conquer take less time than the leading ones by

@@ -16,11 +16,11 @@ from typing import Self
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array as Float64Array
 from pmrl_cli.closed_form.arithmetic import CPU, Arithmetic, Array
 
 __all__ = ["ColumnMoments", "CrossMoments", "SecondMoment"]
 
-Float64Array = npt.NDArray[np.float64]
 
 _MULTIPLIED = 4096
 """Most rows whose product is summed in the rows' own type."""

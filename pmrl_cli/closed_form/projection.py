@@ -15,13 +15,13 @@ from typing import NamedTuple, Self
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array as Float64Array
 from pmrl_cli.closed_form.arithmetic import CPU, Arithmetic, Array, arithmetic_of
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 
 __all__ = ["CLIP", "WIDTH", "FeatureMap", "Kernel", "Projection", "fit_kernel", "fit_projection", "standardise"]
 
 FloatArray = npt.NDArray[np.float32]
-Float64Array = npt.NDArray[np.float64]
 
 CLIP = 10.0
 """Standardised features are clipped at this many standard deviations, so that no outlier owns a direction."""
