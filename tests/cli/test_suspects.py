@@ -45,7 +45,7 @@ def test_planted_swaps_are_listed_with_their_modality_and_left_out_of_a_fit(fold
     assert lines[0] == ["id", "modality", "score", "probability"]
     count = len(lines) - 1
     assert count > 15
-    assert {line[0] for line in lines[1:]} <= swapped  # an innocent is not accused; a few swaps resemble
+    assert {line[0] for line in lines[1:]} <= swapped  # no false positives; a few swaps resemble their partners
     assert {line[1] for line in lines[1:]} == {"b"}
     scores = [float(line[2]) for line in lines[1:]]
     assert scores == sorted(scores, reverse=True)

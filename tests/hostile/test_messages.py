@@ -117,7 +117,7 @@ WHOLE_FAULTS = {
     "folder holds no side table",
     "folders of clip-retrieval differ",
     "ids and rows differ in number",
-    "ids are not known, and some columns could be them",
+    "no clear ids, and several columns that could be them",
     "ids are of a type that cannot name instances",
     "ids differ by a prefix or suffix",
     "ids of mixed type",

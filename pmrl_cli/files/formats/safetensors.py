@@ -37,7 +37,7 @@ _TYPES |= {
 def _each_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        message = "a name stands twice in its header"
+        message = "a name twice in its header"
         raise ValueError(message)
     return found
 

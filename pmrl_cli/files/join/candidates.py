@@ -76,7 +76,7 @@ def refuse_row_join(modalities: Sequence[Shards]) -> None:
     best = ranked[0]
     option = f"--id-column {best[0]}"
     raise DataError(
-        what="ids are not known, and some columns could be them",
+        what="no clear ids, and several columns that could be them",
         at=place,
         found=printable(shown),
         expected="one column named as the ids, or none that could be",
