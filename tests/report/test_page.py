@@ -58,8 +58,15 @@ def test_the_page_nests_has_unique_ids_and_is_under_a_megabyte(page):
     assert len(page.encode()) < 1_000_000
 
 
-def test_sixteen_modalities_of_long_names_stay_under_a_megabyte():
-    assert len(render(sample(tuple(f"modality {i} " + "x" * 70 for i in range(16)))).encode()) < 1_000_000
+@pytest.fixture(scope="module")
+def wide():
+    """The page of sixteen modalities, some of names that a browser could obey, the others long."""
+    long = (f"modality {i} " + "x" * 70 for i in range(16 - len(NAMES)))
+    return render(sample((*NAMES, *long)))
+
+
+def test_sixteen_modalities_of_long_names_stay_under_a_megabyte(wide):
+    assert len(wide.encode()) < 1_000_000
 
 
 def test_nothing_is_loaded_from_anywhere_and_nothing_runs(page):
@@ -102,9 +109,8 @@ def test_series_differ_without_colour(page):
     assert len(set(dashes)) >= 3
 
 
-def test_names_are_shown_and_never_obeyed():
-    text = render(sample(NAMES))
-    found = Page(text)
+def test_names_are_shown_and_never_obeyed(wide):
+    found = Page(wide)
     assert not [tag for tag, _ in found.elements if tag == "script"]
     words = " ".join(found.text)
     assert all(name in words for name in NAMES)
