@@ -1,13 +1,10 @@
 """AdamW: torch's own, to the bit, without its compiler."""
 
-import subprocess
-import sys
-from pathlib import Path
-
 import torch
 from torch import nn
 
 from pmrl_cli.train.adamw import AdamW
+from tests.typed import pmrl
 
 
 def test_it_steps_as_torchs_own_and_leaves_everything_after_a_bad_loss():
@@ -33,17 +30,19 @@ def test_it_steps_as_torchs_own_and_leaves_everything_after_a_bad_loss():
     assert all(torch.equal(first, second) for first, second in zip(ours, kept, strict=True))
 
 
-def test_a_step_does_not_import_torchs_compiler():
-    code = """if True:
-        import sys, torch
-        from pmrl_cli.train.adamw import AdamW
-        parameter = torch.nn.Parameter(torch.zeros(3))
-        own = AdamW([([parameter], 0.1)], learning_rate=0.1, bad=torch.zeros(()))
-        parameter.sum().backward()
-        own.step()
-        own.zero_grad()
-        print("torch._dynamo" in sys.modules)
-    """
-    root = Path(__file__).parents[2]
-    ran = subprocess.run([sys.executable, "-c", code], cwd=root, capture_output=True, text=True, check=True)
-    assert ran.stdout == "False\n"
+def test_a_step_does_not_import_torchs_compiler(tmp_path):
+    (tmp_path / "step.py").write_text(
+        """import sys, torch
+from pmrl_cli.train.adamw import AdamW
+
+parameter = torch.nn.Parameter(torch.zeros(3))
+own = AdamW([([parameter], 0.1)], learning_rate=0.1, bad=torch.zeros(()))
+parameter.sum().backward()
+own.step()
+own.zero_grad()
+print("torch._dynamo" in sys.modules)
+""",
+        encoding="utf-8",
+    )
+    ran = pmrl(program=tmp_path / "step.py")
+    assert ran.stdout == "False\n", ran.stderr
