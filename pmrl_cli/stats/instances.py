@@ -96,14 +96,17 @@ def shuffle_pairs(batch: Batch, groups: npt.NDArray[np.int64], generator: np.ran
         groups: (B,) group of each instance (its own number where there are none).
         generator: source of the permutations.
     """
-    embeddings = torch.zeros_like(batch.embeddings)
     present = batch.present.numpy()
-    origin = np.full(present.shape, -1)
+    source = np.full(present.shape, -1)
     for m in range(present.shape[1]):
         having = np.flatnonzero(present[:, m])
-        moved = generator.permutation(having)
-        embeddings[having, m] = batch.embeddings[moved, m]
-        origin[having, m] = groups[moved]
+        source[having, m] = generator.permutation(having)
+    origin = np.where(present, groups[source], -1)
     ordered = np.sort(origin, axis=1)
     keep = ~((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)
-    return Batch(batch.rows[keep], embeddings[keep], batch.present[keep])
+    source, present = source[keep], present[keep]
+    embeddings = batch.embeddings.new_zeros(len(source), *batch.embeddings.shape[1:])
+    for m in range(present.shape[1]):
+        has = slice(None) if present[:, m].all() else np.flatnonzero(present[:, m])
+        embeddings[has, m] = batch.embeddings[source[has, m], m]
+    return Batch(batch.rows[keep], embeddings, batch.present[keep])

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from pmrl_cli.diagnosis.statistics.gap import bures, covariance_gap, mixed_gallery_penalty
+from pmrl_cli.diagnosis.statistics.gap import Cloud, bures, covariance_gap, mixed_gallery_penalty
 from pmrl_cli.diagnosis.statistics.hubness import hubness, occurrences
 from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.partners import mixed_ranks, partner_ranks
@@ -37,7 +37,7 @@ def penalty(x, y, gallery=100):
 
 
 def gap(x, y):
-    return covariance_gap(x, y, halves(len(x)), np.arange(len(x)))
+    return covariance_gap(*(Cloud(side, halves(len(x))) for side in (x, y)), np.arange(len(x)))
 
 
 def test_the_bures_distance_has_its_closed_forms():

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import numpy.typing as npt
 
-from pmrl_cli.array_types import Array
+from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import Columns
 from pmrl_cli.diagnosis.statistics.declared import statistic
@@ -19,14 +21,14 @@ from pmrl_cli.retrieval.ranks import Ranks
 from pmrl_cli.stats.instances import COLLAPSED, pairs_of
 from pmrl_cli.stats.statistic import Statistic, clustered_error, rescaled
 
-__all__ = ["bures", "covariance_gap", "mixed_gallery_penalty", "offsets", "shape_gap"]
+__all__ = ["Cloud", "bures", "covariance_gap", "mixed_gallery_penalty", "offsets", "shape_gap"]
 
 
 _FLOOR = 1e-9  # of the largest eigenvalue; below it is rounding
 
 
-def _root(matrix: Array) -> Array:
-    values, vectors = np.linalg.eigh(matrix)
+def _root(values: Array, vectors: Array) -> Array:
+    """Return the root of the matrix of these eigenvalues and eigenvectors."""
     root: Array = (vectors * np.sqrt(np.maximum(values, 0))) @ vectors.T
     return root
 
@@ -38,7 +40,11 @@ def bures(first: Array, second: Array) -> float:
         first: (d, d) positive semi-definite.
         second: (d, d) likewise.
     """
-    root = _root(first)
+    return _bures(_root(*np.linalg.eigh(first)), first, second)
+
+
+def _bures(root: Array, first: Array, second: Array) -> float:
+    """Return the same where the root of the first is known."""
     shared = np.sqrt(np.maximum(np.linalg.eigvalsh(root @ second @ root), 0)).sum()
     return max(0.0, float(np.trace(first) + np.trace(second) - 2 * shared))
 
@@ -49,59 +55,82 @@ def _covariance(vectors: Array) -> Array:
     return covariance
 
 
-def covariance_gap(
-    first: Array, second: Array, half: npt.NDArray[np.bool_], groups: npt.NDArray[np.int64]
-) -> Statistic:
+@dataclass(frozen=True)
+class Cloud:
+    """The vectors of one modality, whose shape is computed when it is asked for.
+
+    Args:
+        vectors: (n, d).
+        half: (n,) which are in the first half.
+    """
+
+    vectors: Array
+    half: Mask
+
+    @cached_property
+    def covariance(self) -> Array:
+        """(d, d)."""
+        return _covariance(self.vectors)
+
+    @cached_property
+    def eigen(self) -> tuple[Array, Array]:
+        """Eigenvalues of the covariance, ascending, and its eigenvectors as columns."""
+        values, vectors = np.linalg.eigh(self.covariance)
+        return values, vectors
+
+    @cached_property
+    def chance(self) -> float:
+        """Half of what the two halves differ by, as a share of the sum of their traces."""
+        parts = _covariance(self.vectors[self.half]), _covariance(self.vectors[~self.half])
+        both = float(np.trace(parts[0]) + np.trace(parts[1]))
+        return bures(*parts) / both / 2 if both > 1e-12 else 0.0
+
+
+def covariance_gap(first: Cloud, second: Cloud, groups: npt.NDArray[np.int64]) -> Statistic:
     """Return how unlike the shapes of two modalities are: Bures over the sum of the traces, in [0, 1].
 
     0 for equal covariances, 1 for clouds in orthogonal spaces; centring cannot change it. Chance is what two samples
     of one cloud differ by, half of what the two halves of each modality do (d / (4 n) for an isotropic cloud).
 
     Args:
-        first: (n, d) vectors of one space.
-        second: (n, d) likewise.
-        half: (n,) which are in the first half.
+        first: n vectors of one space.
+        second: likewise, of the same instances.
         groups: (n,).
 
     Source: Dowson and Landau, Journal of Multivariate Analysis 12, 1982 (the covariance part of FID). The interval
         is by the delta method: the derivative of the distance is the optimal transport map between the clouds.
     """
-    n, d = first.shape
+    (n, d), half = first.vectors.shape, first.half
     if d > 2 * n:  # the same cloud in the span of all the vectors
-        factor = np.asarray(np.linalg.qr(np.concatenate([first, second]).T, mode="r")).T
-        first, second = factor[:n], factor[n:]
-    covariances = _covariance(first), _covariance(second)
-    total = float(np.trace(covariances[0]) + np.trace(covariances[1]))
+        factor = np.asarray(np.linalg.qr(np.concatenate([first.vectors, second.vectors]).T, mode="r")).T
+        first, second = Cloud(factor[:n], half), Cloud(factor[n:], half)
+    total = float(np.trace(first.covariance) + np.trace(second.covariance))
     if min(half.sum(), (~half).sum()) < 2:
         return Statistic.unknown(n=n)
     if total <= 1e-12:
         return Statistic.unknown("collapsed", n=n)
-    value = bures(*covariances) / total
-    chance = []
-    for vectors in (first, second):
-        parts = _covariance(vectors[half]), _covariance(vectors[~half])
-        both = float(np.trace(parts[0]) + np.trace(parts[1]))
-        chance.append(bures(*parts) / both / 2 if both > 1e-12 else 0.0)
+    value = _bures(_root(*first.eigen), first.covariance, second.covariance) / total
     error = None
     if n > d:
         size = np.zeros(n)
         influence = np.zeros(n)
-        for vectors, own, other in ((first, *covariances), (second, *covariances[::-1])):
-            centred = vectors - vectors.mean(0)
+        for own, other in ((first, second), (second, first)):
+            centred = own.vectors - own.vectors.mean(0)
             squared = (centred**2).sum(1)
             size += squared
-            influence += squared - ((centred @ _transport(own, other)) * centred).sum(1)
+            influence += squared - ((centred @ _transport(own, other.covariance)) * centred).sum(1)
         error = clustered_error((influence - value * size) / total, groups)
-    return Statistic.normal(value, error, within=(0, 1), chance=float(np.mean(chance)), n=n)
+    chance = float(np.mean([first.chance, second.chance]))
+    return Statistic.normal(value, error, within=(0, 1), chance=chance, n=n)
 
 
-def _transport(source: Array, target: Array) -> Array:
+def _transport(source: Cloud, target: Array) -> Array:
     """Return the symmetric map T with T A T = B, on the span of A."""
-    values, vectors = np.linalg.eigh(source)
+    values, vectors = source.eigen
     kept = values > _FLOOR * values[-1]
     roots = np.sqrt(values[kept])
     basis = vectors[:, kept]
-    inner = _root((basis * roots).T @ target @ (basis * roots))
+    inner = _root(*np.linalg.eigh((basis * roots).T @ target @ (basis * roots)))
     transport: Array = (basis / roots) @ inner @ (basis / roots).T
     return transport
 
@@ -191,6 +220,12 @@ def _gap_share(evidence: Evidence, a: int, b: int) -> Statistic:
     return evidence.once(offsets, a, b)["gap_share"]
 
 
+def cloud_of(evidence: Evidence, m: int) -> Cloud:
+    """Return the vectors of a modality of the reservoir, of the instances that have it."""
+    kept = evidence.sample.present[:, m]
+    return Cloud(evidence.sample.vectors[m][kept].astype(np.float64), evidence.half[kept])
+
+
 @statistic(
     "gap.covariance_gap",
     "pair",
@@ -206,10 +241,15 @@ def shape_gap(evidence: Evidence, a: int, b: int) -> Statistic:
 
     """
     sample, totals = evidence.sample, evidence.totals
-    first, second, groups = sample.both(a, b)
-    small = covariance_gap(first, second, evidence.half[sample.present[:, [a, b]].all(1)], groups)
+    both = sample.present[:, [a, b]].all(1)
+    if np.array_equal(sample.present[:, a], sample.present[:, b]):
+        clouds = evidence.once(cloud_of, a), evidence.once(cloud_of, b)
+    else:
+        first, second, _ = sample.both(a, b)
+        clouds = Cloud(first, evidence.half[both]), Cloud(second, evidence.half[both])
+    small, held = covariance_gap(*clouds, sample.groups[both]), int(both.sum())
     n = int(min(totals[0].counts[a, a], totals[0].counts[b, b]))
-    if small.value is None or n <= len(first) or min(int(one.counts[m, m]) for one in totals for m in (a, b)) < 2:
+    if small.value is None or n <= held or min(int(one.counts[m, m]) for one in totals for m in (a, b)) < 2:
         return small
     covariances = [totals[0].covariance(m, m) for m in (a, b)]
     total = sum(float(np.trace(one)) for one in covariances)
@@ -219,7 +259,7 @@ def shape_gap(evidence: Evidence, a: int, b: int) -> Statistic:
         chance.append(bures(*halves) / sum(float(np.trace(one)) for one in halves) / 2)
     return Statistic.normal(
         bures(*covariances) / total,
-        rescaled(small.se, len(first), n),
+        rescaled(small.se, held, n),
         within=(0, 1),
         chance=float(np.mean(chance)),
         n=n,
