@@ -118,9 +118,13 @@ class Outputs(RuleBasedStateMachine):
             assert code != 0 or self.out == (self.model, kind)
 
     @precondition(lambda self: self.model is not None or self.unfinished is not None or self.out is not None)
-    @rule(data=st.data())
-    def corrupt(self, data: st.DataObject) -> None:
-        """Flip a bit of a file of an output that is whole."""
+    @rule(number=st.integers(0, 2**20), at=st.integers(0, 2**30), bit=st.integers(0, 7))
+    def corrupt(self, number: int, at: int, bit: int) -> None:
+        """Flip a bit of a file of an output that is whole.
+
+        Numbers are drawn whole and taken modulo: a story told again must draw from the same ranges, and a file that
+        says how long something took is a byte longer or shorter then.
+        """
         whole = [name for name, damaged in self.damaged.items() if not damaged]
         folders = {"model": "model", "out": "out", "unfinished": "model.unfinished"}
         files = [
@@ -129,10 +133,10 @@ class Outputs(RuleBasedStateMachine):
             for path in sorted((self.place / folders[name]).rglob("*"))
             if path.is_file() and path.name != "lock" and ".writing" not in path.parent.name and path.stat().st_size
         ]
-        if name_and_path := data.draw(st.sampled_from(files)) if files else None:
-            name, path = name_and_path
+        if files:
+            name, path = files[number % len(files)]
             content = bytearray(path.read_bytes())
-            content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
+            content[at % len(content)] ^= 1 << bit
             path.write_bytes(content)
             self.damaged[name] = True
 
