@@ -122,8 +122,8 @@ class Outputs(RuleBasedStateMachine):
     def corrupt(self, number: int, at: int, bit: int) -> None:
         """Flip a bit of a file of an output that is whole.
 
-        Numbers are drawn whole and taken modulo: a story told again must draw from the same ranges, and a file that
-        says how long something took is a byte longer or shorter then.
+        Numbers are drawn from fixed ranges and taken modulo: hypothesis runs an example again and must draw from the
+        same ranges, though a file that says how long something took may be a byte longer or shorter then.
         """
         whole = [name for name, damaged in self.damaged.items() if not damaged]
         folders = {"model": "model", "out": "out", "unfinished": "model.unfinished"}
