@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pmrl_cli.adamw import AdamW
 from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.information.shapley import check_modalities, members
 
@@ -101,12 +102,12 @@ def _train(head: _Head, inputs: _Inputs, classes: Tensor, train: Tensor, watched
 
     evaluated = watched.repeat(_VIEWS)
     shown, targets = inputs.of(evaluated, subsets(len(evaluated))), classes[evaluated]
-    optimiser = torch.optim.AdamW(head.parameters(), lr=_LEARNING_RATE, weight_decay=_WEIGHT_DECAY, fused=True)
+    optimiser = AdamW([(list(head.parameters()), _WEIGHT_DECAY)], learning_rate=_LEARNING_RATE)
     best, kept, waited = float("inf"), {key: t.clone() for key, t in head.state_dict().items()}, 0
     for step in range(_STEPS):
         rows = train[torch.randint(len(train), (min(_BATCH, len(train)),), generator=generator)]
         loss = functional.cross_entropy(head(inputs.of(rows, subsets(len(rows)))), classes[rows])
-        optimiser.zero_grad(set_to_none=True)
+        optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         optimiser.step()
         if (step + 1) % _EVERY == 0:

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pmrl_cli.adamw import AdamW
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.encoders.protocol import Encoder, Init
 from pmrl_cli.encoders.residual import Residual
@@ -266,7 +267,7 @@ def learn_prior(
         held_out = torch.arange(len(rows)) % _HELD == 0
         learned = nn.Parameter(prior.clone())
         network = nn.Sequential(nn.Linear(of_modality.shape[1], 256), nn.ReLU(), nn.Linear(256, len(prior)))
-        optimiser = torch.optim.Adam([learned, *network.parameters()], lr=1e-3, betas=(0.5, 0.999))
+        optimiser = AdamW([([learned, *network.parameters()], 0.0)], learning_rate=1e-3, betas=(0.5, 0.999))
 
         def logits(some: Tensor, of: Tensor = of_modality, net: nn.Module = network, w: Tensor = learned) -> Tensor:
             return functional.normalize(net(of[some]), dim=1) @ w

@@ -7,12 +7,12 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor, nn
 
+from pmrl_cli.adamw import AdamW
 from pmrl_cli.batch import Inputs, Loss
 from pmrl_cli.encoders.protocol import Encoder
 from pmrl_cli.methods.protocol import Update
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.terms.weighted import WeightedTerms
-from pmrl_cli.train.adamw import AdamW
 from pmrl_cli.train.draws import seed_torch
 from pmrl_cli.train.loader import Batch, map_inputs, tensors_of
 

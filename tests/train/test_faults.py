@@ -6,6 +6,7 @@ import re
 import pytest
 import torch
 
+from pmrl_cli.adamw import AdamW
 from pmrl_cli.batch import Loss
 from pmrl_cli.errors import DivergedError, ResourceError, StateError
 from pmrl_cli.fit.context import Hooks
@@ -13,7 +14,6 @@ from pmrl_cli.fit.fit import fit
 from pmrl_cli.terms.weighted import WeightedTerms
 from pmrl_cli.train import loop
 from pmrl_cli.train import run as run_module
-from pmrl_cli.train.adamw import AdamW
 from pmrl_cli.train.loop import Interrupted
 from tests.train.fits import same, settings_for, simulate, weights
 

@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from pmrl_cli.train.adamw import AdamW
+from pmrl_cli.adamw import AdamW
 from tests.typed import pmrl
 
 
@@ -30,10 +30,24 @@ def test_it_steps_as_torchs_own_and_leaves_everything_after_a_bad_loss():
     assert all(torch.equal(first, second) for first, second in zip(ours, kept, strict=True))
 
 
+def test_without_decay_it_is_torchs_own_adam():
+    torch.manual_seed(0)
+    ours = nn.Parameter(torch.randn(5, 3))
+    theirs = nn.Parameter(ours.detach().clone())
+    own = AdamW([([ours], 0.0)], learning_rate=0.01, betas=(0.5, 0.999))
+    reference = torch.optim.Adam([theirs], lr=0.01, betas=(0.5, 0.999), fused=True)
+    for _ in range(5):
+        ours.grad = torch.randn(5, 3)
+        theirs.grad = ours.grad.clone()
+        own.step()
+        reference.step()
+        assert torch.equal(ours, theirs)
+
+
 def test_a_step_does_not_import_torchs_compiler(tmp_path):
     (tmp_path / "step.py").write_text(
         """import sys, torch
-from pmrl_cli.train.adamw import AdamW
+from pmrl_cli.adamw import AdamW
 
 parameter = torch.nn.Parameter(torch.zeros(3))
 own = AdamW([([parameter], 0.1)], learning_rate=0.1, bad=torch.zeros(()))

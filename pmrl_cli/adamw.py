@@ -1,4 +1,4 @@
-"""AdamW by torch's fused kernel, without what its class imports: torch's compiler, two CPU seconds for every fit."""
+"""AdamW by torch's fused kernel, without what its class imports: torch's compiler, two CPU seconds."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ class AdamW:
     Args:
         groups: parameters, with the weight decay of each group.
         learning_rate: of all.
+        betas: of the moments. Without weight decay this is Adam.
         bad: read by the kernel; 1 leaves parameters and moments as they are.
         capturable: whether steps are captured as a CUDA graph.
     """
@@ -29,11 +30,13 @@ class AdamW:
         groups: Sequence[tuple[Sequence[nn.Parameter], float]],
         *,
         learning_rate: float,
-        bad: Tensor,
+        betas: tuple[float, float] = BETAS,
+        bad: Tensor | None = None,
         capturable: bool = False,
     ) -> None:
         self.parameters = [parameter for parameters, _ in groups for parameter in parameters]
-        self._groups, self._learning_rate, self._bad, self._capturable = groups, learning_rate, bad, capturable
+        self._groups, self._learning_rate, self._betas = groups, learning_rate, betas
+        self._bad, self._capturable = bad, capturable
         self._state: dict[int, dict[str, Tensor]] = {}
 
     def zero_grad(self) -> None:
@@ -64,8 +67,8 @@ class AdamW:
                 capturable=self._capturable,
                 found_inf=self._bad,
                 amsgrad=False,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
+                beta1=self._betas[0],
+                beta2=self._betas[1],
                 lr=self._learning_rate,
                 weight_decay=weight_decay,
                 eps=EPSILON,
