@@ -10,8 +10,8 @@ from pmrl_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pmrl_cli.data.dataset import Dataset
+    from pmrl_cli.data.instances import InstanceRows
     from pmrl_cli.diagnosis import Mispairs
-    from pmrl_cli.files.artifacts.suspects import InstanceRows
 
 __all__ = ["check_outputs", "write_tables"]
 
@@ -49,21 +49,17 @@ def write_tables(
             next_step="Fit adapters with pmrl fit and pass --model MODEL.",
         )
     from pmrl_cli.diagnosis import FLAGGED
-    from pmrl_cli.files.artifacts.suspects import InstanceRows, write_instances, write_suspects
+    from pmrl_cli.files.artifacts.suspects import write_instances, write_suspects
 
     flagged: list[tuple[str, str, float, float]] = []
 
     def blocks() -> Iterator[InstanceRows]:
-        for block in mispairs.judge(dataset):
-            ids = dataset.ids.take(block.rows)
-            suspected = [mispairs.suspect_name(int(suspect_modality)) for suspect_modality in block.suspect_modality]
+        for block in mispairs.instances(dataset):
             flagged.extend(
-                (ids[i].as_py(), suspected[i], float(block.score[i]), float(block.probability[i]))
+                (block.ids[i].as_py(), block.suspect_modality[i], float(block.score[i]), float(block.probability[i]))
                 for i in (block.probability >= FLAGGED).nonzero()[0].tolist()
             )
-            yield InstanceRows(
-                ids, block.rho, block.signed, block.agreement, block.score, suspected, block.probability
-            )
+            yield block
 
     if per_instance is not None:
         write_instances(per_instance, dataset.names, blocks())

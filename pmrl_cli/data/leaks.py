@@ -22,7 +22,7 @@ Hashes = npt.NDArray[np.uint64]
 
 @dataclass(frozen=True)
 class Leaks:
-    """Judged instances that share vectors with those that trained.
+    """Evaluated instances that share vectors with those that trained.
 
     Args:
         judged: evaluated instances that did not train themselves.

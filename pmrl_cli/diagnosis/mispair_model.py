@@ -12,13 +12,12 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.mispair_rates import Counts, mispair_rates
 from pmrl_cli.stats.consensus import EDGES, Agreement
 from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["MispairModel", "Separation", "Suspicion", "mispair_model"]
-
-Array = npt.NDArray[np.float64]
 
 
 class Suspicion(NamedTuple):

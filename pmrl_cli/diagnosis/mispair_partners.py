@@ -16,11 +16,11 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.stats.consensus import EDGES
 
 __all__ = ["Held", "PartnerMixture", "hold"]
 
-Array = npt.NDArray[np.float64]
 
 _CELLS = 40
 _BULK = 0.9

@@ -23,13 +23,13 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.mispair_partners import Held, PartnerMixture, hold
 from pmrl_cli.stats.consensus import EDGES
 from pmrl_cli.stats.statistic import Statistic, clustered_error
 
 __all__ = ["NEAR_FLOOR", "Counts", "Mixture", "Rates", "consensus_auc", "mispair_rates", "places_of", "weights_of"]
 
-Array = npt.NDArray[np.float64]
 Counts = npt.NDArray[np.int64]
 
 NEAR_FLOOR = 0.01

@@ -1,26 +1,26 @@
-"""Mispaired instances of a data set: a model of them from the reservoir, and every instance judged by it."""
+"""Mispaired instances of a data set: a model of them from the reservoir, and what it says of every instance."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.data.dataset import Dataset
+from pmrl_cli.data.instances import InstanceRows
 from pmrl_cli.diagnosis.mispair_model import MispairModel, Separation, Suspicion, mispair_model
 from pmrl_cli.diagnosis.mispair_rates import places_of
 from pmrl_cli.retrieval.batches import Batch, read_batch
 from pmrl_cli.stats.consensus import Agreement, Reference, agreement, reference_of
 from pmrl_cli.stats.instances import instance_statistics
 
-__all__ = ["FLAGGED", "FirstLook", "InstanceBlock", "Mispairs", "RowRun"]
-
-Array = npt.NDArray[np.float64]
+__all__ = ["FLAGGED", "FirstLook", "Mispairs", "RowRun"]
 
 FLAGGED = 0.5
 """Probability from which an instance is listed as a suspect."""
@@ -48,28 +48,6 @@ class RowRun:
     last: int
     place: float
     shift: int | None
-
-
-class InstanceBlock(NamedTuple):
-    """What is known of B instances with two modalities or more.
-
-    Args:
-        rows: (B,) of the data set.
-        rho: (B,) share of the leading eigenvalue.
-        signed: (B,) squared length of the mean unit vector.
-        agreement: (B, K) cosine of each vector with the consensus of the others, centred; NaN where absent.
-        score: (B,) the higher, the more suspect.
-        suspect_modality: (B,) modality with the most against it, -1 for none.
-        probability: (B,) of being mispaired.
-    """
-
-    rows: npt.NDArray[np.int64]
-    rho: Array
-    signed: Array
-    agreement: Array
-    score: Array
-    suspect_modality: npt.NDArray[np.int64]
-    probability: Array
 
 
 @dataclass(frozen=True)
@@ -173,7 +151,7 @@ class Mispairs:
             for row in rows
         ]
 
-    def judge(self, dataset: Dataset) -> Iterator[InstanceBlock]:
+    def instances(self, dataset: Dataset) -> Iterator[InstanceRows]:
         """Yield what is known of every instance with two modalities or more: a second pass over the data.
 
         Args:
@@ -188,12 +166,12 @@ class Mispairs:
                 inside &= batch.present[:, run.modality].numpy()
                 suspicion.suspect_modality[inside] = run.modality
                 suspicion.probability[inside] = np.maximum(suspicion.probability[inside], IN_A_RUN)
-            yield InstanceBlock(
-                batch.rows,
+            yield InstanceRows(
+                dataset.ids.take(batch.rows),
                 statistics.rho,
                 statistics.signed,
                 agreed.cosine,
                 suspicion.evidence,
-                suspicion.suspect_modality,
+                [self.suspect_name(int(modality)) for modality in suspicion.suspect_modality],
                 suspicion.probability,
             )

@@ -95,12 +95,12 @@ class TrainingData:
     Args:
         inputs: of the instances that this process holds, in memory or memory-mapped, among them those it trains on.
         positions: (n,) where in ``inputs`` each training instance is; undefined for those of other processes.
-        owners: (n,) rank that holds each training instance.
+        ranks: (n,) rank that holds each training instance.
     """
 
     inputs: Inputs
     positions: Tensor
-    owners: Tensor
+    ranks: Tensor
 
     def __len__(self) -> int:
         return len(self.positions)
@@ -161,9 +161,9 @@ class BatchLoader:
                 ahead = following
 
     def _gather(self, places: Tensor, turn: int) -> Batch:
-        owners = self._data.owners[places]
-        counts = torch.bincount(owners, minlength=self._processes.size).tolist()
-        rows = self._data.positions[places if self._processes.size == 1 else places[owners == self._processes.rank]]
+        ranks = self._data.ranks[places]
+        counts = torch.bincount(ranks, minlength=self._processes.size).tolist()
+        rows = self._data.positions[places if self._processes.size == 1 else places[ranks == self._processes.rank]]
         sent = self._sent[turn]
         if sent is not None:
             sent.synchronize()  # the GPU has taken what these buffers held

@@ -172,7 +172,7 @@ def _taken(tensor: Tensor, rows: Tensor) -> Tensor:
 
 def _local_batches(data: TrainingData, processes: ProcessGroup) -> Iterator[Inputs]:
     """Yield the training instances of this process in order."""
-    rows = data.positions[data.owners == processes.rank]
+    rows = data.positions[data.ranks == processes.rank]
     for first in range(0, len(rows), _FINISHED_AT_ONCE):
         some = rows[first : first + _FINISHED_AT_ONCE]
         yield map_inputs(data.inputs, partial(_taken, rows=some))

@@ -70,8 +70,12 @@ def test_a_shift_inside_a_run_is_named_and_suspects_point_there():
     diagnosis = diagnose(data)
     (found,) = [f for f in diagnosis.as_dict()["verdict"]["findings"] if f["code"] == "MISPAIRED_ROWS"]
     assert "2 rows late" in found["text"]
-    blocks = list(diagnosis.mispairs.judge(data))
-    flagged = np.concatenate([one.rows[(one.probability > 0.5) & (one.suspect_modality == 1)] for one in blocks])
+    flagged = [
+        int(instance.removeprefix("id"))
+        for one in diagnosis.mispairs.instances(data)
+        for instance, of, probability in zip(one.ids.to_pylist(), one.suspect_modality, one.probability, strict=True)
+        if probability > 0.5 and of == "m1"
+    ]
     assert np.isin(np.arange(305, 500), flagged).mean() > 0.98
     assert np.isin(np.arange(290), flagged).mean() < 0.05
 

@@ -61,8 +61,8 @@ def _leak(view: ResultView) -> Iterator[Finding]:
     of = {name: count for name, count in view.node("inputs", "leaks", "modalities").items() if count}
     each = ", ".join(f"{name} {count:,}" for name, count in of.items())
     text = (
-        f"{sharing:,.0f} of {judged:,.0f} judged instances hold vectors that trained the model ({each}): its numbers "
-        "flatter it"
+        f"{sharing:,.0f} of {judged:,.0f} evaluated instances hold vectors that trained the model ({each}): its "
+        "numbers are optimistic"
     )
     advice = "fit again: copies then stay on one side of the split"
     severity = "fail" if sharing / judged >= LEAK_FRACTION else "warn"
@@ -72,7 +72,9 @@ def _leak(view: ResultView) -> Iterator[Finding]:
 
 RULES = (
     Rule(
-        "LEAK", f"judged instances hold vectors that trained the model; fails from {LEAK_FRACTION:.0%} of them", _leak
+        "LEAK",
+        f"evaluated instances hold vectors that trained the model; fails from {LEAK_FRACTION:.0%} of them",
+        _leak,
     ),
     Rule(
         "MISPAIRED_ROWS",

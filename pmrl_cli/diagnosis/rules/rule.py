@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Finding", "Found", "ResultView", "Rule"]
+__all__ = ["Finding", "Node", "ResultView", "Rule"]
 
-Found = Mapping[str, Any]
+Node = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ResultView:
         seen: dotted paths of the numbers that were there.
     """
 
-    def __init__(self, result: Found) -> None:
+    def __init__(self, result: Node) -> None:
         self.result = result
         self.seen: list[str] = []
 
@@ -61,7 +61,7 @@ class ResultView:
             found = found[key]
         return found
 
-    def statistic(self, *path: str) -> Found | None:
+    def statistic(self, *path: str) -> Node | None:
         """Return a statistic that has a value, and remember it."""
         found = self.node(*path)
         if found is None or found["value"] is None:
@@ -98,7 +98,7 @@ class ResultView:
         """The pairs a|b that are there."""
         return list(self.result["pair"])
 
-    def remedy(self, action: str, subject: Sequence[str] = (), kind: str = "") -> Found | None:
+    def remedy(self, action: str, subject: Sequence[str] = (), kind: str = "") -> Node | None:
         """Return a remedy that was measured by ``kind`` + R@1, and remember it."""
         for index, one in enumerate(self.result["remedies"]):
             measured = (one["action"], list(one["subject"]), one["metric"].startswith(f"{kind}R@"))
@@ -108,7 +108,7 @@ class ResultView:
         return None
 
 
-def helps(remedy: Found | None, least: float = 0.0) -> bool:
+def helps(remedy: Node | None, least: float = 0.0) -> bool:
     """Whether a remedy's gain is more than ``least`` and its whole interval above 0."""
     if remedy is None:
         return False
@@ -116,7 +116,7 @@ def helps(remedy: Found | None, least: float = 0.0) -> bool:
     return delta["value"] is not None and delta["value"] > least and delta["ci"] is not None and delta["ci"][0] > 0
 
 
-def gain_text(remedy: Found) -> str:
+def gain_text(remedy: Node) -> str:
     """Return what a remedy does, in figures."""
     before, after = remedy["before"]["value"], remedy["after"]["value"]
     return f"{remedy['metric']} {before:.3f} -> {after:.3f} on held-out halves"

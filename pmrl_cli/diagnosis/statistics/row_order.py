@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.repeats import hash_rows
 from pmrl_cli.diagnosis.evidence import Evidence
@@ -19,7 +20,6 @@ from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["Order", "best_order"]
 
-Array = npt.NDArray[np.float64]
 
 _ROWS = 2048
 _FURTHEST = 5

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from pmrl_cli.array_types import Array
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.ids import rows_of
 from pmrl_cli.data.repeats import hash_rows, repeats_among
@@ -34,7 +35,6 @@ from pmrl_cli.stats.statistic import Statistic
 
 __all__ = ["RowRuns", "find_runs", "runs_of", "scan"]
 
-Array = npt.NDArray[np.float64]
 Numbers = npt.NDArray[np.int64]
 
 PERMUTATIONS = 199

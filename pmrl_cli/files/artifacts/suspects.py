@@ -5,14 +5,13 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pmrl_cli.data.exclusion import Exclusions
+from pmrl_cli.data.instances import InstanceRows
 from pmrl_cli.data.validate import text_ids
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.durable.atomic import atomic_file
@@ -20,32 +19,10 @@ from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.choosing import id_columns
 from pmrl_cli.files.join.side_table import plain
 
-__all__ = ["INSTANCES", "SUSPECTS_HEADER", "InstanceRows", "read_exclusions", "write_instances", "write_suspects"]
+__all__ = ["INSTANCES", "SUSPECTS_HEADER", "read_exclusions", "write_instances", "write_suspects"]
 
 INSTANCES = "pmrl.instances"
 SUSPECTS_HEADER = "id,modality,score,probability"
-
-
-class InstanceRows(NamedTuple):
-    """What is known of some instances.
-
-    Args:
-        ids: (B,) Arrow large_string.
-        rho: (B,).
-        signed: (B,).
-        agreement: (B, K), NaN where a modality is absent.
-        score: (B,), the higher, the more suspect.
-        suspect_modality: (B,) modality (or pair) with the most against it.
-        probability: (B,) of being mispaired.
-    """
-
-    ids: pa.LargeStringArray
-    rho: npt.NDArray[np.float64]
-    signed: npt.NDArray[np.float64]
-    agreement: npt.NDArray[np.float64]
-    score: npt.NDArray[np.float64]
-    suspect_modality: Sequence[str]
-    probability: npt.NDArray[np.float64]
 
 
 def write_instances(path: Path, names: Sequence[str], blocks: Iterable[InstanceRows]) -> None:
