@@ -11,8 +11,8 @@ __all__ = ["leading_eigenvectors"]
 
 WHOLE_SHARE = 1 / 3
 """Share of the eigenvectors from which all of them by divide and conquer take less time than the leading ones by
-bisection: measured at 768 (.11 s for all, .16 for 256), 1,024 (.22 for all, .16 for 128, .30 for 341, .37 for 512) and
-1,536 (.75 for all, .53 for 256, .80 for 512)."""
+bisection: measured at 768 (.11 s for all, .16 for 256), 1,024 (.22 for all, .16 for 128, .30 for 341, .37 for 512)
+and 1,536 (.75 for all, .53 for 256, .80 for 512)."""
 
 
 def leading_eigenvectors(matrix: Float64Array, count: int) -> tuple[Float64Array, Float64Array]:
