@@ -161,6 +161,16 @@ def test_a_side_table_that_repeats_an_id_or_matches_no_instance_is_refused(make)
     assert "names none of the instances" in refusal(*files, make.parquet("l.parquet", {"id": ["z"], "label": [1]}))
 
 
+def test_files_of_the_same_ids_that_look_like_parts_are_named_in_the_refusal(make):
+    files = [make.h5(f"run_{part}.h5", {"features": X + part, "ids": IDS}) for part in range(3)]
+    said = refusal(*files)
+    assert "duplicate id" in said
+    advised = said.split("name them: ")[1].split(" Also at")[0].split()
+    assert names(*advised) == ["run_0", "run_1", "run_2"]
+    overlapping = make.h5("run_1.h5", {"features": X, "ids": ["d", "e", "f", "g"]})
+    assert "name them" not in refusal(files[0], overlapping)
+
+
 def test_ids_of_two_types_are_refused(make):
     x = make.h5("x.h5", {"features": X, "ids": np.arange(4)})
     y = make.h5("y.h5", {"features": Y, "ids": ["0", "1", "2", "3"]})

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import re
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -89,6 +91,9 @@ _REPEATS = (
     "Say with --on-repeat pair, mean or first what the rows of one id are, or choose another column with --id-column."
 )
 
+_NAMED = 8
+"""Files that an error names one by one."""
+
 Pair = tuple[ArrayOf, Column | None]
 
 
@@ -140,12 +145,12 @@ def _with_other_ids(error: PmrlError, groups: Iterable[Sequence[Pair]]) -> PmrlE
     better = shared_column(files) if error.what == "duplicate id" else None
     if better is None:
         return error
-    first = f"Type --id-column {better[0]}, whose values are distinct and shared, or s"
+    other = f"Type --id-column {better[0]}, whose values are distinct and shared, or s{_REPEATS[1:]}"
     return type(error)(
         error.what,
         found=error.found,
         expected=error.expected,
-        next_step=printable(error.next_step.replace("S", first, 1)),
+        next_step=printable(error.next_step.replace(_REPEATS, other)),
         at=error.at,
         others=error.others,
         total=error.total,
@@ -290,9 +295,24 @@ def _modality(
         places.append((array.contents.file, column.name, array.vectors.rows))
     ids = pa.concat_arrays(parts)
     if options.on_repeat == "error":
-        check_unique(ids, places, _REPEATS)
+        check_unique(ids, places, _REPEATS + _if_modalities(parts, [file for file, _, _ in places]))
     averaged = options.on_repeat == "mean" and repeats_ids(ids)
     return Modality(name, vectors, ids, named[0][1].name, contents, splits, averaged)
+
+
+def _if_modalities(ids: Sequence[pa.LargeStringArray], files: Sequence[str]) -> str:
+    """Return how to name files that hold the same ids: they look like modalities, not like parts of one."""
+    distinct = [pc.count_distinct(of_one).as_py() == len(of_one) for of_one in ids]
+    shared = [int(pc.sum(pc.is_in(of_one, value_set=ids[0])).as_py() or 0) for of_one in ids]
+    stems = [Path(file).stem for file in files]
+    if len(set(stems)) < len(files) or not 1 < len(files) <= _NAMED or not all(distinct):
+        return ""
+    if not all(re.fullmatch(r"[A-Za-z0-9._-]+", stem) for stem in stems):
+        return ""
+    if any(2 * count < len(of_one) for count, of_one in zip(shared, ids, strict=True)):
+        return ""
+    named = " ".join(shlex.quote(f"{stem}={file}") for stem, file in zip(stems, files, strict=True))
+    return f" If they are not parts of one modality but one each, name them: {named}"
 
 
 def _look_alikes(modalities: Sequence[Modality]) -> list[str]:
