@@ -105,14 +105,16 @@ def choose_starts(ctx: FitContext, plan: Plan) -> Starts:
 
     Both ways to keep features from running away are tried on linear components, and the better one is taken for
     kernel components too. Features as they are are tried where all modalities have equally many columns. Where those
-    do best among the linear, other kinds that do worse are left out.
+    do best among the linear, other kinds that do worse are left out. So are linear components that are fewer than the
+    dimensions asked for, where kernel ones are tried too.
 
-    Raises: UsageError if the dimension asked for is more than the components of all modalities together; DataError
-        for too few instances, or a constant modality.
+    Raises: UsageError if the dimension asked for is more than the components of all modalities together, of the kind
+        that has most; DataError for too few instances, or a constant modality.
     """
     search = _Search(ctx, plan)
     linear = search.compared("linear")
-    starts = [search.solved(linear)] if "linear" in plan.kinds else []
+    is_start = "linear" in plan.kinds and ("kernel" not in plan.kinds or search.fills(max(linear, key=_mrr)))
+    starts = [search.solved(linear)] if is_start else []
     left_out: tuple[str, ...] = ()
     if "kernel" in plan.kinds and starts and not search.affords_kernel():
         left_out = ("kernel",)
@@ -162,6 +164,11 @@ class _Search:
         one = KERNEL_PRODUCTS * len(self._ctx.dataset.modalities) * (self._budget.now() - began)
         instances = len(self._all.train) + len(self._validation.rows)
         return self._budget.allows((1 + self._repeats) * one * (1 + instances / KERNEL_PRODUCTS / side))
+
+    def fills(self, form: ClosedForm) -> bool:
+        """Return whether the components of a closed form are as many as the dimensions asked for."""
+        features, asked = form.config.features, self._ctx.settings.dim
+        return asked is None or features.kind == "given" or asked <= sum(self._of(features).cross.dims)
 
     def compared(self, kind: str) -> list[ClosedForm]:
         """Return the closed forms of every feature map of a kind that were compared."""
@@ -221,7 +228,8 @@ class _Search:
             cross = cross.leading(LEADING // len(cross.dims))
             variances = tuple(v[:d] for v, d in zip(variances, cross.dims, strict=True))
         fast = self._ctx.settings.fast
-        dims = _dims(self._ctx.settings, sum(cross.dims), (FAST_DIM,) if fast else FEW_DIMS)
+        few = replace(self._ctx.settings, dim=None if asked is None else min(asked, sum(cross.dims)))
+        dims = _dims(few, sum(cross.dims), (FAST_DIM,) if fast else FEW_DIMS)
         solution = gcca(cross, variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver)
         return self._judged(
             features, ridge, solution, data, self._few, product((FAST_POWER,) if fast else FEW_POWERS, dims)
