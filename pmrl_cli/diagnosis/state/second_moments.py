@@ -1,9 +1,10 @@
 """Joint second moments of all modalities, in two halves, of a bounded sample of instances.
 
-They are what costs in a pass (a d x d product per instance and pair), so they take a sample: by the hash of its
-group every instance has a level, a quarter of those below it; the lowest levels are dropped as soon as more than
-``limit`` instances are held. Which levels stay follows from the instances alone, not from their order or their
-division into states. The halves, by hash of the group too, are for what is fitted on one and evaluated on the other.
+They are what costs in a pass (a d x d product per instance and pair), so they take a sample. The level of an instance
+is the number of trailing zero pairs of bits of its group's hash: 4^-l of the instances have level l or a higher one.
+The lowest levels are dropped when more than ``limit`` instances are held, so which stay follows from the instances
+alone, not from their order or their division into states. The halves, by hash of the group too, are for what is
+fitted on one and evaluated on the other.
 """
 
 from __future__ import annotations
