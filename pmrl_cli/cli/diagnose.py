@@ -186,6 +186,7 @@ def _options_of(reading: ReadOptions) -> list[str]:
     """Return how the files were asked to be read, as options that every command that reads them has."""
     found: list[str] = []
     for name in (
+        "join",
         "labels",
         "ids",
         "by_row",

@@ -79,7 +79,9 @@ def command(
 
     instances = space.count_text(merged.instances, "instance")
     scope = f"{instances} of {space.count_text(len(files), 'state')}"
-    result = diagnose_state(merged, inputs={"scope": scope, "model": None}).result
+    say("note: runs of mispaired rows, shifted joins and leaks need the rows: pmrl diagnose FILES looks for them.")
+    command = {"files": ["FILES"], "options": [], "model": "MODEL" if merged.header.model else None}
+    result = diagnose_state(merged, inputs={"scope": scope, "model": None, "command": command}).result
     reports.add_comparison(result, baseline, compare)
     reports.write(result, drawn, force=force)
     diagnose.conclude(result, diagnose.unmet_conditions(result, gates, fail_on), as_json=json, full=full)

@@ -63,7 +63,7 @@ def suspect_scores(result: Result) -> Picture | None:
         heading="Mispaired instances",
         reading="How well each modality's vector agrees with the others of its instance (leave-one-out consensus, "
         "CSLS). Dashed: what mispaired vectors give. Filled: the share of the observed ones that looks like them. "
-        "Only random swaps can be seen this way; a swap with a near-duplicate cannot.",
+        "A swap with a near-duplicate looks like a right pair.",
         alternative="Densities. " + "; ".join(phrases) + ".",
     )
 

@@ -68,7 +68,9 @@ def test_after_a_fit_no_advice_is_to_fit_again(folder):
     assert command_for("WEAK", inputs_of(folder, None)).startswith("pmrl fit ")
     # Whether it is the model or the files: the features alone.
     assert "--model" not in command_for("NO_PAIRING", inputs_of(folder, "runs/a"))
-    assert command_for("MISPAIRS", inputs_of(folder, "runs/a")).endswith("--model runs/a --suspects suspects.csv")
+    assert command_for("MISPAIRS", inputs_of(folder, "runs/a")).endswith(
+        "--model runs/a --split all --suspects suspects.csv"
+    )
 
 
 def structured(kind):

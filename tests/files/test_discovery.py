@@ -165,10 +165,10 @@ def test_files_of_the_same_ids_that_look_like_parts_are_named_in_the_refusal(mak
     files = [make.h5(f"run_{part}.h5", {"features": X + part, "ids": IDS}) for part in range(3)]
     said = refusal(*files)
     assert "duplicate id" in said
-    advised = said.split("name them: ")[1].split(" Also at")[0].split()
+    advised = said.split("give ")[1].split(" instead.")[0].split()
     assert names(*advised) == ["run_0", "run_1", "run_2"]
     overlapping = make.h5("run_1.h5", {"features": X, "ids": ["d", "e", "f", "g"]})
-    assert "name them" not in refusal(files[0], overlapping)
+    assert "modality of its own" not in refusal(files[0], overlapping)
 
 
 def test_ids_of_two_types_are_refused(make):

@@ -27,7 +27,7 @@ def command_for(code: str, result: Mapping[str, Any]) -> str:
     """
     inputs = result["inputs"]
     given = inputs.get("command") or {"files": ["FILES"], "options": []}
-    model = inputs.get("model")
+    model = inputs.get("model") or given.get("model")
     with_model = [] if model is None else ["--model", model]
     shared = inputs["stage"] == "post"
 
@@ -41,7 +41,9 @@ def command_for(code: str, result: Mapping[str, Any]) -> str:
         # With a model the question is whether it is the model or the files: the features are asked alone.
         return line("inspect") if model is None or code != "NO_PAIRING" else line("diagnose")
     if code in _LOOK_AT_SUSPECTS and shared:
-        return line("diagnose", *with_model, "--suspects", "suspects.csv")
+        # Those that trained too: a list of unseen instances alone changes no fit.
+        everyone = [] if model is None else ["--split", "all"]
+        return line("diagnose", *with_model, *everyone, "--suspects", "suspects.csv")
     if code in _LOOK_AT_TRAINING and model is not None:
         return shlex.join(["pmrl", "diagnose", model])
     if code in _MEASURE and shared:

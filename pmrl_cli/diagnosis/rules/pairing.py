@@ -12,6 +12,10 @@ __all__ = ["RULES"]
 
 FEW_INSTANCES = 200
 FEW_GROUPS = 50
+TESTABLE_GROUPS = 10
+"""Fewer independent units reach PAIRED_Z deviations hardly or not at all: perfectly paired vectors along one
+direction lie (n - 2) / sqrt(2) deviations from shuffled ones, 1.4 with four and 5.7 with ten."""
+
 ANTI_ADJUSTED = -0.2
 MISPAIR_FLOOR = 0.005
 FEWEST_DIMENSIONS = 3.0
@@ -25,13 +29,17 @@ def _few(view: ResultView) -> Iterator[Finding]:
     if instances is None or groups is None or (instances >= FEW_INSTANCES and groups >= FEW_GROUPS):
         return
     what = f"{instances:.0f} instance{'' if instances == 1 else 's'}"
-    if view.node("inputs", "group") is not None:
+    if view.node("inputs", "group") is not None or view.node("inputs", "match") is not None:
         what += f" in {groups:.0f} group{'' if groups == 1 else 's'}"
-    advice = "collect 1,000 or more before ranking methods by these numbers"
-    yield Finding("N_SMALL", "warn", (), tuple(view.seen), f"only {what}: intervals are wide", advice)
+    wanted = "1,000 or more" if instances < FEW_INSTANCES else f"{FEW_GROUPS} groups or more"
+    advice = f"collect {wanted} before ranking methods by these numbers"
+    so = "intervals are wide" if groups >= TESTABLE_GROUPS else "pairing cannot be told from chance"
+    yield Finding("N_SMALL", "warn", (), tuple(view.seen), f"only {what}: {so}", advice)
 
 
 def _strengths(view: ResultView) -> dict[str, float]:
+    if (view.number("inputs", "groups") or 0) < TESTABLE_GROUPS:
+        return {}
     return {pair: z for pair in view.pairs if (z := view.value("pair", pair, "strength")) is not None}
 
 
@@ -42,7 +50,7 @@ def _no_pairing(view: ResultView) -> Iterator[Finding]:
     text = f"the pairs do not differ from shuffled ones ({max(strengths.values()):.1f} deviations at most)"
     advice = "compare how the files name their instances; then look at the encoders"
     if view.node("inputs", "model") is not None:
-        advice = "ask whether the features are paired without the model; if so, fit again"
+        advice = "diagnose the features without the model; if they are paired, fit again"
     yield Finding("NO_PAIRING", "fail", (), tuple(view.seen), text, advice)
 
 

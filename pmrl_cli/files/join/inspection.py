@@ -6,6 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import pyarrow as pa
+
 from pmrl_cli.data.join import JoinIndex, join_ids
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.data.repeats import repeats_among
@@ -25,7 +27,8 @@ class Inspection:
     Args:
         modalities: per modality: name, files, rows, dim, dtype, ids, missing, bad, different (vectors among those
             that are neither), templates (vectors that many rows hold for want of another: how many rows, and the
-            first), joined, shared, alone (rows whose id all, at least one other, or no other modality has).
+            first), joined, shared, alone (rows, without missing ones, whose id all, at least one other, or no other
+            modality has such a row of).
         instances: how many the join keeps before bad rows are dropped.
         columns: names of the side columns.
         notes: what was decided, one sentence each.
@@ -58,11 +61,11 @@ def inspect_files(files: Sequence[str], options: ReadOptions = ReadOptions()) ->
     joined = _attempt_join(plan, options, problems)
     found = []
     if plan.modalities:
-        present = join_ids([modality.ids.unique() for modality in plan.modalities], "outer", 1).present
+        entries = [_entry(modality, options.on_bad, problems) for modality in plan.modalities]
+        present = join_ids([ids.unique() for _, ids in entries], "outer", 1).present
         in_how_many = present.sum(axis=1)
-        for column, modality in enumerate(plan.modalities):
+        for column, (entry, _) in enumerate(entries):
             counts = in_how_many[present[:, column]]
-            entry = _entry(modality, options.on_bad, problems)
             entry["joined"] = int((counts == len(plan.modalities)).sum())
             entry["shared"] = int((counts > 1).sum())
             entry["alone"] = int((counts == 1).sum())
@@ -87,7 +90,8 @@ def _attempt_join(plan: Plan, options: ReadOptions, problems: list[PmrlError]) -
         return None
 
 
-def _entry(modality: Modality, on_bad: str, problems: list[PmrlError]) -> dict[str, Any]:
+def _entry(modality: Modality, on_bad: str, problems: list[PmrlError]) -> tuple[dict[str, Any], pa.LargeStringArray]:
+    """Return what is shown of a modality, and the ids of its rows that are not missing."""
     entry: dict[str, Any] = {
         "modality": modality.name,
         "files": len(modality.shards),
@@ -104,10 +108,11 @@ def _entry(modality: Modality, on_bad: str, problems: list[PmrlError]) -> dict[s
         result = stream(modality, None, modality.rows, None)
     except PmrlError as error:
         problems.append(error)
-        return entry
+        return entry, modality.ids
     if result.bad_rows.total and on_bad == "error":
         problems.append(result.bad_rows.error(next_step=BAD_ROWS))
     assert result.hashes is not None
     repeats = repeats_among(result.hashes, result.hashes > 0).as_dict()
     counted = {"missing": int(result.missing.sum()), "bad": result.bad_rows.total}
-    return {**entry, **counted, "different": repeats["different"], "templates": repeats["templates"]}
+    shown = {**entry, **counted, "different": repeats["different"], "templates": repeats["templates"]}
+    return shown, modality.ids.filter(pa.array(~result.missing))

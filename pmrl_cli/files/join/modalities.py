@@ -312,7 +312,7 @@ def _if_modalities(ids: Sequence[pa.LargeStringArray], files: Sequence[str]) -> 
     if any(2 * count < len(of_one) for count, of_one in zip(shared, ids, strict=True)):
         return ""
     named = " ".join(shlex.quote(f"{stem}={file}") for stem, file in zip(stems, files, strict=True))
-    return f" If they are not parts of one modality but one each, name them: {named}"
+    return f" If each is a modality of its own, give {named} instead."
 
 
 def _look_alikes(modalities: Sequence[Modality]) -> list[str]:
