@@ -222,7 +222,7 @@ def _held_out(result: FitResult) -> str:
         if counts["test"]
         else "No instances were kept unseen; validation chose the settings, so its figures are a little optimistic."
     )
-    trained = "trained, before the refit" if result.refitted else "this model"
+    trained = "what was chosen, before the refit" if result.refitted else "this model"
     whole = ", in all its dimensions" if result.reduced else ""
     reduced = f", in {result.reduced} dimensions" if result.reduced else ""
     return f"""{counts["train"]:,} instances trained and {counts["validation"]:,} chose, split

@@ -19,7 +19,7 @@ from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.beside import with_ids_beside
 from pmrl_cli.files.join.choosing import choose_vectors, has_array, is_side_table, refuse_per_sample
 from pmrl_cli.files.join.modalities import ArrayOf, Modality, modalities_of
-from pmrl_cli.files.join.naming import array_names, modality_names
+from pmrl_cli.files.join.naming import array_names, modality_names, own_names
 from pmrl_cli.files.join.side_table import SideTable, own_tables, side_tables
 from pmrl_cli.files.join.specs import Item, Report, expand
 
@@ -98,12 +98,15 @@ def _too_few(modalities: Sequence[Modality], tables: Sequence[Found], items: Seq
     shown = ", ".join(contents.file for _, contents in tables[:5])
     files = [modality.shards[0].file for modality in modalities] + [contents.file for _, contents in tables]
     found = f"{len(modalities)} ({names})" if names else "none"
+    parts = own_names([shard.file for shard in modalities[0].shards]) if len(modalities) == 1 else ""
+    named = f"If each file is a modality of its own, give {parts}." if parts else ""
     return DataError(
         what="too few modalities",
         at=Place((files or [str(item.path) for item in items] or [""])[0]),
         found=f"{found}, and side tables ({shown})" if shown else found,
         expected=f"at least {least}",
         next_step=next((hint for _, one in tables if (hint := _columns_hint(one))), None)
+        or named
         or "Name features of another modality too, or give one its name with name=path.",
     )
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
-import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +21,7 @@ from pmrl_cli.files.formats.layout import FRAMES, MANY
 from pmrl_cli.files.formats.names import SPLIT_NAMES, natural_key
 from pmrl_cli.files.join.candidates import could_be_ids, refuse_row_join, shared_column
 from pmrl_cli.files.join.choosing import choose_ids, id_columns, per_sample_error
-from pmrl_cli.files.join.naming import missing_shards, split_of
+from pmrl_cli.files.join.naming import missing_shards, own_names, split_of
 from pmrl_cli.files.join.patterns import check_names, pattern_for, taken
 from pmrl_cli.files.join.side_table import column_names
 from pmrl_cli.files.join.specs import Report
@@ -90,9 +88,6 @@ class Modality:
 _REPEATS = (
     "Say with --on-repeat pair, mean or first what the rows of one id are, or choose another column with --id-column."
 )
-
-_NAMED = 8
-"""Files that an error names one by one."""
 
 Pair = tuple[ArrayOf, Column | None]
 
@@ -302,16 +297,11 @@ def _modality(
 
 def _if_modalities(ids: Sequence[pa.LargeStringArray], files: Sequence[str]) -> str:
     """Return how to name files that hold the same ids: they look like modalities, not like parts of one."""
-    distinct = [pc.count_distinct(of_one).as_py() == len(of_one) for of_one in ids]
+    distinct = all(pc.count_distinct(of_one).as_py() == len(of_one) for of_one in ids)
     shared = [int(pc.sum(pc.is_in(of_one, value_set=ids[0])).as_py() or 0) for of_one in ids]
-    stems = [Path(file).stem for file in files]
-    if len(set(stems)) < len(files) or not 1 < len(files) <= _NAMED or not all(distinct):
+    named = own_names(files)
+    if not named or not distinct or any(2 * n < len(of_one) for n, of_one in zip(shared, ids, strict=True)):
         return ""
-    if not all(re.fullmatch(r"[A-Za-z0-9._-]+", stem) for stem in stems):
-        return ""
-    if any(2 * count < len(of_one) for count, of_one in zip(shared, ids, strict=True)):
-        return ""
-    named = " ".join(shlex.quote(f"{stem}={file}") for stem, file in zip(stems, files, strict=True))
     return f" If each is a modality of its own, give {named} instead."
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -13,9 +14,13 @@ __all__ = [
     "array_names",
     "missing_shards",
     "modality_names",
+    "own_names",
     "split_of",
     "unsharded",
 ]
+
+_NAMED = 8
+"""Files that an error names one by one."""
 
 _OF = re.compile(r"[-_.]?(\d+)-of-(\d+)$")
 _WRITTEN = re.compile(r"(?:[-_.][0-9a-f]{8,}(?:-[0-9a-f]{4,})*)?(?:[-_.]c\d{3})?(?:\.(?:snappy|gz|zstd|lz4))?$")
@@ -58,6 +63,19 @@ def missing_shards(stems: Sequence[str]) -> list[str]:
         of = next(iter(numbers.values())).split("-of-")[1]
         missing += [f"{n:0{width}d}-of-{of}" for n in range(first, first + total) if n not in numbers]
     return missing
+
+
+def own_names(files: Sequence[str]) -> str:
+    """Return files as they are typed as modalities of their own, ``a=a.npy b=b.npy``.
+
+    Empty for one file, more than ``_NAMED``, or names that cannot stand before ``=``.
+    """
+    stems = [Path(file).stem for file in files]
+    if not 1 < len(set(stems)) == len(files) <= _NAMED:
+        return ""
+    if not all(re.fullmatch(r"[A-Za-z0-9._-]+", stem) for stem in stems):
+        return ""
+    return " ".join(shlex.quote(f"{stem}={file}") for stem, file in zip(stems, files, strict=True))
 
 
 def modality_names(paths: Sequence[Path], dims: Sequence[int] | None = None) -> list[str]:
