@@ -73,6 +73,12 @@ def test_after_a_fit_no_advice_is_to_fit_again(folder):
     )
 
 
+def test_merged_states_of_a_model_name_it():
+    command = {"files": ["FILES"], "options": [], "model": "MODEL"}
+    given = {"inputs": {"stage": "post", "model": None, "command": command}}
+    assert command_for("MISPAIRS", given) == "pmrl diagnose FILES --model MODEL --split all --suspects suspects.csv"
+
+
 def structured(kind):
     """Return a data set of what ``scenarios`` has no case of."""
     data = simulate(240, 2, 16, noise=0.4)

@@ -35,6 +35,15 @@ def test_the_table_fits_eighty_columns_and_shows_the_overlap(files):
     ]
 
 
+def test_missing_rows_overlap_with_nothing(files):
+    with h5py.File(files / "text.h5", "r+") as file:
+        file["features"][0] = np.nan
+    done = run("--json", files)
+    image, text = json.loads(done.stdout)["modalities"]
+    assert [text[name] for name in ("rows", "missing", "joined", "shared", "alone")] == [4, 1, 2, 2, 1]
+    assert [image[name] for name in ("rows", "missing", "joined", "shared", "alone")] == [4, 0, 2, 2, 2]
+
+
 def test_all_problems_of_all_files_at_once(files):
     (files / "broken.h5").write_bytes(b"no")
     with h5py.File(files / "audio.h5", "w") as file:

@@ -124,6 +124,17 @@ def test_rules_whose_statistics_are_absent_are_skipped(result):
     assert unasked == {"SATURATED", "STARVED", "NEG_TEMPERATURE", "SHIFTED_JOIN", "LEAK", "TEMPLATES"} - silent
 
 
+def test_few_groups_are_not_found_unpaired_but_too_few(result):
+    for pair in result["pair"].values():
+        pair["strength"] = {**pair["strength"], "value": 1.9}
+    assert "NO_PAIRING" in codes(result)
+    result["inputs"] |= {"groups": 9, "group": "kind"}
+    (few,) = [finding for finding in judge(result).findings if finding.code == "N_SMALL"]
+    assert "in 9 groups: pairing cannot be told from chance" in few.text
+    assert "collect 50 groups or more" in few.advice
+    assert not {"NO_PAIRING", "UNRELATED_PAIR"} & codes(result)
+
+
 def test_a_leak_that_mispaired_vectors_explain_stands_behind_them(result):
     first, second = result["inputs"]["modalities"][:2]
     leaks = {"judged": 400, "sharing": 40, "modalities": {first: 40, second: 0}}
