@@ -99,15 +99,14 @@ def _too_few(modalities: Sequence[Modality], tables: Sequence[Found], items: Seq
     files = [modality.shards[0].file for modality in modalities] + [contents.file for _, contents in tables]
     found = f"{len(modalities)} ({names})" if names else "none"
     parts = own_names([shard.file for shard in modalities[0].shards]) if len(modalities) == 1 else ""
-    named = f"If each file is a modality of its own, give {parts} instead." if parts else ""
+    named = f" If each file is a modality of its own, give {parts} instead." if parts else ""
     return DataError(
         what="too few modalities",
         at=Place((files or [str(item.path) for item in items] or [""])[0]),
         found=f"{found}, and side tables ({shown})" if shown else found,
         expected=f"at least {least}",
         next_step=next((hint for _, one in tables if (hint := _columns_hint(one))), None)
-        or named
-        or "Name features of another modality too, or give one its name with name=path.",
+        or f"Name features of another modality too, or set a name with name=path.{named}",
     )
 
 
