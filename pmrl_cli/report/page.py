@@ -112,7 +112,7 @@ def _no_gains(result: Mapping[str, Any]) -> str:
     if not tried or any(map(helps, tried)):
         return ""
     names = dict.fromkeys(action_text(one["action"], one["subject"]) for one in tried)
-    return f"None of what was tried on held-out halves gains anything beyond chance: {', '.join(names)}."
+    return f"None of what was tried on held-out halves gains anything beyond chance: {'; '.join(names)}."
 
 
 def render_training_page(result: Mapping[str, Any], origin: Sequence[tuple[str, str]]) -> str:
