@@ -1,9 +1,4 @@
-"""Counting, tile by tile, the wrong candidates that score above a right answer, or as it does.
-
-Scores are float32 cosines. The same pair of vectors scores differently in different matrix products, by some 1e-7:
-a comparison without tolerance lets 45 % of exact copies count themselves. So right answers are excluded by their
-places, and scores within ``TIE_BAND`` of a right answer's tie with it.
-"""
+"""Counting, tile by tile, the wrong candidates that score above a right answer, or as it does: see ``tally``."""
 
 from __future__ import annotations
 
@@ -21,9 +16,10 @@ from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.precision import precisions
 from pmrl_cli.retrieval.queries import Consensus, Vectors, exact_cosines
 from pmrl_cli.retrieval.relevance import Pairs, Rights
+from pmrl_cli.retrieval.tally import TIE_BAND, Tally
 
-__all__ = ["BEST", "COUNTED", "GREATER", "NOT_LESS", "OTHERS", "PRECISION", "R_PRECISION", "TIE_BAND", "Asked"]
-__all__ += ["Direction", "pieces"]
+__all__ = ["BEST", "COUNTED", "GREATER", "NOT_LESS", "OTHERS", "PRECISION", "R_PRECISION", "Asked", "Direction"]
+__all__ += ["pieces"]
 
 
 GREATER, NOT_LESS, BEST, PRECISION, R_PRECISION = range(5)
@@ -33,13 +29,10 @@ last three are 0 in a direction that is one to one, where the first two say all.
 
 COUNTED = 5
 
-TIE_BAND = 2e-6
-"""Cosines closer than this tie: ten times the rounding of a float32 product of 512 columns."""
-
 OTHERS = "others"
 """Source of a fused query, in the name of a direction."""
 
-_QUERIES = 512  # with 512 candidates, 1 MB of scores and 1 MB of flags: they stay in the cache of a core
+_QUERIES = 512  # with 512 candidates, 1 MB of scores: they stay in the cache of a core
 _CANDIDATES = 512
 _ON_GPU = 16  # times as many of both there: a launch costs more than a cache gives
 
@@ -134,7 +127,8 @@ class Asked:
         self._scores[torch.from_numpy(pairs.queries), torch.from_numpy(slots)] = scores
         self._scores = self._scores.sort(1).values
         self._edges = torch.stack([self._scores + TIE_BAND, self._scores - TIE_BAND])
-        # By the number of right answers that a candidate is beyond. Whole numbers, exact up to 2^53.
+        self._tally = Tally(self._scores[:, 0]) if most == 1 else None
+        # Of several: by the number of right answers that a candidate is beyond. Whole numbers, exact up to 2^53.
         self._beyond = torch.zeros((2, len(self.rows), most + 1), dtype=torch.float64, device=scores.device)
         order = np.lexsort((pairs.queries, pairs.answers))
         self._by_answer = Pairs(pairs.queries[order], pairs.answers[order])
@@ -167,34 +161,29 @@ class Asked:
             return
         candidates = _taken(block.embeddings[:, self.direction.target], found)
         first = int(np.searchsorted(self.rights.candidates, block.rows[0]))
-        their_edges = their_counts = None
+        theirs = None
         if mirrored is not None:
             assert self.direction.source is not None
-            own = exact_cosines(_taken(block.embeddings[:, self.direction.source], found), candidates)
-            their_edges = torch.stack([own + TIE_BAND, own - TIE_BAND])
-            their_counts = torch.zeros_like(their_edges, dtype=torch.float64)
+            theirs = Tally(exact_cosines(_taken(block.embeddings[:, self.direction.source], found), candidates))
 
         scale = _ON_GPU if candidates.is_cuda else 1
-        # Sums of whole float flags are exact, and twice as fast as those of booleans; fresh memory is slow.
-        scores_of, flags_of = candidates.new_empty(2, scale * _QUERIES * scale * _CANDIDATES)
+        memory = candidates.new_empty(scale * _QUERIES * scale * _CANDIDATES)  # fresh memory is slow
         asking = list(pieces(len(self.rows), scale * _QUERIES))
         for part in pieces(len(candidates), scale * _CANDIDATES):
             right = self._right_in(first + part.start, first + part.stop)
             for piece in asking:
                 shape = piece.stop - piece.start, part.stop - part.start
-                scores, flags = (buffer[: shape[0] * shape[1]].view(shape) for buffer in (scores_of, flags_of))
+                scores = memory[: shape[0] * shape[1]].view(shape)
                 self.queries.piece(piece).scores(candidates[part], scores)
                 here = slice(*np.searchsorted(right.queries, [piece.start, piece.stop]))
                 if here.stop > here.start:
                     at = torch.from_numpy(right.queries[here] - piece.start)
                     scores[at, torch.from_numpy(right.answers[here] - first - part.start)] = -torch.inf
-                self._add(scores, flags, piece)
-                if their_edges is not None and their_counts is not None:
-                    for edge, beyond in enumerate((torch.gt, torch.ge)):
-                        beyond(scores, their_edges[edge, part], out=flags)
-                        their_counts[edge, part].add_(flags.sum(0))
-        if mirrored is not None and their_counts is not None:
-            mirrored[:, torch.from_numpy(places[found]).to(mirrored.device)] += their_counts
+                self._add(scores, piece)
+                if theirs is not None:
+                    theirs.add(scores, part, by=0)
+        if mirrored is not None and theirs is not None:
+            mirrored[:, torch.from_numpy(places[found]).to(mirrored.device)] += theirs.counts
 
     def _right_in(self, start: int, stop: int) -> Pairs:
         """Return the right answers among some consecutive candidates, in the order of the queries."""
@@ -203,20 +192,20 @@ class Asked:
         order = np.argsort(queries, kind="stable")
         return Pairs(queries[order], answers[order])
 
-    def _add(self, scores: Tensor, flags: Tensor, piece: slice) -> None:
+    def _add(self, scores: Tensor, piece: slice) -> None:
         """Add the (q, c) scores of a tile, -inf where an answer is right, to what was counted for a piece."""
-        if self._scores.shape[1] == 1:
-            for edge, beyond in enumerate((torch.gt, torch.ge)):
-                beyond(scores, self._edges[edge, piece], out=flags)
-                self._beyond[edge, piece, 1].add_(flags.sum(1))
+        if self._tally is not None:
+            self._tally.add(scores, piece, by=1)
             return
+        ones = torch.ones_like(scores, dtype=torch.float64)
         for edge, ties in enumerate((False, True)):  # beyond all edges that are less, or not more
             passed = torch.searchsorted(self._edges[edge, piece], scores, right=ties)
-            ones = flags.fill_(1).double()
             self._beyond[edge, piece].scatter_add_(1, passed, ones)
 
     def found(self) -> Array:
         """Return (COUNTED, q) of what was found."""
+        if self._tally is not None:
+            self._beyond[:, :, 1] = self._tally.counts.double()
         beyond = self._beyond[:, :, 1:].flip(2).cumsum(2).flip(2)  # beyond an answer: beyond it and no more, or more
         result: Array = np.zeros((COUNTED, len(self.rows)))
         last = torch.from_numpy(np.maximum(self._right - 1, 0)).to(beyond.device)[None, :, None].expand(2, -1, 1)

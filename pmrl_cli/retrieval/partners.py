@@ -10,69 +10,48 @@ from collections.abc import Mapping, Sequence
 from itertools import combinations, permutations
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.counting import TIE_BAND, pieces
+from pmrl_cli.retrieval.counting import pieces
 from pmrl_cli.retrieval.queries import exact_cosines
 from pmrl_cli.retrieval.ranks import Ranks
+from pmrl_cli.retrieval.tally import Tally
 
 __all__ = ["PairRanks", "mixed_ranks", "partner_ranks", "ranks_one_way"]
 
 PairRanks = Mapping[tuple[int, int], Ranks]
 """By (asking, answering) modality."""
 
-_TILE = 512  # with as many candidates, 1 MB of products and 1 MB of flags: they stay in the cache of a core
+_TILE = 512  # with as many candidates, 1 MB of products: they stay in the cache of a core
 
 
-class _Counts:
-    """How many products are beyond the score of each partner, the partner itself left out."""
-
-    def __init__(self, own: Tensor) -> None:
-        self._edges = torch.stack([own + TIE_BAND, own - TIE_BAND])
-        self._counts = torch.zeros_like(self._edges, dtype=torch.float64)
-
-    def add(self, products: Tensor, flags: Tensor, piece: slice, *, by_row: bool) -> None:
-        """Count a tile whose rows, or columns, are a piece of the partners."""
-        for edge, beyond in enumerate((torch.gt, torch.ge)):
-            edges = self._edges[edge, piece]
-            # Sums of whole float flags are exact, and faster than those of booleans.
-            beyond(products, edges[:, None] if by_row else edges, out=flags)
-            self._counts[edge, piece] += flags.sum(1 if by_row else 0)
-
-    def found(self) -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64]]:
-        """Return (n,) how many are greater, and how many tie."""
-        greater, not_less = self._counts.long().numpy()
-        return greater, not_less - greater
-
-
-def _count(queries: Tensor, candidates: Tensor, by_query: Sequence[_Counts], by_candidate: Sequence[_Counts]) -> None:
+def _count(queries: Tensor, candidates: Tensor, by_query: Sequence[Tally], by_candidate: Sequence[Tally]) -> None:
     """Count all products of (n, d) queries and (n, d) candidates; of a modality with itself each is taken once."""
     same = queries is candidates
     parts = list(pieces(len(queries), _TILE))
-    memory, flags_of = queries.new_empty(2, _TILE * _TILE)  # fresh memory is slow
+    memory = queries.new_empty(_TILE * _TILE)  # fresh memory is slow
     for i, row in enumerate(parts):
         for column in parts[i:] if same else parts:
             shape = row.stop - row.start, column.stop - column.start
-            products, flags = (one[: shape[0] * shape[1]].view(shape) for one in (memory, flags_of))
+            products = memory[: shape[0] * shape[1]].view(shape)
             torch.mm(queries[row], candidates[column].mT, out=products)
             if row == column:
                 products.fill_diagonal_(-torch.inf)
             for one in by_query:
-                one.add(products, flags, row, by_row=True)
+                one.add(products, row, by=1)
                 if same and row != column:
-                    one.add(products, flags, column, by_row=False)
+                    one.add(products, column, by=0)
             for one in by_candidate:
-                one.add(products, flags, column, by_row=False)
+                one.add(products, column, by=0)
 
 
 def ranks_one_way(queries: Tensor, candidates: Tensor) -> Ranks:
     """Return the ranks of candidate i for query i: (n, d) vectors each; rows count them."""
-    counts = _Counts(exact_cosines(queries, candidates))
+    counts = Tally(exact_cosines(queries, candidates))
     _count(queries, candidates, [counts], [])
-    return Ranks(np.arange(len(queries)), *counts.found(), len(queries))
+    return Ranks(np.arange(len(queries)), *counts.greater_and_tied(), len(queries))
 
 
 def partner_ranks(batch: Batch) -> PairRanks:
@@ -89,9 +68,9 @@ def partner_ranks(batch: Batch) -> PairRanks:
             continue
         first, second = _taken(batch, a, both), _taken(batch, b, both)
         own = exact_cosines(first, second)
-        forth, back = _Counts(own), _Counts(own)
+        forth, back = Tally(own), Tally(own)
         _count(first, second, [forth], [back])
-        found[a, b], found[b, a] = (Ranks(rows, *one.found(), len(rows)) for one in (forth, back))
+        found[a, b], found[b, a] = (Ranks(rows, *one.greater_and_tied(), len(rows)) for one in (forth, back))
     return {pair: found[pair] for pair in sorted(found)}
 
 
@@ -110,10 +89,10 @@ def mixed_ranks(batch: Batch, ranks: PairRanks) -> PairRanks:
         for others in alike.values():
             both = batch.present[:, [a, others[0]]].all(1)
             queries = _taken(batch, a, both)
-            counts = [_Counts(exact_cosines(queries, _taken(batch, b, both))) for b in others]
+            counts = [Tally(exact_cosines(queries, _taken(batch, b, both))) for b in others]
             _count(queries, queries, counts, [])
             for b, one in zip(others, counts, strict=True):
-                pure, (greater, tied) = ranks[a, b], one.found()
+                pure, (greater, tied) = ranks[a, b], one.greater_and_tied()
                 found[a, b] = Ranks(pure.rows, pure.greater + greater, pure.tied + tied, 2 * pure.gallery - 1)
     return {pair: found[pair] for pair in permutations(range(batch.present.shape[1]), 2) if pair in found}
 

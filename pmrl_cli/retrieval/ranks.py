@@ -34,7 +34,6 @@ from pmrl_cli.retrieval.counting import (
     OTHERS,
     PRECISION,
     R_PRECISION,
-    TIE_BAND,
     Asked,
     Direction,
     pieces,
@@ -44,7 +43,6 @@ from pmrl_cli.spectrum import leave_one_out_directions
 
 __all__ = [
     "OTHERS",
-    "TIE_BAND",
     "Answers",
     "Counts",
     "Ranks",

@@ -13,8 +13,8 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import DataError, UsageError, named
 from pmrl_cli.fusion import fuse
 from pmrl_cli.retrieval.batches import read_batch
-from pmrl_cli.retrieval.counting import TIE_BAND
 from pmrl_cli.retrieval.ranks import Ranks
+from pmrl_cli.retrieval.tally import TIE_BAND
 
 __all__ = ["FUSED", "classes_of", "rank_classes", "split_off_classes"]
 

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.counting import TIE_BAND
 from pmrl_cli.retrieval.partners import mixed_ranks, partner_ranks, ranks_one_way
+from pmrl_cli.retrieval.tally import TIE_BAND
 
 
 def batch_of(n, missing, copies, seed=0):

@@ -9,7 +9,8 @@ from pmrl_cli.retrieval import counting
 from pmrl_cli.retrieval import queries as queries_module
 from pmrl_cli.retrieval import ranks as ranks_module
 from pmrl_cli.retrieval.batches import read_batch
-from pmrl_cli.retrieval.ranks import TIE_BAND, count_shard, rank_batch, rank_dataset, ranks_of
+from pmrl_cli.retrieval.ranks import count_shard, rank_batch, rank_dataset, ranks_of
+from pmrl_cli.retrieval.tally import TIE_BAND
 from tests.reference import fusion as reference
 from tests.simulate import dataset_of, simulate
 
