@@ -100,8 +100,11 @@ class Arithmetic(Protocol):
         """Return the eigenvalues of a symmetric matrix, ascending, and its eigenvectors as columns."""
         ...
 
-    def leading_eigenvectors(self, matrix: Array, count: int) -> tuple[Array, Array]:
-        """Return the ``count`` largest eigenvalues, descending, and their eigenvectors; overwrites the matrix."""
+    def leading_eigenvectors(self, matrix: Array, count: int, rank: int | None = None) -> tuple[Array, Array]:
+        """Return the ``count`` largest eigenvalues, descending, and their eigenvectors; overwrites the matrix.
+
+        ``rank``: at most that of a positive semidefinite matrix, where it is known.
+        """
         ...
 
     def cholesky(self, matrix: Array) -> Array:
@@ -161,8 +164,8 @@ class _Numpy:
         values, vectors = np.linalg.eigh(matrix)
         return values, vectors
 
-    def leading_eigenvectors(self, matrix: Array, count: int) -> tuple[Array, Array]:
-        return leading_eigenvectors(matrix, count)
+    def leading_eigenvectors(self, matrix: Array, count: int, rank: int | None = None) -> tuple[Array, Array]:
+        return leading_eigenvectors(matrix, count, rank)
 
     def cholesky(self, matrix: Array) -> Array:
         return np.linalg.cholesky(matrix)
@@ -243,7 +246,7 @@ class _Torch:
         values, vectors = torch.linalg.eigh(matrix)
         return values, vectors
 
-    def leading_eigenvectors(self, matrix: Array, count: int) -> tuple[Array, Array]:
+    def leading_eigenvectors(self, matrix: Array, count: int, rank: int | None = None) -> tuple[Array, Array]:
         values, vectors = torch.linalg.eigh(matrix)  # there is no driver for a part of them
         return values[-count:].flip(0), vectors[:, -count:].flip(1)
 

@@ -66,11 +66,12 @@ def gcca(
     covariance = cross.products * factors[:, None] * factors[None, :]
     edges = np.cumsum([0, *cross.dims])
     own = 1.0
+    rank: int | None = cross.instances
     if solver == "mcca":
-        own = 0.0
+        own, rank = 0.0, None  # without the own blocks some eigenvalues are negative
         for a, b in pairwise(edges):
             covariance[a:b, a:b] = 0.0
-    eigenvalues, vectors = map(on.fetch, on.leading_eigenvectors(covariance, dim))
+    eigenvalues, vectors = map(on.fetch, on.leading_eigenvectors(covariance, dim, rank))
     signs = np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
     vectors = vectors * signs
     k = len(cross.dims)

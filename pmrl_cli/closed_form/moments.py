@@ -251,6 +251,11 @@ class CrossMoments:
                 on.xp.multiply(blocks[m][rows], factors[rows, m : m + 1], out=part[:, first:last])
             self.products += on.product(part.T, part)
 
+    @property
+    def instances(self) -> int:
+        """How many instances there are with any of the modalities: the rank of the products is no greater."""
+        return round(float(self.weights.sum()) / max(1, len(self.dims)))
+
     def leading(self, most: int) -> CrossMoments:
         """Return the moments of the first ``most`` columns of each modality."""
         dims = [min(dim, most) for dim in self.dims]
