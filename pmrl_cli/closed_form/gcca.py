@@ -41,7 +41,13 @@ class Gcca:
 
 
 def gcca(
-    cross: CrossMoments, variances: Sequence[Float64Array], *, ridge: float, dim: int, solver: str = "gcca"
+    cross: CrossMoments,
+    variances: Sequence[Float64Array],
+    *,
+    ridge: float,
+    dim: int,
+    solver: str = "gcca",
+    single: bool = False,
 ) -> Gcca:
     """Solve ridge MAXVAR GCCA from the cross moments of the scores.
 
@@ -55,6 +61,7 @@ def gcca(
         ridge: relative ridge, > 0.
         dim: directions wanted; at most the sum of the p_m are returned.
         solver: ``gcca`` (MAXVAR) or ``mcca`` (the same without each modality's own block).
+        single: decompose in float32, the type the products of scores were taken in: enough to compare ridges.
 
     Source: Kettenring, Biometrika 58 (1971), MAXVAR and SUMCOR; ridge as in regularised GCCA (Tenenhaus and
         Tenenhaus, Psychometrika 76, 2011). Departs: the ridge is relative to the mean variance of the modality.
@@ -71,6 +78,8 @@ def gcca(
         own, rank = 0.0, None  # without the own blocks some eigenvalues are negative
         for a, b in pairwise(edges):
             covariance[a:b, a:b] = 0.0
+    if single:
+        covariance = on.cast(covariance, on.xp.float32)
     eigenvalues, vectors = map(on.fetch, on.leading_eigenvectors(covariance, dim, rank))
     signs = np.where(vectors.sum(axis=0) < 0, -1.0, 1.0)
     vectors = vectors * signs

@@ -230,7 +230,7 @@ class _Search:
         fast = self._ctx.settings.fast
         few = replace(self._ctx.settings, dim=None if asked is None else min(asked, sum(cross.dims)))
         dims = _dims(few, sum(cross.dims), (FAST_DIM,) if fast else FEW_DIMS)
-        solution = gcca(cross, variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver)
+        solution = gcca(cross, variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver, single=True)
         return self._judged(
             features, ridge, solution, data, self._few, product((FAST_POWER,) if fast else FEW_POWERS, dims)
         )

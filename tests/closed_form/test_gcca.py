@@ -9,7 +9,7 @@ from pmrl_cli.closed_form.gcca import SOLVERS, gcca
 from pmrl_cli.closed_form.moments import CrossMoments, SecondMoment
 
 
-def solve(modalities, present, ridge, dim, on=CPU):
+def solve(modalities, present, ridge, dim, on=CPU, **options):
     variances = []
     scores = []
     for m, modality in enumerate(modalities):
@@ -20,7 +20,7 @@ def solve(modalities, present, ridge, dim, on=CPU):
         variances.append(variance)
     cross = CrossMoments([s.shape[1] for s in scores], on)
     cross.add([on.send(s) for s in scores], present)
-    return gcca(cross, variances, ridge=ridge, dim=dim), scores, variances
+    return gcca(cross, variances, ridge=ridge, dim=dim, **options), scores, variances
 
 
 def test_eigenvalues_are_those_of_the_sum_of_ridge_projections_over_instances(on):
@@ -34,6 +34,20 @@ def test_eigenvalues_are_those_of_the_sum_of_ridge_projections_over_instances(on
         total += x @ np.linalg.inv(x.T @ x + 40 * ridge * v.mean() * np.eye(len(v))) @ x.T
     expected = np.sort(np.linalg.eigvalsh(total))[::-1][:6]
     np.testing.assert_allclose(solution.correlations, np.clip((expected - 1) / 2, 0, 1), atol=1e-10)
+
+
+@pytest.mark.parametrize("instances", [60, 400])
+def test_in_single_precision_the_directions_are_the_same_to_its_rounding(on, instances):
+    # Of 60 instances the covariance of 150 columns has low rank.
+    rng = np.random.default_rng(4)
+    shared = rng.normal(size=(instances, 50))
+    modalities = [shared * 0.8 ** np.arange(50) + 0.3 * rng.normal(size=(instances, 50)) for _ in range(3)]
+    everything = np.ones((instances, 3), dtype=bool)
+    exact, *_ = solve(modalities, everything, 0.1, 8, on)
+    single, *_ = solve(modalities, everything, 0.1, 8, on, single=True)
+    np.testing.assert_allclose(single.correlations, exact.correlations, atol=1e-6)
+    for one, other in zip(single.maps, exact.maps, strict=True):
+        np.testing.assert_allclose(one, other, atol=1e-4)
 
 
 def test_modalities_that_are_rotations_of_one_another_agree_completely():
