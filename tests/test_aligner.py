@@ -43,6 +43,14 @@ def test_partial_input_gives_the_same_embeddings_as_whole(aligner):
     np.testing.assert_allclose(part["text"], whole["text"], atol=1e-6)
 
 
+def test_rows_one_by_one_give_the_same_embeddings_as_all(aligner):
+    whole = aligner.transform(features())
+    for row in range(8):
+        one = aligner.transform({name: array[row : row + 1] for name, array in features().items()})
+        for name, vectors in one.items():
+            np.testing.assert_allclose(vectors, whole[name][row : row + 1], atol=1e-5)
+
+
 def test_no_rows_give_no_vectors(aligner):
     none = {name: array[:0] for name, array in features().items()}
     assert {name: e.shape for name, e in aligner.transform(none).items()} == dict.fromkeys(none, (0, aligner.dim))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 
 import numpy as np
 import numpy.typing as npt
@@ -14,6 +15,8 @@ from pmrl_cli.data.validate import SHOWN, BadRows, check_unique, row_faults, tex
 from pmrl_cli.errors import DataError, Place
 
 __all__ = ["as_array", "dataset_from_arrays", "dataset_without_rows"]
+
+_FEW = 1024  # rows whose numbers are kept as ids
 
 
 def zero_rows(array: npt.NDArray[np.generic], rows: npt.NDArray[np.bool_]) -> None:
@@ -77,13 +80,15 @@ def dataset_from_arrays(
     modalities = []
     for column, name in enumerate(names):
         array = arrays[name]
-        with np.errstate(over="ignore"):
-            stored = array if array.dtype in (np.float16, np.float32) else array.astype(np.float32)
+        stored = array
+        if array.dtype == np.float64:
+            with np.errstate(over="ignore"):
+                stored = array.astype(np.float32)
         missing = _missing_rows(name, stored, instance_ids)
         if missing.any():
             stored = np.array(stored, copy=True)
             zero_rows(stored, missing)
-        present[:, column] = ~missing
+            present[:, column] = ~missing
         modalities.append(Features(name, np.ascontiguousarray(stored)))
     side = {key: pa.array(values) for key, values in (columns or {}).items()}
     for key, values in side.items():
@@ -166,9 +171,17 @@ def _rows_of_array(name: str, array: npt.NDArray[np.generic]) -> int:
     return len(array)
 
 
+def _row_numbers(n: int) -> pa.LargeStringArray:
+    return pa.array(np.arange(n)).cast(pa.large_string())
+
+
+_few_row_numbers = lru_cache(maxsize=16)(_row_numbers)
+"""A service asks for the same few again and again, and Arrow's arrays do not change."""
+
+
 def _python_ids(ids: Sequence[object] | None, n: int) -> pa.LargeStringArray:
     if ids is None:
-        return pa.array(np.arange(n)).cast(pa.large_string())
+        return _few_row_numbers(n) if n <= _FEW else _row_numbers(n)
     try:
         values = pa.array(ids)
     except (pa.ArrowInvalid, pa.ArrowTypeError):
@@ -206,7 +219,7 @@ def _missing_rows(name: str, array: npt.NDArray[np.generic], ids: pa.LargeString
     for start in range(0, len(array), step):
         block = array[start : start + step].astype(np.float32, copy=False)
         missing[start : start + step], bad = row_faults(block)
-        for row in np.flatnonzero(bad):
+        for row in np.flatnonzero(bad) if bad.any() else ():
             at = start + int(row)
             bad_rows.add(Place(name, row=at, instance_id=ids[at].as_py()), block[row])
     if bad_rows.total:

@@ -47,7 +47,7 @@ def row_faults(block: FloatArray) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np
     # suspects, which are checked exactly.
     with np.errstate(over="ignore", under="ignore", invalid="ignore"):
         squares = np.einsum("ij,ij->i", block, block)
-    clean = np.isfinite(squares) & (squares > 0)
+    clean = (squares > 0) & (squares < np.inf)
     if not clean.all():
         suspects = np.flatnonzero(~clean)
         rows = np.where(np.isnan(block[suspects]), np.float32(np.nan), block[suspects])  # no signalling NaN

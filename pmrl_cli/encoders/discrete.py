@@ -12,6 +12,7 @@ from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.codebook import Codebook
 from pmrl_cli.encoders.protocol import Encoder, State
 from pmrl_cli.encoders.residual import Residual
+from pmrl_cli.encoders.rows import RowMap
 
 __all__ = ["Discrete"]
 
@@ -54,6 +55,10 @@ class Discrete(Encoder):
         vectors, present, _ = self.shared(inputs)
         own = [cast("Tensor", network(c)).float() for network, c in zip(self.own, inputs.components, strict=True)]
         return Encoded(vectors, present, {"specific": torch.stack(own, dim=1)})
+
+    def row_maps(self) -> tuple[RowMap, ...]:
+        """Return the adapters, which make the vectors."""
+        return self.shared.row_maps()
 
     def codes(self) -> Tensor:
         """Return the (N, d) codes."""

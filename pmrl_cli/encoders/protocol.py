@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Protocol, Self
 from torch import Tensor, nn
 
 from pmrl_cli.batch import Encoded, Inputs
+from pmrl_cli.encoders.rows import RowMap
 
 __all__ = ["Continuation", "Encoder", "Init", "State", "Update"]
 
@@ -100,6 +101,14 @@ class Encoder(nn.Module):
 
     def codes(self) -> Tensor | None:
         """Return the (N, d) codebook of the space, if the encoder has one."""
+        return None
+
+    def row_maps(self) -> tuple[RowMap, ...] | None:
+        """Return, by modality, what ``forward`` does in evaluation, for a few rows: torch takes longer to call.
+
+        The weights are those of now. None, the default, where it is not written down in NumPy, or a vector depends on
+        the other modalities of its instance.
+        """
         return None
 
     def update(self) -> Update | None:

@@ -9,15 +9,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, Self, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders.protocol import Encoder, State, Update
+from pmrl_cli.encoders.rows import FloatArray, RowMap, unit_rows
 from pmrl_cli.encoders.seen import PARTS, Seen
 
 __all__ = ["Adapter", "Residual"]
+
+
+_ROOT_HALF = np.float32(0.5**0.5)
 
 
 class Adapter(nn.Module):
@@ -64,6 +69,29 @@ class Adapter(nn.Module):
     def enters_last(self, components: Tensor) -> Tensor:
         """Return the (B, w) inputs of the last layer of the residual branch; w 0 without one."""
         return components[:, :0] if self.enter is None else functional.gelu(self.enter(components))
+
+    def row_map(self) -> RowMap:
+        """Return the map to unit vectors in NumPy: the linear map and the first layer in one product."""
+        from scipy.special import erf  # takes as long to import as a hundred rows
+
+        weights = {key: tensor.cpu().numpy() for key, tensor in self.merged().items()}
+        linear = weights["weight"]
+        if self.enter is None:
+            return lambda components: unit_rows(components @ linear)
+        outputs = linear.shape[1]
+        first = np.concatenate([linear, weights["enter.weight"].T], axis=1)
+        bias, last = weights["enter.bias"], weights["leave.weight"].T / 2
+
+        def vectors(components: FloatArray) -> FloatArray:
+            both = components @ first
+            entered = both[:, outputs:]
+            entered += bias
+            gate = erf(entered * _ROOT_HALF)
+            gate += 1
+            gate *= entered  # GELU of it, twice: ``last`` has the other half
+            return unit_rows(both[:, :outputs] + gate @ last)
+
+        return vectors
 
     def merged(self) -> dict[str, Tensor]:
         """Return the weights as they are stored: the linear map in one piece, then those of the residual branch."""
@@ -112,6 +140,10 @@ class Residual(Encoder):
             return components.new_zeros(components.shape[0], adapter.start.shape[1])
         outputs: Tensor = adapter(components)
         return outputs
+
+    def row_maps(self) -> tuple[RowMap, ...]:
+        """Return the adapters in NumPy."""
+        return tuple(cast("Adapter", adapter).row_map() for adapter in self.each)
 
     def update(self) -> Update | None:
         """Return the protection of what was seen before, where adapters go on from a model."""

@@ -12,6 +12,7 @@ from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.encoders import encoder_from_state, encoder_state
 from pmrl_cli.encoders.protocol import Encoder, Init, State
 from pmrl_cli.encoders.residual import Residual
+from pmrl_cli.encoders.rows import RowMap
 
 __all__ = ["UNIQUE", "TwoPart"]
 
@@ -44,6 +45,10 @@ class TwoPart(Encoder):
         """Encode a batch."""
         common: Encoded = self.common(inputs)
         return common._replace(extra={**common.extra, UNIQUE: self.unique(inputs).vectors})
+
+    def row_maps(self) -> tuple[RowMap, ...] | None:
+        """Return those of the common part, which makes the vectors."""
+        return self.common.row_maps()
 
     def state(self) -> State:
         """Return the states of both, the tensors of the second as ``NAME.unique.KEY``."""

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
 __all__ = ["Block", "embed", "embed_dataset", "further_outputs", "read_blocks", "vectors_of"]
 
 
+_FEW = 16
+"""Rows that NumPy embeds sooner than torch."""
+
+
 class Block(NamedTuple):
     """Some instances of a data set, as a model takes them.
 
@@ -89,12 +93,19 @@ def embed(
 def vectors_of(model: FittedModel, dataset: Dataset, device: torch.device) -> FloatArray:
     """Return the (n, k, d) unit vectors of a data set, NaN where missing, without the cost of fusing them."""
     indices = model.indices(dataset)
-    blocks = [np.zeros((0, len(indices), model.dim), dtype=np.float32)]
-    for _, _, at, features, mask in read_blocks(model, dataset, None, device):
-        with torch.inference_mode():
-            blocks.append(_encode(model, indices, features, mask)[1][at].cpu().numpy())
-    vectors = np.concatenate(blocks)
-    vectors[~dataset.present] = np.nan
+    vectors = np.empty((len(dataset), len(indices), model.dim), dtype=np.float32)
+    if device.type == "cpu" and len(dataset) <= _FEW and model.row_maps is not None:
+        for m, (index, modality) in enumerate(zip(indices, dataset.modalities, strict=True)):
+            vectors[:, m] = model.row_maps[index](modality.read(slice(0, len(dataset))))
+    else:
+        start = 0
+        for ids, _, at, features, mask in read_blocks(model, dataset, None, device):
+            with torch.inference_mode():
+                found = _encode(model, indices, features, mask)[1][at]
+            vectors[start : start + len(ids)] = found.cpu().numpy()
+            start += len(ids)
+    if not dataset.present.all():
+        vectors[~dataset.present] = np.nan
     return vectors
 
 

@@ -12,9 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.data.dataset import OWN_AXES, Dataset, Features, FloatArray
+from pmrl_cli.encoders.rows import RowMap
 from pmrl_cli.errors import Place, StateError, UsageError
 from pmrl_cli.files.durable.atomic import to_json
-from pmrl_cli.model.members import Member
+from pmrl_cli.model.members import Member, row_maps
 from pmrl_cli.model.texts import Texts
 
 __all__ = ["FittedModel", "check_features"]
@@ -75,6 +76,11 @@ class FittedModel:
     def reduction(self) -> FloatArray | None:
         """(d, dim) axes that the members' vectors are taken along; None where they are taken as they are."""
         return None if self.axes is None or self.kept is None else self.axes[:, : self.kept]
+
+    @cached_property
+    def row_maps(self) -> tuple[RowMap, ...] | None:
+        """By modality the map of a few rows of its features, see ``members.row_maps``."""
+        return row_maps(self.members, self.reduction)
 
     def in_dims(self, dim: int) -> FittedModel:
         """Return the model with a space of fewer dimensions.

@@ -19,9 +19,11 @@ from torch import Tensor
 from pmrl_cli.batch import Encoded, Inputs
 from pmrl_cli.closed_form.arithmetic import arithmetic_on, as_tensor
 from pmrl_cli.closed_form.projection import Projection
+from pmrl_cli.data.dataset import FloatArray
 from pmrl_cli.encoders.protocol import Encoder
+from pmrl_cli.encoders.rows import RowMap, unit_rows
 
-__all__ = ["Member", "side_by_side", "together"]
+__all__ = ["Member", "row_maps", "side_by_side", "together"]
 
 
 @dataclass(frozen=True)
@@ -100,3 +102,36 @@ def together(encoded: Sequence[Encoded]) -> Encoded:
             if all(name in one.extra for one in encoded)
         },
     )
+
+
+def row_maps(members: Sequence[Member], axes: FloatArray | None) -> tuple[RowMap, ...] | None:
+    """Return, by modality, the map from (B, d_m) features of a few rows to unit vectors, in NumPy on the CPU.
+
+    It differs from what ``Member.embed`` and ``together`` make of them by rounding.
+
+    Args:
+        members: of a model.
+        axes: (d, r) that their vectors together are taken along, see ``reduction``; None for the vectors as they are.
+
+    Returns: None where an encoder has no such maps.
+    """
+    by_member = []
+    for member in members:
+        maps = member.encoder.row_maps()
+        if maps is None:
+            return None
+        by_member.append(list(zip((projection.scores for projection in member.projections), maps, strict=True)))
+
+    def of_modality(m: int) -> RowMap:
+        parts = [maps[m] for maps in by_member]
+
+        def vectors(features: FloatArray) -> FloatArray:
+            found = [unit(scores(features)) for scores, unit in parts]
+            whole = found[0] if len(found) == 1 else np.concatenate(found, axis=1)
+            if len(found) > 1:
+                whole /= np.float32(len(found) ** 0.5)
+            return whole if axes is None else unit_rows(whole @ axes)
+
+        return vectors
+
+    return tuple(of_modality(m) for m in range(len(members[0].projections)))

@@ -2,6 +2,8 @@
 
 import math
 
+import numpy as np
+import pytest
 import torch
 
 from pmrl_cli.batch import Inputs
@@ -52,3 +54,17 @@ def test_what_is_read_back_rounds_as_what_was_trained():
     inputs = Inputs([draw(9, 4, seed=3), draw(9, 5, seed=4)], torch.ones(9, 2, dtype=torch.bool))
     loaded = encoder_from_state(*encoder_state(encoder.eval()))
     assert torch.equal(loaded(inputs).vectors, encoder(inputs).vectors)
+
+
+@pytest.mark.parametrize("hidden", [0, 6])
+def test_a_few_rows_in_numpy_are_what_torch_makes_of_them(hidden):
+    encoder = Residual([draw(4, 3), draw(5, 3, seed=1)], "ab", hidden=hidden, dropout=0.5).eval()
+    for parameter in encoder.parameters():
+        parameter.data += 0.3 * draw(*parameter.shape, seed=2)
+    components = [draw(7, 4, seed=3), draw(7, 5, seed=4)]
+    components[1][2] = 0
+    expected = encoder(Inputs(components, torch.ones(7, 2, dtype=torch.bool))).vectors
+    for m, vectors in enumerate(encoder.row_maps()):
+        found = vectors(components[m].numpy())
+        np.testing.assert_allclose(found, expected[:, m].detach(), atol=1e-6)
+        assert found.dtype == np.float32
