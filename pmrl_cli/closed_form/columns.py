@@ -20,13 +20,10 @@ from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.errors import DataError
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup, broadcast_arrays
 
-__all__ = ["COMPONENTS", "LANDMARKS", "ProjectionFitter"]
+__all__ = ["COMPONENTS", "ProjectionFitter"]
 
 COMPONENTS = 256
 """Principal components kept per modality: more did not help on any set measured, fewer lost where rows are many."""
-
-LANDMARKS = 1024
-"""Training instances whose nearness makes a kernel's components."""
 
 KERNEL_COMPONENTS = 512
 """Kernel components per modality: twice the linear ones, as a nonlinear map needs more directions; fewer where many
@@ -49,7 +46,6 @@ class ProjectionFitter:
         dataset: what is read.
         train: (n_train,) row numbers, ascending.
         seed: of the hash that chooses rows where there are more than needed.
-        landmarks: of a kernel at most.
         processes: the processes that share the rows.
         arithmetic: what it computes with.
 
@@ -62,13 +58,12 @@ class ProjectionFitter:
         train: npt.NDArray[np.int64],
         *,
         seed: int,
-        landmarks: int = LANDMARKS,
         processes: ProcessGroup = SINGLE_PROCESS,
         arithmetic: Arithmetic = CPU,
     ) -> None:
         self.train = train
         self._arithmetic = arithmetic
-        self._dataset, self._seed, self._landmarks, self._processes = dataset, seed, landmarks, processes
+        self._dataset, self._seed, self._processes = dataset, seed, processes
         self._rows = [train[dataset.present[train, m]] for m in range(len(dataset.modalities))]
         self._columns: dict[int, ColumnMoments] = {}
         self._fitted: dict[tuple[int, FeatureMap], Projection] = {}
@@ -91,7 +86,7 @@ class ProjectionFitter:
     def _projection(self, m: int, features: FeatureMap) -> Projection:
         if (m, features) not in self._fitted:
             make = {"linear": self._linear, "kernel": self._kernel, "given": self._given}[features.kind]
-            arrays = broadcast_arrays(self._processes, make(m, features.squash).arrays())
+            arrays = broadcast_arrays(self._processes, make(m, features).arrays())
             self._fitted[m, features] = Projection.from_arrays(arrays, squash=features.squash)
         return self._fitted[m, features]
 
@@ -104,7 +99,7 @@ class ProjectionFitter:
             self._columns[m] = reduce_moments(self._processes, columns)
         return self._columns[m]
 
-    def _linear(self, m: int, squash: bool) -> Projection:  # noqa: FBT001 - a value, not a switch
+    def _linear(self, m: int, of: FeatureMap) -> Projection:
         features, rows, on = self._dataset.modalities[m], self._rows[m], self._arithmetic
         columns = self._moments(m)
         second = SecondMoment(features.dim, on)
@@ -112,11 +107,11 @@ class ProjectionFitter:
         if features.dim > AXES_ROWS:
             rows = self._dataset.smallest_by_hash(rows, AXES_ROWS, self._seed)
         for block in self._dataset.blocks(local_rows(self._processes, self._dataset, rows)):
-            second.add(standardise(on.read(features, block), mean, scale, squash=squash))
+            second.add(standardise(on.read(features, block), mean, scale, squash=of.squash))
         second = reduce_moments(self._processes, second)
         # Past 0.9 n components the whitened components only restate which instance is which.
         components = max(1, min(features.dim, int(0.9 * len(self._rows[m])), COMPONENTS))
-        projection, _ = fit_projection(columns, second, components, squash=squash)
+        projection, _ = fit_projection(columns, second, components, squash=of.squash)
         if projection.components == 0:
             raise DataError(
                 what="constant modality",
@@ -126,7 +121,7 @@ class ProjectionFitter:
             )
         return projection
 
-    def _given(self, m: int, squash: bool) -> Projection:  # noqa: FBT001
+    def _given(self, m: int, of: FeatureMap) -> Projection:
         # Divided by one number, so that components have variance 1 on average.
         dim = self._dataset.modalities[m].dim
         columns = self._moments(m)
@@ -136,18 +131,18 @@ class ProjectionFitter:
             np.full(dim, scale, dtype=np.float32),
             np.zeros(dim, dtype=np.float32),
             np.eye(dim, dtype=np.float32),
-            squash,
+            of.squash,
         )
 
-    def _kernel(self, m: int, squash: bool) -> Projection:  # noqa: FBT001
-        linear = self._projection(m, FeatureMap("linear", squash=squash))
+    def _kernel(self, m: int, of: FeatureMap) -> Projection:
+        linear = self._projection(m, FeatureMap("linear", squash=of.squash))
         rows, features, on = self._rows[m], self._dataset.modalities[m], self._arithmetic
         # The sample holds the landmarks: both take the least hashes.
         sampled = self._dataset.smallest_by_hash(rows, AXES_ROWS, self._seed)
-        landmarks = self._dataset.smallest_by_hash(sampled, self._landmarks, self._seed)
+        landmarks = self._dataset.smallest_by_hash(sampled, of.landmarks, self._seed)
         sample = on.xp.concatenate(
             [linear.on(on).scores(on.read(features, block)) for block in self._dataset.blocks(sampled)]
         )
-        most = max(64, min(KERNEL_COMPONENTS, self._landmarks // 2, _STACKED // len(self._rows)))
+        most = max(64, min(KERNEL_COMPONENTS, of.landmarks // 2, _STACKED // len(self._rows)))
         components = max(1, min(int(0.9 * len(rows)), most))
         return fit_kernel(linear, sample[on.send(np.searchsorted(sampled, landmarks))], sample, components)

@@ -19,12 +19,25 @@ from pmrl_cli.array_types import Array as Float64Array
 from pmrl_cli.closed_form.arithmetic import CPU, Arithmetic, Array, arithmetic_of
 from pmrl_cli.closed_form.moments import ColumnMoments, SecondMoment
 
-__all__ = ["CLIP", "WIDTH", "FeatureMap", "Kernel", "Projection", "fit_kernel", "fit_projection", "standardise"]
+__all__ = [
+    "CLIP",
+    "LANDMARKS",
+    "WIDTH",
+    "FeatureMap",
+    "Kernel",
+    "Projection",
+    "fit_kernel",
+    "fit_projection",
+    "standardise",
+]
 
 FloatArray = npt.NDArray[np.float32]
 
 CLIP = 10.0
 """Standardised features are clipped at this many standard deviations, so that no outlier owns a direction."""
+
+LANDMARKS = 1024
+"""Training instances whose nearness makes a kernel's components."""
 
 WIDTH = 0.3
 """Exponent of the kernel at the median squared distance between instances: exp(-0.3) = 0.74. Anything from 0.25 to
@@ -49,10 +62,12 @@ class FeatureMap(NamedTuple):
         kind: ``linear`` (principal components), ``kernel`` (nearness to training instances), or ``given`` (the
             features as they are, centred).
         squash: asinh of the standardised features, instead of clipping them.
+        landmarks: training instances that a kernel takes nearness to, at most.
     """
 
     kind: str
     squash: bool
+    landmarks: int = LANDMARKS
 
     def __str__(self) -> str:
         return f"{self.kind}, squashed" if self.squash else self.kind

@@ -16,7 +16,6 @@ from pmrl_cli.fit.networks import as_network
 from pmrl_cli.fit.plan import Plan, without_suspects
 from pmrl_cli.fit.reduction import axes_of
 from pmrl_cli.fit.result import ClosedForm, Model, Recipe
-from pmrl_cli.fit.starts import landmarks_of
 from pmrl_cli.model.members import Member
 from pmrl_cli.train.progress import Progress
 from pmrl_cli.train.run import RunPlan
@@ -36,7 +35,6 @@ def refit(ctx: FitContext, plan: Plan, recipes: tuple[Recipe, ...]) -> Model:
         ctx.dataset,
         train,
         seed=ctx.settings.seed,
-        landmarks=landmarks_of(ctx.settings),
         processes=ctx.processes,
         arithmetic=ctx.arithmetic,
     )

@@ -20,11 +20,11 @@ import torch
 from torch import Tensor
 
 from pmrl_cli.closed_form.arithmetic import arithmetic_of, as_tensor
-from pmrl_cli.closed_form.columns import LANDMARKS, ProjectionFitter
+from pmrl_cli.closed_form.columns import ProjectionFitter
 from pmrl_cli.closed_form.gcca import Gcca, gcca
 from pmrl_cli.closed_form.init import GccaConfig, Initialization, power_weights, scaled_init
 from pmrl_cli.closed_form.projected import ProjectedData, project
-from pmrl_cli.closed_form.projection import FeatureMap
+from pmrl_cli.closed_form.projection import LANDMARKS, FeatureMap
 from pmrl_cli.errors import DataError, UsageError
 from pmrl_cli.fit.context import FitContext
 from pmrl_cli.fit.plan import Plan
@@ -33,7 +33,7 @@ from pmrl_cli.fit.result import ClosedForm
 from pmrl_cli.train.heldout import HeldOut, ValidationSet, held_out_retrieval
 from pmrl_cli.train.settings import FitSettings
 
-__all__ = ["Start", "Starts", "choose_starts", "landmarks_of"]
+__all__ = ["Start", "Starts", "choose_starts"]
 
 RIDGES = (0.003, 0.01, 0.03, 0.1, 0.3, 1.0, 3.0)
 COMPARED = (0.03, 0.3)
@@ -47,7 +47,8 @@ FEW_DIMS, FEW_POWERS = (32, 128), (1.0, 2.0)
 
 FAST_RIDGE, FAST_POWER, FAST_DIM = 0.1, 1.0, 128
 FAST_LANDMARKS = 512
-"""The one closed form of each kind that ``--fast`` solves, of squashed features."""
+"""The one closed form of each kind that ``--fast`` solves, of squashed features; and what a budget that has no room
+for the search of kernels is given of them."""
 
 KERNEL_PRODUCTS = 12.0
 """Times that one closed form of kernel components takes what a product of as many landmarks takes, per modality: what
@@ -95,18 +96,14 @@ class Starts(NamedTuple):
     whole: bool = True
 
 
-def landmarks_of(settings: FitSettings) -> int:
-    """Return how many landmarks a kernel has at most."""
-    return FAST_LANDMARKS if settings.fast else LANDMARKS
-
-
 def choose_starts(ctx: FitContext, plan: Plan) -> Starts:
     """Return the best closed form of each kind of components, the best first.
 
     Both ways to keep features from running away are tried on linear components, and the better one is taken for
     kernel components too. Features as they are are tried where all modalities have equally many columns. Where those
     do best among the linear, other kinds that do worse are left out. So are linear components that are fewer than the
-    dimensions asked for, where kernel ones are tried too.
+    dimensions asked for, where kernel ones are tried too. Where the budget has no room for a search of kernels there
+    is one, as ``--fast`` has it, or none.
 
     Raises: UsageError if the dimension asked for is more than the components of all modalities together, of the kind
         that has most; DataError for too few instances, or a constant modality.
@@ -115,12 +112,10 @@ def choose_starts(ctx: FitContext, plan: Plan) -> Starts:
     linear = search.compared("linear")
     is_start = "linear" in plan.kinds and ("kernel" not in plan.kinds or search.fills(max(linear, key=_mrr)))
     starts = [search.solved(linear)] if is_start else []
-    left_out: tuple[str, ...] = ()
-    if "kernel" in plan.kinds and starts and not search.affords_kernel():
-        left_out = ("kernel",)
-    elif "kernel" in plan.kinds:
-        squash = max(linear, key=_mrr).config.features.squash
-        starts.append(search.solved(search.ridges(FeatureMap("kernel", squash=squash))))
+    kernels = search.kernels(linear, needed=not starts) if "kernel" in plan.kinds else []
+    left_out = ("kernel",) if "kernel" in plan.kinds and not kernels else ()
+    if kernels:
+        starts.append(search.solved(kernels))
     first = starts[0].form
     if first.config.features.kind == "given":
         # They share a space: what is worse than it on its own came from another one, and would only blur it.
@@ -146,7 +141,6 @@ class _Search:
             ProjectionFitter,
             ctx.dataset,
             seed=ctx.settings.seed,
-            landmarks=landmarks_of(ctx.settings),
             processes=ctx.processes,
             arithmetic=ctx.arithmetic,
         )
@@ -154,16 +148,33 @@ class _Search:
         self._all = self._sample if sample is plan.train else fitter(plan.train)
         self._projected: dict[FeatureMap, ProjectedData] = {}
 
-    def affords_kernel(self) -> bool:
-        """Return whether the budget allows one closed form of kernel components, and to solve and repeat it."""
-        side = landmarks_of(self._ctx.settings)
-        on = self._ctx.arithmetic
+    def kernels(self, linear: Sequence[ClosedForm], *, needed: bool) -> list[ClosedForm]:
+        """Return the closed forms of kernel components that were compared; none if the budget has room for none.
+
+        Args:
+            linear: those of linear components, the best of which says whether features are squashed.
+            needed: whether there is no other start.
+        """
+        fast = self._ctx.settings.fast
+        squash = max(linear, key=_mrr).config.features.squash
+        searched = FeatureMap("kernel", squash=squash, landmarks=FAST_LANDMARKS if fast else LANDMARKS)
+        if needed or self._affords(searched, 1 + self._repeats):
+            return self.ridges(searched)
+        one = searched._replace(landmarks=FAST_LANDMARKS)
+        if fast or not self._affords(one, 2):
+            return []
+        self.whole = False
+        return self._at(one, FAST_RIDGE)
+
+    def _affords(self, kernel: FeatureMap, times: int) -> bool:
+        """Return whether the budget allows to solve a closed form of kernel components so many times."""
+        side, on = kernel.landmarks, self._ctx.arithmetic
         square = on.send(np.ones((side, side), dtype=np.float32))
         began = self._budget.now()
         on.fetch(on.product(square, square)[:1])  # which waits for it
         one = KERNEL_PRODUCTS * len(self._ctx.dataset.modalities) * (self._budget.now() - began)
         instances = len(self._all.train) + len(self._validation.rows)
-        return self._budget.allows((1 + self._repeats) * one * (1 + instances / KERNEL_PRODUCTS / side))
+        return self._budget.allows(times * one * (1 + instances / KERNEL_PRODUCTS / side))
 
     def fills(self, form: ClosedForm) -> bool:
         """Return whether the components of a closed form are as many as the dimensions asked for."""

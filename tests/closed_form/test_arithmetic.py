@@ -27,13 +27,13 @@ from pmrl_cli.model import members
 from pmrl_cli.process_group import SINGLE_PROCESS
 from tests.train.test_fit import settings_for, simulate
 
-LINEAR, KERNEL = FeatureMap("linear", squash=False), FeatureMap("kernel", squash=True)
+LINEAR, KERNEL = FeatureMap("linear", squash=False), FeatureMap("kernel", squash=True, landmarks=64)
 
 
-def projected(data, features, on, *, landmarks=64):
+def projected(data, features, on):
     """The projected data of a fit on four fifths of the instances."""
     train, everyone = np.flatnonzero(np.arange(len(data)) % 5), np.arange(len(data))
-    projections = ProjectionFitter(data, train, seed=0, landmarks=landmarks, arithmetic=on).fit(features)
+    projections = ProjectionFitter(data, train, seed=0, arithmetic=on).fit(features)
     return project(data, everyone, train, projections, cross=True, scratch=Scratch(), arithmetic=on)
 
 

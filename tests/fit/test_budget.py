@@ -1,11 +1,15 @@
 """A budget binds inside the closed forms too, and what it cut is said."""
 
+import time
+
 import numpy as np
 import pytest
 
 from pmrl_cli import Aligner
 from pmrl_cli.fit.context import Hooks
-from pmrl_cli.fit.starts import _Search
+from pmrl_cli.fit.fit import fit
+from pmrl_cli.fit.starts import FAST_LANDMARKS, FAST_RIDGE, _Search
+from tests.train.fits import settings_for, simulate
 
 
 def features(rows=240):
@@ -44,3 +48,12 @@ def test_closed_forms_are_compared_while_there_is_room_for_another_and_for_what_
         assert seconds["solved"] == solved
         assert f"budget {budget:g}s: 1 of 1 candidates tried, closed forms compared in part" in said
     assert ("without the refit" in said) == (budget == 1.0)
+
+
+def test_where_kernels_cannot_be_searched_there_is_the_one_of_a_fast_fit(monkeypatch):
+    # Without it a budget of twice what --fast takes gave half of its MRR on the sample data.
+    monkeypatch.setattr(_Search, "_affords", lambda _, kernel, times: kernel.landmarks * times <= 2 * FAST_LANDMARKS)
+    found = fit(simulate(), settings_for(steps=0, adapter="auto", budget=1000.0), hooks=Hooks(began=time.monotonic()))
+    kernels = [r.closed_form for r in found.tried if r.closed_form.config.features.kind == "kernel"]
+    assert [(k.config.features.landmarks, k.config.ridge) for k in kernels] == [(FAST_LANDMARKS, FAST_RIDGE)]
+    assert not found.whole

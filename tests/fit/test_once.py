@@ -55,7 +55,7 @@ def test_a_closed_form_fit_of_many_instances_reads_each_row_few_times(monkeypatc
     # The proportions of a fit of 60,000 instances, whose feature maps are compared on 20,000.
     monkeypatch.setattr(starts, "CHOOSING_ROWS", 1000)
     monkeypatch.setattr(columns, "AXES_ROWS", 200)
-    monkeypatch.setattr(columns, "LANDMARKS", 50)
+    monkeypatch.setattr(starts, "LANDMARKS", 50)
     reads, hashes = reads_and_hashes(counted(3000), FitSettings(steps=0, refit=False), monkeypatch)
     assert hashes == 1
     # Once to hash the vectors, then the passes of the closed forms: 7.97 for those of 60,000 before they were shared.
