@@ -35,8 +35,8 @@ def fit(
     """Fit a model to a data set.
 
     Validation chooses the components, the closed form, the number of steps of every recipe, and which recipes make
-    the space together; where instances are few, the chosen ones are then trained again, unjudged, with the validation
-    instances trained on too.
+    the space together; where instances are few, the chosen ones are then trained again on the validation instances
+    too, for as many epochs as were best.
 
     Args:
         dataset: two modalities or more.

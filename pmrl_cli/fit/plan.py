@@ -101,7 +101,7 @@ def make_plan(ctx: FitContext) -> Plan:
     return Plan(
         train,
         ValidationSet(
-            ranked, Relevance.of(ctx.dataset, settings.match).take(ranked), ctx.run.labels_that_judge(ranked)
+            ranked, Relevance.of(ctx.dataset, settings.match).take(ranked), ctx.run.labels_evaluated(ranked)
         ),
         Schedule(trains, 0, 1) if settings.objective in SOLVERS or settings.fast else schedule(settings, trains),
         _kinds(settings),

@@ -1,4 +1,4 @@
-"""The refit: the chosen recipes trained again, unjudged, with the validation instances trained on too."""
+"""The refit: the chosen recipes trained again, on the validation instances too."""
 
 from __future__ import annotations
 

@@ -297,7 +297,7 @@ def _choose(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> SearchRe
     return SearchResult(
         tuple(c.recipe for c in tried),
         model,
-        HeldOut(*ctx.processes.broadcast_json(_judged(plan, present, together))),
+        HeldOut(*ctx.processes.broadcast_json(_held_out_of(plan, present, together))),
         ctx.processes.broadcast_json(mean_rho(together, present)),
         chance_of(present),
         len(tried),
@@ -326,8 +326,8 @@ def _in_dims(ctx: FitContext, plan: Plan, vectors: Tensor, axes: npt.NDArray[np.
     fewer = {dim for dim in (*DIMS, ctx.settings.dim) if dim is not None and dim < len(axes)}
     dims = fewer | {len(axes)} if fewer else fewer
     along = torch.from_numpy(axes)
-    return {str(dim): _judged(plan, present, reduced(vectors, along[:, :dim])).mrr for dim in sorted(dims)}
+    return {str(dim): _held_out_of(plan, present, reduced(vectors, along[:, :dim])).mrr for dim in sorted(dims)}
 
 
-def _judged(plan: Plan, present: Tensor, vectors: Tensor) -> HeldOut:
+def _held_out_of(plan: Plan, present: Tensor, vectors: Tensor) -> HeldOut:
     return held_out_retrieval(vectors, present, plan.validation.labels, plan.validation.relevance)

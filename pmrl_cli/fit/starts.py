@@ -242,11 +242,11 @@ class _Search:
         few = replace(self._ctx.settings, dim=None if asked is None else min(asked, sum(cross.dims)))
         dims = _dims(few, sum(cross.dims), (FAST_DIM,) if fast else FEW_DIMS)
         solution = gcca(cross, variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver, single=True)
-        return self._judged(
+        return self._ranked(
             features, ridge, solution, data, self._few, product((FAST_POWER,) if fast else FEW_POWERS, dims)
         )
 
-    def _judged(
+    def _ranked(
         self,
         features: FeatureMap,
         ridge: float,
@@ -325,7 +325,7 @@ class _Search:
             began = self._budget.now()
             solutions[ridge] = gcca(data.cross, data.variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver)
             grid = product(powers, dims)
-            found += self._judged(config.features, ridge, solutions[ridge], data, self._validation, grid)
+            found += self._ranked(config.features, ridge, solutions[ridge], data, self._validation, grid)
             took = self._budget.now() - began
         return solutions, found
 

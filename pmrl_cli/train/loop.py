@@ -136,7 +136,7 @@ def train(trainee: Trainee, data: TrainingData, validation: Validation | None, c
     Args:
         trainee: what is trained.
         data: the instances that train.
-        validation: those that are ranked at each evaluation; None runs all steps unjudged.
+        validation: those that are ranked at each evaluation; None runs all steps without.
         context: where, for how long, and what is called meanwhile.
 
     Raises: DivergedError on a loss, gradient, embedding or weight that is not finite, before it reaches the weights

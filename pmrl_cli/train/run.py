@@ -164,7 +164,7 @@ class Run:
         """(n,) class of each instance, -1 where unknown; None without ``--target``."""
         return None if self.settings.target is None else codes_of(self.dataset, self.settings.target)
 
-    def labels_that_judge(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
+    def labels_evaluated(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.int64] | None:
         """Return the classes that say which answers are right where methods do without pairs; None where pairs do."""
         unpaired = "unpaired" in needs_of(self.settings)
         return self.labels[rows] if unpaired and self.labels is not None else None
@@ -190,7 +190,7 @@ class Run:
             start: of every process.
             plan: what is trained, and for how long.
             rows: (n_train,) row numbers of the instances that train, of all processes.
-            validation: those that choose, which every process holds; None trains unjudged.
+            validation: those that choose, which every process holds; None trains without any.
         """
         folder = self.folder / plan.stage.replace(" ", "-") if self.folder else None
         context = TrainContext(

@@ -17,14 +17,14 @@ def features(rows=240):
 
 def solved_ridges(monkeypatch):
     """The ridges at which all components were solved."""
-    found, judged = [], starts._Search._judged
+    found, judged = [], starts._Search._ranked
 
     def watch(self, chosen, ridge, solution, data, validation, grid):
         if len(solution.whiten[0]) == 12:
             found.append(ridge)
         return judged(self, chosen, ridge, solution, data, validation, grid)
 
-    monkeypatch.setattr(starts._Search, "_judged", watch)
+    monkeypatch.setattr(starts._Search, "_ranked", watch)
     Aligner(adapter="linear", steps=0, refit=False, device="cpu").fit(features())
     return found
 
