@@ -17,7 +17,7 @@ from pmrl_cli.data.instances import InstanceRows
 from pmrl_cli.diagnosis.mispair_model import MispairModel, Separation, Suspicion, mispair_model
 from pmrl_cli.diagnosis.mispair_rates import places_of
 from pmrl_cli.retrieval.batches import Batch, read_batch
-from pmrl_cli.stats.consensus import Agreement, Reference, agreement, reference_of
+from pmrl_cli.stats.consensus import Agreement, Reference, agreement, reference_of, reference_without
 from pmrl_cli.stats.instances import instance_statistics
 
 __all__ = ["FLAGGED", "FirstLook", "Mispairs", "RowRun"]
@@ -111,7 +111,7 @@ class Mispairs:
             first = FirstLook.of(reference)
             unsuspected = first.unsuspected(first.found.score)
             if not unsuspected.all():
-                reference = reference_of(batch, unsuspected)
+                reference = reference_without(reference, batch, unsuspected)
         found, mispaired = reference.agreement(), reference.mispaired()
         return cls(names, reference, found, mispaired, mispair_model(found, mispaired, groups), first)
 

@@ -22,6 +22,7 @@ from pmrl_cli.retrieval.batches import Batch
 from pmrl_cli.retrieval.similarity import cosine_blocks, nearest_both_ways, nearest_cosines
 
 __all__ = ["EDGES", "NEIGHBOURS", "Agreement", "Reference", "agreement", "centre", "modality_means", "reference_of"]
+__all__ += ["reference_without"]
 
 
 NEIGHBOURS = 10
@@ -38,6 +39,11 @@ _FEWEST_LIKE = 10
 _SWAPPED = 1024
 """Vectors that are swapped with those of every other instance, spread evenly over the reference: a share q of the
 scores is then known to sqrt(q (1 - q) / 1024) or better."""
+
+_COUNTED = 16  # rows of scores whose bins are counted at once
+
+_FEW = 20  # instances for each whose consensus changed, above which only what that changes is measured again
+_ROUNDING = 1e-6  # of a cosine
 
 _SHORTEST = 1e-6  # a unit vector less the mean that is shorter than this is rounding
 
@@ -64,6 +70,7 @@ class Reference:
         consensus: (R, K, d) of the other modalities, unit length or zero.
         usable: (R, K) bool: has the modality and another.
         closeness: (R, K, 2) mean cosine of vector and of consensus with their nearest other instances.
+        reach: (R, K) least cosine of a vector with the consensus of those nearest instances.
     """
 
     means: Tensor
@@ -71,6 +78,7 @@ class Reference:
     consensus: Tensor
     usable: Tensor
     closeness: Tensor
+    reach: Tensor
 
     def agreement(self) -> Agreement:
         """Return how these instances agree with themselves."""
@@ -98,8 +106,9 @@ class Reference:
                 itself = torch.arange(len(scores)), swapped[piece]
                 scores.sub_(torch.add(own[swapped[piece], None], others, out=other[: len(scores)]), alpha=0.5)
                 scores.clamp_(float(EDGES[0]), float(EDGES[-1]))  # rounding may leave [-2, 2]
-                scores[itself] = torch.nan  # its own consensus: in no bin
+                scores[itself] = float(EDGES[0])  # its own consensus: taken out of that bin again
                 counts[0, m] += _histogram(scores)
+                counts[0, m, 0] -= len(scores)
                 if not nearest:
                     continue
                 alike = torch.mm(consensus[swapped[piece]], consensus.mT, out=other[: len(scores)])
@@ -124,8 +133,15 @@ def _most_alike(alike: Tensor, nearest: Sequence[int]) -> list[Tensor]:
 
 
 def _histogram(scores: Tensor) -> npt.NDArray[np.int64]:
-    """Return (bins,) counts over ``EDGES``; NaN is in no bin."""
-    return torch.histc(scores, len(EDGES) - 1, float(EDGES[0]), float(EDGES[-1])).long().numpy()
+    """Return (bins,) counts of (b, n) scores over ``EDGES``."""
+    bins = len(EDGES) - 1
+    least, per_unit = np.float32(EDGES[0]), np.float32(bins / (EDGES[-1] - EDGES[0]))
+    counts = np.zeros(bins + 1, dtype=np.int64)
+    for start in range(0, len(scores), _COUNTED):  # some at a time: they stay in cache
+        places = ((scores[start : start + _COUNTED].numpy() - least) * per_unit).astype(np.int64)
+        counts += np.bincount(places.ravel(), minlength=bins + 1)
+    counts[bins - 1] += counts[bins]  # the last bin holds its upper edge
+    return counts[:bins]
 
 
 def modality_means(batch: Batch) -> Tensor:
@@ -152,23 +168,68 @@ def _consensus(batch: Batch, kept: Tensor | None) -> tuple[Tensor, Tensor]:
     return directions.masked_fill(~usable[..., None], 0), usable
 
 
-def reference_of(batch: Batch, kept: Tensor | None = None) -> Reference:
-    """Return the reference that a batch of unit vectors is.
-
-    Args:
-        batch: unit vectors.
-        kept: (B, K) which of them the consensus is made of; None for all.
-    """
+def reference_of(batch: Batch) -> Reference:
+    """Return the reference that a batch of unit vectors is, of all of them."""
     means = modality_means(batch)
     centred = centre(batch, means)
-    consensus, usable = _consensus(centred, kept)
-    closeness = torch.zeros(*usable.shape, 2)
-    counts = [min(NEIGHBOURS + 1, int(chosen.sum())) for chosen in usable.T]
-    asked = [m for m, count in enumerate(counts) if count > 1]
-    pairs = ((centred.embeddings[usable[:, m], m], consensus[usable[:, m], m], counts[m]) for m in asked)
+    consensus, usable = _consensus(centred, None)
+    found = Reference(
+        means, centred.embeddings, consensus, usable, torch.zeros(*usable.shape, 2), torch.zeros(usable.shape)
+    )
+    _measure(found, list(range(usable.shape[1])))
+    return found
+
+
+def reference_without(earlier: Reference, batch: Batch, kept: Tensor) -> Reference:
+    """Return the reference whose consensus leaves some vectors out: only what that changes is measured again.
+
+    Args:
+        earlier: the reference of all.
+        batch: its unit vectors.
+        kept: (R, K) which of them the consensus is made of.
+    """
+    consensus, usable = _consensus(Batch(batch.rows, earlier.vectors, batch.present), kept)
+    closeness, reach = earlier.closeness.clone(), earlier.reach.clone()
+    found = Reference(earlier.means, earlier.vectors, consensus, usable, closeness, reach)
+    anew = [m for m in range(usable.shape[1]) if not _remeasure(found, earlier, m)]
+    _measure(found, anew)
+    return found
+
+
+def _measure(reference: Reference, modalities: Sequence[int]) -> None:
+    """Write how near the nearest are in some modalities."""
+    usable, count_of = reference.usable, {m: _neighbours(reference, m) for m in modalities}
+    reference.closeness[:, modalities] = 0
+    asked = [m for m, count in count_of.items() if count > 1]
+    pairs = ((reference.vectors[usable[:, m], m], reference.consensus[usable[:, m], m], count_of[m]) for m in asked)
     for m, sides in zip(asked, nearest_both_ways(pairs), strict=True):
-        closeness[usable[:, m], m] = torch.stack([_but_the_nearest(nearest) for nearest in sides], 1)
-    return Reference(means, centred.embeddings, consensus, usable, closeness)
+        reference.closeness[usable[:, m], m] = torch.stack([_but_the_nearest(nearest) for nearest in sides], 1)
+        reference.reach[usable[:, m], m] = sides[0].amin(1)
+
+
+def _neighbours(reference: Reference, modality: int) -> int:
+    """Return how many nearest are sought: the partner and its neighbours."""
+    return min(NEIGHBOURS + 1, int(reference.usable[:, modality].sum()))
+
+
+def _remeasure(found: Reference, earlier: Reference, m: int) -> bool:
+    """Measure a modality again where few consensuses differ from earlier ones; return whether that was so.
+
+    A vector whose nearest are not among those, before or now, keeps its closeness.
+    """
+    chosen, count = found.usable[:, m], _neighbours(found, m)
+    differ = (found.consensus[:, m] != earlier.consensus[:, m]).any(1)
+    if not torch.equal(chosen, earlier.usable[:, m]) or int(differ.sum()) * _FEW > len(chosen) or count < 2:
+        return False
+    if not differ.any():
+        return True
+    now = found.vectors[:, m] @ found.consensus[differ, m].mT
+    before = found.vectors[:, m] @ earlier.consensus[differ, m].mT
+    near = chosen & (torch.maximum(now, before).amax(1) >= earlier.reach[:, m] - _ROUNDING)
+    nearest, _ = nearest_cosines(found.vectors[near, m], found.consensus[chosen, m], count)
+    found.closeness[near, m, 0], found.reach[near, m] = _but_the_nearest(nearest), nearest.amin(1)
+    found.closeness[differ, m, 1] = _but_the_nearest(now[chosen].mT.topk(count).values)
+    return True
 
 
 def agreement(reference: Reference, batch: Batch, kept: Tensor | None = None) -> Agreement:
