@@ -32,7 +32,7 @@ COUNTED = 5
 OTHERS = "others"
 """Source of a fused query, in the name of a direction."""
 
-_QUERIES = 512  # with 512 candidates, 1 MB of scores: they stay in the cache of a core
+_QUERIES = 512  # with 512 candidates, 1 MB of scores and 1 MB of flags: they stay in the cache of a core
 _CANDIDATES = 512
 _ON_GPU = 16  # times as many of both there: a launch costs more than a cache gives
 
@@ -167,21 +167,21 @@ class Asked:
             theirs = Tally(exact_cosines(_taken(block.embeddings[:, self.direction.source], found), candidates))
 
         scale = _ON_GPU if candidates.is_cuda else 1
-        memory = candidates.new_empty(scale * _QUERIES * scale * _CANDIDATES)  # fresh memory is slow
+        memory = candidates.new_empty(2, scale * _QUERIES * scale * _CANDIDATES)  # fresh memory is slow
         asking = list(pieces(len(self.rows), scale * _QUERIES))
         for part in pieces(len(candidates), scale * _CANDIDATES):
             right = self._right_in(first + part.start, first + part.stop)
             for piece in asking:
                 shape = piece.stop - piece.start, part.stop - part.start
-                scores = memory[: shape[0] * shape[1]].view(shape)
+                scores, flags = (one[: shape[0] * shape[1]].view(shape) for one in memory)
                 self.queries.piece(piece).scores(candidates[part], scores)
                 here = slice(*np.searchsorted(right.queries, [piece.start, piece.stop]))
                 if here.stop > here.start:
                     at = torch.from_numpy(right.queries[here] - piece.start)
                     scores[at, torch.from_numpy(right.answers[here] - first - part.start)] = -torch.inf
-                self._add(scores, piece)
+                self._add(scores, flags, piece)
                 if theirs is not None:
-                    theirs.add(scores, part, by=0)
+                    theirs.add(scores, part, by=0, flags=flags)
         if mirrored is not None and theirs is not None:
             mirrored[:, torch.from_numpy(places[found]).to(mirrored.device)] += theirs.counts
 
@@ -192,10 +192,10 @@ class Asked:
         order = np.argsort(queries, kind="stable")
         return Pairs(queries[order], answers[order])
 
-    def _add(self, scores: Tensor, piece: slice) -> None:
+    def _add(self, scores: Tensor, flags: Tensor, piece: slice) -> None:
         """Add the (q, c) scores of a tile, -inf where an answer is right, to what was counted for a piece."""
         if self._tally is not None:
-            self._tally.add(scores, piece, by=1)
+            self._tally.add(scores, piece, by=1, flags=flags)
             return
         ones = torch.ones_like(scores, dtype=torch.float64)
         for edge, ties in enumerate((False, True)):  # beyond all edges that are less, or not more
@@ -205,7 +205,7 @@ class Asked:
     def found(self) -> Array:
         """Return (COUNTED, q) of what was found."""
         if self._tally is not None:
-            self._beyond[:, :, 1] = self._tally.counts.double()
+            self._beyond[:, :, 1] = self._tally.counts
         beyond = self._beyond[:, :, 1:].flip(2).cumsum(2).flip(2)  # beyond an answer: beyond it and no more, or more
         result: Array = np.zeros((COUNTED, len(self.rows)))
         last = torch.from_numpy(np.maximum(self._right - 1, 0)).to(beyond.device)[None, :, None].expand(2, -1, 1)

@@ -24,27 +24,27 @@ __all__ = ["PairRanks", "mixed_ranks", "partner_ranks", "ranks_one_way"]
 PairRanks = Mapping[tuple[int, int], Ranks]
 """By (asking, answering) modality."""
 
-_TILE = 512  # with as many candidates, 1 MB of products: they stay in the cache of a core
+_TILE = 512  # with as many candidates, 1 MB of products and 1 MB of flags: they stay in the cache of a core
 
 
 def _count(queries: Tensor, candidates: Tensor, by_query: Sequence[Tally], by_candidate: Sequence[Tally]) -> None:
     """Count all products of (n, d) queries and (n, d) candidates; of a modality with itself each is taken once."""
     same = queries is candidates
     parts = list(pieces(len(queries), _TILE))
-    memory = queries.new_empty(_TILE * _TILE)  # fresh memory is slow
+    memory = queries.new_empty(2, _TILE * _TILE)  # fresh memory is slow
     for i, row in enumerate(parts):
         for column in parts[i:] if same else parts:
             shape = row.stop - row.start, column.stop - column.start
-            products = memory[: shape[0] * shape[1]].view(shape)
+            products, flags = (one[: shape[0] * shape[1]].view(shape) for one in memory)
             torch.mm(queries[row], candidates[column].mT, out=products)
             if row == column:
                 products.fill_diagonal_(-torch.inf)
             for one in by_query:
-                one.add(products, row, by=1)
+                one.add(products, row, by=1, flags=flags)
                 if same and row != column:
-                    one.add(products, column, by=0)
+                    one.add(products, column, by=0, flags=flags)
             for one in by_candidate:
-                one.add(products, column, by=0)
+                one.add(products, column, by=0, flags=flags)
 
 
 def ranks_one_way(queries: Tensor, candidates: Tensor) -> Ranks:

@@ -49,8 +49,31 @@ def nearest_cosines(
     for piece, products in cosine_blocks(queries, candidates):
         if but_own:
             products.diagonal(piece.start).fill_(-torch.inf)
-        values[piece], indices[piece] = products.topk(count, sorted=False)
+        values[piece], indices[piece] = _nearest(products, count)
     return values, indices
+
+
+def _nearest(products: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Return the (b, count) greatest of each row of (b, n) products, in any order, and their columns.
+
+    The greatest of the groups of columns are ``count`` products at least: none of those sought is less than these.
+    """
+    rows, columns = products.shape
+    if products.is_cuda or columns < _MANY * count:
+        return products.topk(count, sorted=False)
+    whole = columns // _IN_GROUP
+    tops = products[:, : whole * _IN_GROUP].view(rows, whole, _IN_GROUP).amax(2).numpy()
+    tops.partition(whole - count, axis=1)
+    flat = np.flatnonzero(products.numpy() >= tops[:, whole - count, None])
+    row, column = np.divmod(flat, columns)
+    of_row = np.bincount(row, minlength=rows)
+    place = np.arange(len(flat)) - np.repeat(np.cumsum(of_row) - of_row, of_row)
+    near = products.new_full((rows, int(of_row.max())), -torch.inf)
+    whose = torch.zeros(near.shape, dtype=torch.int64)
+    near[row, place] = products.view(-1)[flat]
+    whose[row, place] = torch.from_numpy(column)
+    values, chosen = near.topk(count, sorted=False)
+    return values, whose.gather(1, chosen)
 
 
 def nearest_both_ways(pairs: Iterable[tuple[Tensor, Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -10,7 +10,7 @@ from pmrl_cli.retrieval.tally import TIE_BAND, Tally
 @pytest.mark.parametrize(("rows", "columns"), [(1, 1), (7, 5), (300, 9), (3, 2050), (256, 16)])
 @pytest.mark.parametrize("by", [0, 1])
 def test_a_tally_counts_what_is_greater_and_what_ties(rows: int, columns: int, by: int) -> None:
-    """Of every shape: more rows or columns than a byte holds, and widths that fill no whole word of flags."""
+    """Of several shapes, either way round."""
     generator = np.random.default_rng(rows + columns)
     scores = generator.integers(-3, 3, (rows, columns)).astype(np.float32)
     own = generator.integers(-3, 3, (rows, columns)[1 - by]).astype(np.float32)
