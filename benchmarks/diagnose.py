@@ -71,7 +71,7 @@ def scores_of(batch: Batch) -> tuple[dict[str, Array], npt.NDArray[np.int64], fl
     names = tuple(str(m) for m in range(batch.present.shape[1]))
     mispairs = Mispairs.of(batch, names, np.arange(len(batch.rows)))
     found, model = mispairs.found, mispairs.model
-    suspicion = model.judge(found.score)
+    suspicion = model.suspicion(found.score)
     statistics = instance_statistics(batch)
     gram = torch.bmm(batch.embeddings, batch.embeddings.mT).double()
     gram.diagonal(dim1=1, dim2=2).fill_(1)  # an absent modality: as if orthogonal, it leaves the volume alone

@@ -144,7 +144,7 @@ def _modalities(result: Result, width: int) -> list[str]:
     k = len(shown)
     columns = [Column("modality", [*(_marked(name, result) for name, _ in shown), "  chance"])]
     for heading, path, chance, rank in (
-        ("AUC", "consensus_auc", "0.500", 0),
+        ("consensus", "consensus_auc", "0.500", 0),
         ("loading", "loading", "-", 4),
         ("cone", "mean_cosine", "0", 2),
         ("gradient", "gradient_share", number_text(1 / max(k, 1)), 3),
@@ -186,4 +186,13 @@ def contribution(result: Result, width: int) -> list[str]:
         columns.append(Column("95% CI", limits, rank + len(kinds)))
     most = "" if found["entropy"] is None else f" of {number_text(found['entropy'])} there are"
     title = f"Information of each modality on {found['target']}{most}; 0 by chance:"
-    return [*textwrap.wrap(title, width), *table(columns, width=width, first=20)]
+    lines = [*textwrap.wrap(title, width), *table(columns, width=width, first=20)]
+    if found["all"]["value"] is None:
+        from pmrl_cli.diagnosis.contribution import FEWEST, RARE
+
+        why = (
+            f"Not estimated: {found['all']['n']:,} instances have all modalities and a class that {RARE} or more "
+            f"have; {FEWEST} are needed."
+        )
+        lines += textwrap.wrap(why, width)
+    return lines

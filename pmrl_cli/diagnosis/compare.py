@@ -18,7 +18,7 @@ import numpy.typing as npt
 
 from pmrl_cli.array_types import Array
 from pmrl_cli.errors import DataError, StateError
-from pmrl_cli.retrieval.intervals import Sample, interval, resample
+from pmrl_cli.retrieval.intervals import DRAWS, Sample, interval, resample
 from pmrl_cli.retrieval.metrics import hits, hits_in_gallery, reciprocal_ranks, standard_gallery, wins
 from pmrl_cli.retrieval.ranks import OTHERS, Answers, Ranks
 from pmrl_cli.stats.statistic import Statistic
@@ -148,7 +148,6 @@ Change = Mapping[str, tuple[npt.NDArray[np.int64], Array, Array]]
 
 _FLIPS = 9999
 _FLIPS_AT_ONCE = 512
-_DRAWS = 1000
 
 
 def compare(result: Mapping[str, Any], baseline: Mapping[str, Any], *, name: str, seed: int = 0) -> dict[str, Any]:
@@ -246,7 +245,7 @@ def _difference(change: Change, groups: npt.NDArray[np.int64], seed: int) -> dic
         gained = after - before
         units += np.bincount(groups[places], gained, count) / (len(places) * len(change))
         samples[direction] = Sample(groups[places], {"gain": gained})
-    drawn = resample(samples, count, draws=_DRAWS if count > 1 else 0, seed=seed)
+    drawn = resample(samples, count, draws=DRAWS if count > 1 else 0, seed=seed)
     draws = np.mean([drawn[direction, "gain"] for direction in samples], axis=0)
     p, test = sign_flip(units, seed=seed)
     ci = interval(draws)

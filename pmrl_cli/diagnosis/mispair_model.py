@@ -102,7 +102,7 @@ class MispairModel:
     near_rates: tuple[Statistic, ...]
     steps: tuple[Steps, ...]
 
-    def judge(self, score: Array) -> Suspicion:
+    def suspicion(self, score: Array) -> Suspicion:
         """Return how suspect instances are.
 
         Args:

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from pmrl_cli.array_types import Array
+from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.data.instances import InstanceRows
 from pmrl_cli.diagnosis.mispair_model import MispairModel, Separation, Suspicion, mispair_model
@@ -132,9 +132,26 @@ class Mispairs:
         """Return a modality's name; of two modalities, the pair, for it is not known which of them is wrong."""
         return "|".join(self.names) if len(self.names) == 2 else self.names[suspect_modality]
 
-    def section(self, ids: Sequence[str]) -> dict[str, Any]:
-        """Return the ``suspects`` section."""
-        suspicion = self.model.judge(self.found.score)
+    def suspicion(self, score: Array, rows: npt.NDArray[np.int64] | None, present: Mask) -> Suspicion:
+        """Return how suspect instances are: by their scores, and by the runs of rows that they are in.
+
+        Args:
+            score: (B, K) of ``agreement``.
+            rows: (B,) of the data set; None where it is not known.
+            present: (B, K).
+        """
+        found = self.model.suspicion(score)
+        if rows is None:
+            return found
+        for run in self.runs:
+            inside = (rows >= run.first) & (rows < run.last) & present[:, run.modality]
+            found.suspect_modality[inside] = run.modality
+            found.probability[inside] = np.maximum(found.probability[inside], IN_A_RUN)
+        return found
+
+    def section(self, ids: Sequence[str], rows: npt.NDArray[np.int64] | None, present: Mask) -> dict[str, Any]:
+        """Return the ``suspects`` section, of the reservoir: its ids, rows of the data set and presence."""
+        suspicion = self.suspicion(self.found.score, rows, present)
         known = np.flatnonzero(suspicion.suspect_modality >= 0)
         order = known[np.argsort(-suspicion.evidence[known], kind="stable")]
         flagged = int((suspicion.probability[known] >= FLAGGED).sum())
@@ -160,12 +177,7 @@ class Mispairs:
         for rows in dataset.blocks(np.flatnonzero(dataset.present.sum(1) >= 2)):
             batch = read_batch(dataset, rows)
             statistics, agreed = instance_statistics(batch), self.agreement(batch)
-            suspicion = self.model.judge(agreed.score)
-            for run in self.runs:
-                inside = (batch.rows >= run.first) & (batch.rows < run.last)
-                inside &= batch.present[:, run.modality].numpy()
-                suspicion.suspect_modality[inside] = run.modality
-                suspicion.probability[inside] = np.maximum(suspicion.probability[inside], IN_A_RUN)
+            suspicion = self.suspicion(agreed.score, batch.rows, batch.present.numpy())
             yield InstanceRows(
                 dataset.ids.take(batch.rows),
                 statistics.rho,

@@ -8,7 +8,7 @@ the reservoir.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -21,16 +21,15 @@ from pmrl_cli.data.shards import shard_rows
 from pmrl_cli.diagnosis.contribution import contribution_section
 from pmrl_cli.diagnosis.evidence import SHUFFLES, Evidence
 from pmrl_cli.diagnosis.mispairing import Mispairs
-from pmrl_cli.diagnosis.rules.verdict import judge
-from pmrl_cli.diagnosis.sections import sections_of
+from pmrl_cli.diagnosis.rules.verdict import verdict_of
+from pmrl_cli.diagnosis.sections import mispairs_of, sections_of
 from pmrl_cli.diagnosis.state.accumulate import MOMENTS, RESERVOIR, State
 from pmrl_cli.diagnosis.state.header import Header
 from pmrl_cli.diagnosis.state.summaries import BINS
-from pmrl_cli.diagnosis.statistics.retrieval import DRAWS
-from pmrl_cli.diagnosis.statistics.row_runs import runs_of
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup, gather_arrays
 from pmrl_cli.report.wording import ci_text, main_numbers, number_text
 from pmrl_cli.retrieval.batches import check_pairs
+from pmrl_cli.retrieval.intervals import DRAWS
 from pmrl_cli.stats.statistic import plain
 
 __all__ = ["SCHEMA", "Diagnosis", "Embedded", "StateSampling", "diagnose", "diagnose_state", "state_of"]
@@ -45,7 +44,7 @@ class Diagnosis:
 
     Args:
         result: the ``pmrl.diagnose/2`` object of ``docs/diagnose.schema.json``: JSON values only.
-        mispairs: judges single instances; None where the modalities do not share a space.
+        mispairs: says how suspect single instances are; None where the modalities do not share a space.
     """
 
     result: dict[str, Any]
@@ -230,11 +229,8 @@ def diagnose_state(
     if target is not None and dataset is not None:
         sections["contribution"] = contribution_section(dataset, target, header.group, seed=header.seed)
     result = plain(sections)
-    result["verdict"] = plain(judge(result).as_dict())
-    mispairs = evidence.mispairs if header.shared else None
-    if mispairs is not None and dataset is not None:
-        mispairs = replace(mispairs, runs=evidence.once(runs_of).runs)
-    return Diagnosis(result, mispairs)
+    result["verdict"] = plain(verdict_of(result).as_dict())
+    return Diagnosis(result, mispairs_of(evidence) if header.shared else None)
 
 
 def _limits(state: State) -> list[str]:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
+from pmrl_cli.data.ids import rows_of
 from pmrl_cli.diagnosis.compare import pack_outcomes
 from pmrl_cli.diagnosis.evidence import Evidence
+from pmrl_cli.diagnosis.mispairing import Mispairs
 from pmrl_cli.diagnosis.remedies import measure_remedies
 from pmrl_cli.diagnosis.statistics.declared import section
 from pmrl_cli.diagnosis.statistics.plot_data import plot_section
 from pmrl_cli.diagnosis.statistics.retrieval import means_section, retrieve_sample, ways
+from pmrl_cli.diagnosis.statistics.row_runs import runs_of
 from pmrl_cli.stats.instances import adjusted_shares, instance_statistics
 
-__all__ = ["sections_of"]
+__all__ = ["mispairs_of", "sections_of"]
 
 
 def sections_of(evidence: Evidence) -> dict[str, Any]:
@@ -31,7 +35,7 @@ def sections_of(evidence: Evidence) -> dict[str, Any]:
     if space:
         found |= {
             "retrieval": evidence.once(means_section),
-            "suspects": evidence.mispairs.section(evidence.sample.ids.tolist()),
+            "suspects": _suspects(evidence),
             "remedies": _remedies(evidence),
             "plot": plot_section(evidence),
             "outcomes": _outcomes(evidence),
@@ -52,6 +56,18 @@ def _pair(evidence: Evidence, pair: tuple[int, int]) -> dict[str, Any]:
     return {**section("pair", evidence, *pair), "retrieval": directions}
 
 
+def mispairs_of(evidence: Evidence) -> Mispairs:
+    """Return what mispaired instances look like here, with the runs of rows where the data set is there."""
+    found = evidence.mispairs
+    return replace(found, runs=evidence.once(runs_of).runs) if "rows" in evidence.has else found
+
+
+def _suspects(evidence: Evidence) -> dict[str, Any]:
+    ids, dataset = evidence.sample.ids.tolist(), evidence.dataset
+    rows = None if dataset is None else rows_of(dataset.ids, ids)
+    return mispairs_of(evidence).section(ids, rows, evidence.sample.present)
+
+
 def _remedies(evidence: Evidence) -> list[dict[str, Any]]:
     mispairs, core = evidence.mispairs, evidence.core
     found = measure_remedies(
@@ -59,7 +75,7 @@ def _remedies(evidence: Evidence) -> list[dict[str, Any]]:
         evidence.names,
         evidence.half[: len(core)],
         core.groups,
-        probability=mispairs.model.judge(mispairs.found.score).probability[: len(core)],
+        probability=mispairs.model.suspicion(mispairs.found.score).probability[: len(core)],
         seed=evidence.state.header.seed,
     )
     return [one.as_dict() for one in found]

@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from pmrl_cli.array_types import Array
 
-__all__ = ["Array", "Measured", "Sample", "Units", "interval", "resample", "weighted_median", "weights_of"]
+__all__ = ["DRAWS", "Array", "Measured", "Sample", "Units", "interval", "resample", "weighted_median", "weights_of"]
 
 
 DRAWS = 1000
@@ -120,23 +120,23 @@ def resample(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: in
 
     Returns: (draws,) by direction and metric; a draw without a query of the direction is NaN.
     """
-    counts = {name: np.bincount(sample.groups, minlength=groups) for name, sample in samples.items()}
-    sums = {
-        (name, metric): np.bincount(sample.groups, values, groups)
-        for name, sample in samples.items()
-        for metric, values in sample.means.items()
-    }
+    counts = np.stack([np.bincount(sample.groups, minlength=groups) for sample in samples.values()], 1, dtype=float)
+    number = {name: column for column, name in enumerate(samples)}
+    means = [(name, metric) for name, sample in samples.items() for metric in sample.means]
+    sums = np.zeros((groups, len(means)))
+    for column, (name, metric) in enumerate(means):
+        sums[:, column] = np.bincount(samples[name].groups, samples[name].means[metric], groups)
     order = {
         (name, metric): np.argsort(values, kind="stable")
         for name, sample in samples.items()
         for metric, values in sample.medians.items()
     }
-    found: dict[tuple[str, str], list[Array]] = {key: [] for key in [*sums, *order]}
+    found: dict[tuple[str, str], list[Array]] = {key: [] for key in [*means, *order]}
     for weights in weights_of(groups, draws, seed):
-        for (name, metric), total in sums.items():
-            count = weights @ counts[name]
-            mean = np.divide(weights @ total, count, out=np.full(len(count), np.nan), where=count > 0)
-            found[name, metric].append(mean)
+        drawn, totals = weights @ counts, weights @ sums
+        for key, total in zip(means, totals.T, strict=True):
+            count = drawn[:, number[key[0]]]
+            found[key].append(np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0))
         for (name, metric), ascending in order.items():
             sample = samples[name]
             repeated = weights[:, sample.groups[ascending]]

@@ -104,9 +104,9 @@ def shuffle_pairs(batch: Batch, groups: npt.NDArray[np.int64], generator: np.ran
     origin = np.where(present, groups[source], -1)
     ordered = np.sort(origin, axis=1)
     keep = ~((ordered[:, 1:] == ordered[:, :-1]) & (ordered[:, 1:] >= 0)).any(1)
-    source, present = source[keep], present[keep]
-    embeddings = batch.embeddings.new_zeros(len(source), *batch.embeddings.shape[1:])
-    for m in range(present.shape[1]):
-        has = slice(None) if present[:, m].all() else np.flatnonzero(present[:, m])
-        embeddings[has, m] = batch.embeddings[source[has, m], m]
+    # An absent vector is zero, as its instance has it.
+    source = np.where(present, source, np.arange(len(source))[:, None])[keep]
+    modalities, width = batch.embeddings.shape[1:]
+    places = torch.from_numpy(source * modalities + np.arange(modalities)).flatten()
+    embeddings = batch.embeddings.reshape(-1, width).index_select(0, places).view(-1, modalities, width)
     return Batch(batch.rows[keep], embeddings, batch.present[keep])

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pytest
 
 from pmrl_cli.cli.diagnose_screen import lines
+from pmrl_cli.cli.diagnose_tables import contribution
 from pmrl_cli.data.dataset import Dataset
 from pmrl_cli.diagnosis import diagnose
 from pmrl_cli.diagnosis.contribution import contribution_section
@@ -60,6 +61,7 @@ def test_it_is_of_the_schema_and_on_the_screen(diagnosed):
     jsonschema.Draft202012Validator(SCHEMA).validate(diagnosed)
     shown = lines({**diagnosed, "inputs": {**diagnosed["inputs"], "scope": "all"}}, 100)
     assert any(line.startswith("Information of each modality on class") for line in shown)
+    assert not any("Not estimated" in line for line in shown)
 
 
 def test_it_is_there_only_if_asked_for():
@@ -89,6 +91,9 @@ def test_too_few_complete_instances_have_no_number():
     assert found["all"]["status"] == "n_too_small"
     assert found["all"]["n"] == 40
     assert found["entropy"] is None
+    said = " ".join(contribution({"contribution": found}, 60))
+    assert "Not estimated: 40 instances have all modalities" in said
+    assert "50 are needed" in said
 
 
 def test_a_column_without_classes_is_refused():

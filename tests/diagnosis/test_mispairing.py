@@ -103,8 +103,8 @@ def test_rotation_order_of_modalities_and_order_of_instances_change_no_score():
     for how, (other, rows, columns) in moved.items():
         again, _, learned = model_of(other)
         np.testing.assert_allclose(again.score, found.score[rows][:, columns], atol=2e-6, err_msg=how)
-        evidence = model.judge(found.score).evidence[rows]
-        np.testing.assert_allclose(learned.judge(again.score).evidence, evidence, atol=1e-2, err_msg=how)
+        evidence = model.suspicion(found.score).evidence[rows]
+        np.testing.assert_allclose(learned.suspicion(again.score).evidence, evidence, atol=1e-2, err_msg=how)
 
 
 def test_a_missing_modality_is_as_if_it_were_not_there():
@@ -144,7 +144,7 @@ def test_identical_modalities_rank_perfectly_and_collapsed_or_shuffled_ones_at_c
         auc = consensus_auc(found.score[:, 0], mispaired[0], np.arange(300))
         assert auc.value == pytest.approx(0.5, abs=0.06)
         assert model.rates[0].status == "upper_bound"
-        assert model.judge(found.score).probability.max() == 0
+        assert model.suspicion(found.score).probability.max() == 0
 
 
 def null_of(mean):
@@ -204,7 +204,7 @@ def test_no_low_score_bounds_the_rate_by_the_counts_of_chance():
 def test_planted_swaps_are_found_with_their_modality_and_counted(modalities, noise, rate):
     batch, which = swapped(batch_of(simulate(1000, modalities, 32, noise=noise)), rate)
     found, _, model = model_of(batch)
-    judged = model.judge(found.score)
+    judged = model.suspicion(found.score)
     auroc = roc_auc_score(which >= 0, judged.evidence)
     assert auroc >= 0.97
     assert auroc >= roc_auc_score(which >= 0, -instance_statistics(batch).rho)
@@ -242,7 +242,7 @@ def test_well_paired_data_have_no_suspects(seed):
     for estimated in model.rates:
         assert estimated.value < 0.01
         assert estimated.ci[0] < 0.005
-    assert (model.judge(found.score).probability > 0.5).mean() < 0.005
+    assert (model.suspicion(found.score).probability > 0.5).mean() < 0.005
 
 
 def test_an_uninformative_modality_flags_no_suspects():
@@ -254,7 +254,7 @@ def test_an_uninformative_modality_flags_no_suspects():
     visible = which != 2  # swaps of noise cannot be seen
     assert model.separation.gap[2] < 0.3
     least = -np.nanmin(found.score, axis=1)
-    assert roc_auc_score((which >= 0)[visible], model.judge(found.score).evidence[visible]) > 0.95
+    assert roc_auc_score((which >= 0)[visible], model.suspicion(found.score).evidence[visible]) > 0.95
     assert roc_auc_score((which >= 0)[visible], least[visible]) < 0.9  # what the least score gives
 
 
@@ -272,7 +272,7 @@ def test_groups_widen_the_interval_of_the_rate():
 @pytest.mark.parametrize("count", [1, 2, 3])
 def test_a_handful_of_instances_has_no_claims(count):
     found, mispaired, model = model_of(batch_of(simulate(count, 3, 4)))
-    judged = model.judge(found.score)
+    judged = model.suspicion(found.score)
     assert np.isfinite(judged.evidence).all()
     assert (judged.probability <= 1).all()
     if count == 1:
@@ -294,7 +294,7 @@ def test_swaps_among_real_digits_are_found():
         bad = which >= 0
         areas.append(
             (
-                roc_auc_score(bad, model.judge(found.score).evidence),
+                roc_auc_score(bad, model.suspicion(found.score).evidence),
                 roc_auc_score(bad, -instance_statistics(batch).rho),
             )
         )

@@ -5,7 +5,7 @@ from dataclasses import asdict
 import numpy as np
 import pytest
 
-from pmrl_cli.diagnosis import diagnose, diagnose_state, state_of
+from pmrl_cli.diagnosis import FLAGGED, diagnose, diagnose_state, state_of
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.rules import RULES as ALL_RULES
 from pmrl_cli.diagnosis.rules import ResultView
@@ -70,12 +70,14 @@ def test_a_shift_inside_a_run_is_named_and_suspects_point_there():
     diagnosis = diagnose(data)
     (found,) = [f for f in diagnosis.as_dict()["verdict"]["findings"] if f["code"] == "MISPAIRED_ROWS"]
     assert "2 rows late" in found["text"]
-    flagged = [
-        int(instance.removeprefix("id"))
+    suspects = [
+        (int(instance.removeprefix("id")), of)
         for one in diagnosis.mispairs.instances(data)
         for instance, of, probability in zip(one.ids.to_pylist(), one.suspect_modality, one.probability, strict=True)
-        if probability > 0.5 and of == "m1"
+        if probability >= FLAGGED
     ]
+    assert diagnosis.result["suspects"]["flagged"] == len(suspects), "one number in the result and in the table"
+    flagged = [row for row, of in suspects if of == "m1"]
     assert np.isin(np.arange(305, 500), flagged).mean() > 0.98
     assert np.isin(np.arange(290), flagged).mean() < 0.05
 

@@ -7,7 +7,7 @@ import pytest
 
 from pmrl_cli.diagnosis import diagnose_state, state_of
 from pmrl_cli.diagnosis.rules import RULES
-from pmrl_cli.diagnosis.rules.verdict import judge
+from pmrl_cli.diagnosis.rules.verdict import verdict_of
 from tests.simulate import dataset_of, simulate
 
 
@@ -27,7 +27,7 @@ def result(healthy):
 
 
 def codes(result):
-    return {finding.code for finding in judge(result).findings}
+    return {finding.code for finding in verdict_of(result).findings}
 
 
 def trained(data, spectrum, instance=0.1):
@@ -58,19 +58,19 @@ def saturated():
 
 
 def test_a_saturated_loss_is_named_with_a_better_temperature(saturated):
-    verdict = judge(saturated)
+    verdict = verdict_of(saturated)
     found = next(finding for finding in verdict.findings if finding.code == "SATURATED")
     assert "from 0.05 to" in found.advice
     assert set(found.evidence) == {"training.saturation", "alignment.A"}
     suggested = float(found.advice.split()[-1])
-    silent = judge(trained(orthogonal_third(), suggested))
+    silent = verdict_of(trained(orthogonal_third(), suggested))
     assert "SATURATED" in {code for code, _, _ in silent.silent}
     same = np.random.default_rng(0).normal(size=(300, 24))
     assert "SATURATED" not in codes(trained(dataset_of(dict.fromkeys("abc", same)), 0.05))  # it is solved in space
 
 
 def test_a_modality_that_the_gradient_does_not_reach_is_starved(saturated):
-    verdict = judge(saturated)
+    verdict = verdict_of(saturated)
     assert [finding.subject for finding in verdict.findings if finding.code == "STARVED"] == [("c",)]
     assert "STARVED" not in codes(trained(simulate(300, 3, 24), 0.5))
 
@@ -78,7 +78,7 @@ def test_a_modality_that_the_gradient_does_not_reach_is_starved(saturated):
 def test_a_contrast_temperature_is_found_too_low_or_too_high():
     data = simulate(300, 2, 16, noise=0.4)
     for temperature, word in ((0.003, "too low"), (0.1, None), (5.0, "too high")):
-        found = judge(trained(data, None, temperature)).findings
+        found = verdict_of(trained(data, None, temperature)).findings
         texts = [finding.text for finding in found if finding.code == "NEG_TEMPERATURE"]
         assert [word in text for text in texts] == ([True] if word else [])
 
@@ -93,7 +93,7 @@ def test_a_better_way_is_named():
     result = result_of(dataset_of({"a": first, "b": second}))
     ways = result["pair"]["a|b"]["retrieval"]
     assert ways["b->a"]["R@1"]["value"] - ways["a->b"]["R@1"]["value"] > 0.1
-    found = next(finding for finding in judge(result).findings if finding.code == "ONE_WAY")
+    found = next(finding for finding in verdict_of(result).findings if finding.code == "ONE_WAY")
     assert found.text.startswith("b->a finds partners more often than a->b")
     assert found.severity == "info"
 
@@ -106,7 +106,7 @@ def test_nothing_is_advised_whose_interval_reaches_zero(result):
     centring["delta"] |= {"value": 0.2, "ci": [-0.01, 0.41]}
     assert "MODALITY_GAP" not in codes(result)
     centring["delta"]["ci"] = [0.1, 0.3]
-    found = next(finding for finding in judge(result).findings if finding.code == "MODALITY_GAP")
+    found = next(finding for finding in verdict_of(result).findings if finding.code == "MODALITY_GAP")
     assert "centre each modality" in found.advice
 
 
@@ -118,7 +118,7 @@ def test_an_upper_bound_of_the_mispair_rate_is_no_finding(result):
 
 
 def test_rules_whose_statistics_are_absent_are_skipped(result):
-    silent = {code for code, _, _ in judge(result).silent}
+    silent = {code for code, _, _ in verdict_of(result).silent}
     fired = codes(result)
     unasked = {rule.code for rule in RULES} - silent - fired
     assert unasked == {"SATURATED", "STARVED", "NEG_TEMPERATURE", "SHIFTED_JOIN", "LEAK", "TEMPLATES"} - silent
@@ -129,7 +129,7 @@ def test_few_groups_are_not_found_unpaired_but_too_few(result):
         pair["strength"] = {**pair["strength"], "value": 1.9}
     assert "NO_PAIRING" in codes(result)
     result["inputs"] |= {"groups": 9, "group": "kind"}
-    (few,) = [finding for finding in judge(result).findings if finding.code == "N_SMALL"]
+    (few,) = [finding for finding in verdict_of(result).findings if finding.code == "N_SMALL"]
     assert "in 9 groups: pairing cannot be told from chance" in few.text
     assert "collect 50 groups or more" in few.advice
     assert not {"NO_PAIRING", "UNRELATED_PAIR"} & codes(result)
@@ -139,10 +139,10 @@ def test_a_leak_that_mispaired_vectors_explain_stands_behind_them(result):
     first, second = result["inputs"]["modalities"][:2]
     leaks = {"judged": 400, "sharing": 40, "modalities": {first: 40, second: 0}}
     result["inputs"]["leaks"] = leaks
-    first_said = judge(result).findings[0]
+    first_said = verdict_of(result).findings[0]
     assert (first_said.code, first_said.severity) == ("LEAK", "fail")
     result["modality"][first]["mispair_rate"] |= {"value": 0.1, "ci": [0.08, 0.12], "status": "ok"}
-    found = {one.code: one for one in judge(result).findings}
+    found = {one.code: one for one in verdict_of(result).findings}
     assert list(found)[:2] == ["MISPAIRS", "LEAK"]
     assert found["LEAK"].severity == "warn"
     assert found["LEAK"].command == found["MISPAIRS"].command
@@ -151,4 +151,4 @@ def test_a_leak_that_mispaired_vectors_explain_stands_behind_them(result):
         {"modalities": {first: 40, second: 40}},
     ):
         result["inputs"]["leaks"] = leaks | unexplained
-        assert judge(result).findings[0].code == "LEAK"
+        assert verdict_of(result).findings[0].code == "LEAK"

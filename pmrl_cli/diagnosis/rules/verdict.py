@@ -13,7 +13,7 @@ from typing import Any
 from pmrl_cli.diagnosis.rules import RULES, Finding, ResultView
 from pmrl_cli.diagnosis.rules.advice import command_for
 
-__all__ = ["SEVERITIES", "Verdict", "judge"]
+__all__ = ["SEVERITIES", "Verdict", "verdict_of"]
 
 SEVERITIES = ("fail", "warn", "info")
 
@@ -54,7 +54,7 @@ class Verdict:
         }
 
 
-def judge(result: Mapping[str, Any]) -> Verdict:
+def verdict_of(result: Mapping[str, Any]) -> Verdict:
     """Ask every rule.
 
     A rule whose numbers are not there (no model, one modality too few) is not asked.

@@ -13,7 +13,6 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor
 
 from pmrl_cli.array_types import Mask
 from pmrl_cli.closed_form.gcca import gcca
@@ -34,6 +33,8 @@ COMPONENTS = 256
 RIDGES = (0.001, 0.01, 0.1, 1.0)
 """Relative to the mean variance of a modality's components. The two in the middle are tried, and the one beyond the
 better of them."""
+
+_SHORTEST = 1e-12  # a vector shorter than this is taken for zero
 
 _FEWEST = 6
 """Instances below which no ridge is chosen: the largest is taken."""
@@ -117,10 +118,16 @@ class LinearAdapter:
             sides: n rows of each modality, any finite values where absent.
             present: (n, K).
         """
-        stacked = torch.from_numpy(np.stack(self.directions(sides), axis=1) * self.weights)
+        return self.embed_directions(self.directions(sides), present)
+
+    def embed_directions(self, directions: Sequence[npt.NDArray[np.float32]], present: Mask) -> Batch:
+        """Return the instances of what ``directions`` returned in the shared space."""
+        unit = torch.empty(len(present), len(directions), len(self.weights))
+        for m, one in enumerate(directions):
+            torch.mul(torch.from_numpy(one), torch.from_numpy(self.weights), out=unit[:, m])
+        unit /= unit.norm(dim=2, keepdim=True).clamp_min_(_SHORTEST)
         mask = torch.from_numpy(present)
-        unit: Tensor = torch.nn.functional.normalize(stacked, dim=2) * mask[..., None]
-        return Batch(np.arange(len(present)), unit, mask)
+        return Batch(np.arange(len(present)), unit if present.all() else unit * mask[..., None], mask)
 
 
 def fit_linear(sides: Sequence[Side], present: Mask, inner: Mask) -> LinearAdapter:

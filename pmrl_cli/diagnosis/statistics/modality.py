@@ -6,13 +6,14 @@ import math
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from pmrl_cli.array_types import Array
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.state.summaries import Columns
 from pmrl_cli.diagnosis.statistics.alignment import summary_statistic
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
-from pmrl_cli.retrieval.similarity import cosine_blocks
+from pmrl_cli.retrieval.counting import pieces
 from pmrl_cli.stats.modality import effective_dimension, mean_off_diagonal_cosine
 from pmrl_cli.stats.statistic import Statistic, Status, clustered_error, rescaled
 
@@ -21,6 +22,7 @@ __all__ = ["cone", "effective_dimensions", "uniformity", "unit_loading"]
 
 _EIGENVALUES = 512
 _BLOCKS = 20  # of the jackknife
+_TILE = 512  # products at once: they stay in cache
 
 
 @statistic(
@@ -69,15 +71,26 @@ def uniformity(evidence: Evidence, m: int) -> Statistic:
     chance = -4 + math.log(total)
     if n < 3:
         return Statistic.unknown(chance=chance, n=n, null="closed_form")
-    near, unit = np.zeros(n), torch.from_numpy(vectors)
-    for piece, cosines in cosine_blocks(unit, unit):
-        near[piece] = (4 * cosines.double() - 4).exp_().sum(1).numpy()
+    near = _near_sums(torch.from_numpy(vectors))
     near -= np.exp(4 * np.square(vectors, dtype=np.float64).sum(1) - 4)  # itself
     near /= n - 1
     error = clustered_error(2 * near / near.mean(), groups)
     return Statistic.normal(
         math.log(near.mean()), error, within=(-math.inf, 0), chance=chance, n=n, null="closed_form"
     )
+
+
+def _near_sums(unit: Tensor) -> Array:
+    """Return (n,) sums of exp(-2 |x - y|^2) of each of (n, d) unit vectors with all, itself included."""
+    near = np.zeros(len(unit))
+    parts = list(pieces(len(unit), _TILE))
+    for i, rows in enumerate(parts):
+        for columns in parts[i:]:  # the matrix is symmetric
+            kernel = (unit[rows] @ unit[columns].mT).double().mul_(4).sub_(4).exp_()
+            near[rows] += kernel.sum(1).numpy()
+            if rows != columns:
+                near[columns] += kernel.sum(0).numpy()
+    return near
 
 
 @statistic(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from pmrl_cli.array_types import Array, Mask
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import detail, part_of, statistic
-from pmrl_cli.diagnosis.statistics.linear import LinearAdapter, Side, fit_linear, sides_of
+from pmrl_cli.diagnosis.statistics.linear import Side, fit_linear, sides_of
 from pmrl_cli.retrieval.metrics import harmonic, hits_in_gallery, reciprocal_ranks
 from pmrl_cli.retrieval.partners import partner_ranks
 from pmrl_cli.stats.statistic import Statistic, clustered_error
@@ -78,19 +78,31 @@ def probe(sides: Sequence[Side], half: Mask, groups: npt.NDArray[np.int64], *, s
         seen = [one.those(~own) for one in sides]
         adapter = fit_linear(seen, both[~own], third_of(groups[~own], seed))
         unseen = [one.those(own) for one in sides]
-        for ranks in partner_ranks(adapter.embed(unseen, both[own])).values():
+        directions = adapter.directions(unseen)
+        for ranks in partner_ranks(adapter.embed_directions(directions, both[own])).values():
             hits[own] += hits_in_gallery(ranks, 1, gallery) / 2
             reciprocal[own] += reciprocal_ranks(ranks) / 2
-        correlations, first, second = _correlations(adapter, unseen)
+        first, second = _standardised(directions)
+        product, squares = first * second, first**2 + second**2
+        correlations = product.mean(0)
         held_out.append(correlations)
-        fitted.append(_correlations(adapter, seen)[0])
-        influence = first * second - correlations * (first**2 + second**2) / 2
+        fitted.append(np.multiply(*_standardised(adapter.directions(seen))).mean(0))
+
+        def influence(
+            slope: Array, product: Array = product, squares: Array = squares, h: Array = correlations
+        ) -> Array:
+            """Return (n,) of each instance on a sum over directions, from its slope in the correlations h."""
+            of_each: Array = product @ slope - squares @ (h * slope) / 2
+            return of_each
+
+        # A correlation h of standardised x and y moves by x y - h (x^2 + y^2) / 2 with an instance.
         size = np.abs(correlations)
-        dims.append(_sum(correlations * size, influence @ (2 * size), groups[own]))
+        dims.append(_sum(correlations * size, product @ (2 * size) - squares @ (correlations * size), groups[own]))
         # Bits are infinite at 1; what a finite sample shows of them is not.
         square = np.minimum(correlations**2, _PERFECT)
         information = -np.sign(correlations) * np.log2(1 - square) / 2
-        bits.append(_sum(information, influence @ (size / (1 - square) / np.log(2)), groups[own]))
+        slope = size / (1 - square) / np.log(2)
+        bits.append(_sum(information, product @ slope - squares @ (correlations * slope / 2), groups[own]))
     mrr_chance = float(np.mean([harmonic(size)[-1] / size for size in sizes]))
     shortest = min(map(len, held_out))
     return Probe(
@@ -104,14 +116,15 @@ def probe(sides: Sequence[Side], half: Mask, groups: npt.NDArray[np.int64], *, s
     )
 
 
-def _correlations(adapter: LinearAdapter, rows: Sequence[Side]) -> tuple[Array, Array, Array]:
-    """Return (D,) correlations of the two modalities along each direction, and both, standardised."""
+def _standardised(directions: Sequence[npt.NDArray[np.float32]]) -> list[Array]:
+    """Return (n, D) directions of each modality with mean 0 and variance 1; 0 where they do not vary."""
     sides = []
-    for directions in adapter.directions(rows):
-        centred = directions.astype(np.float64) - directions.mean(0, dtype=np.float64)
+    for one in directions:
+        centred = one.astype(np.float64)
+        centred -= one.mean(0, dtype=np.float64)
         deviation = np.sqrt((centred**2).mean(0))
         sides.append(np.divide(centred, deviation, out=np.zeros_like(centred), where=deviation > 0))
-    return (sides[0] * sides[1]).mean(0), sides[0], sides[1]
+    return sides
 
 
 def _sum(values: Array, influence: Array, groups: npt.NDArray[np.int64]) -> tuple[float, float | None]:

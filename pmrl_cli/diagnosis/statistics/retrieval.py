@@ -29,7 +29,6 @@ from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.stats.statistic import Statistic
 
 __all__ = [
-    "DRAWS",
     "ReservoirRetrieval",
     "means_section",
     "measured_statistic",
@@ -40,9 +39,6 @@ __all__ = [
 
 _CURVE = (2, 5, 10, 30, 100, 300, 1000, 3000)
 _AT = "R@1 in "
-
-DRAWS = 500
-"""Of the bootstrap."""
 
 
 class ReservoirRetrieval(NamedTuple):
@@ -72,7 +68,6 @@ def retrieve(
     *,
     relevance: Relevance | None = None,
     seed: int,
-    draws: int,
 ) -> ReservoirRetrieval:
     """Rank the reservoir within itself.
 
@@ -83,12 +78,11 @@ def retrieve(
         labels: by row of the data set, negative for none; or None.
         relevance: of the reservoir: what is right for which; None: each instance for itself alone.
         seed: of the bootstrap.
-        draws: of the bootstrap.
     """
     ranked = rank_batch(batch, names, relevance=relevance)
     smallest = min(ranks.gallery for ranks in ranked.values())
     standard = standard_gallery(smallest)
-    units = Units.of(groups, batch.rows, seed, draws)
+    units = Units.of(groups, batch.rows, seed)
     samples, expected = {}, {}
     for name, ranks in ranked.items():
         at_random = random_order(ranks)
@@ -141,7 +135,6 @@ def retrieve_sample(evidence: Evidence) -> ReservoirRetrieval:
         labels,
         relevance=sample.relevance,
         seed=header.seed,
-        draws=DRAWS,
     )
 
 
