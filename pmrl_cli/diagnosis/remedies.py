@@ -215,6 +215,13 @@ def _unsuspected(half: Half, clean: Mask) -> Iterator[tuple[Ranks, Ranks]]:
 def _without(half: Half, modality: int) -> Iterator[tuple[Ranks, Ranks]]:
     """Ask with the other modalities for each one but ``modality``, with it among them and without; all centred."""
     own = half.centred
+    kept = [m for m in range(own.present.shape[1]) if m != modality]
+    if len(kept) == 2:  # what is left asks alone
+        for source, target in (kept[::-1], kept):
+            if (source, target) in half.centred_ranks:
+                without = half.centred_ranks[source, target]
+                yield half.fused_ranks(target, without.rows), without
+        return
     rest = own.present.clone()
     rest[:, modality] = False
     usable = rest.sum(1) > 1

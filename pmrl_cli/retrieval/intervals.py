@@ -120,8 +120,10 @@ def resample(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: in
 
     Returns: (draws,) by direction and metric; a draw without a query of the direction is NaN.
     """
-    counts = np.stack([np.bincount(sample.groups, minlength=groups) for sample in samples.values()], 1, dtype=float)
     number = {name: column for column, name in enumerate(samples)}
+    counts = np.zeros((groups, len(samples)))
+    for name, column in number.items():
+        counts[:, column] = np.bincount(samples[name].groups, minlength=groups)
     means = [(name, metric) for name, sample in samples.items() for metric in sample.means]
     sums = np.zeros((groups, len(means)))
     for column, (name, metric) in enumerate(means):

@@ -16,11 +16,11 @@ _AT_ONCE = 256
 
 def exact_cosines(queries: Tensor, partners: Tensor) -> Tensor:
     """Return the (q,) scores of the partners, free of the rounding of a float32 product."""
-    # A few at a time: float64 copies of all of them would leave the cache.
+    # A few at a time: a float64 copy of all of them would leave the cache.
     scores = queries.new_empty(len(queries))
     for start in range(0, len(queries), _AT_ONCE):
         piece = slice(start, start + _AT_ONCE)
-        scores[piece] = (queries[piece].double() * partners[piece].double()).sum(1)
+        scores[piece] = queries[piece].double().mul_(partners[piece]).sum(1)
     return scores
 
 

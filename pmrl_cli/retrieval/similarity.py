@@ -59,7 +59,7 @@ def _nearest(products: Tensor, count: int) -> tuple[Tensor, Tensor]:
     The greatest of the groups of columns are ``count`` products at least: none of those sought is less than these.
     """
     rows, columns = products.shape
-    if products.is_cuda or columns < _MANY * count:
+    if products.is_cuda or not 0 < _MANY * count <= columns:
         return products.topk(count, sorted=False)
     whole = columns // _IN_GROUP
     tops = products[:, : whole * _IN_GROUP].view(rows, whole, _IN_GROUP).amax(2).numpy()
