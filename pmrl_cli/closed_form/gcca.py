@@ -56,7 +56,7 @@ def gcca(
     then have eigenvalues of 1 whatever is missing.
 
     Args:
-        cross: weighted moments of the scores; the eigenproblem is solved in the type of its products.
+        cross: weighted moments of the scores.
         variances: per modality (p_m,) variances of the scores.
         ridge: relative ridge, > 0.
         dim: directions wanted; at most the sum of the p_m are returned.
@@ -69,7 +69,7 @@ def gcca(
     whiten = tuple((v + ridge * (v.mean() if len(v) else 0.0)) ** -0.5 for v in variances)
     factor = np.concatenate([w / np.sqrt(max(1.0, n)) for w, n in zip(whiten, cross.weights, strict=True)])
     on = cross.arithmetic
-    factors = on.cast(on.send(factor), cross.products.dtype)
+    factors = on.send(factor)
     covariance = cross.products * factors[:, None] * factors[None, :]
     edges = np.cumsum([0, *cross.dims])
     own = 1.0

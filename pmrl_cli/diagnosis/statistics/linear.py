@@ -140,12 +140,15 @@ def fit_linear(sides: Sequence[Side], present: Mask, inner: Mask) -> LinearAdapt
     """
     ridge = RIDGES[-1]
     if min(inner.sum(), (~inner).sum()) >= _FEWEST:
-        # To rank with, float32 is enough: it takes half as long, and no choice here has been seen to differ.
-        moments = LinearMoments.of([one.those(~inner) for one in sides], present[~inner]).single()
+        moments = LinearMoments.of([one.those(~inner) for one in sides], present[~inner])
         held = [one.those(inner) for one in sides]
-        quality = {one: _reciprocal_rank(moments.adapter(one).embed(held, present[inner])) for one in RIDGES[1:-1]}
+
+        def reached(ridge: float) -> float:
+            return _reciprocal_rank(moments.adapter(ridge, single=True).embed(held, present[inner]))
+
+        quality = {one: reached(one) for one in RIDGES[1:-1]}
         beyond = RIDGES[0] if quality[RIDGES[1]] >= quality[RIDGES[-2]] else RIDGES[-1]
-        quality[beyond] = _reciprocal_rank(moments.adapter(beyond).embed(held, present[inner]))
+        quality[beyond] = reached(beyond)
         ridge = max(sorted(quality), key=quality.__getitem__)
     return LinearMoments.of(sides, present).adapter(ridge)
 
@@ -178,15 +181,10 @@ class LinearMoments(NamedTuple):
         cross.add(list(scores), present)
         return cls(fitted, variances, cross)
 
-    def single(self) -> LinearMoments:
-        """Return the same, their eigenproblems to be solved in float32."""
-        cross = CrossMoments(self.cross.dims)
-        cross.weights, cross.products = self.cross.weights, self.cross.products.astype(np.float32)
-        return self._replace(cross=cross)
-
-    def adapter(self, ridge: float) -> LinearAdapter:
-        """Return the adapter of a ridge."""
-        solved = gcca(self.cross, self.variances, ridge=ridge, dim=max(1, min(self.cross.dims)))
+    def adapter(self, ridge: float, *, single: bool = False) -> LinearAdapter:
+        """Return the adapter of a ridge; ``single``: in float32, enough to compare ridges."""
+        dim = max(1, min(self.cross.dims))
+        solved = gcca(self.cross, self.variances, ridge=ridge, dim=dim, single=single)
         maps = tuple(
             (whiten[:, None] * directions).astype(np.float32)
             for whiten, directions in zip(solved.whiten, solved.maps, strict=True)
