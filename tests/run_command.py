@@ -25,6 +25,7 @@ class CommandRunner:
             self.asked = {"files": files, **vars(options)}
             return dataset
 
+        self._monkeypatch.setattr("pmrl_cli.cli.options.check_inputs", lambda files, model=None: None)
         reading = types.ModuleType("pmrl_cli.files.join.dataset")
         reading.read_dataset = read_dataset
         self._monkeypatch.setitem(sys.modules, "pmrl_cli.files.join.dataset", reading)

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pmrl_cli.cli.main import app
+from pmrl_cli.cli.main import command_line
 from pmrl_cli.errors import PmrlError
 from pmrl_cli.methods import REGISTRY
 from pmrl_cli.terms import REGISTRY as TERMS
@@ -141,7 +141,7 @@ def table(heading: str) -> dict[str, str]:
 
 def test_every_command_is_in_the_readme():
     listed = [first.split()[1] for first in table("Commands")]
-    assert listed == [command.name for command in app.registered_commands]
+    assert listed == list(command_line.commands)
 
 
 def test_every_objective_and_term_is_in_the_readme():

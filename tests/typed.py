@@ -29,6 +29,10 @@ from tests.limits import HUNG
 ROOT = Path(__file__).parents[1]
 IMPORTED = (
     "pmrl_cli.cli.main",  # first: it sets what the libraries read when they are loaded
+    "pmrl_cli.cli.fit",
+    "pmrl_cli.cli.diagnose",
+    "pmrl_cli.cli.evaluate",
+    "pmrl_cli.cli.export",
     "pmrl_cli.aligner",
     "pmrl_cli.fit",
     "pmrl_cli.diagnosis",

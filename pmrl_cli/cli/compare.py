@@ -59,14 +59,15 @@ def command(
             expected="two objectives or more, each once",
             next_step="Name them as in --objective pmrl,infonce.",
         )
+    paths = options.expand_files(files, null=null)
+    options.check_inputs(paths)
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.comparison import compared, to_csv, to_latex, to_markdown
     from pmrl_cli.files.durable.atomic import to_json
     from pmrl_cli.files.join.dataset import read_dataset
-    from pmrl_cli.files.join.specs import check_not_input
+    from pmrl_cli.files.join.items import check_not_input
 
     compute.prepare(computing.threads)
-    paths = options.expand_files(files, null=null)
     check_not_input(output, paths)
     _check_folder(output)
     asked = [replace(settings, objective=name, seed=seed) for name in names for seed in range(seeds)]

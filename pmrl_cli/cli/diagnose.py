@@ -100,6 +100,7 @@ def command(
         )
     instances.check_outputs(per_instance, suspects, force=force)
     baseline = reports.check(drawn, compare, force=force)
+    options.check_inputs(paths, asked.model)
     from pmrl_cli.process_group import process_group
 
     with process_group() as processes:

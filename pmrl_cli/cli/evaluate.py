@@ -73,12 +73,14 @@ def command(
     Example: pmrl evaluate features/*.h5 --model runs/a --fail-under R@1=0.5
     """
     gates = space.parse_gates(fail_under)
+    paths = options.expand_files(files, null=null)
+    options.check_inputs(paths, asked.model)
     from pmrl_cli.process_group import process_group
     from pmrl_cli.retrieval import Sampling, evaluate
 
     with process_group() as processes:
         found = space.read_space(
-            options.expand_files(files, null=null),
+            paths,
             reading,
             asked,
             computing,

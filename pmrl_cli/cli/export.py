@@ -175,13 +175,15 @@ def command(
         }
         check_alone(others | smaller.given())
         paths = options.expand_files(files, null=null)
+        options.check_inputs(paths, model)
         _put_into(into, paths, model, fusion, reading, computing, json=json, quiet=quiet)
         return
     streaming = output == STDOUT
     file_format = format_named(format, streaming=streaming)
     tables = layout_named(layout, file_format)
-    out = check_output(output, file_format, tables, shard, json=json, force=force)
     paths = options.expand_files(files, null=null)
+    options.check_inputs(paths, model)
+    out = check_output(output, file_format, tables, shard, json=json, force=force)
 
     from pmrl_cli.aligner import Aligner
     from pmrl_cli.files.artifacts.export import write_export, write_stream
@@ -190,7 +192,7 @@ def command(
     from pmrl_cli.files.durable.checksums import sha256_of
     from pmrl_cli.files.durable.outputs import MANIFEST
     from pmrl_cli.files.join.dataset import read_dataset
-    from pmrl_cli.files.join.specs import check_not_input
+    from pmrl_cli.files.join.items import check_not_input
     from pmrl_cli.process_group import process_group
 
     if not streaming:

@@ -86,6 +86,8 @@ def command(
     """
     # Of the process: all that it has done is to import.
     began, started = time.monotonic() - time.process_time(), time.time()
+    paths = options.expand_files(files, null=null)
+    options.check_inputs(paths)
     import torch
 
     from pmrl_cli.aligner import Aligner
@@ -94,14 +96,13 @@ def command(
     from pmrl_cli.files.artifacts.model import FORMAT
     from pmrl_cli.files.durable.locks import held
     from pmrl_cli.files.durable.outputs import check_replaceable
-    from pmrl_cli.files.join.specs import check_not_input
+    from pmrl_cli.files.join.items import check_not_input
     from pmrl_cli.fit.context import Hooks
     from pmrl_cli.process_group import process_group
     from pmrl_cli.train.loop import Interrupted
 
     compute.prepare(computing.threads)
     check_replaceable(output, kind=FORMAT, force=force)
-    paths = options.expand_files(files, null=null)
     check_not_input(output, paths)
     unfinished = output.with_name(f"{output.name}.unfinished")
     stop = _StopRequest()

@@ -18,6 +18,8 @@ __all__ = ["check_outputs", "write_tables"]
 
 def check_outputs(per_instance: Path | None, suspects: Path | None, *, force: bool) -> None:
     """Refuse outputs that would replace something else, before any work is done."""
+    if per_instance is None and suspects is None:
+        return
     from pmrl_cli.files.artifacts.suspects import INSTANCES, SUSPECTS_HEADER
     from pmrl_cli.files.durable.outputs import check_file
 

@@ -8,16 +8,18 @@ import re
 import signal
 import sys
 import traceback
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from importlib import import_module
 from inspect import cleandoc
 from types import FrameType
-from typing import Annotated, NoReturn
+from typing import Annotated, Any, NoReturn
 
 import typer
+from typer.core import TyperGroup
 from typer.exceptions import TyperException
 
 from pmrl_cli import __version__
-from pmrl_cli.cli import compare, diagnose, evaluate, export, export_onnx, fit, ingest, inspect, merge, search
 from pmrl_cli.cli.messages import say
 from pmrl_cli.cli.options import switch
 from pmrl_cli.errors import PeerError, PmrlError, UsageError, is_out_of_memory
@@ -33,8 +35,59 @@ os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")  # 2^4 cycles, the least; 
 # Read by torch: pages of 2 MB for tensors that large, or new memory takes as long as what is written to it.
 os.environ.setdefault("THP_MEM_ALLOC_ENABLE", "1")
 
+_COMMANDS = (
+    "inspect",
+    "ingest",
+    "fit",
+    "diagnose",
+    "merge",
+    "evaluate",
+    "compare",
+    "export",
+    "export-onnx",
+    "search",
+)
+"""In the order of the help; the function ``command`` of the module ``pmrl_cli.cli.NAME`` is what runs."""
+
+
+class _Modules(Mapping[str, Any]):
+    """The commands by name, each imported and built when it is asked for: the one that runs, or all for the help."""
+
+    def __init__(self) -> None:
+        self._built: dict[str, Any] = {}
+
+    def __getitem__(self, name: str) -> Any:  # noqa: ANN401 - a command of typer, whatever it is based on
+        if name not in _COMMANDS:
+            raise KeyError(name)
+        if name not in self._built:
+            command = import_module(f"pmrl_cli.cli.{name.replace('-', '_')}").command
+            alone = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode="rich")
+            alone.command(name, help=_flowed(command.__doc__))(command)
+            self._built[name] = typer.main.get_command(alone)
+        return self._built[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(_COMMANDS)
+
+    def __len__(self) -> int:
+        return len(_COMMANDS)
+
+
+class _Commands(TyperGroup):
+    """The group of all commands."""
+
+    def __init__(self, **given: Any) -> None:  # noqa: ANN401 - those of typer
+        super().__init__(**given)
+        self.commands: Any = _Modules()
+
+    def list_commands(self, ctx: Any) -> list[str]:  # noqa: ANN401 - a context of typer
+        """Return their names."""
+        return list(_COMMANDS)
+
+
 app = typer.Typer(
     name="pmrl",
+    cls=_Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "auto_envvar_prefix": "PMRL"},
@@ -46,11 +99,6 @@ def _flowed(text: str) -> str:
     """Join the lines of each paragraph, or the help breaks where the docstring does."""
     return re.sub(r"(?<!\n)\n(?!\n)", " ", cleandoc(text))
 
-
-for module in (inspect, ingest, fit, diagnose, merge, evaluate, compare, export, export_onnx, search):
-    app.command(module.__name__.rpartition(".")[2].replace("_", "-"), help=_flowed(module.command.__doc__ or ""))(
-        module.command
-    )
 
 _HELP = """Align precomputed embeddings of k modalities in one space, and diagnose how well.
 

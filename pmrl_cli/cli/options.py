@@ -33,6 +33,7 @@ __all__ = [
     "Seed",
     "Shard",
     "Verbose",
+    "check_inputs",
     "expand_files",
     "flattened",
     "option",
@@ -177,6 +178,22 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
             next_step="Name them, for example features/*.h5.",
         )
     return expanded
+
+
+def check_inputs(files: list[str], model: Path | None = None) -> None:
+    """Refuse inputs that are not there now, before the libraries that read them are loaded.
+
+    Args:
+        files: paths as typed, expanded.
+        model: folder of a model, if there is one.
+    """
+    from pmrl_cli.files.artifacts.model import FORMAT, manifest_of
+    from pmrl_cli.files.durable.outputs import format_of
+    from pmrl_cli.files.join.items import check_there
+
+    if model is not None and format_of(model) != FORMAT:
+        manifest_of(model)  # says what is wrong
+    check_there(files)
 
 
 def _start_reading(files: list[str]) -> list[str]:

@@ -75,13 +75,14 @@ def command(
 
     Example: pmrl search text=questions.npy --gallery images.h5 --model runs/a --to image -k 5
     """
+    paths = options.expand_files(files, null=null)
+    options.check_inputs([*paths, *gallery], model)
     from pmrl_cli.files.artifacts.neighbours import NEIGHBOURS, check_columns, write_neighbours
     from pmrl_cli.files.durable.outputs import check_file
     from pmrl_cli.retrieval.search import search
 
     if output is not None:
         check_file(output, NEIGHBOURS.encode(), force=force)
-    paths = options.expand_files(files, null=null)
     if model is None and not quiet:
         say("note: no --model: the vectors of both sides are compared as they are.")
     reading = replace(reading, min_modalities=1)

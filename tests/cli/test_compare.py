@@ -105,7 +105,9 @@ def test_it_writes_one_table_and_makes_no_run_twice(files, tmp_path, monkeypatch
     [("pmrl", "nothing to compare"), ("pmrl,pmrl", "nothing to compare"), ("pmrl,nope", "unknown objective")],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_read(objective, sentence, tmp_path):
-    result = CliRunner().invoke(app, ["compare", "no.h5", "--objective", objective, "-o", str(tmp_path / "out")])
+    (tmp_path / "no.h5").touch()
+    command = ["compare", str(tmp_path / "no.h5"), "--objective", objective, "-o", str(tmp_path / "out")]
+    result = CliRunner().invoke(app, command)
     assert sentence in str(result.exception)
     assert not (tmp_path / "out").exists()
 

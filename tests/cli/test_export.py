@@ -62,6 +62,7 @@ def asked(monkeypatch) -> dict[str, object]:
         notes = ("2 rows have no partner.",)
         return Dataset(pa.array(IDS, pa.large_string()), modalities, PRESENT, notes=notes)
 
+    monkeypatch.setattr("pmrl_cli.files.join.items.check_there", lambda files: None)
     for name, attribute in (("files.join.dataset", read_dataset), ("aligner", StandIn)):
         module = ModuleType(f"pmrl_cli.{name}")
         setattr(module, attribute.__name__ if attribute is read_dataset else "Aligner", attribute)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
 from pathlib import Path
 from typing import get_type_hints
 
@@ -63,23 +64,23 @@ def test_a_fit_and_an_export_without_room_say_so_in_one_line():
 
 
 def test_every_option_that_names_an_output_is_among_the_commands():
-    from pmrl_cli.cli.main import app
+    from pmrl_cli.cli.main import command_line
 
     read = {"files", "labels", "ids", "model", "continue_from", "like", "config", "exclude", "compare"}
     # Written by the same atomic file and folder: into an AnnData file, graphs, the table of many fits, figures.
     elsewhere = {"export-into", "export-onnx", "compare", "diagnose-figures"}
     # Grow line by line while a fit runs.
     elsewhere |= {"fit-log", "fit-tensorboard"}
-    for entry in app.registered_commands:
-        hints = get_type_hints(entry.callback)
+    for command in command_line.commands:
+        hints = get_type_hints(import_module(f"pmrl_cli.cli.{command.replace('-', '_')}").command)
         outputs = {name for name, hint in hints.items() if hint in (Path, Path | None)} - read
         if hints.get("output") is str:  # a folder or -
             outputs.add("output")
         for option in outputs:
             # merge writes its tables and its page by what diagnose writes them with.
-            writer = "diagnose" if entry.name == "merge" else entry.name
-            name = entry.name if option == "output" else f"{writer}-{option.replace('_', '-')}"
-            assert name in elsewhere or any(command.startswith(name) for command in points.COMMANDS), name
+            writer = "diagnose" if command == "merge" else command
+            name = command if option == "output" else f"{writer}-{option.replace('_', '-')}"
+            assert name in elsewhere or any(one.startswith(name) for one in points.COMMANDS), name
 
 
 def test_every_flipped_bit_of_every_output_is_found(outputs):

@@ -17,7 +17,7 @@ from pmrl_cli.files.durable import atomic
 from pmrl_cli.files.durable.atomic import atomic_file, atomic_folder
 from pmrl_cli.files.durable.locks import held
 from pmrl_cli.files.durable.outputs import check_replaceable
-from pmrl_cli.files.join.specs import check_not_input
+from pmrl_cli.files.join.items import check_not_input
 
 ROOT = Path(__file__).parents[2]
 

@@ -10,7 +10,7 @@ from typing import Any
 from pmrl_cli.data.json_digest import DIGEST, digest_of
 from pmrl_cli.errors import DataError, Place, StateError
 from pmrl_cli.files.durable.atomic import atomic_file
-from pmrl_cli.files.formats.contents import check_regular
+from pmrl_cli.files.formats.regular import check_regular
 
 __all__ = ["PAGE_MARKER", "SCHEMA", "read_diagnosis", "write_page"]
 

@@ -25,7 +25,7 @@ from pmrl_cli.files.durable.checksums import (
 )
 from pmrl_cli.files.durable.outputs import MANIFEST
 
-__all__ = ["FORMAT", "RUN", "SPLIT", "WEIGHTS", "read_model", "to_csv", "to_toml", "write_model"]
+__all__ = ["FORMAT", "RUN", "SPLIT", "WEIGHTS", "manifest_of", "read_model", "to_csv", "to_toml", "write_model"]
 
 FORMAT = "pmrl.model"
 RUN = "run.json"
@@ -74,6 +74,23 @@ def write_model(
     )
 
 
+def manifest_of(folder: Path) -> dict[str, Any]:
+    """Return the manifest of a model.
+
+    Raises: DataError if the folder is no model; StateError if it is from a newer pmrl.
+    """
+    manifest = read_manifest(folder)
+    if manifest is None or manifest.get("format") != FORMAT or "files" not in manifest:
+        raise DataError(
+            what="not a model",
+            at=Place(str(folder)),
+            found=f"no {MANIFEST} of pmrl" if manifest is None else f"a {manifest.get('format')}",
+            expected="a folder written by pmrl fit",
+            next_step="Give the folder that pmrl fit printed.",
+        )
+    return manifest
+
+
 def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     """Return the files of a model by name and its manifest: all of one model, every byte under its digest.
 
@@ -82,15 +99,7 @@ def read_model(folder: Path) -> tuple[dict[str, bytes], dict[str, Any]]:
     Raises: DataError if the folder is no model; StateError if it is from a newer pmrl or its bytes have changed.
     """
     while True:
-        manifest = read_manifest(folder)
-        if manifest is None or manifest.get("format") != FORMAT or "files" not in manifest:
-            raise DataError(
-                what="not a model",
-                at=Place(str(folder)),
-                found=f"no {MANIFEST} of pmrl" if manifest is None else f"a {manifest.get('format')}",
-                expected="a folder written by pmrl fit",
-                next_step="Give the folder that pmrl fit printed.",
-            )
+        manifest = manifest_of(folder)
         try:
             files = {}
             for name, digest in manifest["files"].items():

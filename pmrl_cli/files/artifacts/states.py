@@ -16,7 +16,7 @@ from safetensors.numpy import save_file
 from pmrl_cli.errors import DataError, Place, StateError
 from pmrl_cli.files.artifacts.disk import disk_errors
 from pmrl_cli.files.durable.atomic import atomic_file
-from pmrl_cli.files.formats.contents import check_regular
+from pmrl_cli.files.formats.regular import check_regular
 
 __all__ = ["STATE", "STATE_MARKER", "read_state", "write_state"]
 

@@ -24,7 +24,7 @@ from pmrl_cli.files.formats.store import FILE_NAME, IDS, PRESENT, STORE
 from pmrl_cli.files.join.dataset import check_disk, plan_of
 from pmrl_cli.files.join.discovery import Plan
 from pmrl_cli.files.join.fill import JoinedData, element_type, fill_all, join_plan
-from pmrl_cli.files.join.specs import check_not_input
+from pmrl_cli.files.join.items import check_not_input
 
 __all__ = ["ingest_store"]
 

@@ -7,7 +7,6 @@ all files before any of them is read.
 from __future__ import annotations
 
 import os
-import stat
 import tarfile
 import zipfile
 import zlib
@@ -23,7 +22,8 @@ import numpy.typing as npt
 import pyarrow as pa
 from safetensors import SafetensorError
 
-from pmrl_cli.errors import DataError, Place, PolicyError
+from pmrl_cli.errors import Place, PolicyError
+from pmrl_cli.files.formats.regular import unreadable
 
 __all__ = [
     "BFLOAT16",
@@ -37,14 +37,12 @@ __all__ = [
     "Refused",
     "Vectors",
     "bytes_of",
-    "check_regular",
     "reading",
     "refuse_bomb",
     "rows_per_block",
     "signature",
     "text_column",
     "to_float32",
-    "unreadable",
 ]
 
 Block = tuple[npt.NDArray[np.generic], npt.NDArray[np.bool_] | None]
@@ -225,26 +223,6 @@ def to_float32(block: npt.NDArray[np.generic], dtype: str) -> npt.NDArray[np.flo
         return block.astype(np.float32, copy=False)
 
 
-def check_regular(path: Path) -> None:
-    """Refuse what is not a regular file before it is opened: opening a FIFO would wait for ever.
-
-    Raises: DataError.
-    """
-    try:
-        mode = path.stat().st_mode
-    except OSError as error:
-        raise unreadable(str(path), None, error.strerror or "an I/O error") from None
-    if not stat.S_ISREG(mode):
-        found = "a folder" if stat.S_ISDIR(mode) else "a FIFO, socket or device"
-        raise DataError(
-            what="not a file",
-            at=Place(str(path)),
-            found=found,
-            expected="a regular file",
-            next_step="Name a feature file.",
-        )
-
-
 def _files(path: Path, members: Sequence[str]) -> list[os.stat_result]:
     if members:
         return [(path / name).stat() for name in members]
@@ -271,17 +249,6 @@ def bytes_of(path: Path, members: Sequence[str] = ()) -> int:
     Raises: OSError.
     """
     return sum(status.st_size + _OPENING_BYTES for status in _files(path, members))
-
-
-def unreadable(file: str, dataset: str | None, found: str) -> DataError:
-    """Return the error of a file that is damaged or that one may not read."""
-    return DataError(
-        what="file cannot be read",
-        at=Place(file, dataset),
-        found=found,
-        expected="a whole, readable file of its kind",
-        next_step="Check it, or write it again.",
-    )
 
 
 @contextmanager

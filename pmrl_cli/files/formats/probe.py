@@ -6,8 +6,9 @@ from pathlib import Path
 
 from pmrl_cli.errors import DataError, Place
 from pmrl_cli.files.formats import registry, sandbox_client
-from pmrl_cli.files.formats.contents import Contents, ProbeOptions, check_regular, reading, signature
+from pmrl_cli.files.formats.contents import Contents, ProbeOptions, reading, signature
 from pmrl_cli.files.formats.pickles import refuse_pickle
+from pmrl_cli.files.formats.regular import check_regular
 from pmrl_cli.files.formats.store import check_listed
 from pmrl_cli.files.formats.unchanging import unchanging
 

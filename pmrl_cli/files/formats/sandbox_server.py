@@ -29,6 +29,7 @@ from pmrl_cli.files.durable.scratch import available_memory
 from pmrl_cli.files.formats import contents
 from pmrl_cli.files.formats.contents import BFLOAT16, Contents, ProbeOptions, Vectors
 from pmrl_cli.files.formats.registry import format_named
+from pmrl_cli.files.formats.regular import unreadable
 from pmrl_cli.files.formats.sandbox_protocol import NEXT, SLOT_BYTES, SLOTS, Channel, error_message
 
 _COLUMN_BYTES = 2**20
@@ -172,7 +173,7 @@ def _no_memory(path: Path) -> ResourceError:
 
 def _unexpected(path: Path, error: Exception) -> DataError:
     reason = " ".join(f"{type(error).__name__}: {error}".split())[:120]
-    return contents.unreadable(str(path), None, reason)
+    return unreadable(str(path), None, reason)
 
 
 def _allow(seconds: float) -> None:

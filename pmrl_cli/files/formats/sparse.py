@@ -12,7 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.errors import Place, UsageError
-from pmrl_cli.files.formats.contents import Block, Refused, Vectors, reading, rows_per_block, unreadable
+from pmrl_cli.files.formats.contents import Block, Refused, Vectors, reading, rows_per_block
+from pmrl_cli.files.formats.regular import unreadable
 from pmrl_cli.files.formats.tree import Node, Tree
 
 __all__ = ["Sparse", "reduced", "sparse_of"]

@@ -25,10 +25,10 @@ from pmrl_cli.files.formats.contents import (
     Contents,
     ProbeOptions,
     Vectors,
-    check_regular,
     reading,
 )
 from pmrl_cli.files.formats.registry import format_named
+from pmrl_cli.files.formats.regular import check_regular
 
 __all__ = [
     "EXPORT",

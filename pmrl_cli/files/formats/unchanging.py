@@ -10,7 +10,8 @@ from pathlib import Path
 import pyarrow as pa
 
 from pmrl_cli.errors import DataError, Place, StateError
-from pmrl_cli.files.formats.contents import Block, Column, Contents, Vectors, signature, unreadable
+from pmrl_cli.files.formats.contents import Block, Column, Contents, Vectors, signature
+from pmrl_cli.files.formats.regular import unreadable
 
 __all__ = ["unchanging"]
 

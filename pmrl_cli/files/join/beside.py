@@ -9,9 +9,10 @@ from dataclasses import replace
 from pathlib import Path
 
 from pmrl_cli.errors import DataError, Place, PmrlError, printable
-from pmrl_cli.files.formats.contents import Column, Contents, check_regular, reading, text_column
+from pmrl_cli.files.formats.contents import Column, Contents, reading, text_column
 from pmrl_cli.files.formats.names import plain_name
 from pmrl_cli.files.formats.probe import probe
+from pmrl_cli.files.formats.regular import check_regular
 from pmrl_cli.files.join.choosing import id_columns
 
 __all__ = ["ids_in", "names_ids", "with_ids_beside"]

@@ -18,10 +18,11 @@ from pmrl_cli.files.formats.names import never_features
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.join.beside import with_ids_beside
 from pmrl_cli.files.join.choosing import choose_vectors, has_array, is_side_table, refuse_per_sample
+from pmrl_cli.files.join.items import Item
 from pmrl_cli.files.join.modalities import ArrayOf, Modality, modalities_of
 from pmrl_cli.files.join.naming import array_names, modality_names, own_names
 from pmrl_cli.files.join.side_table import SideTable, own_tables, side_tables
-from pmrl_cli.files.join.specs import Item, Report, expand
+from pmrl_cli.files.join.specs import Report, expand
 
 __all__ = ["Plan", "discover"]
 

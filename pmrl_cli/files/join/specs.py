@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-from pmrl_cli.errors import DataError, Place, PmrlError, UsageError, printable
+from pmrl_cli.errors import DataError, Place, PmrlError, printable
 from pmrl_cli.files.formats import registry
 from pmrl_cli.files.formats.contents import FLOATS, Contents
 from pmrl_cli.files.formats.layout import FEW, FRAMES, MANY
@@ -15,9 +14,10 @@ from pmrl_cli.files.formats.names import SPLIT_NAMES, natural_key, never_feature
 from pmrl_cli.files.formats.probe import probe
 from pmrl_cli.files.formats.store import EXPORT, STORE, check_unread, folder_format, space_of
 from pmrl_cli.files.join.beside import names_ids
+from pmrl_cli.files.join.items import Item, parse_spec
 from pmrl_cli.files.join.naming import unsharded
 
-__all__ = ["Item", "Report", "check_not_input", "expand", "parse_spec"]
+__all__ = ["Report", "expand"]
 
 Report = Callable[[PmrlError], None]
 """Takes an error: raises it, or keeps it so that the others are found too."""
@@ -25,73 +25,6 @@ Report = Callable[[PmrlError], None]
 
 _MOST_WORDS = 8
 """More words at the end of file names than this are no modalities."""
-
-
-@dataclass(frozen=True)
-class Item:
-    """One file, or folder that is read as one, and what the user gave with it.
-
-    Args:
-        path: the file or folder.
-        name: the modality, where the user or the folder names it.
-        dataset: HDF5 dataset, column or member to take.
-        form: its format, where the path does not show it.
-        members: the files of the folder that are meant; none for all.
-    """
-
-    path: Path
-    name: str | None = None
-    dataset: str | None = None
-    form: registry.Format | None = None
-    members: tuple[str, ...] = ()
-
-
-def parse_spec(text: str) -> Item:
-    """Read ``path``, ``name=path``, ``path:/dataset`` or ``path#column``; a path that exists is itself first.
-
-    Raises: UsageError for an empty path.
-    """
-    if not text:
-        raise UsageError(
-            what="empty path",
-            found="''",
-            expected="a file or a folder",
-            next_step="Type . for this folder, or leave it out.",
-        )
-    if Path(text).exists():
-        return Item(Path(text))
-    name = None
-    match = re.fullmatch(r"([A-Za-z0-9._-]+)=(.+)", text, re.DOTALL)
-    if match is not None:
-        name, text = match[1], match[2]
-    if Path(text).exists():
-        return Item(Path(text), name)
-    for separator, skipped in ((":/", 1), ("#", 1)):
-        at = text.rfind(separator) if separator == "#" else text.find(separator)
-        if at > 0 and Path(text[:at]).exists():
-            return Item(Path(text[:at]), name, text[at + skipped :])
-    return Item(Path(text), name)
-
-
-def check_not_input(out: Path, files: Sequence[str]) -> None:
-    """Refuse an output that would replace what it is made from, forced or not.
-
-    Args:
-        out: the file or folder to write.
-        files: as typed.
-
-    Raises: UsageError if a path of ``files`` is ``out`` or lies in it.
-    """
-    for text in files:
-        path = parse_spec(text).path.resolve()
-        if out.exists() and (path == out.resolve() or out.resolve() in path.parents):
-            raise UsageError(
-                what="output is an input",
-                at=Place(str(out)),
-                found="the same path" if path == out.resolve() else f"the folder of {path.name}",
-                expected="another one",
-                next_step="Choose another -o.",
-            )
 
 
 def expand(files: Sequence[str], report: Report, pool: str | None = None) -> tuple[list[Item], list[str]]:
