@@ -73,7 +73,11 @@ def _nearest(products: Tensor, count: int) -> tuple[Tensor, Tensor]:
     near[row, place] = products.view(-1)[flat]
     whose[row, place] = torch.from_numpy(column)
     values, chosen = near.topk(count, sorted=False)
-    return values, whose.gather(1, chosen)
+    indices = whose.gather(1, chosen)
+    tied = (near >= values.amin(1, keepdim=True)).sum(1) > count  # whose turn it is, topk decides among all
+    if tied.any():
+        values[tied], indices[tied] = products[tied].topk(count, sorted=False)
+    return values, indices
 
 
 def nearest_both_ways(pairs: Iterable[tuple[Tensor, Tensor, int]]) -> Iterator[tuple[Tensor, Tensor]]:

@@ -40,7 +40,7 @@ _SWAPPED = 1024
 """Vectors that are swapped with those of every other instance, spread evenly over the reference: a share q of the
 scores is then known to sqrt(q (1 - q) / 1024) or better."""
 
-_COUNTED = 16  # rows of scores whose bins are counted at once
+_COUNTED = 2**16  # scores whose bins are counted at once
 
 _FEW = 20  # instances for each whose consensus changed, above which only what that changes is measured again
 _ROUNDING = 1e-6  # of a cosine
@@ -114,32 +114,33 @@ class Reference:
                 alike = torch.mm(consensus[swapped[piece]], consensus.mT, out=other[: len(scores)])
                 alike[itself] = -torch.inf
                 for part, most_alike in enumerate(_most_alike(alike, nearest), 1):
-                    counts[part, m] += _histogram(scores.gather(1, most_alike))
+                    counts[part, m] += _histogram(scores[most_alike])
         return counts
 
 
 def _most_alike(alike: Tensor, nearest: Sequence[int]) -> list[Tensor]:
-    """Return the (b, near) columns of the greatest of each row, for falling numbers of them."""
-    values, columns, found = alike.numpy(), np.arange(alike.shape[1])[None], []
+    """Return (b, n) masks of the greatest of each row, for falling numbers of them."""
+    values, found = alike.numpy(), []
+    greatest = values
     for near in nearest:
-        chosen = np.argpartition(values, -near, axis=1)[:, -near:]
-        greatest = np.take_along_axis(values, chosen, 1)
-        if ((values >= greatest.min(1, keepdims=True)).sum(1) > near).any():  # the least ties: whose turn is it
+        greatest = np.partition(greatest, -near, axis=1)[:, -near:]
+        chosen = values >= greatest.min(1, keepdims=True)
+        if np.count_nonzero(chosen) > near * len(values):  # the least ties: whose turn is it
             order = alike.topk(nearest[0]).indices
-            return [order[:, :one] for one in nearest]
-        values, columns = greatest, np.take_along_axis(columns, chosen, 1)
-        found.append(torch.from_numpy(columns))
+            none = torch.zeros(alike.shape, dtype=torch.bool)
+            return [none.scatter(1, order[:, :one], value=True) for one in nearest]
+        found.append(torch.from_numpy(chosen))
     return found
 
 
 def _histogram(scores: Tensor) -> npt.NDArray[np.int64]:
-    """Return (bins,) counts of (b, n) scores over ``EDGES``."""
-    bins = len(EDGES) - 1
+    """Return (bins,) counts of scores of any shape over ``EDGES``."""
+    bins, flat = len(EDGES) - 1, scores.numpy().reshape(-1)
     least, per_unit = np.float32(EDGES[0]), np.float32(bins / (EDGES[-1] - EDGES[0]))
     counts = np.zeros(bins + 1, dtype=np.int64)
-    for start in range(0, len(scores), _COUNTED):  # some at a time: they stay in cache
-        places = ((scores[start : start + _COUNTED].numpy() - least) * per_unit).astype(np.int64)
-        counts += np.bincount(places.ravel(), minlength=bins + 1)
+    for start in range(0, len(flat), _COUNTED):  # some at a time: they stay in cache
+        places = ((flat[start : start + _COUNTED] - least) * per_unit).astype(np.int64)
+        counts += np.bincount(places, minlength=bins + 1)
     counts[bins - 1] += counts[bins]  # the last bin holds its upper edge
     return counts[:bins]
 

@@ -41,3 +41,15 @@ def test_the_nearest_both_ways_are_those_of_a_sort(n, m):
     [(rows, columns)] = nearest_both_ways([(first, second, 3)])
     np.testing.assert_allclose(-np.sort(-rows.numpy()), -np.sort(-products)[:, :3], atol=1e-6)
     np.testing.assert_allclose(-np.sort(-columns.numpy()), -np.sort(-products.T)[:, :3], atol=1e-6)
+
+
+@pytest.mark.parametrize("copies", [1, 7, 300])
+def test_the_nearest_of_many_candidates_are_the_greatest_of_all(copies):
+    """Also where equal candidates tie at the last place; each is named once."""
+    queries, candidates = unit(40, 8, seed=0), unit(300 // copies + 1, 8, seed=1).repeat(copies, 1)
+    values, indices = nearest_cosines(queries, candidates, 3)
+    products = queries.double() @ candidates.double().mT
+    expected = products.sort(1, descending=True).values[:, :3]
+    np.testing.assert_allclose(values.sort(1, descending=True).values, expected, atol=1e-6)
+    np.testing.assert_allclose(products.gather(1, indices), values, atol=1e-6)
+    assert all(len(set(row)) == 3 for row in indices.tolist())

@@ -121,15 +121,6 @@ def _cosine_adjusted(evidence: Evidence, a: int, b: int) -> Statistic:
     return evidence.once(paired_cosines, a, b)["cosine_adjusted"]
 
 
-@statistic(
-    "z",
-    "pair",
-    formula="(c - c_0) over its permutation deviation sqrt(tr(S_aa S_bb)) / (n sqrt(n - 1)), S the centred scatter. "
-    "Beyond 4 it is paired",
-    chance="N(0, 1)",
-    range="real",
-    needs=["space"],
-)
 def pairing(evidence: Evidence, a: int, b: int) -> Statistic:
     """Return how many permutation deviations the mean inner product of partners lies above its permutation mean.
 
@@ -157,3 +148,16 @@ def pairing(evidence: Evidence, a: int, b: int) -> Statistic:
         n=len(first),
         null="permutation",
     )
+
+
+@statistic(
+    "z",
+    "pair",
+    formula="(c - c_0) over its permutation deviation sqrt(tr(S_aa S_bb)) / (n sqrt(n - 1)), S the centred scatter. "
+    "Beyond 4 it is paired",
+    chance="N(0, 1)",
+    range="real",
+    needs=["space"],
+)
+def _z(evidence: Evidence, a: int, b: int) -> Statistic:
+    return evidence.once(pairing, a, b)
