@@ -19,14 +19,9 @@ from pmrl_cli.data.leaks import Leaks
 from pmrl_cli.data.repeats import with_hashes
 from pmrl_cli.errors import UsageError
 from pmrl_cli.estimator import Estimator
-from pmrl_cli.fit.base import Base
-from pmrl_cli.fit.card import texts_of
-from pmrl_cli.fit.context import Hooks, Machine
-from pmrl_cli.fit.fit import fit
 from pmrl_cli.model.embedding import embed, embed_dataset, further_outputs, vectors_of
 from pmrl_cli.model.fitted import FittedModel
 from pmrl_cli.model.folder import load_model, save_model
-from pmrl_cli.model.imputation import embed_imputed
 from pmrl_cli.model.splits import evaluated_rows, leaks_of
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.python_words import python_words
@@ -34,6 +29,7 @@ from pmrl_cli.train.devices import choose_device
 
 if TYPE_CHECKING:
     from pmrl_cli.diagnosis import Diagnosis
+    from pmrl_cli.fit.context import Hooks
     from pmrl_cli.retrieval import Evaluation
 
 __all__ = ["Aligner"]
@@ -82,7 +78,7 @@ class Aligner(Estimator):
         max_memory: int | None = None,
         exclude: npt.NDArray[np.bool_] | None = None,
         checkpoint: Path | None = None,
-        hooks: Hooks = Hooks(),
+        hooks: Hooks | None = None,
         processes: ProcessGroup = SINGLE_PROCESS,
     ) -> Self:
         """Train on paired features.
@@ -100,6 +96,11 @@ class Aligner(Estimator):
 
         Raises: PmrlError of the kind that fits (see ``pmrl_cli.errors``).
         """
+        from pmrl_cli.fit.base import Base
+        from pmrl_cli.fit.card import texts_of
+        from pmrl_cli.fit.context import Hooks, Machine
+        from pmrl_cli.fit.fit import fit
+
         path = self.settings.continue_from
         fitted = fit(
             _dataset(features, ids, columns),
@@ -107,7 +108,7 @@ class Aligner(Estimator):
             machine=Machine(self.device, max_memory, processes),
             excluded=exclude,
             checkpoint=checkpoint,
-            hooks=hooks,
+            hooks=hooks or Hooks(),
             base=None if path is None else Base.of(load_model(Path(path)), path),
         )
         self._model = FittedModel(
@@ -214,6 +215,8 @@ class Aligner(Estimator):
 
         Raises: StateError for a model that cannot predict features, or as ``embed``.
         """
+        from pmrl_cli.model.imputation import embed_imputed
+
         return embed_imputed(self.model, dataset, rows, fusion=fusion, device=choose_device(self.device))
 
     def further_outputs(self, asked: Sequence[str] = ()) -> dict[str, tuple[int, bool]]:

@@ -11,7 +11,7 @@ from typing import Any, Self
 from pmrl_cli.errors import UsageError
 from pmrl_cli.python_words import python_words
 from pmrl_cli.train.devices import choose_device
-from pmrl_cli.train.run import check_objective
+from pmrl_cli.train.objectives import check_objective
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["Estimator"]

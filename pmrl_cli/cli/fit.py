@@ -183,7 +183,7 @@ def _read(
     from pmrl_cli.data.repeats import with_hashes
     from pmrl_cli.files.artifacts.suspects import read_exclusions
     from pmrl_cli.files.join.dataset import read_dataset
-    from pmrl_cli.train.run import needs_of
+    from pmrl_cli.train.objectives import needs_of
 
     # Of one modality, instances train where the objective takes them alone.
     alone = "unpaired" in needs_of(settings)

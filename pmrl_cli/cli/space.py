@@ -143,7 +143,7 @@ def read_space(
     from pmrl_cli.data.columns import group_column, label_column
     from pmrl_cli.data.repeats import with_hashes
     from pmrl_cli.files.join.dataset import read_dataset
-    from pmrl_cli.retrieval.evaluation import scope_of
+    from pmrl_cli.retrieval.batches import scope_of
 
     aligner = None
     if asked.model is not None:  # before the features, which may take long to read

@@ -19,7 +19,7 @@ from pmrl_cli.methods import REGISTRY, method_class
 from pmrl_cli.methods.protocol import Method
 from pmrl_cli.model.fitted import FittedModel, check_features
 from pmrl_cli.model.members import Member
-from pmrl_cli.train.run import objectives_of
+from pmrl_cli.train.objectives import objectives_of
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["Base"]

@@ -26,8 +26,9 @@ from pmrl_cli.files.durable.scratch import Scratch
 from pmrl_cli.fit.base import Base
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
 from pmrl_cli.train.devices import choose_device
+from pmrl_cli.train.objectives import check_objective, needs_of
 from pmrl_cli.train.progress import Progress, Schedule
-from pmrl_cli.train.run import Run, check_objective, needs_of
+from pmrl_cli.train.run import Run
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["FitContext", "Hooks", "Machine", "open_context"]

@@ -31,8 +31,9 @@ from pmrl_cli.fusion import fuse
 from pmrl_cli.model.members import Member, side_by_side
 from pmrl_cli.train.heldout import HeldOut, chance_of, held_out_retrieval, mean_rho
 from pmrl_cli.train.loop import TrainResult
+from pmrl_cli.train.objectives import objectives_of
 from pmrl_cli.train.progress import Progress
-from pmrl_cli.train.run import RunPlan, embed, objectives_of
+from pmrl_cli.train.run import RunPlan, embed
 
 __all__ = ["continuation_of", "go_on"]
 

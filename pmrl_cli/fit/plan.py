@@ -17,8 +17,8 @@ from pmrl_cli.fit.suspects import drop_suspects
 from pmrl_cli.process_group import broadcast_arrays
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.train.heldout import HELD_OUT_LIMIT, ValidationSet
+from pmrl_cli.train.objectives import make, objectives_of
 from pmrl_cli.train.progress import Schedule, schedule
-from pmrl_cli.train.run import make, objectives_of
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["Plan", "make_plan", "without_suspects"]

@@ -17,7 +17,8 @@ from pmrl_cli.methods.protocol import Method
 from pmrl_cli.model.members import side_by_side
 from pmrl_cli.model.reduction import principal_axes
 from pmrl_cli.process_group import broadcast_arrays
-from pmrl_cli.train.run import closed_form_stands_in, embed, objectives_of
+from pmrl_cli.train.objectives import closed_form_stands_in, objectives_of
+from pmrl_cli.train.run import embed
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["DIMS", "axes_of", "can_reduce"]

@@ -32,7 +32,8 @@ from pmrl_cli.train.heldout import (
     reciprocal_ranks_by_instance,
 )
 from pmrl_cli.train.loop import TrainResult
-from pmrl_cli.train.run import RunPlan, closed_form_stands_in, embed, objectives_of
+from pmrl_cli.train.objectives import closed_form_stands_in, objectives_of
+from pmrl_cli.train.run import RunPlan, embed
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["IN_FULL", "Candidate", "SearchResult", "choose_members", "run_candidates", "search"]

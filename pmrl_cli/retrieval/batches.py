@@ -13,7 +13,7 @@ from torch import Tensor
 from pmrl_cli.data.dataset import Dataset, Rows
 from pmrl_cli.errors import DataError
 
-__all__ = ["Batch", "check_one_space", "check_pairs", "read_batch"]
+__all__ = ["Batch", "check_one_space", "check_pairs", "read_batch", "scope_of"]
 
 
 @dataclass(frozen=True)
@@ -99,3 +99,8 @@ def check_one_space(dataset: Dataset) -> None:
             expected="equal numbers of columns",
             next_step="Pass --model MODEL, or train one first with pmrl fit.",
         )
+
+
+def scope_of(dataset: Dataset) -> str:
+    """Return a sentence on which instances are evaluated where no model chose some."""
+    return f"{'all ' * (len(dataset) > 1)}{len(dataset):,} instance{'s' * (len(dataset) != 1)}, compared as they are"

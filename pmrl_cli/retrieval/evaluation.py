@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -18,8 +18,8 @@ from pmrl_cli.data.links import links_of
 from pmrl_cli.data.repeats import repeats_of, with_hashes
 from pmrl_cli.fusion import check_fusion
 from pmrl_cli.process_group import SINGLE_PROCESS, ProcessGroup
-from pmrl_cli.retrieval.batches import check_one_space, read_batch
-from pmrl_cli.retrieval.intervals import Measured, Sample, Units
+from pmrl_cli.retrieval.batches import check_one_space, read_batch, scope_of
+from pmrl_cli.retrieval.intervals import Measured, Sample, Units, mean_over
 from pmrl_cli.retrieval.labelled import numbers_by_class, probe_accuracy, zero_shot_accuracy
 from pmrl_cli.retrieval.labels import label_precision, measure_labels
 from pmrl_cli.retrieval.metrics import METRICS, chance, metric, tie_spread
@@ -27,7 +27,7 @@ from pmrl_cli.retrieval.ranks import OTHERS, Ranks, rank_dataset
 from pmrl_cli.retrieval.relevance import Relevance
 from pmrl_cli.retrieval.zero_shot import classes_of
 
-__all__ = ["Evaluation", "Sampling", "evaluate", "mean_over", "scope_of"]
+__all__ = ["Evaluation", "Sampling", "evaluate"]
 
 LABEL_QUERIES = 2000
 """Queries of label retrieval per data set: each needs its whole ranking sorted."""
@@ -282,19 +282,5 @@ def _described(ranks: Ranks, metrics: Mapping[str, Measured]) -> dict[str, Any]:
     }
 
 
-def scope_of(dataset: Dataset) -> str:
-    """Return a sentence on which instances are evaluated where no model chose some."""
-    return f"{'all ' * (len(dataset) > 1)}{len(dataset):,} instance{'s' * (len(dataset) != 1)}, compared as they are"
-
-
 def _as_dicts(measured: Mapping[str, Measured] | None) -> dict[str, Any] | None:
     return None if measured is None else {name: one.as_dict() for name, one in measured.items()}
-
-
-def mean_over(directions: Sequence[Mapping[str, Measured]]) -> dict[str, Measured] | None:
-    """Return the mean over directions of each metric (over those that have it), None without a direction."""
-    names = dict.fromkeys(name for direction in directions for name in direction)
-    means = {
-        name: Measured.mean([direction[name] for direction in directions if name in direction]) for name in names
-    }
-    return means or None

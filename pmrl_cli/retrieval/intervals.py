@@ -15,7 +15,18 @@ import numpy.typing as npt
 
 from pmrl_cli.array_types import Array
 
-__all__ = ["DRAWS", "Array", "Measured", "Sample", "Units", "interval", "resample", "weighted_median", "weights_of"]
+__all__ = [
+    "DRAWS",
+    "Array",
+    "Measured",
+    "Sample",
+    "Units",
+    "interval",
+    "mean_over",
+    "resample",
+    "weighted_median",
+    "weights_of",
+]
 
 
 DRAWS = 1000
@@ -44,6 +55,15 @@ class Measured(NamedTuple):
             float(np.mean([part.chance for part in parts])),
             np.mean([part.draws for part in parts], axis=0),
         )
+
+
+def mean_over(directions: Sequence[Mapping[str, Measured]]) -> dict[str, Measured] | None:
+    """Return the mean over directions of each metric (over those that have it), None without a direction."""
+    names = dict.fromkeys(name for direction in directions for name in direction)
+    means = {
+        name: Measured.mean([direction[name] for direction in directions if name in direction]) for name in names
+    }
+    return means or None
 
 
 class Sample(NamedTuple):

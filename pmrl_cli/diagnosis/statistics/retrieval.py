@@ -12,8 +12,7 @@ import numpy.typing as npt
 from pmrl_cli.diagnosis.evidence import Evidence
 from pmrl_cli.diagnosis.statistics.declared import detail, statistic
 from pmrl_cli.retrieval.batches import Batch
-from pmrl_cli.retrieval.evaluation import mean_over
-from pmrl_cli.retrieval.intervals import Measured, Sample, Units, interval
+from pmrl_cli.retrieval.intervals import Measured, Sample, Units, interval, mean_over
 from pmrl_cli.retrieval.labels import LABEL_METRIC, label_precision, measure_labels
 from pmrl_cli.retrieval.metrics import (
     chance,
