@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.errors import UsageError
-from pmrl_cli.terms.log_sums import Pair, log_sums
+from pmrl_cli.terms.log_sums import Pairs, log_sums
 from pmrl_cli.terms.protocol import Term
 
 __all__ = [
@@ -69,32 +68,41 @@ def matches(inputs: Inputs, group: BatchGroup = SINGLE) -> Tensor | None:
     return same
 
 
-def info_nce(pairs: Sequence[Pair], group: BatchGroup = SINGLE, same: Tensor | None = None) -> list[Tensor]:
-    """Return, for every instance, InfoNCE from ``first`` to ``second`` and back, averaged; one tensor for each pair.
+def info_nce(
+    first: Tensor,
+    second: Tensor,
+    has_first: Tensor,
+    has_second: Tensor,
+    pairs: Pairs,
+    group: BatchGroup = SINGLE,
+    same: Tensor | None = None,
+) -> Tensor:
+    """Return, for every pair and instance, InfoNCE from ``first`` to ``second`` and back, averaged.
 
     The negatives of an instance are all other instances, of all processes, that have the vector searched for and do
-    not show the same thing. One
-    matrix product serves both directions; of several processes each makes its own rows of it, and only the sums over
-    columns are exchanged.
+    not show the same thing. One matrix product serves both directions; of several processes each makes its own rows
+    of it, and only the sums over columns are exchanged.
 
     Args:
-        pairs: of the same instances, at least one pair; in float32 the temperature that divided ``first`` must be
-            ``LearnedTemperature.LOW`` or more.
+        first: (M, b, d) of this process, divided by the temperature; zero where absent. In float32 the temperature
+            must be ``LearnedTemperature.LOW`` or more.
+        second: (N, B, d) of all processes, unit length; zero where absent.
+        has_first: (M, b) bool.
+        has_second: (N, B) bool.
+        pairs: P pairs of one of M and one of N, at least one.
         group: the processes that share the batch.
         same: (b, B) of ``matches``; None where all instances differ.
 
-    Returns: (b,) each, in nats, 0 where an instance lacks either vector.
+    Returns: (P, b), in nats, 0 where an instance lacks either vector.
 
     Source: van den Oord, Li, Vinyals, "Representation Learning with Contrastive Predictive Coding", 2018; both ways
         as in Radford et al., "Learning Transferable Visual Models From Natural Language Supervision", ICML 2021.
     """
-    found = [log_sums(p.first, p.second, p.has_first, p.has_second, left_out=same, start=group.start) for p in pairs]
-    columns = group.gather(torch.stack([column for _, column, _ in found])[None], each=1).logsumexp(0)
-    losses = []
-    for pair, (row, _, own), column in zip(pairs, found, columns.unbind(0), strict=True):
-        both = pair.has_first & group.local(pair.has_second)
-        losses.append(((row + group.local(column)) / 2 - own).masked_fill(~both, 0))
-    return losses
+    rows, columns, own = log_sums(first, second, has_first, has_second, pairs, left_out=same, start=group.start)
+    columns = group.gather(columns[None], each=1).logsumexp(0)
+    here = group.local(has_second.mT).mT
+    both = torch.stack([has_first[m] & here[n] for m, n in pairs])
+    return ((rows + group.local(columns.mT).mT) / 2 - own).masked_fill(~both, 0)
 
 
 def symmetric_info_nce(
@@ -118,9 +126,9 @@ def symmetric_info_nce(
     Returns: (b,) in nats, 0 where an instance lacks either vector. To be averaged over ``present.all(1)``.
     """
     known = [zero_where_absent(vectors, has) for vectors, has in zip((first, second), present.mT, strict=True)]
-    has_second = group.gather(present[:, 1])
-    pair = Pair(known[0] * (1 / temperature), present[:, 0], group.gather(known[1]), has_second)
-    return info_nce([pair], group, same)[0]
+    has_first, has_second = present.mT[:1], group.gather(present[:, 1])[None]
+    divided, searched = (known[0] * (1 / temperature))[None], group.gather(known[1])[None]
+    return info_nce(divided, searched, has_first, has_second, ((0, 0),), group, same)[0]
 
 
 def symmetric_cross_entropy(
@@ -163,7 +171,7 @@ def pairwise_contrast(
     embeddings: Tensor,
     present: Tensor,
     temperature: Tensor | float,
-    pairs: Sequence[tuple[int, int]] | None = None,
+    pairs: Pairs | None = None,
     group: BatchGroup = SINGLE,
     same: Tensor | None = None,
 ) -> Tensor:
@@ -187,12 +195,12 @@ def pairwise_contrast(
     if not pairs:
         return embeddings[:0].sum()
     whole = group.gather(present)
-    vectors = group.gather(zero_where_absent(embeddings, present)).unbind(1)
+    vectors = group.gather(zero_where_absent(embeddings, present))
     # Times its inverse: the gradient of a quotient takes three passes more.
-    scaled = {m: group.local(vectors[m]) * (1 / temperature) for m in {m for m, _ in pairs}}
-    asked = [Pair(scaled[m], present[:, m], vectors[n], whole[:, n]) for m, n in pairs]
+    scaled = group.local(vectors) * (1 / temperature)
+    losses = info_nce(scaled.transpose(0, 1), vectors.transpose(0, 1), present.mT, whole.mT, pairs, group, same)
     both, both_whole = (torch.stack([of[:, m] & of[:, n] for m, n in pairs]) for of in (present, whole))
-    return masked_mean(torch.stack(info_nce(asked, group, same)), both, both_whole)
+    return masked_mean(losses, both, both_whole)
 
 
 def other_modalities(modalities: int, anchor: int) -> list[int]:

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-
 from pmrl_cli.batch import SINGLE, BatchGroup, Encoded, Inputs, Loss
 from pmrl_cli.spectrum import leave_one_out_directions
 from pmrl_cli.terms.contrast import LearnedTemperature, info_nce, masked_mean, matches, zero_where_absent
-from pmrl_cli.terms.log_sums import Pair
 from pmrl_cli.terms.protocol import Term
 
 __all__ = ["LeaveOneOutContrast"]
@@ -38,8 +35,11 @@ class LeaveOneOutContrast(Term):
         scaled = zero_where_absent(embeddings, present) / temperature
         others = group.gather(leave_one_out_directions(embeddings, present))
         has_others = whole.sum(1, keepdim=True) > whole.int()
-        pairs = [Pair(scaled[:, m], present[:, m], others[:, m], has_others[:, m]) for m in range(present.shape[1])]
-        losses = torch.stack(info_nce(pairs, group, matches(inputs, group)), 1)
+        pairs = [(m, m) for m in range(present.shape[1])]
+        first, second, has_first, has_second = (
+            side.transpose(0, 1) for side in (scaled, others, present, has_others)
+        )
+        losses = info_nce(first, second, has_first, has_second, pairs, group, matches(inputs, group)).mT
         contrast = masked_mean(losses, present & group.local(has_others), whole & has_others)
         value = embeddings[:0].sum() + 0 * temperature + contrast
         return Loss(value, {"temperature": temperature.detach() / group.size, "contrast": contrast.detach()})

@@ -50,9 +50,14 @@ class PublishedPrincipal(Term):
         # The logarithm of 1 and the sum over all others is that of the sum over all, itself (a cosine of 1) included.
         has, scaled = count > 0, direction / self.temperature_instance
         rows, _, own = log_sums(
-            scaled, direction, has, has, left_out=matches(inputs), shift=1 / self.temperature_instance
+            scaled[None],
+            direction[None],
+            has[None],
+            has[None],
+            left_out=matches(inputs),
+            shift=1 / self.temperature_instance,
         )
-        instance_part = masked_mean(rows + 1 / self.temperature_instance - own, has)
+        instance_part = masked_mean((rows - own)[0] + 1 / self.temperature_instance, has)
 
         parts = {"spectrum": spectrum_part.detach(), "instance": instance_part.detach()}
         return Loss(spectrum_part + instance_part, parts)

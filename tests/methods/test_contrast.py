@@ -62,6 +62,17 @@ def test_info_nce_is_zero_with_zero_gradient_where_no_instance_has_both():
     assert (grad == 0).all()
 
 
+@pytest.mark.parametrize("together", [1, 3 * 64, 2**16])
+def test_pairwise_contrast_has_its_gradient_however_many_pairs_are_computed_together(monkeypatch, together):
+    monkeypatch.setattr(log_sums_module, "_TOGETHER", together)
+    embeddings, present = draw(8, 4, 5)
+    wanted = reference.pairwise_contrast(embeddings.numpy(), present.numpy(), 0.3)
+    assert pairwise_contrast(embeddings, present, 0.3).item() == pytest.approx(wanted)
+    embeddings.requires_grad_()
+    temperature = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    assert torch.autograd.gradcheck(lambda e, t: pairwise_contrast(e, present, t), (embeddings, temperature))
+
+
 def test_pairwise_contrast_is_the_mean_over_pairs_and_instances():
     embeddings, present = draw(8, 4, 6)
     wanted = reference.pairwise_contrast(embeddings.numpy(), present.numpy(), 0.3)
