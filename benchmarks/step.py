@@ -35,6 +35,12 @@ CONTRASTS = {"pmrl": 4 * 3, "pmrl-paper": 2}
 subsets, or two where leading directions meet themselves (the matrix is symmetric)."""
 
 
+SMALL = ((2, 64), (4, 64), (6, 64), (6, 256))
+"""Modalities and instances of the batches that small sets train with."""
+
+SMALL_DIM = 128
+"""Columns and dimensions of those."""
+
 AT_A_TIME = {"cpu": 1, "cuda": 32}
 """Steps that a call takes."""
 
@@ -115,8 +121,25 @@ def products(dims: Sequence[int], *, dim: int, batch: int, hidden: int, contrast
     return multiply
 
 
+def small_rows(run: Run) -> Iterator[Row]:
+    """Yield a row for each number of modalities and batch size of small sets."""
+    for modalities, batch in SMALL:
+        widths = (SMALL_DIM,) * modalities
+        scores = [torch.randn(4 * batch, width) for width in widths]
+        settings = {"dim": SMALL_DIM, "batch": batch, "hidden": DIM, "device": run.device}
+        contrasts = 3 * (modalities * (modalities - 1) // 2 + 1)
+        calls = {
+            "ours": training_step(scores, WeightedTerms(make_method("pmrl", {}).terms()), **settings),
+            "floor": products(widths, contrasts=contrasts, **settings),
+        }
+        found = in_turn(calls, repeats=run.repeats, timer=run.timer)
+        each = {key: seconds / AT_A_TIME[run.device] for key, seconds in found.items()}
+        yield row_of(f"pmrl, mlp, K {modalities}, B {batch}, d {SMALL_DIM}", each)
+
+
 def step_rows(run: Run) -> Iterator[Row]:
     """Yield a row for each batch size, adapter and objective."""
+    yield from small_rows(run)
     for batch in (256,) if run.quick else (1024, 8192):
         scores = [torch.randn(4 * batch, width) for width in DIMS]
         for adapter, hidden in (("linear", 0), ("mlp", DIM)):
