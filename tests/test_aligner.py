@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pytest
 
-from pmrl_cli import Aligner
+from pmrl_cli import Aligner, read_dataset
 from pmrl_cli.data import dataset
 from pmrl_cli.data.arrays import dataset_from_arrays
 from pmrl_cli.data.shards import shard_rows
@@ -49,6 +49,37 @@ def test_rows_one_by_one_give_the_same_embeddings_as_all(aligner):
         one = aligner.transform({name: array[row : row + 1] for name, array in features().items()})
         for name, vectors in one.items():
             np.testing.assert_allclose(vectors, whole[name][row : row + 1], atol=1e-5)
+
+
+def test_a_file_alone_has_the_name_of_the_model_that_its_own_holds(aligner, tmp_path):
+    audio = features()["audio"]
+    for name in ("x_audio", "audio_text", "radio"):
+        np.save(tmp_path / f"{name}.npy", audio)
+    given = read_dataset([tmp_path / "x_audio.npy"], min_modalities=1)
+    assert given.names == ("x_audio",)
+    assert aligner.named(given).notes[-1] == "x_audio is taken for audio, of the model."
+    np.testing.assert_array_equal(aligner.transform(given)["audio"], aligner.transform({"audio": audio})["audio"])
+    for name in ("audio_text", "radio"):
+        with pytest.raises(StateError, match="modality that the model does not have"):
+            aligner.transform(read_dataset([tmp_path / f"{name}.npy"], min_modalities=1))
+
+
+def test_modalities_keep_their_vectors_where_names_change_their_order(aligner):
+    given = dataset_from_arrays({"a_text": features()["text"], "b.audio": features()["audio"]})
+    named = aligner.named(given)
+    assert named.names == ("audio", "text")
+    expected = aligner.transform({name: features()[name] for name in ("audio", "text")})
+    for name, vectors in aligner.transform(given).items():
+        np.testing.assert_array_equal(vectors, expected[name])
+    twice = dataset_from_arrays({"a_text": features()["text"], "b_text": features()["text"]})
+    assert aligner.named(twice) is twice
+
+
+def test_the_card_says_whether_anything_was_trained(aligner):
+    assert "these recipes were trained" in aligner.texts["README.md"]
+    card = Aligner(fast=True, seed=0).fit(features()).texts["README.md"]
+    assert "nothing was trained (* chosen)" in card
+    assert "AdamW" not in card
 
 
 def test_no_rows_give_no_vectors(aligner):

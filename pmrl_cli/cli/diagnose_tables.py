@@ -112,7 +112,7 @@ def _pairs(result: Result, width: int) -> list[str]:
     else:
         gallery = at(result, "retrieval.standard_gallery")
         columns = [
-            Column(title, names),
+            Column(f"{title} (R@1 in {gallery:,})" if gallery else title, names),
             column("adj cosine", "cosine_adjusted", "0", 0),
             Column("95% CI", [*(ci_text(at(one, "cosine_adjusted.ci")) for one in sections), ""], 4),
             column("z", "z", "0", 2),

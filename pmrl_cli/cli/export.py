@@ -15,7 +15,7 @@ from pmrl_cli.cli import compute, options
 from pmrl_cli.cli.compression import CompressionOptions, compressed_by, compression_of
 from pmrl_cli.cli.export_checks import STDOUT, check_alone, check_impute, check_output, format_named, layout_named
 from pmrl_cli.cli.messages import say
-from pmrl_cli.cli.options import flattened, option, without
+from pmrl_cli.cli.options import flattened, option, switch, without
 from pmrl_cli.data.read_options import ReadOptions
 from pmrl_cli.errors import Place, ResourceError
 from pmrl_cli.files.artifacts.writers import REGISTRY
@@ -95,7 +95,7 @@ def _put_into(
     check_into(into)
     compute.prepare(computing.threads)
     aligner = Aligner.load(model, device=computing.device)
-    dataset = read_dataset(paths, replace(reading, min_modalities=1))
+    dataset = aligner.named(read_dataset(paths, replace(reading, min_modalities=1)))
     for sentence in () if quiet else dataset.notes:
         say(f"note: {sentence}")
     blocks = _shown(aligner.embed(dataset, fusion=fusion), len(dataset), quiet=quiet)
@@ -135,7 +135,7 @@ def command(
     ] = None,
     impute: Annotated[
         bool,
-        option("--impute", help="Predict the modalities that instances lack (a model of --objective mvae)."),
+        switch("--impute", help="Predict the modalities that instances lack (a model of --objective mvae)."),
     ] = False,
     smaller: CompressionOptions,
     shard: options.Shard = None,
@@ -202,7 +202,7 @@ def command(
         aligner = Aligner.load(model, device=computing.device)
         if smaller.dim is not None:
             aligner = aligner.in_dims(smaller.dim)
-        dataset = read_dataset(paths, replace(reading, min_modalities=1))
+        dataset = aligner.named(read_dataset(paths, replace(reading, min_modalities=1)))
         part_rows = rows_per_file or ROWS_PER_FILE
         further = aligner.further_outputs(also) if also else {}
         compression = compression_of(smaller, aligner, dataset)

@@ -30,6 +30,7 @@ def command(
     fail_on: space.FailOnOption = None,
     force: options.Force = False,
     json: options.Json = False,
+    quiet: options.Quiet = False,
     config: options.ConfigFile = None,
 ) -> None:
     """Merge the partial states of a diagnosis: what pmrl diagnose would say of all their instances at once.
@@ -61,7 +62,7 @@ def command(
     for path in files[1:]:
         merged.merge(states.read(path), name=str(path))
     missing = sorted(set(range(merged.header.shards)) - set(merged.shards.tolist())) if len(merged.shards) else []
-    if missing:
+    if missing and not quiet:
         shown = ", ".join(f"{index + 1}/{merged.header.shards}" for index in missing[:5])
         say(f"note: these are not all shards: {shown}{', …' if missing[5:] else ''} missing.")
     if output is not None:
@@ -79,7 +80,9 @@ def command(
 
     instances = space.count_text(merged.instances, "instance")
     scope = f"{instances} of {space.count_text(len(files), 'state')}"
-    say("note: runs of mispaired rows, shifted joins and leaks need the rows: pmrl diagnose FILES looks for them.")
+    if not quiet:
+        needs = "runs of mispaired rows, shifted joins and leaks need the rows"
+        say(f"note: {needs}: pmrl diagnose FILES looks for them.")
     command = {"files": ["FILES"], "options": [], "model": "MODEL" if merged.header.model else None}
     result = diagnose_state(merged, inputs={"scope": scope, "model": None, "command": command}).result
     reports.add_comparison(result, baseline, compare)

@@ -72,7 +72,11 @@ class SpaceOptions:
         None, "--model", help="Model folder that pmrl fit wrote; else the features share a space."
     )
     split: Literal["auto", "train", "validation", "test", "all"] = flag(
-        "auto", "--split", help="Instances to evaluate the model on; auto: those fit never saw, else validation."
+        "auto",
+        "--split",
+        metavar="PART",
+        help="Instances to evaluate the model on: train, validation, test or all; auto: those fit never saw, "
+        "else validation.",
     )
     label: str | None = flag(None, "--label", help="Side column of labels: adds label retrieval (default: label).")
     group: str | None = flag(None, "--group", help="Side column of groups that are not independent (default: group).")
@@ -151,15 +155,18 @@ def read_space(
 
         aligner = Aligner.load(asked.model, device=computing.device)
     dataset = read_dataset(files, reading if classes is None else replace(reading, min_modalities=1))
-    if not quiet and processes.rank == 0:
-        for note in dataset.notes:
-            say(f"note: {note}")
-    compute.prepare(computing.threads)
     of_classes = None
     if classes is not None:
         from pmrl_cli.retrieval.zero_shot import split_off_classes
 
         dataset, of_classes = split_off_classes(dataset, classes)
+    if aligner is not None:
+        dataset = aligner.named(dataset)
+        of_classes = None if of_classes is None else aligner.named(of_classes)
+    if not quiet and processes.rank == 0:
+        for note in dataset.notes:
+            say(f"note: {note}")
+    compute.prepare(computing.threads)
     columns, rows, instances, leaks = dataset.dims, None, scope_of(dataset), None
     if aligner is not None:
         dataset = with_hashes(dataset)

@@ -195,10 +195,13 @@ def _how(result: FitResult) -> str:
     )
     labels = " --labels LABELS" if settings.group or settings.split_column else ""
     listed = " --exclude LIST" if result.excluded["vectors"] else ""
-    rate = f"{settings.learning_rate:g}"
-    return f"""Objective `{settings.objective}` ({summary}), adapter `{settings.adapter}`, AdamW at {rate} on
-batches of {result.schedule.batch_size}. {tried} closed forms were compared on validation, and from the best of each
-kind these recipes were trained, each stopped where validation ranked best (* chosen):
+    if any(progress.step for progress in result.history):
+        optimiser = f", AdamW at {settings.learning_rate:g} on\nbatches of {result.schedule.batch_size}"
+        these = "from the best of each\nkind these recipes were trained, each stopped where validation ranked best"
+    else:
+        optimiser, these = "", "these are\nthe best of each kind; nothing was trained"
+    return f"""Objective `{settings.objective}` ({summary}), adapter `{settings.adapter}`{optimiser}.
+{tried} closed forms were compared on validation, and {these} (* chosen):
 
 | recipe | scores | dim | start MRR | best MRR | step |
 |---|---|---|---|---|---|

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -107,6 +108,30 @@ class FittedModel:
         texts = Texts({"config.json": config}, {name: partial(self.texts.__getitem__, name) for name in self.texts})
         return replace(self, kept=dim, texts=texts)
 
+    def named(self, dataset: Dataset) -> Dataset:
+        """Return a data set whose modalities have the model's names.
+
+        Names of files lose the parts that all of them share: what was ``audio`` beside ``x_text.h5`` is ``x_audio``
+        where that file is given alone. A name that the model does not know is taken for the one of the model that it
+        holds, part by part, if that is the only one and no other modality has it; a note says so.
+        """
+        taken: dict[str, str] = {}
+        for name in dataset.names:
+            held = [own for own in self.names if f"_{_joined(own)}_" in f"_{_joined(name)}_"]
+            taken[name] = name if name in self.names else held[0] if len(held) == 1 else name
+        changed = {name: own for name, own in taken.items() if own != name}
+        if not changed or len(set(taken.values())) < len(taken):
+            return dataset
+        order = sorted(range(len(taken)), key=lambda m: taken[dataset.names[m]].encode())
+        modalities = (replace(dataset.modalities[m], name=taken[dataset.names[m]]) for m in order)
+        return replace(
+            dataset,
+            modalities=tuple(modalities),
+            present=dataset.present[:, order],
+            hashes=None if dataset.hashes is None else dataset.hashes[:, order],
+            notes=(*dataset.notes, *(f"{name} is taken for {own}, of the model." for name, own in changed.items())),
+        )
+
     def indices(self, dataset: Dataset) -> list[int]:
         """Return the place of each modality of a data set among those of the model.
 
@@ -126,6 +151,11 @@ class FittedModel:
             axes = self.inputs.get("modalities", {}).get(features.name, {}).get("axes", "")
             check_features(features, self.widths[index], axes, self.origin)
         return indices
+
+
+def _joined(name: str) -> str:
+    """Return a name with its parts divided by one character."""
+    return re.sub(r"[-_.]+", "_", name)
 
 
 def check_features(features: Features, expected: int, axes: object, origin: str) -> None:

@@ -112,9 +112,13 @@ def metric_text(metric: str, result: Mapping[str, Any]) -> str:
 
 
 def difference_text(name: str, result: Mapping[str, Any]) -> str:
-    """Return the name of a difference from another diagnosis."""
+    """Return the name of a difference from another diagnosis; R@1 with how many candidates it is among."""
+    galleries = {way: one["gallery"] for way, one in result["outcomes"]["directions"].items()}
     if "->" in name:
-        return f"R@1 {name}"
+        return f"R@1 {name} in all {galleries[name]:,}"
+    if name == "R@1":
+        sizes = sorted({size for way, size in galleries.items() if way in result["compare"]["delta"]})
+        return f"R@1 in all {' to '.join(f'{size:,}' for size in dict.fromkeys((sizes[0], sizes[-1])))}"
     return "MRR, fused query" if name == "fused.MRR" else metric_text(name, {"retrieval": result["compare"]})
 
 

@@ -145,7 +145,8 @@ class FitSettings:
     protect: Literal["input", "dual", "disjoint", "none"] = flag(
         "input",
         "--protect",
-        help="What of its training stays: vectors (input), inner products (disjoint; dual: nearly), none.",
+        metavar="WHAT",
+        help="What of its training stays: input (vectors), disjoint (inner products), dual (nearly those) or none.",
         panel="Going on from a model",
     )
     protect_energy: float = flag(

@@ -15,9 +15,14 @@ NAMES = ("text", "video", "audio", "a modality of a name that is far too long fo
 def with_comparison(result):
     delta = {
         name: {"value": 0.03, "p": 1e-4, "ci": [0.02, 0.04], "before": 0.4, "after": 0.43, "test": "sign_flip"}
-        for name in ("A", "R@1_standard", "MRR", "AUC", "fused.MRR")
+        for name in ("A", "R@1_standard", "R@1", "text->video", "MRR", "AUC", "fused.MRR")
     }
-    return {**result, "compare": {"baseline": "old.json", "standard_gallery": 1000, "delta": delta}}
+    sizes = {"text->video": {"gallery": 1200}, "video->audio": {"gallery": 900}}
+    return {
+        **result,
+        "outcomes": {"directions": sizes},
+        "compare": {"baseline": "old.json", "standard_gallery": 1000, "delta": delta},
+    }
 
 
 def before_alignment(result):
@@ -92,6 +97,11 @@ def test_a_comparison_shows_before_now_and_change():
     shown = lines(with_comparison(sample()), 80, full=True)
     assert cells(shown, "A ")[:3] == ["0.400", "0.430", "+0.030"]
     assert cells(shown, "agreement above chance (A)")[-2:] == ["+0.030", "1e-04"]
+    assert [line[:30].strip() for line in shown if line.startswith("R@1")] == [
+        "R@1 in 1,000",
+        "R@1 in all 1,200",
+        "R@1 text->video in all 1,200",
+    ]
     assert sum(line.startswith("change against old.json") for line in shown) == 2
 
 

@@ -223,6 +223,7 @@ def test_a_shard_without_partial_is_refused_with_what_to_type(gappy, run, tmp_pa
 def test_shards_that_are_missing_are_named_and_one_that_comes_twice_is_refused(gappy, run, tmp_path):
     one, _, three = shards_of(run, tmp_path, 3, gappy / "store")
     assert "note: these are not all shards: 2/3 missing." in run("merge", one, three, "-o", tmp_path / "two.state")[2]
+    assert run("merge", one, three, "-o", tmp_path / "two.state", "-q") == (0, f"{tmp_path / 'two.state'}\n", "")
     with pytest.raises(StateError, match="shard 3/3 a second time"):
         run("merge", one, three, three)
     other = tmp_path / "half.state"

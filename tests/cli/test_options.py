@@ -4,6 +4,7 @@ import ast
 import io
 import math
 import os
+import re
 import sys
 import time
 from dataclasses import dataclass
@@ -14,10 +15,11 @@ from typing import Annotated, Literal
 import pytest
 import typer
 from typer.exceptions import TyperException
+from typer.testing import CliRunner
 
 from pmrl_cli.aligner import Aligner
 from pmrl_cli.cli import options
-from pmrl_cli.cli.main import command_line
+from pmrl_cli.cli.main import app, command_line
 from pmrl_cli.cli.options import parse_shard
 from pmrl_cli.errors import UsageError
 from pmrl_cli.flags import flag, parse_bytes, parse_seconds
@@ -50,6 +52,15 @@ def test_a_config_file_that_cannot_be_read_is_refused_in_one_line_and_at_once(tm
     assert time.process_time() - started < 5
     assert said.format(path=path) in str(caught.value)
     assert len(str(caught.value)) < 500 + len(str(path))
+
+
+def test_no_choice_is_broken_in_the_help_of_80_columns(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERMINAL_WIDTH", "80")
+    for name in command_line.commands:
+        shown = CliRunner().invoke(app, [name, "--help"]).output
+        assert "Show this message" in shown
+        assert not [line for line in shown.splitlines() if re.search("<[^>]*$", line)], name
 
 
 def test_paths_separated_by_nul_are_refused_unless_0_is_given(monkeypatch):
