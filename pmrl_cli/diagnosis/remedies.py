@@ -197,7 +197,7 @@ def _adapted(own: Batch, other: Batch, third: Mask) -> Batch:
     (fitted, had), (measured, present) = (
         (sides_of(list(one.embeddings.numpy().swapaxes(0, 1))), one.present.numpy()) for one in (other, own)
     )
-    return fit_linear(fitted, had, third, single=True).embed(measured, present)
+    return fit_linear(fitted, had, third).embed(measured, present)
 
 
 def _linear(half: Half) -> Iterator[tuple[Ranks, Ranks]]:

@@ -130,14 +130,13 @@ class LinearAdapter:
         return Batch(np.arange(len(present)), unit if present.all() else unit * mask[..., None], mask)
 
 
-def fit_linear(sides: Sequence[Side], present: Mask, inner: Mask, *, single: bool = False) -> LinearAdapter:
+def fit_linear(sides: Sequence[Side], present: Mask, inner: Mask) -> LinearAdapter:
     """Return the linear adapter of all the instances, its ridge chosen on some of them.
 
     Args:
         sides: n rows of each modality.
         present: (n, K).
         inner: (n,) instances that choose the ridge; whole groups, or the choice favours too small a ridge.
-        single: solve in float32, enough to rank with.
     """
     ridge = RIDGES[-1]
     if min(inner.sum(), (~inner).sum()) >= _FEWEST:
@@ -151,7 +150,7 @@ def fit_linear(sides: Sequence[Side], present: Mask, inner: Mask, *, single: boo
         beyond = RIDGES[0] if quality[RIDGES[1]] >= quality[RIDGES[-2]] else RIDGES[-1]
         quality[beyond] = reached(beyond)
         ridge = max(sorted(quality), key=quality.__getitem__)
-    return LinearMoments.of(sides, present).adapter(ridge, single=single)
+    return LinearMoments.of(sides, present).adapter(ridge)
 
 
 def _reciprocal_rank(batch: Batch) -> float:
@@ -183,7 +182,7 @@ class LinearMoments(NamedTuple):
         return cls(fitted, variances, cross)
 
     def adapter(self, ridge: float, *, single: bool = False) -> LinearAdapter:
-        """Return the adapter of a ridge; ``single``: solved in float32, enough to rank with."""
+        """Return the adapter of a ridge; ``single``: solved in float32, enough to compare ridges."""
         dim = max(1, min(self.cross.dims))
         solved = gcca(self.cross, self.variances, ridge=ridge, dim=dim, single=single)
         maps = tuple(
