@@ -153,17 +153,20 @@ def resample(samples: Mapping[str, Sample], groups: int, *, draws: int, seed: in
         for name, sample in samples.items()
         for metric, values in sample.medians.items()
     }
-    found: dict[tuple[str, str], list[Array]] = {key: [] for key in [*means, *order]}
+    of_mean = [number[name] for name, _ in means]
+    drawn_means = [np.empty((0, len(means)))]
+    found: dict[tuple[str, str], list[Array]] = {key: [] for key in order}
     for weights in weights_of(groups, draws, seed):
-        drawn, totals = weights @ counts, weights @ sums
-        for key, total in zip(means, totals.T, strict=True):
-            count = drawn[:, number[key[0]]]
-            found[key].append(np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0))
+        count = (weights @ counts)[:, of_mean]
+        drawn_means.append(np.divide(weights @ sums, count, out=np.full(count.shape, np.nan), where=count > 0))
         for (name, metric), ascending in order.items():
             sample = samples[name]
             repeated = weights[:, sample.groups[ascending]]
             found[name, metric].append(weighted_median(sample.medians[metric][ascending], repeated))
-    return {key: np.concatenate([np.empty(0), *parts]) for key, parts in found.items()}
+    return {
+        **dict(zip(means, np.concatenate(drawn_means).T.copy(), strict=True)),
+        **{key: np.concatenate([np.empty(0), *parts]) for key, parts in found.items()},
+    }
 
 
 def weights_of(groups: int, draws: int, seed: int) -> Iterator[Array]:
