@@ -71,7 +71,8 @@ def go_on(ctx: FitContext, plan: Plan, base: Base) -> tuple[SearchResult, Model]
             best = trained.best
             form = ClosedForm(base.configs[i], HeldOut(trained.history[0].mrr, trained.history[0].r1))
             dropout = ctx.settings.dropout or 0.0
-            recipe = Recipe(name, objective, form, dropout, trained.history[0], best, trained.learned, best.step)
+            first, last = trained.history[0], trained.history[-1]
+            recipe = Recipe(name, objective, form, dropout, first, best, trained.learned, best.step, last.step)
             tried.append(recipe)
             found.append((recipe, trained, start))
         chosen.append(max(found, key=lambda one: one[0].best.quality))

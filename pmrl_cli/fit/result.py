@@ -44,6 +44,7 @@ class Recipe:
         best: evaluation of the weights kept.
         learned: the objective's own trained parameters when it ended.
         steps: trained in the end: those of ``best``, or of the refit.
+        taken: steps that were taken to find the best; none where the budget had no room for one.
         network: whether it started as a network of random weights, on the components of the closed form.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     best: Progress
     learned: dict[str, float]
     steps: int
+    taken: int
     network: bool = False
 
 
@@ -195,7 +197,7 @@ class FitResult:
             steps = max(recipe.best.step for recipe in trained)
             worse = "" if self.helped else "; a closed form ranked better, and --trained left it out"
             return f"{kinds}, trained {steps:,} steps with {objectives}{worse}"
-        objectives = ", ".join(dict.fromkeys(r.objective for r in self.tried if not r.name.endswith("start")))
+        objectives = ", ".join(dict.fromkeys(r.objective for r in self.tried if r.taken))
         return f"closed form ({kinds}); " + (
             f"training with {objectives} did not help" if objectives else "nothing was trained"
         )

@@ -235,6 +235,7 @@ def _try(ctx: FitContext, plan: Plan, entry: _Entry, race: Race, *, to_its_peak:
         best,
         trained.learned,
         best.step,
+        history[-1].step,
         network=entry.network,
     )
     return Candidate(recipe, trained, start.data, embedded, given_up)

@@ -8,6 +8,7 @@ import pytest
 from pmrl_cli import Aligner
 from pmrl_cli.fit.context import Hooks
 from pmrl_cli.fit.fit import fit
+from pmrl_cli.fit.race import Race
 from pmrl_cli.fit.starts import FAST_LANDMARKS, FAST_RIDGE, _Search
 from tests.train.fits import settings_for, simulate
 
@@ -57,3 +58,11 @@ def test_where_kernels_cannot_be_searched_there_is_the_one_of_a_fast_fit(monkeyp
     kernels = [r.closed_form for r in found.tried if r.closed_form.config.features.kind == "kernel"]
     assert [(k.config.features.landmarks, k.config.ridge) for k in kernels] == [(FAST_LANDMARKS, FAST_RIDGE)]
     assert not found.whole
+
+
+def test_a_method_whose_training_had_no_room_is_not_said_to_have_trained(monkeypatch):
+    # Its only run is begun, to have a model at all, and ends before its first step.
+    monkeypatch.setattr(Race, "is_over", lambda *_: True)
+    found = fit(simulate(), settings_for(objective="decalign", steps=30, adapter="linear"))
+    assert all(recipe.taken == 0 for recipe in found.tried)
+    assert found.chosen == "closed form (linear); nothing was trained"
