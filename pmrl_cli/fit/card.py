@@ -200,6 +200,9 @@ def _how(result: FitResult) -> str:
         these = "from the best of each\nkind these recipes were trained, each stopped where validation ranked best"
     else:
         optimiser, these = "", "these are\nthe best of each kind; nothing was trained"
+    makes = "makes it again"
+    if settings.budget is not None:
+        makes = f"tries the same, as far as it comes in {settings.budget:g} s"
     return f"""Objective `{settings.objective}` ({summary}), adapter `{settings.adapter}`{optimiser}.
 {tried} closed forms were compared on validation, and {these} (* chosen):
 
@@ -209,7 +212,7 @@ def _how(result: FitResult) -> str:
 
 Chosen: {result.chosen}.{cut}
 
-{_why(result)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` makes it again."""
+{_why(result)} {again} `pmrl fit FILES{labels}{listed} --config resolved.toml` {makes}."""
 
 
 def _held_out(result: FitResult) -> str:

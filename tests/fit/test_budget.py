@@ -66,3 +66,8 @@ def test_a_method_whose_training_had_no_room_is_not_said_to_have_trained(monkeyp
     found = fit(simulate(), settings_for(objective="decalign", steps=30, adapter="linear"))
     assert all(recipe.taken == 0 for recipe in found.tried)
     assert found.chosen == "closed form (linear); nothing was trained"
+
+
+def test_the_card_promises_no_repetition_of_what_time_cut(seconds):
+    assert "tries the same, as far as it comes in 45 s" in fitted(45.0).texts["README.md"]
+    assert "makes it again" in fitted(None).texts["README.md"]
