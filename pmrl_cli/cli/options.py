@@ -183,10 +183,14 @@ def expand_files(files: list[str], *, null: bool) -> list[str]:
 def check_inputs(files: list[str], model: Path | None = None) -> None:
     """Refuse inputs that are not there now, before the libraries that read them are loaded.
 
+    Not where several processes run: what one of them lacks is for the others to know, which wait for it by then.
+
     Args:
         files: paths as typed, expanded.
         model: folder of a model, if there is one.
     """
+    if os.environ.get("WORLD_SIZE", "1") != "1":
+        return
     from pmrl_cli.files.artifacts.model import FORMAT, manifest_of
     from pmrl_cli.files.durable.outputs import format_of
     from pmrl_cli.files.join.items import check_there
