@@ -1,4 +1,4 @@
-"""Where closed forms compute: NumPy and LAPACK on the CPU, torch on another device.
+"""Where closed forms compute: NumPy on the CPU, with torch's decompositions, and torch on another device.
 
 Closed forms are written once, for arrays of either: operators, slices, ``.T`` and ``.sum(axis=...)`` are spelled
 alike, and so are the functions of ``xp``. What differs is here. Products are rounded to float32 or float64
@@ -16,7 +16,6 @@ from typing import Any, ClassVar, Protocol, TypeAlias
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.linalg import solve_triangular
 from torch import Tensor
 
 from pmrl_cli.closed_form.leading import leading_eigenvectors
@@ -160,18 +159,20 @@ class _Numpy:
     def product(self, first: Array, second: Array) -> Array:
         return first @ second
 
+    # Torch's LAPACK takes a fifth to a third less time than that of NumPy and SciPy.
     def eigh(self, matrix: Array) -> tuple[Array, Array]:
-        values, vectors = np.linalg.eigh(matrix)
-        return values, vectors
+        values, vectors = torch.linalg.eigh(as_tensor(matrix))
+        return values.numpy(), vectors.numpy()
 
     def leading_eigenvectors(self, matrix: Array, count: int, rank: int | None = None) -> tuple[Array, Array]:
         return leading_eigenvectors(matrix, count, rank)
 
     def cholesky(self, matrix: Array) -> Array:
-        return np.linalg.cholesky(matrix)
+        return torch.linalg.cholesky(as_tensor(matrix)).numpy()
 
     def solve_lower(self, lower: Array, right: Array, *, transposed: bool = False) -> Array:
-        return solve_triangular(lower, right, lower=True, trans="T" if transposed else "N", check_finite=False)
+        given = as_tensor(lower).mT if transposed else as_tensor(lower)
+        return torch.linalg.solve_triangular(given, as_tensor(right), upper=transposed).numpy()
 
 
 CPU: Arithmetic = _Numpy()

@@ -12,10 +12,10 @@ from pmrl_cli.array_types import Array as Float64Array
 __all__ = ["leading_eigenvectors"]
 
 
-WHOLE_SHARE = 1 / 3
-"""Share of the eigenvectors from which all of them by divide and conquer take less time than the leading ones by
-bisection: measured at 768 (.11 s for all, .16 for 256), 1,024 (.22 for all, .16 for 128, .30 for 341, .37 for 512)
-and 1,536 (.75 for all, .53 for 256, .80 for 512)."""
+WHOLE_SHARE = 1 / 5
+"""Share of the eigenvectors from which all of them by divide and conquer (torch's LAPACK) take no more time than the
+leading ones by bisection (SciPy's). Of 768: .084 s for all, .068 for an eighth, .088 for a fifth; of 1,024: .172,
+.175 and .217; of 1,536: .578, .446 and .528. In float32 a little over half of each."""
 
 
 RANK_SHARE = 1 / 2
@@ -61,9 +61,5 @@ def _leading(matrix: Float64Array, count: int) -> tuple[Float64Array, Float64Arr
     if size - first < WHOLE_SHARE * size:
         values, vectors = eigh(matrix, subset_by_index=(first, size - 1), overwrite_a=True, check_finite=False)
         return values[::-1], vectors[:, ::-1]
-    if matrix.dtype == np.float32:  # of 512 in .018 s, where SciPy takes .026; as long of 768
-        values, vectors = (one.numpy() for one in torch.linalg.eigh(torch.from_numpy(matrix)))
-    else:
-        values, vectors = eigh(matrix, driver="evd", overwrite_a=True, check_finite=False)
-    values, vectors = values[first:], vectors[:, first:]
+    values, vectors = (one.numpy()[..., first:] for one in torch.linalg.eigh(torch.from_numpy(matrix)))
     return values[::-1], vectors[:, ::-1]
