@@ -158,7 +158,10 @@ socket.send_fds(connection, [len(content).to_bytes(4, "little")], [0, 1, 2])
 for standard in (0, 1, 2):
     os.close(standard)
 connection.sendall(content)
-code = struct.unpack("<4xid", connection.recv(16, socket.MSG_WAITALL))[0]
+answer = b""
+while len(answer) < 16 and (part := connection.recv(16 - len(answer))):  # a signal cuts short what waits for all
+    answer += part
+code = struct.unpack("<4xid", answer)[0]
 if code < 0:
     signal.signal(-code, signal.SIG_DFL)
     os.kill(os.getpid(), -code)
