@@ -323,7 +323,15 @@ class _Search:
                 self.whole = False
                 break
             began = self._budget.now()
-            solutions[ridge] = gcca(data.cross, data.variances, ridge=ridge, dim=max(dims), solver=self._ctx.solver)
+            # What is refitted is solved again: here it only competes.
+            solutions[ridge] = gcca(
+                data.cross,
+                data.variances,
+                ridge=ridge,
+                dim=max(dims),
+                solver=self._ctx.solver,
+                single=self._repeats > 1,
+            )
             grid = product(powers, dims)
             found += self._ranked(config.features, ridge, solutions[ridge], data, self._validation, grid)
             took = self._budget.now() - began
