@@ -185,23 +185,6 @@ class Aligner(Estimator):
         """(N, dim) codes of the space, where the model has them (``objective="fcid"``)."""
         return self.model.codes
 
-    def named(self, dataset: Dataset) -> Dataset:
-        """Return a data set with the model's names of its modalities, where it is clear which are meant.
-
-        A file that is given alone is called by its whole stem; beside those it was fitted with, by the part that
-        differed: ``x_audio`` is taken for ``audio``. A note of the result says so.
-        """
-        return self.model.named(dataset)
-
-    def _to_embed(
-        self,
-        features: Arrays | Dataset,
-        ids: Sequence[str] | None = None,
-        columns: Mapping[str, Sequence[object]] | None = None,
-    ) -> Dataset:
-        """Return what a caller passes to embed as a data set."""
-        return self.named(features) if isinstance(features, Dataset) else _dataset(features, ids, columns)
-
     def embed(
         self, dataset: Dataset, rows: Rows | None = None, *, fusion: str = "leading"
     ) -> Iterator[EmbeddedBlock]:
@@ -300,7 +283,7 @@ class Aligner(Estimator):
             columns, modality and dimension, with the ids as its index.
         """
         empty = None if isinstance(features, Dataset) else dataset_without_rows(in_modalities(features))
-        dataset = self._to_embed(features) if empty is None else empty
+        dataset = _dataset(features) if empty is None else empty
         vectors = vectors_of(self.model, dataset, choose_device(self.device))
         arrays = {name: np.ascontiguousarray(vectors[:, m]) for m, name in enumerate(dataset.names)}
         return to_frame(arrays, dataset.ids.to_pylist()) if self._frames else arrays
@@ -337,7 +320,7 @@ class Aligner(Estimator):
 
         Raises: UsageError for another fusion.
         """
-        dataset = self._to_embed(features)
+        dataset = _dataset(features)
         return np.concatenate([block.fused for block in self.embed(dataset, fusion=fusion)])
 
     @python_words
@@ -367,10 +350,10 @@ class Aligner(Estimator):
         """
         from pmrl_cli.retrieval import evaluate
 
-        dataset = with_hashes(self._to_embed(features, ids, columns))
+        dataset = with_hashes(_dataset(features, ids, columns))
         rows, scope = self.rows(dataset, split)
         leaks = self.leaks(dataset, rows)
-        of_classes = None if classes is None else self.embed_dataset(self._to_embed(classes))
+        of_classes = None if classes is None else self.embed_dataset(_dataset(classes))
         found = evaluate(self.embed_dataset(dataset, rows), classes=of_classes, **options)
         return replace(found, scope=scope, leaks=leaks)
 
@@ -399,7 +382,7 @@ class Aligner(Estimator):
         from pmrl_cli.diagnosis import Embedded, diagnose_state, state_of
         from pmrl_cli.train.history import training_of
 
-        dataset = with_hashes(self._to_embed(features, ids, columns))
+        dataset = with_hashes(_dataset(features, ids, columns))
         rows, scope = self.rows(dataset, split)
         embedded = self.embed_dataset(dataset, rows)
         options["group"] = group_column(dataset, options.get("group"))
@@ -436,7 +419,7 @@ class Aligner(Estimator):
         """
         from pmrl_cli.retrieval.search import search
 
-        asking, searched = (self.embed_dataset(self._to_embed(side)) for side in (queries, gallery))
+        asking, searched = (self.embed_dataset(_dataset(side)) for side in (queries, gallery))
         found = list(search(asking, searched, count, source=source, target=target, csls=csls))
         rows = np.full((len(asking), found[0].rows.shape[1]), -1, dtype=np.int64)
         scores = np.full(rows.shape, np.nan, dtype=np.float32)

@@ -95,7 +95,7 @@ def _put_into(
     check_into(into)
     compute.prepare(computing.threads)
     aligner = Aligner.load(model, device=computing.device)
-    dataset = aligner.named(read_dataset(paths, replace(reading, min_modalities=1)))
+    dataset = read_dataset(paths, replace(reading, min_modalities=1))
     for sentence in () if quiet else dataset.notes:
         say(f"note: {sentence}")
     blocks = _shown(aligner.embed(dataset, fusion=fusion), len(dataset), quiet=quiet)
@@ -202,7 +202,7 @@ def command(
         aligner = Aligner.load(model, device=computing.device)
         if smaller.dim is not None:
             aligner = aligner.in_dims(smaller.dim)
-        dataset = aligner.named(read_dataset(paths, replace(reading, min_modalities=1)))
+        dataset = read_dataset(paths, replace(reading, min_modalities=1))
         part_rows = rows_per_file or ROWS_PER_FILE
         further = aligner.further_outputs(also) if also else {}
         compression = compression_of(smaller, aligner, dataset)

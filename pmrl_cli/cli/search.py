@@ -108,16 +108,15 @@ def _space(
     """Read one side and, with a model, embed it."""
     from pmrl_cli.files.join.dataset import read_dataset
 
-    dataset, aligner = read_dataset(paths, reading), None
-    if model is not None:
-        from pmrl_cli.aligner import Aligner
-
-        aligner = Aligner.load(model, device=computing.device)
-        dataset = aligner.named(dataset)
+    dataset = read_dataset(paths, reading)
     for note in () if quiet else dataset.notes:
         say(f"note: {note}")
     compute.prepare(computing.threads)
-    return dataset if aligner is None else aligner.embed_dataset(dataset, max_memory=reading.max_memory)
+    if model is None:
+        return dataset
+    from pmrl_cli.aligner import Aligner
+
+    return Aligner.load(model, device=computing.device).embed_dataset(dataset, max_memory=reading.max_memory)
 
 
 def _with_gain(queries: Dataset, gallery: Dataset, found: Iterator[SearchResults]) -> Iterator[SearchResults]:

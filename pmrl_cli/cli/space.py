@@ -155,18 +155,15 @@ def read_space(
 
         aligner = Aligner.load(asked.model, device=computing.device)
     dataset = read_dataset(files, reading if classes is None else replace(reading, min_modalities=1))
+    if not quiet and processes.rank == 0:
+        for note in dataset.notes:
+            say(f"note: {note}")
+    compute.prepare(computing.threads)
     of_classes = None
     if classes is not None:
         from pmrl_cli.retrieval.zero_shot import split_off_classes
 
         dataset, of_classes = split_off_classes(dataset, classes)
-    if aligner is not None:
-        dataset = aligner.named(dataset)
-        of_classes = None if of_classes is None else aligner.named(of_classes)
-    if not quiet and processes.rank == 0:
-        for note in dataset.notes:
-            say(f"note: {note}")
-    compute.prepare(computing.threads)
     columns, rows, instances, leaks = dataset.dims, None, scope_of(dataset), None
     if aligner is not None:
         dataset = with_hashes(dataset)

@@ -158,10 +158,10 @@ class _Search:
         fast = self._ctx.settings.fast
         squash = max(linear, key=_mrr).config.features.squash
         searched = FeatureMap("kernel", squash=squash, landmarks=FAST_LANDMARKS if fast else LANDMARKS)
-        if needed or self._affords(searched, 1 + self._repeats):
+        if (fast and needed) or self._affords(searched, 1 + self._repeats):
             return self.ridges(searched)
         one = searched._replace(landmarks=FAST_LANDMARKS)
-        if fast or not self._affords(one, 2):
+        if fast or not (needed or self._affords(one, 2)):
             return []
         self.whole = False
         return self._at(one, FAST_RIDGE)

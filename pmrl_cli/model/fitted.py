@@ -78,6 +78,10 @@ class FittedModel:
         """(d, dim) axes that the members' vectors are taken along; None where they are taken as they are."""
         return None if self.axes is None or self.kept is None else self.axes[:, : self.kept]
 
+    def __getstate__(self) -> dict[str, object]:
+        """Return what is to be pickled: maps of a few rows hold functions, and are made again."""
+        return {name: value for name, value in vars(self).items() if name != "row_maps"}
+
     @cached_property
     def row_maps(self) -> tuple[RowMap, ...] | None:
         """By modality the map of a few rows of its features, see ``members.row_maps``."""
@@ -108,30 +112,6 @@ class FittedModel:
         texts = Texts({"config.json": config}, {name: partial(self.texts.__getitem__, name) for name in self.texts})
         return replace(self, kept=dim, texts=texts)
 
-    def named(self, dataset: Dataset) -> Dataset:
-        """Return a data set whose modalities have the model's names.
-
-        Names of files lose the parts that all of them share: what was ``audio`` beside ``x_text.h5`` is ``x_audio``
-        where that file is given alone. A name that the model does not know is taken for the one of the model that it
-        holds, part by part, if that is the only one and no other modality has it; a note says so.
-        """
-        taken: dict[str, str] = {}
-        for name in dataset.names:
-            held = [own for own in self.names if f"_{_joined(own)}_" in f"_{_joined(name)}_"]
-            taken[name] = name if name in self.names else held[0] if len(held) == 1 else name
-        changed = {name: own for name, own in taken.items() if own != name}
-        if not changed or len(set(taken.values())) < len(taken):
-            return dataset
-        order = sorted(range(len(taken)), key=lambda m: taken[dataset.names[m]].encode())
-        modalities = (replace(dataset.modalities[m], name=taken[dataset.names[m]]) for m in order)
-        return replace(
-            dataset,
-            modalities=tuple(modalities),
-            present=dataset.present[:, order],
-            hashes=None if dataset.hashes is None else dataset.hashes[:, order],
-            notes=(*dataset.notes, *(f"{name} is taken for {own}, of the model." for name, own in changed.items())),
-        )
-
     def indices(self, dataset: Dataset) -> list[int]:
         """Return the place of each modality of a data set among those of the model.
 
@@ -139,18 +119,28 @@ class FittedModel:
         """
         unknown = [name for name in dataset.names if name not in self.names]
         if unknown:
+            likely = self._likely(unknown[0])
             raise StateError(
                 what="modality that the model does not have",
                 at=Place(self.origin),
                 found=", ".join(unknown),
                 expected=f"some of {', '.join(self.names)}",
-                next_step=f"Give it its name in the model (a file: {self.names[0]}=FILE), or leave it out.",
+                next_step=f"Give it its name in the model (a file: {likely}=FILE), or leave it out.",
             )
         indices = [self.names.index(name) for name in dataset.names]
         for index, features in zip(indices, dataset.modalities, strict=True):
             axes = self.inputs.get("modalities", {}).get(features.name, {}).get("axes", "")
             check_features(features, self.widths[index], axes, self.origin)
         return indices
+
+    def _likely(self, name: str) -> str:
+        """Return which name of the model is the likeliest for another one.
+
+        Names of files lose the parts that all of them share: what was ``audio`` beside ``x_text.h5`` is ``x_audio``
+        where that file is given alone. But ``audio_old`` holds it too, so that the user is asked.
+        """
+        held = [own for own in self.names if f"_{_joined(own)}_" in f"_{_joined(name)}_"]
+        return held[0] if held else self.names[0]
 
 
 def _joined(name: str) -> str:

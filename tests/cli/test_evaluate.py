@@ -21,9 +21,6 @@ class HalfModel:
     def load(cls, path, *, device):
         return cls()
 
-    def named(self, dataset):
-        return dataset
-
     def rows(self, dataset, split):
         half = np.arange(len(dataset) // 2, len(dataset))
         return half, f"{len(half)} of {len(dataset)} instances: {split}"

@@ -42,9 +42,6 @@ class StandIn:
         assert device == "cpu"
         return cls()
 
-    def named(self, dataset: Dataset) -> Dataset:
-        return dataset
-
     def embed(self, dataset: Dataset, rows: slice, *, fusion: str):
         assert rows == slice(0, len(dataset))
         for block in (slice(0, 6), slice(6, 10)):

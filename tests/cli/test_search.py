@@ -8,7 +8,6 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 import pytest
 
-from pmrl_cli.aligner import Aligner
 from pmrl_cli.cli.main import command_line
 from pmrl_cli.errors import UsageError
 
@@ -34,27 +33,6 @@ def run(tmp_path, capsys, *arguments):
     typed = ["search", str(tmp_path / "text.npz"), "--gallery", str(tmp_path / "gallery"), "-q", *arguments]
     assert not command_line(typed, standalone_mode=False)
     return capsys.readouterr().out
-
-
-def test_files_alone_are_called_as_the_model_calls_them(space, tmp_path, capsys):
-    arrays = {name: np.load(tmp_path / f"gallery/{name}.npz")["features"] for name in ("image", "text")}
-    Aligner(dim=4, steps=0, adapter="linear").fit(arrays).save(tmp_path / "model")
-    for name, array in arrays.items():
-        np.save(tmp_path / f"shop_{name}.npy", array)
-    typed = [
-        "search",
-        tmp_path / "shop_text.npy",
-        "--gallery",
-        tmp_path / "shop_image.npy",
-        "--to",
-        "image",
-        "-k",
-        "1",
-    ]
-    assert not command_line([*map(str, typed), "--model", str(tmp_path / "model")], standalone_mode=False)
-    shown = capsys.readouterr()
-    assert "note: shop_text is taken for text, of the model.\n" in shown.err
-    assert len(shown.out.splitlines()) == 51
 
 
 def test_rows_are_the_nearest_by_cosine_in_every_form(space, tmp_path, capsys):
