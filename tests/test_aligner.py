@@ -73,6 +73,13 @@ def test_the_card_says_whether_anything_was_trained(aligner):
     assert "AdamW" not in card
 
 
+def test_the_card_says_that_a_methods_own_criterion_chose():
+    card = Aligner(objective="umurl", steps=2, adapter="linear", seed=0).fit(features()).texts["README.md"]
+    assert "each stopped where the method's own criterion was best" in card
+    assert "was best by the method's own criterion; such models stand alone" in card
+    assert "ranked the validation instances best" not in card
+
+
 def test_no_rows_give_no_vectors(aligner):
     none = {name: array[:0] for name, array in features().items()}
     assert {name: e.shape for name, e in aligner.transform(none).items()} == dict.fromkeys(none, (0, aligner.dim))

@@ -14,7 +14,7 @@ from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.fit.result import Continued, FitResult, Recipe
 from pmrl_cli.methods import REGISTRY, settings_of
 from pmrl_cli.model.members import Member
-from pmrl_cli.train.progress import Progress
+from pmrl_cli.train.progress import CRITERION, Progress
 
 __all__ = ["texts_of"]
 
@@ -118,6 +118,8 @@ def _tried(result: FitResult) -> str:
 
 
 def _why(result: FitResult) -> str:
+    if _own_criterion(result):
+        return f"`{result.recipes[0].name}` was best by the method's own criterion; such models stand alone."
     best = max(result.tried, key=lambda recipe: recipe.best.mrr)
     if len(result.members) == 1:
         return f"`{best.name}` ranked the validation instances best, and no other beside it added anything."
@@ -126,6 +128,11 @@ def _why(result: FitResult) -> str:
         f"{together} side by side, their cosines averaged, rank the validation instances at "
         f"{result.held_out.mrr:.3f} ({best.best.mrr:.3f} the best alone); adding more members did not improve it."
     )
+
+
+def _own_criterion(result: FitResult) -> bool:
+    """Return whether something else than retrieval chose."""
+    return CRITERION in result.recipes[0].best.statistics
 
 
 def _smaller(result: FitResult) -> str:
@@ -197,7 +204,8 @@ def _how(result: FitResult) -> str:
     listed = " --exclude LIST" if result.excluded["vectors"] else ""
     if any(progress.step for progress in result.history):
         optimiser = f", AdamW at {settings.learning_rate:g} on\nbatches of {result.schedule.batch_size}"
-        these = "from the best of each\nkind these recipes were trained, each stopped where validation ranked best"
+        where = "the method's own criterion was" if _own_criterion(result) else "validation ranked"
+        these = f"from the best of each\nkind these recipes were trained, each stopped where {where} best"
     else:
         optimiser, these = "", "these are\nthe best of each kind; nothing was trained"
     makes = "makes it again"
