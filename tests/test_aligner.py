@@ -74,7 +74,7 @@ def test_the_card_says_whether_anything_was_trained(aligner):
 
 
 def test_the_card_says_that_a_methods_own_criterion_chose():
-    card = Aligner(objective="umurl", steps=2, adapter="linear", seed=0).fit(features()).texts["README.md"]
+    card = Aligner(objective="decalign", steps=2, adapter="linear", seed=0).fit(features()).texts["README.md"]
     assert "each stopped where the method's own criterion was best" in card
     assert "was best by the method's own criterion; such models stand alone" in card
     assert "ranked the validation instances best" not in card
