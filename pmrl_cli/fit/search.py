@@ -33,6 +33,7 @@ from pmrl_cli.train.heldout import (
 )
 from pmrl_cli.train.loop import TrainResult
 from pmrl_cli.train.objectives import closed_form_stands_in, objectives_of
+from pmrl_cli.train.progress import CRITERION
 from pmrl_cli.train.run import RunPlan, embed
 from pmrl_cli.train.settings import FitSettings
 
@@ -316,10 +317,27 @@ def _members(ctx: FitContext, plan: Plan, tried: Sequence[Candidate]) -> list[in
     ]
     alone = ctx.settings.dim is not None and not can_reduce(ctx.settings)
     if alone or not _methods_stand_in(ctx.settings):  # what they make is not to be averaged
-        return [max(useful, key=lambda i: tried[i].recipe.best.quality)]
+        return [_best_alone([tried[i].recipe for i in useful], useful)]
     present = torch.from_numpy(ctx.dataset.present[plan.validation.rows])
     chosen = choose_members([tried[i].embedded for i in useful], present, plan.validation.relevance)
     return [useful[i] for i in ctx.processes.broadcast_json(chosen)]
+
+
+def _best_alone(recipes: Sequence[Recipe], places: Sequence[int]) -> int:
+    """Return the place of the best recipe.
+
+    Of one kind of components the best by what chooses between evaluations. Where that is the loss, as the method has
+    no criterion of its own, retrieval chooses between kinds: losses on other components do not compare.
+    """
+    of_kind: dict[str, tuple[Recipe, int]] = {}
+    for recipe, place in zip(recipes, places, strict=True):
+        kind = recipe.closed_form.config.features.kind
+        if kind not in of_kind or recipe.best.quality > of_kind[kind][0].best.quality:
+            of_kind[kind] = recipe, place
+    by_loss = CRITERION in recipes[0].best.statistics and (
+        method_class(recipes[0].objective).criterion is Method.criterion
+    )
+    return max(of_kind.values(), key=lambda one: one[0].best.mrr if by_loss else one[0].best.quality)[1]
 
 
 def _in_dims(ctx: FitContext, plan: Plan, vectors: Tensor, axes: npt.NDArray[np.float32]) -> dict[str, float]:
