@@ -73,8 +73,11 @@ def test_the_card_says_whether_anything_was_trained(aligner):
     assert "AdamW" not in card
 
 
-def test_the_card_says_that_a_methods_own_criterion_chose():
+def test_the_card_says_what_chose_where_retrieval_did_not():
     card = Aligner(objective="decalign", steps=2, adapter="linear", seed=0).fit(features()).texts["README.md"]
+    assert "each stopped where the validation loss was least" in card
+    assert "had the least validation loss on linear components" in card
+    card = Aligner(objective="mvae", steps=2, adapter="linear", seed=0).fit(features()).texts["README.md"]
     assert "each stopped where the method's own criterion was best" in card
     assert "was best by the method's own criterion; such models stand alone" in card
     assert "ranked the validation instances best" not in card

@@ -14,7 +14,7 @@ from pmrl_cli.files.durable.atomic import to_json
 from pmrl_cli.fit.result import Continued, FitResult, Recipe
 from pmrl_cli.methods import REGISTRY, settings_of
 from pmrl_cli.model.members import Member
-from pmrl_cli.train.progress import CRITERION, Progress
+from pmrl_cli.train.progress import Progress
 
 __all__ = ["texts_of"]
 
@@ -118,8 +118,15 @@ def _tried(result: FitResult) -> str:
 
 
 def _why(result: FitResult) -> str:
-    if _own_criterion(result):
-        return f"`{result.recipes[0].name}` was best by the method's own criterion; such models stand alone."
+    first = result.recipes[0]
+    if first.by_loss:
+        kind = first.closed_form.config.features.kind
+        return (
+            f"`{first.name}` had the least validation loss on {kind} components, and retrieval chose between kinds; "
+            "such models stand alone."
+        )
+    if first.by_criterion:
+        return f"`{first.name}` was best by the method's own criterion; such models stand alone."
     best = max(result.tried, key=lambda recipe: recipe.best.mrr)
     if len(result.members) == 1:
         return f"`{best.name}` ranked the validation instances best, and no other beside it added anything."
@@ -128,11 +135,6 @@ def _why(result: FitResult) -> str:
         f"{together} side by side, their cosines averaged, rank the validation instances at "
         f"{result.held_out.mrr:.3f} ({best.best.mrr:.3f} the best alone); adding more members did not improve it."
     )
-
-
-def _own_criterion(result: FitResult) -> bool:
-    """Return whether something else than retrieval chose."""
-    return CRITERION in result.recipes[0].best.statistics
 
 
 def _smaller(result: FitResult) -> str:
@@ -204,8 +206,11 @@ def _how(result: FitResult) -> str:
     listed = " --exclude LIST" if result.excluded["vectors"] else ""
     if any(progress.step for progress in result.history):
         optimiser = f", AdamW at {settings.learning_rate:g} on\nbatches of {result.schedule.batch_size}"
-        where = "the method's own criterion was" if _own_criterion(result) else "validation ranked"
-        these = f"from the best of each\nkind these recipes were trained, each stopped where {where} best"
+        first = result.recipes[0]
+        where = "validation ranked best"
+        if first.by_criterion:
+            where = "the validation loss was least" if first.by_loss else "the method's own criterion was best"
+        these = f"from the best of each\nkind these recipes were trained, each stopped where {where}"
     else:
         optimiser, these = "", "these are\nthe best of each kind; nothing was trained"
     makes = "makes it again"

@@ -8,9 +8,11 @@ import numpy as np
 import numpy.typing as npt
 
 from pmrl_cli.closed_form.init import GccaConfig
+from pmrl_cli.methods import method_class
+from pmrl_cli.methods.protocol import Method
 from pmrl_cli.model.members import Member
 from pmrl_cli.train.heldout import HeldOut
-from pmrl_cli.train.progress import Progress, Schedule
+from pmrl_cli.train.progress import CRITERION, Progress, Schedule
 from pmrl_cli.train.settings import FitSettings
 
 __all__ = ["ClosedForm", "Continued", "FitResult", "Model", "Recipe"]
@@ -58,6 +60,16 @@ class Recipe:
     steps: int
     taken: int
     network: bool = False
+
+    @property
+    def by_criterion(self) -> bool:
+        """Whether something else than retrieval chose its best evaluation."""
+        return CRITERION in self.best.statistics
+
+    @property
+    def by_loss(self) -> bool:
+        """Whether that was the loss of the validation instances, as the method has no criterion of its own."""
+        return self.by_criterion and method_class(self.objective).criterion is Method.criterion
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,6 @@ from pmrl_cli.train.heldout import (
 )
 from pmrl_cli.train.loop import TrainResult
 from pmrl_cli.train.objectives import closed_form_stands_in, objectives_of
-from pmrl_cli.train.progress import CRITERION
 from pmrl_cli.train.run import RunPlan, embed
 from pmrl_cli.train.settings import FitSettings
 
@@ -334,10 +333,7 @@ def _best_alone(recipes: Sequence[Recipe], places: Sequence[int]) -> int:
         kind = recipe.closed_form.config.features.kind
         if kind not in of_kind or recipe.best.quality > of_kind[kind][0].best.quality:
             of_kind[kind] = recipe, place
-    by_loss = CRITERION in recipes[0].best.statistics and (
-        method_class(recipes[0].objective).criterion is Method.criterion
-    )
-    return max(of_kind.values(), key=lambda one: one[0].best.mrr if by_loss else one[0].best.quality)[1]
+    return max(of_kind.values(), key=lambda one: one[0].best.mrr if one[0].by_loss else one[0].best.quality)[1]
 
 
 def _in_dims(ctx: FitContext, plan: Plan, vectors: Tensor, axes: npt.NDArray[np.float32]) -> dict[str, float]:
