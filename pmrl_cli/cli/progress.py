@@ -82,7 +82,7 @@ class FitProgress:
     def stage(self, name: str) -> None:
         """Show what is being done before training."""
         if self._live:
-            self._bar.update(self._task, description=name)
+            self._bar.update(self._task, description=name, refresh=True)
         elif self._verbose:
             self.note(name)
 
@@ -107,7 +107,7 @@ class FitProgress:
         if left is not None:
             text += f"  about {left:.0f} s left"
         if self._live:
-            self._bar.update(self._task, description=text, completed=line.step, total=plan.steps)
+            self._bar.update(self._task, description=text, completed=line.step, total=plan.steps, refresh=True)
             return
         now = time.monotonic()
         if self._verbose or now - self._last > PLAIN_SECONDS:
